@@ -1,0 +1,42 @@
+# Two commands for someone new: `make demo` and `make test`. Both set up .venv by themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export UIC_SHARED_DATA ?= ../shared/data
+# One numeric thread per process: work is spread over processes, and results do not depend on cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install demo test lint bench lock clean
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## Make .venv from requirements.lock
+
+# uv installs in under a minute what takes pip ten. On a machine without an NVIDIA GPU,
+# UV_TORCH_BACKEND=cpu saves 2 GB.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	touch $@
+
+demo: install  ## The main job, on real data if it is there, else on the simulator
+	$(BIN)/uic demo
+
+test: lint  ## Lint, types, import rules and all tests
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff, mypy, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock:  ## Compile requirements.lock from pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --extra test --python-version 3.11 \
+		pyproject.toml -o requirements.lock
+
+clean:  ## Remove what make made, but not the workspace
+	rm -rf $(VENV) .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Feast: entities, feature views, the packed online store and generations of memories."""

@@ -1,0 +1,1 @@
+"""What runs: the `uic` command line, the stream job, the ranking service."""

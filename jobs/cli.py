@@ -1,0 +1,37 @@
+"""The `uic` command: parses arguments, runs one command, turns errors into exit statuses.
+
+Exit status: 0 done; 2 bad input, bad file, bad setting, bad argument; 3 a quality gate or an
+audit failed; 1 anything else. Each group of commands is a module of `jobs.commands`; nothing
+heavy is imported before the command that needs it runs.
+"""
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from jobs.commands import config
+from jobs.context import ERR
+from models.errors import UicError
+
+app = typer.Typer(
+    name="uic",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="One small learned memory per user: from the behaviour log to ranking.",
+)
+for _module in (config,):
+    _module.register(app)
+
+
+def main() -> None:
+    """Run `uic`; every `UicError` is one line on standard error and its exit status."""
+    try:
+        app()
+    except UicError as error:
+        ERR.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

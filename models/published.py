@@ -1,0 +1,146 @@
+"""Directories that are published whole or not at all.
+
+Every output that another step reads (samples, snapshots, bundles) is a directory with a
+`manifest.json` that names each file with its size, rows and sha256. The order of a publication:
+
+1. Files are written into the directory under names that no earlier attempt used.
+2. They are synced to disk.
+3. `manifest.json` is replaced in one rename. This is the moment of publication.
+4. Files that the manifest does not name (an earlier version, a killed attempt) are removed.
+
+A reader takes the file list from the manifest and never from the directory, so whatever a kill
+leaves behind is not read. A manifest holds no clock time and no host name: two runs of the same
+input give the same bytes.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from models.errors import ManifestError
+
+MANIFEST_NAME: Final = "manifest.json"
+_CHUNK_BYTES: Final = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_entry(root: Path, path: Path, rows: int | None = None) -> dict[str, Any]:
+    """The manifest's line for one file: path relative to `root`, bytes, sha256, rows if given."""
+    entry: dict[str, Any] = {
+        "path": path.relative_to(root).as_posix(),
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+    }
+    if rows is not None:
+        entry["rows"] = rows
+    return entry
+
+
+def write_json_atomically(path: Path, document: Any) -> None:
+    """Replace `path` by `document` as JSON, in one rename, synced to disk before and after."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_manifest(root: Path, manifest: dict[str, Any]) -> None:
+    """Steps 2 to 4 of a publication; `manifest["files"]` is a list of `file_entry`.
+
+    `manifest` must hold `kind` (what this directory is) and `schema_version`.
+    """
+    for entry in manifest["files"]:
+        with (root / entry["path"]).open("rb") as stream:
+            os.fsync(stream.fileno())
+    write_json_atomically(root / MANIFEST_NAME, manifest)
+    remove_unnamed_files(root, manifest)
+
+
+def remove_unnamed_files(root: Path, manifest: dict[str, Any]) -> None:
+    """Delete every file under `root` that the manifest does not name, then empty folders."""
+    named = {entry["path"] for entry in manifest["files"]} | {MANIFEST_NAME}
+    for path in sorted(root.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(root).as_posix() not in named:
+            path.unlink()
+
+
+def read_manifest(root: Path, kind: str, schema_version: int) -> dict[str, Any]:
+    """The manifest of a published directory.
+
+    Raises:
+        ManifestError: there is none (not published, or half-written), it is of another kind or
+            of another schema version, or a file that it names is missing or of another size.
+    """
+    path = root / MANIFEST_NAME
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"{path}: missing: {root} was never published, or its run was cut off; run it again"
+        raise ManifestError(msg) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{path}: not JSON ({error}); publish the directory again"
+        raise ManifestError(msg) from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        msg = f"{path}: kind is {found!r}, expected {kind!r}"
+        raise ManifestError(msg)
+    if manifest.get("schema_version") != schema_version:
+        msg = (
+            f"{path}: schema_version is {manifest.get('schema_version')!r}, "
+            f"this code reads {schema_version}; make it again with this version"
+        )
+        raise ManifestError(msg)
+    for entry in manifest["files"]:
+        file = root / entry["path"]
+        size = file.stat().st_size if file.exists() else None
+        if size != entry["bytes"]:
+            found = "missing" if size is None else f"{size} bytes"
+            msg = f"{file}: {found}, the manifest says {entry['bytes']} bytes; make it again"
+            raise ManifestError(msg)
+    return manifest
+
+
+def verify_checksums(root: Path, manifest: dict[str, Any]) -> None:
+    """Read every named file and compare its sha256.
+
+    Raises:
+        ManifestError: names the first file that differs, and both sums.
+    """
+    for entry in manifest["files"]:
+        found = sha256_of(root / entry["path"])
+        if found != entry["sha256"]:
+            msg = (
+                f"{root / entry['path']}: sha256 is {found[:12]}…, "
+                f"the manifest says {entry['sha256'][:12]}…; the file was changed or damaged"
+            )
+            raise ManifestError(msg)

@@ -1,0 +1,33 @@
+"""Grouped training samples: the schema that the samples pipeline writes and the trainer reads.
+
+One row is a group: one user's impressions of one day with the history that they share
+(common-feature grouping; MIMN section 5.1, DICM section 3). The history is in log order and is
+stored once; `history_lengths[i]` says how much of it impression `i` may see.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+SAMPLES_KIND: Final = "samples"
+SAMPLES_SCHEMA_VERSION: Final = 1
+
+TIMESTAMP: Final = pa.timestamp("ms")
+
+SAMPLES: Final = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("dt", pa.date32(), nullable=False),
+        # The shared history, oldest first. Behaviours are indices into `BEHAVIORS`.
+        pa.field("history_item_ids", pa.list_(pa.int64()), nullable=False),
+        pa.field("history_category_ids", pa.list_(pa.int64()), nullable=False),
+        pa.field("history_behaviors", pa.list_(pa.int8()), nullable=False),
+        pa.field("history_times", pa.list_(TIMESTAMP), nullable=False),
+        # One entry per impression, by (event time, order in the impression log).
+        pa.field("item_ids", pa.list_(pa.int64()), nullable=False),
+        pa.field("category_ids", pa.list_(pa.int64()), nullable=False),
+        pa.field("event_times", pa.list_(TIMESTAMP), nullable=False),
+        pa.field("labels", pa.list_(pa.bool_()), nullable=False),
+        pa.field("history_lengths", pa.list_(pa.int32()), nullable=False),
+    ]
+)

@@ -1,0 +1,1 @@
+"""Beam and Arrow: event log, importers, simulator, samples, memories, quality gates."""

@@ -1,0 +1,79 @@
+"""Sections of `uic.yaml` that configure the event log, samples and quality gates.
+
+Light on purpose: the command line reads settings before it knows whether it needs Beam.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from models.settings import Section
+
+
+class Cut(StrEnum):
+    """What an impression may see of the history of its day."""
+
+    IMPRESSION = "impression"
+    DAY_START = "day_start"
+
+
+class Keep(StrEnum):
+    """Whether events of a sale day stay."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class LogSettings(Section):
+    """The event log and what its parser accepts."""
+
+    partitions: Annotated[int, Field(ge=1, le=4096)] = Field(
+        4, description="partitions of an import; count, 1 to 4096"
+    )
+    max_clock_skew_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        300,
+        description="how far an event time may lie after its log time; seconds, 0 to 86400",
+    )
+    max_event_age_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        7, description="how far an event time may lie before its log time; days, 1 to 36500"
+    )
+
+
+class SaleSettings(Section):
+    """Sale days, and whether their behaviours and impressions are used (MIMN section 5.6.2)."""
+
+    calendar: Path | None = Field(
+        None, description="path of a sale calendar (YAML); none means that no day is a sale day"
+    )
+    behaviors: Keep = Field(
+        Keep.DROP, description="behaviours of sale days in samples, memories and stream: keep|drop"
+    )
+    impressions: Keep = Field(
+        Keep.DROP, description="impressions of sale days in training rows: keep|drop"
+    )
+
+
+class SamplesSettings(Section):
+    """Grouped training samples (MIMN section 5.1: 60 days, 1,000 events)."""
+
+    window_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        60, description="how far back a history reaches; days, 1 to 3650"
+    )
+    history_cap: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1000,
+        description="events of history before a group's first impression; count, 1 to 100000",
+    )
+    cut: Cut = Field(
+        Cut.IMPRESSION,
+        description="what an impression sees: all before it (impression), or all before its day",
+    )
+    max_events_per_day: Annotated[int, Field(ge=1)] = Field(
+        5000,
+        description="a user with more behaviours in one day is taken for a machine and left out, "
+        "with a count in the manifest; events, at least 1",
+    )
+    buckets: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="user buckets of a run; count, 0 = chosen from the number of rows"
+    )
