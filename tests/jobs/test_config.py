@@ -1,0 +1,51 @@
+"""uic.yaml: defaults, environment, and errors that name the field."""
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.config import load_config
+from models.errors import BadInputError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "uic.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_papers():
+    config = load_config(None)
+    assert (config.samples.window_days, config.samples.history_cap) == (60, 1000)
+
+
+def test_a_file_wins_over_defaults_and_the_environment_over_the_file(tmp_path, monkeypatch):
+    path = write(tmp_path, "log: {partitions: 8, max_event_age_days: 3}")
+    monkeypatch.setenv("UIC_LOG__PARTITIONS", "16")
+    log = load_config(path).log
+    assert (log.partitions, log.max_event_age_days) == (16, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("log: {partitons: 8}", r"log\.partitons: no such setting"),
+        ("log: {partitions: 0}", r"log\.partitions: .*greater than or equal to 1 \(found 0\)"),
+        ("samples: {cut: noon}", r"samples\.cut: .*'impression' or 'day_start' \(found 'noon'\)"),
+        ("time_zone: Mars/Base", "time_zone: .*'Mars/Base' is not a time zone"),
+        ("- a list", "found list, expected sections"),
+        ("log: {", "cannot be read as YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_field(tmp_path, text, message):
+    with pytest.raises(BadInputError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_config_show_prints_yaml_that_means_the_same(tmp_path):
+    result = CliRunner().invoke(app, ["config", "show", "-w", str(tmp_path)])
+    assert result.exit_code == 0
+    shown = write(tmp_path, result.stdout)
+    assert load_config(shown) == load_config(None)
+    assert yaml.safe_load(result.stdout)["samples"]["window_days"] == 60
