@@ -34,6 +34,18 @@ lint: install  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What only the peers need is kept out of .venv.
+.venv-bench/.installed: requirements.lock pyproject.toml
+	rm -rf .venv-bench
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	VIRTUAL_ENV=.venv-bench .venv-bench/bin/uv pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=.venv-bench .venv-bench/bin/uv pip install --quiet -e '.[bench]'
+	touch $@
+
+bench: .venv-bench/.installed  ## Every benchmark, alone on the machine; renews docs/results.md
+	.venv-bench/bin/python benchmarks/all.py
+
 lock:  ## Compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --extra test --python-version 3.11 \
 		pyproject.toml -o requirements.lock
