@@ -6,7 +6,7 @@ export UIC_SHARED_DATA ?= ../shared/data
 # One numeric thread per process: work is spread over processes, and results do not depend on cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint bench lock clean
+.PHONY: help install demo test lint bench lock clean jars kafka
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -45,6 +45,18 @@ lint: install  ## ruff, mypy, import-linter
 
 bench: .venv-bench/.installed  ## Every benchmark, alone on the machine; renews docs/results.md
 	.venv-bench/bin/python benchmarks/all.py
+
+# Jars are fetched once: a Kafka broker for development and tests, and Flink's Kafka connector.
+infra/jars/%/.fetched: infra/%/pom.xml
+	rm -rf $(@D)
+	mvn --quiet --batch-mode --no-transfer-progress -f $< \
+		dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)
+	touch $@
+
+jars: infra/jars/kafka/.fetched infra/jars/flink/.fetched  ## Fetch the jars of Kafka and Flink's connector (Maven)
+
+kafka: install jars  ## Start a real Kafka broker on loopback; Ctrl-C stops it
+	$(BIN)/uic events broker
 
 lock:  ## Compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --extra test --python-version 3.11 \
