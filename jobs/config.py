@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.errors import BadInputError
-from pipelines.settings import LogSettings, SaleSettings, SamplesSettings
+from pipelines.settings import LogSettings, QualitySettings, SaleSettings, SamplesSettings
 
 
 def _known_zone(name: str) -> str:
@@ -38,6 +38,7 @@ class Config(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings)
     sale: SaleSettings = Field(default_factory=SaleSettings)
     samples: SamplesSettings = Field(default_factory=SamplesSettings)
+    quality: QualitySettings = Field(default_factory=QualitySettings)
 
     @classmethod
     def settings_customise_sources(

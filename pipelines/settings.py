@@ -77,3 +77,45 @@ class SamplesSettings(Section):
     buckets: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0, description="user buckets of a run; count, 0 = chosen from the number of rows"
     )
+
+
+class QualitySettings(Section):
+    """Quality gates: what a log or a set of samples must be like before anything is made of it.
+
+    The defaults let real, uneven data pass (a day at a thirtieth of its week is in the public
+    ones) and stop what is broken; a steady production log deserves tighter volume limits.
+    """
+
+    max_faulty_rows: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="rows of one day (or file of samples) that may break a rule of rows: nulls, "
+        "ids, times, positions; rows, at least 0",
+    )
+    max_missing_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        0, description="days of the range that may have no row; days, 0 to 36500"
+    )
+    trailing_days: Annotated[int, Field(ge=1, le=365)] = Field(
+        7, description="a day's volume is held against the median of this many; days, 1 to 365"
+    )
+    min_trailing_days: Annotated[int, Field(ge=1, le=365)] = Field(
+        3, description="days with rows that such a median needs; days, 1 to 365"
+    )
+    min_volume_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, description="rows of a day over that median, at least; ratio, 0 to 1"
+    )
+    max_volume_ratio: Annotated[float, Field(ge=1)] = Field(
+        20.0,
+        description="rows of a day over that median, at most, sale days apart; ratio, at least 1",
+    )
+    min_click_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0005, description="clicks over impressions, at least; ratio, 0 to 1"
+    )
+    max_click_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9, description="clicks over impressions, at most; ratio, 0 to 1"
+    )
+    min_judged_rows: Annotated[int, Field(ge=1)] = Field(
+        200, description="rates and volumes of fewer rows are not judged; rows, at least 1"
+    )
+    examples: Annotated[int, Field(ge=0, le=100)] = Field(
+        3, description="rows shown for a check that fails; rows, 0 to 100"
+    )
