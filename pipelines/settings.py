@@ -39,6 +39,9 @@ class LogSettings(Section):
     max_event_age_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         7, description="how far an event time may lie before its log time; days, 1 to 36500"
     )
+    max_payload_bytes: Annotated[int, Field(ge=256, le=16_777_216)] = Field(
+        65_536, description="a larger event is refused unread; bytes, 256 to 16777216"
+    )
 
 
 class SaleSettings(Section):

@@ -1,0 +1,148 @@
+"""Epochs: which numbering of the log a position belongs to, and how one follows another.
+
+Positions of a user compare as (epoch, offset). A record of an older epoch accepts any partition
+of a newer one; within one epoch another partition is refused. The hand-over from an import to a
+topic, or from a topic to its successor, is a new entry of `epochs.json`, never silence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ManifestError, UicError
+
+EpochKind = Literal["import", "topic"]
+
+
+class EpochHandOverError(UicError):
+    """A new epoch, or new offsets of one, do not follow from what the log has."""
+
+
+class UserMovedError(UicError):
+    """A user is in two partitions of one epoch, so their order is unknown."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One numbering of the log: an import, or one incarnation of a topic.
+
+    Offsets are per partition; `last_offsets[p] == first_offsets[p] - 1` means that none is known.
+    """
+
+    number: int
+    kind: EpochKind
+    name: str
+    partitions: int
+    first_offsets: dict[int, int]
+    last_offsets: dict[int, int]
+
+
+def check_new_epoch(epoch: Epoch, known: Sequence[Epoch], path: Path) -> None:
+    """Refuse an epoch that cannot follow the `known` ones of `path`.
+
+    Raises:
+        EpochHandOverError: the number is not the next, the partitions are not 0 to n - 1, an
+            offset is negative, or a topic of this name is registered.
+    """
+    where = f"{path}: epoch {epoch.number} ({epoch.name})"
+    if epoch.number != len(known) + 1:
+        msg = f"{where}: the log has {len(known)} epochs, expected number {len(known) + 1}"
+        raise EpochHandOverError(msg)
+    if sorted(epoch.first_offsets) != list(range(epoch.partitions)) or not epoch.partitions:
+        msg = (
+            f"{where}: first offsets for partitions {sorted(epoch.first_offsets)}, "
+            f"expected one for each of 0 to {epoch.partitions - 1}"
+        )
+        raise EpochHandOverError(msg)
+    if min(epoch.first_offsets.values()) < 0:
+        msg = f"{where}: a first offset is negative: {epoch.first_offsets}; use 0 or more"
+        raise EpochHandOverError(msg)
+    if epoch.kind == "topic" and any(
+        found.kind == "topic" and found.name == epoch.name for found in known
+    ):
+        msg = (
+            f"{where}: a topic of this name is registered already; "
+            "a topic made anew needs another name (for example with its topic id)"
+        )
+        raise EpochHandOverError(msg)
+
+
+def check_grown_epoch(epoch: Epoch, known: Sequence[Epoch], path: Path) -> None:
+    """Refuse an epoch that is not a registered one with the same or larger last offsets.
+
+    Raises:
+        EpochHandOverError: it is not registered, differs from its entry, or its offsets shrink.
+    """
+    where = f"{path}: epoch {epoch.number} ({epoch.name})"
+    registered = {found.number: found for found in known}.get(epoch.number)
+    if registered is None:
+        msg = f"{where}: not registered; register it with `append_epoch` first"
+        raise EpochHandOverError(msg)
+    same = ("kind", "name", "partitions", "first_offsets")
+    if any(getattr(registered, field) != getattr(epoch, field) for field in same):
+        msg = f"{where}: found {epoch}, registered is {registered}; an epoch does not change"
+        raise EpochHandOverError(msg)
+    for partition, last in registered.last_offsets.items():
+        if epoch.last_offsets[partition] < last:
+            msg = (
+                f"{where}: partition {partition} ends at {epoch.last_offsets[partition]}, "
+                f"the log already has {last}; offsets only grow"
+            )
+            raise EpochHandOverError(msg)
+
+
+def refuse_moved_users(
+    user_ids: NDArray[np.int64], partitions: NDArray[np.int32], where: str
+) -> None:
+    """Refuse a user in two partitions; all events are of one epoch.
+
+    Args:
+        user_ids: (events,).
+        partitions: (events,).
+        where: what the events come from, for the message.
+
+    Raises:
+        UserMovedError: names the user and both partitions.
+    """
+    order = np.argsort(user_ids, kind="stable")
+    users, placed = user_ids[order], partitions[order]
+    moved = np.flatnonzero((users[1:] == users[:-1]) & (placed[1:] != placed[:-1]))
+    if moved.size:
+        at = int(moved[0])
+        msg = (
+            f"{where}: user {users[at]} is in partitions {placed[at]} and {placed[at + 1]} of one "
+            "epoch; producers must key events by user with one partitioner"
+        )
+        raise UserMovedError(msg)
+
+
+def epoch_to_json(epoch: Epoch) -> dict[str, Any]:
+    """The entry of `epochs.json`."""
+    entry = asdict(epoch)
+    for field in ("first_offsets", "last_offsets"):
+        entry[field] = {str(key): value for key, value in sorted(entry[field].items())}
+    return entry
+
+
+def epoch_from_json(entry: Mapping[str, Any], path: Path) -> Epoch:
+    """An entry of `epochs.json`.
+
+    Raises:
+        ManifestError: the entry of `path` is not complete.
+    """
+    try:
+        return Epoch(
+            number=entry["number"],
+            kind=entry["kind"],
+            name=entry["name"],
+            partitions=entry["partitions"],
+            first_offsets={int(key): value for key, value in entry["first_offsets"].items()},
+            last_offsets={int(key): value for key, value in entry["last_offsets"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"{path}: an epoch is not complete: {entry!r}; restore the file from a backup"
+        raise ManifestError(msg) from error
