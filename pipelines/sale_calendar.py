@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
@@ -27,12 +27,11 @@ import yaml
 from numpy.typing import NDArray
 
 from models.errors import BadInputError
+from pipelines.days import Days, day_number
 from pipelines.settings import Keep, SaleSettings
 
 _CALENDAR_KEYS: Final = ("time_zone", "sales")
 _SALE_KEYS: Final = ("name", "first", "last")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 # The day after `last` must be a date too, with room for the zone's offset.
 _LATEST: Final = date.max - timedelta(days=2)
 _EARLIEST: Final = date.min + timedelta(days=2)
@@ -90,7 +89,7 @@ class SaleCalendar:
     def of_days(cls, days: tuple[date, ...], time_zone: str) -> Self:
         """A calendar whose sales are single days, each named by its date."""
         sales = tuple(Sale(day.isoformat(), day, day) for day in sorted(set(days)))
-        return cls(time_zone, sales, _edges_ms(sales, ZoneInfo(time_zone)))
+        return cls(time_zone, sales, _edges_ms(sales, time_zone))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -117,7 +116,7 @@ class SaleCalendar:
                 )
                 raise SaleCalendarError(msg)
         in_order = tuple(sale for sale, _ in sales)
-        return cls(zone.key, in_order, _edges_ms(in_order, zone))
+        return cls(zone, in_order, _edges_ms(in_order, zone))
 
     @classmethod
     def of(cls, settings: SaleSettings) -> Self:
@@ -199,10 +198,10 @@ def _mapping(path: Path, field: str, found: Any, keys: tuple[str, ...]) -> dict[
     return found
 
 
-def _zone(path: Path, found: Any) -> ZoneInfo:
+def _zone(path: Path, found: Any) -> str:
     if isinstance(found, str):
         try:
-            return ZoneInfo(found)
+            return ZoneInfo(found).key
         except (KeyError, ValueError, OSError) as error:
             raise _wrong(path, "time_zone", found, "a name like UTC or Asia/Shanghai") from error
     raise _wrong(path, "time_zone", found, "a name like UTC or Asia/Shanghai")
@@ -236,18 +235,12 @@ def _day(path: Path, field: str, found: Any) -> date:
     return day
 
 
-def _edges_ms(sales: tuple[Sale, ...], zone: ZoneInfo) -> NDArray[np.int64]:
+def _edges_ms(sales: tuple[Sale, ...], time_zone: str) -> NDArray[np.int64]:
     """Start and end of each range in UTC milliseconds."""
+    days = Days(time_zone)
     edges = [
-        _start_of_day_ms(day, zone)
+        days.start_ms(day_number(day))
         for sale in sales
         for day in (sale.first, sale.last + timedelta(days=1))
     ]
     return np.array(edges, dtype=np.int64)
-
-
-def _start_of_day_ms(day: date, zone: ZoneInfo) -> int:
-    # Where the clock jumps over midnight, Python counts on with the offset from before the jump,
-    # which is the moment of the jump: the first moment of that day.
-    midnight = datetime.combine(day, time(), tzinfo=zone)
-    return (midnight - _EPOCH) // _MILLISECOND

@@ -1,0 +1,100 @@
+"""Impressions: what is shown in visits, and the probability with which it is clicked.
+
+The log-odds of a click are mostly the user's long-term weight of the item's category, awake or
+dormant; then how well the item's style fits the user's taste, in any category; a little whether
+the interest is awake; and the item's quality. On a sale day they depend on the item alone.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.simulator.plan import SimulationPlan
+from pipelines.simulator.visits import CLICK_SECONDS, Acts, Bargains, Visits, style_match
+from pipelines.simulator.world import INTERESTS, Catalogue, Floats, Ints, UserBlock, uniform
+
+# Impressions from the user's interests, awake or dormant; the rest is popular.
+_INTEREST_SHARE: Final = 0.5
+# Log-odds of a click: base, and the gain of each part.
+_BASE, _LONG_TERM, _AWAKE, _STYLE, _QUALITY = -3.2, 3.2, 0.4, 0.8, 0.25
+# Log-odds on a sale day: base, and the gain of how deep the price is cut.
+_SALE_BASE, _SALE_DEPTH = -1.6, 0.5
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """What was shown, unordered.
+
+    Args:
+        acts: user of the block, row of the item, time.
+        probability: (impressions,), float32, of a click.
+        clicked: (impressions,), bool, drawn with `probability`.
+    """
+
+    acts: Acts
+    probability: Floats
+    clicked: NDArray[np.bool_]
+
+
+def impressions(
+    plan: SimulationPlan,
+    catalogue: Catalogue,
+    block: UserBlock,
+    *,
+    strengths: Floats,
+    visits: Visits,
+    bargains: Bargains | None,
+    stream: np.random.Generator,
+) -> Impressions:
+    """Show items in the visits of a day and draw the clicks; `bargains` on a sale day."""
+    per_visit = plan.impressions_per_user_day / plan.visits_per_user_day
+    shown = np.repeat(np.arange(len(visits.users)), stream.poisson(per_visit, len(visits.users)))
+    users = visits.users[shown]
+    if bargains is None:
+        rows = _candidates(catalogue, block, users, stream)
+        odds = _odds(catalogue, block, strengths, users, rows)
+    else:
+        picks = stream.integers(len(bargains.rows), size=len(shown))
+        rows = bargains.rows[picks]
+        odds = _SALE_BASE + _SALE_DEPTH * bargains.depth[picks]
+    probability = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    clicked = uniform(stream, len(shown)) < probability
+    spans_ms = visits.clicks[shown] * (CLICK_SECONDS * 1000)
+    times_ms = visits.starts_ms[shown] + (uniform(stream, len(shown)) * spans_ms).astype(np.int64)
+    return Impressions(Acts(users, rows, times_ms), probability, clicked)
+
+
+def impression_clicks(shown: Impressions, stream: np.random.Generator) -> Acts:
+    """A clicked impression is a behaviour one to three seconds later."""
+    users, rows = shown.acts.users[shown.clicked], shown.acts.rows[shown.clicked]
+    delay_ms = stream.integers(1000, 3000, size=len(users))
+    return Acts(users, rows, shown.acts.times_ms[shown.clicked] + delay_ms)
+
+
+def _candidates(
+    catalogue: Catalogue, block: UserBlock, users: Ints, stream: np.random.Generator
+) -> Ints:
+    """Rows of items to show: half from any interest, awake or dormant, half popular."""
+    slots = stream.integers(INTERESTS, size=len(users))
+    own = uniform(stream, len(users)) < _INTEREST_SHARE
+    popular = catalogue.popular_categories(stream, len(users))
+    return catalogue.popular_rows(stream, np.where(own, block.interests[users, slots], popular))
+
+
+def _odds(
+    catalogue: Catalogue, block: UserBlock, strengths: Floats, users: Ints, rows: Ints
+) -> Floats:
+    """Log-odds of a click: mostly the long-term weight, then style, awakeness and quality."""
+    categories = catalogue.category_of_row[rows]
+    weight = block.long_term_weight(users, categories)
+    awake = np.where(weight > 0, strengths[users, categories % INTERESTS], np.float32(0))
+    odds: Floats = (
+        _BASE
+        + _LONG_TERM * weight
+        + _AWAKE * awake
+        + _STYLE * style_match(catalogue, block, users, rows)
+        + _QUALITY * catalogue.quality[rows]
+    )
+    return odds

@@ -1,0 +1,134 @@
+"""What to simulate: the sizes, the days and the seed, checked."""
+
+from datetime import date, timedelta
+from typing import Annotated, Any, Final, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from models.errors import BadInputError
+from models.settings import Section
+from pipelines.days import Days, day_number
+from pipelines.sale_calendar import SaleCalendar
+
+# Expected behaviours of a visit (4 clicks with their carts, favourites and buys) and of an
+# impression. Only `sized` uses them, to turn numbers of rows into a number of users.
+_BEHAVIORS_PER_VISIT: Final = 4.55
+_BEHAVIORS_PER_IMPRESSION: Final = 0.217
+
+
+class SimulationPlanError(BadInputError):
+    """An argument of the simulator is out of range or does not fit another one."""
+
+
+class SimulationPlan(Section):
+    """Everything that the simulated log depends on: two equal plans give the same bytes."""
+
+    users: Annotated[int, Field(ge=10, le=1_000_000_000)] = Field(
+        2000, description="users; count, 10 to 1e9"
+    )
+    items: Annotated[int, Field(ge=100, le=50_000_000)] = Field(
+        2000, description="items; count, 100 to 5e7 (their vectors are held in memory)"
+    )
+    days: Annotated[int, Field(ge=2, le=3650)] = Field(
+        70, description="calendar days from the first one; days, 2 to 3650"
+    )
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
+        1, description="same seed, same bytes; 0 to 2^63-1"
+    )
+    first_day: date = Field(date(2025, 1, 1), description="the first simulated day")
+    sale_days: tuple[date, ...] = Field(
+        (), description="days on which everybody hunts bargains; within the simulated days"
+    )
+    time_zone: str = Field("UTC", description="the zone of the days, like that of the log")
+    visits_per_user_day: Annotated[float, Field(ge=0.05, le=50)] = Field(
+        1.5, description="visits of a user of average activity; a day, 0.05 to 50"
+    )
+    impressions_per_user_day: Annotated[float, Field(ge=0, le=500)] = Field(
+        2.0, description="impressions of a user of average activity; a day, 0 to 500"
+    )
+    late_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="behaviours whose event time is not their log time; share, 0 to 1"
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            msg = "not a time zone; use a name like UTC or Asia/Shanghai"
+            raise ValueError(msg) from error
+        return name
+
+    @model_validator(mode="after")
+    def _days_fit(self) -> Self:
+        if not date(1970, 1, 2) <= self.first_day <= date(2200, 1, 1):
+            msg = f"first_day {self.first_day} is not between 1970-01-02 and 2200-01-01"
+            raise ValueError(msg)
+        for day in self.sale_days:
+            if not self.first_day <= day <= self.last_day:
+                msg = (
+                    f"sale day {day} is outside the simulated days, "
+                    f"{self.first_day} to {self.last_day}"
+                )
+                raise ValueError(msg)
+        return self
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """Check the arguments of a caller.
+
+        Raises:
+            SimulationPlanError: names the argument, what was found and what was expected.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SimulationPlanError(_one_line(first)) from error
+
+    @classmethod
+    def sized(cls, behaviors: int, impressions: int, *, days: int = 70, seed: int = 1) -> Self:
+        """A plan for about so many rows (within some 10 %), for benchmarks."""
+        visits = cls.model_fields["visits_per_user_day"].default
+        organic = max(behaviors - _BEHAVIORS_PER_IMPRESSION * impressions, 1)
+        users = max(10, round(organic / (days * visits * _BEHAVIORS_PER_VISIT)))
+        return cls.of(
+            users=users,
+            items=max(2000, users // 2),
+            days=days,
+            seed=seed,
+            impressions_per_user_day=impressions / (users * days),
+        )
+
+    @property
+    def last_day(self) -> date:
+        """The last simulated day."""
+        return self.first_day + timedelta(days=self.days - 1)
+
+    @property
+    def sale_calendar(self) -> SaleCalendar:
+        """The sale days as the calendar that belongs into the settings."""
+        return SaleCalendar.of_days(self.sale_days, self.time_zone)
+
+    def day(self, index: int) -> date:
+        """The date of a day index, 0 = `first_day`."""
+        return self.first_day + timedelta(days=index)
+
+    def day_interval_ms(self, index: int) -> tuple[int, int]:
+        """Start and end of a day in milliseconds since 1970 UTC; the end is not part of it."""
+        days, first = Days(self.time_zone), day_number(self.first_day)
+        return days.start_ms(first + index), days.start_ms(first + index + 1)
+
+
+def _one_line(error: ErrorDetails) -> str:
+    """`--users: found 3, expected …` for the first error of a validation."""
+    if not error["loc"]:  # from `_days_fit`: the message says everything
+        return f"simulate: {error['msg'].removeprefix('Value error, ')}"
+    option = str(error["loc"][0])
+    expected = error["msg"].removeprefix("Value error, ")
+    field = SimulationPlan.model_fields.get(option)
+    meaning = f" ({field.description})" if field is not None else ""
+    return f"simulate: --{option.replace('_', '-')}: found {error['input']!r}: {expected}{meaning}"

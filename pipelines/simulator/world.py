@@ -1,0 +1,194 @@
+"""Who and what there is: items with categories, popularity and style, and blocks of users.
+
+Everything is drawn from counter-based streams, `random_stream(seed, block, day, purpose)`, so any
+block of any day can be made on its own, in any order and on any machine of one kind, and comes
+out the same. All shapes below: U users of a block, K interests, D style dimensions.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.simulator.plan import SimulationPlan
+
+# Part of what a seed means: another block size is another simulation.
+BLOCK_USERS: Final = 4096
+INTERESTS: Final = 8
+STYLE_DIMENSIONS: Final = 4
+# A category holds about this many items, up to 1,000 categories.
+_ITEMS_PER_CATEGORY: Final = 20
+_MAX_CATEGORIES_PER_STRATUM: Final = 125
+# P(category rank < r) = (r / n)^(1 / skew): 1 is uniform, more is steeper.
+_CATEGORY_SKEW: Final = 1.5
+# Days from one height of an interest to the next.
+_PERIOD_DAYS: Final = (25.0, 60.0)
+_WEIGHTS: Final = (0.3, 1.0)
+# How narrow a height is: at 4 an interest is above half its height for 19 % of its period.
+_WAVE_SHARPNESS: Final = 4.0
+# Log-normal activity of users, mean 1: a few visit often, most seldom.
+_ACTIVITY_SIGMA: Final = 0.6
+_MAX_ACTIVITY: Final = 5.0
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Purpose(IntEnum):
+    """What a random stream is for; each (seed, block, day, purpose) is a stream of its own."""
+
+    CATALOGUE = 0
+    USERS = 1
+    DAY = 2
+    BARGAINS = 3
+
+
+def random_stream(seed: int, block: int, day: int, purpose: Purpose) -> np.random.Generator:
+    """The generator of one (block, day, purpose): Philox, key (seed, block)."""
+    # The counter is 256 bits wide and drawing moves its low word, so streams never meet.
+    bits = np.random.Philox(
+        key=np.array([seed, block], dtype=np.uint64),
+        counter=np.array([0, 0, day, purpose], dtype=np.uint64),
+    )
+    return np.random.Generator(bits)
+
+
+def uniform(stream: np.random.Generator, *shape: int) -> Floats:
+    """Uniform in [0, 1), float32."""
+    return stream.random(shape, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items, by row: the rows of a category are adjacent, the most popular first.
+
+    Args:
+        item_ids: (items,), int64, 1 to items in random order: an id tells nothing but itself.
+        styles: (items, D), float32; what within-category taste is about.
+        quality: (items,), float32; liked by everybody alike.
+        category_of_row: (items,), int64, from 0; `category_id` in the log is one more.
+        category_starts: (categories + 1,), int64.
+    """
+
+    item_ids: Ints
+    styles: Floats
+    quality: Floats
+    category_of_row: Ints
+    category_starts: Ints
+
+    @classmethod
+    def of(cls, plan: SimulationPlan) -> "Catalogue":
+        """Draw the items of a plan."""
+        stream = random_stream(plan.seed, 0, 0, Purpose.CATALOGUE)
+        per_stratum = plan.items // (_ITEMS_PER_CATEGORY * INTERESTS)
+        categories = INTERESTS * int(np.clip(per_stratum, 2, _MAX_CATEGORIES_PER_STRATUM))
+        # Sizes fall with the root of the rank, and no category has fewer than two items.
+        shares = np.cumsum(1.0 / np.sqrt(np.arange(1, categories + 1)))
+        spare = plan.items - 2 * categories
+        ends = np.floor(shares / shares[-1] * spare).astype(np.int64)
+        starts = np.concatenate([[0], ends]) + 2 * np.arange(categories + 1)
+        starts[-1] = plan.items
+        styles = stream.standard_normal((plan.items, STYLE_DIMENSIONS), dtype=np.float32)
+        return cls(
+            item_ids=stream.permutation(plan.items).astype(np.int64) + 1,
+            styles=styles / np.float32(np.sqrt(STYLE_DIMENSIONS)),
+            quality=stream.standard_normal(plan.items, dtype=np.float32),
+            category_of_row=np.repeat(np.arange(categories), np.diff(starts)),
+            category_starts=starts,
+        )
+
+    @property
+    def categories(self) -> int:
+        """How many categories there are, a multiple of `INTERESTS`."""
+        return len(self.category_starts) - 1
+
+    def popular_categories(self, stream: np.random.Generator, count: int) -> Ints:
+        """Categories drawn by popularity, (count,), int64."""
+        return skewed_ranks(uniform(stream, count), self.categories)
+
+    def popular_rows(self, stream: np.random.Generator, categories: Ints) -> Ints:
+        """One item of each category by popularity (Zipf, exponent 1), as rows, int64."""
+        starts = self.category_starts[categories]
+        sizes = self.category_starts[categories + 1] - starts
+        # P(rank < r) = log(r + 1) / log(n + 1), turned round.
+        ranks = np.exp(uniform(stream, len(sizes)) * np.log(sizes + 1)).astype(np.int64) - 1
+        rows: Ints = starts + np.clip(ranks, 0, sizes - 1)
+        return rows
+
+
+def skewed_ranks(draws: Floats, ranks: int) -> Ints:
+    """Turn uniform draws into ranks 0 to `ranks` - 1 of which the lower are more popular."""
+    return np.minimum((draws**_CATEGORY_SKEW * ranks).astype(np.int64), ranks - 1)
+
+
+@dataclass(frozen=True)
+class UserBlock:
+    """Up to `BLOCK_USERS` users with their long-lived interests.
+
+    Args:
+        number: of the block.
+        user_ids: (U,), int64.
+        interests: (U, K), int64: categories, all different; interest k is in the categories with
+            remainder k by K, so whether a category is an interest is one comparison.
+        weights: (U, K), float32: how much the user likes it, awake or dormant.
+        periods, phases: (U, K), float32: days from height to height, and where it starts.
+        taste: (U, D), float32: which styles the user likes, in every category.
+        activity: (U,), float32, mean 1.
+    """
+
+    number: int
+    user_ids: Ints
+    interests: Ints
+    weights: Floats
+    periods: Floats
+    phases: Floats
+    taste: Floats
+    activity: Floats
+
+    @classmethod
+    def of(cls, plan: SimulationPlan, catalogue: Catalogue, number: int) -> "UserBlock":
+        """Draw a block of users."""
+        stream = random_stream(plan.seed, number, 0, Purpose.USERS)
+        first = number * BLOCK_USERS
+        users = min(BLOCK_USERS, plan.users - first)
+        shape = (users, INTERESTS)
+        strata = skewed_ranks(uniform(stream, *shape), catalogue.categories // INTERESTS)
+        activity = stream.standard_normal(users, dtype=np.float32) * _ACTIVITY_SIGMA
+        return cls(
+            number=number,
+            user_ids=np.arange(first + 1, first + users + 1, dtype=np.int64),
+            interests=strata * INTERESTS + np.arange(INTERESTS),
+            weights=_between(*_WEIGHTS, uniform(stream, *shape)),
+            periods=_between(*_PERIOD_DAYS, uniform(stream, *shape)),
+            phases=uniform(stream, *shape),
+            taste=stream.standard_normal((users, STYLE_DIMENSIONS), dtype=np.float32),
+            activity=np.minimum(np.exp(activity - _ACTIVITY_SIGMA**2 / 2), _MAX_ACTIVITY),
+        )
+
+    def strengths(self, day: int) -> Floats:
+        """How strongly each interest drives visits on a day: weight x wave, (U, K), float32.
+
+        wave = exp(sharpness (cos(2 pi (day / period + phase)) - 1)): 1 at its height, almost 0
+        for most of the period. A closed form, so a day needs no day before it.
+        """
+        turns = np.float32(day) / self.periods + self.phases
+        wave = np.exp(_WAVE_SHARPNESS * (np.cos(np.float32(2 * np.pi) * turns) - 1))
+        strengths: Floats = self.weights * wave
+        return strengths
+
+    def long_term_weight(self, users: Ints, categories: Ints) -> Floats:
+        """The weight of a category for a user, dormant or not; 0 if it is no interest of theirs."""
+        slots = categories % INTERESTS
+        weights = self.weights[users, slots]
+        return np.where(self.interests[users, slots] == categories, weights, np.float32(0))
+
+
+def _between(low: float, high: float, draws: Floats) -> Floats:
+    return np.float32(low) + np.float32(high - low) * draws
+
+
+def block_count(plan: SimulationPlan) -> int:
+    """Blocks of users in a plan."""
+    return -(-plan.users // BLOCK_USERS)
