@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from feature_repo.settings import StoreSettings
 from models.errors import BadInputError
 from pipelines.settings import LogSettings, QualitySettings, SaleSettings, SamplesSettings
 
@@ -38,6 +39,7 @@ class Config(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings)
     sale: SaleSettings = Field(default_factory=SaleSettings)
     samples: SamplesSettings = Field(default_factory=SamplesSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
 
     @classmethod

@@ -1,0 +1,93 @@
+"""What can go wrong with the store, one type a broken promise, and the way there from redis-py."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from models.errors import UicError
+
+
+class StoreError(UicError):
+    """Something about the online store."""
+
+
+class StoreUnavailableError(StoreError):
+    """Redis does not answer: it is down, starting, or not reachable."""
+
+
+class StoreAccessError(StoreError):
+    """Redis refuses the user or the password."""
+
+
+class StoreReadOnlyError(StoreError):
+    """Redis takes no writes: it is a replica, or cannot write its append-only file."""
+
+
+class StoreFullError(StoreError):
+    """Redis has reached `maxmemory`."""
+
+
+class StoreSettingError(StoreError):
+    """Redis, or the Feast repository, is set up so that memories would be lost silently."""
+
+
+class ForeignValueError(StoreError):
+    """A value under one of our keys is not a value of ours, or of a newer version."""
+
+
+class EmptyStoreError(StoreError):
+    """The store has no such generation: it was never loaded, or it was wiped."""
+
+
+class GenerationStateError(StoreError):
+    """A generation is not in a state that allows what was asked."""
+
+
+class StoreFellBehindError(StoreError):
+    """The store's marker is behind what was already folded: it was restored, or failed over."""
+
+
+class PartitionMovedError(StoreError):
+    """Two partitions of one epoch hold events of the same user."""
+
+
+@contextmanager
+def typed_errors(address: str) -> Iterator[None]:
+    """Raise a `StoreError` that names `address` in place of redis-py's exceptions."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise translated(error, address) from error
+
+
+def translated(error: redis.RedisError, address: str) -> StoreError:
+    """The `StoreError` for an exception of redis-py."""
+    text = " ".join(str(error).split())
+    if isinstance(error, redis.AuthenticationError) or any(
+        word in text for word in ("NOAUTH", "WRONGPASS", "NOPERM")
+    ):
+        return StoreAccessError(
+            f"{address}: Redis refused the password ({text}); set UIC_STORE__PASSWORD"
+        )
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return StoreUnavailableError(
+            f"{address}: Redis does not answer ({text}); start it, `uic store start` for the "
+            "embedded one, or set UIC_STORE__ADDRESS"
+        )
+    if "READONLY" in text or "MISCONF" in text:
+        return StoreReadOnlyError(
+            f"{address}: Redis takes no writes ({text}); point UIC_STORE__ADDRESS at the primary, "
+            "or free its disk"
+        )
+    if "OOM" in text:
+        return StoreFullError(
+            f"{address}: Redis is full ({text}); raise maxmemory, or drop a retired generation "
+            "with `uic memories drop`"
+        )
+    if "WRONGTYPE" in text:
+        return ForeignValueError(
+            f"{address}: another program's value is under one of our keys ({text}); "
+            "give this project a Redis database of its own"
+        )
+    return StoreError(f"{address}: Redis refused a command: {text}")

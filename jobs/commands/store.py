@@ -1,0 +1,64 @@
+"""`uic store`: the embedded Redis of a workspace."""
+
+import typer
+
+from jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Start, stop and look at the embedded Redis (for machines that have none of their own).",
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add this group to the command line."""
+    root.add_typer(app, name="store")
+
+
+@app.command()
+def start(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+    """Start Redis on loopback, every write synced to disk; it outlives this command.
+
+    Its data and its address are in WORKSPACE/store; a start after a stop or a crash has them
+    again. Does nothing when it runs already.
+    """
+    from feature_repo.connection import STORE_FOLDER
+    from feature_repo.server import EmbeddedRedis
+
+    context = open_context(workspace, config)
+    running = EmbeddedRedis(context.workspace / STORE_FOLDER).start()
+    OUT.print(f"redis-server at {running.address} (process {running.pid})", markup=False)
+
+
+@app.command()
+def stop(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+    """Stop the embedded Redis; what it holds stays on disk."""
+    from feature_repo.connection import STORE_FOLDER
+    from feature_repo.server import EmbeddedRedis
+
+    context = open_context(workspace, config)
+    stopped = EmbeddedRedis(context.workspace / STORE_FOLDER).stop()
+    OUT.print("stopped" if stopped else "was not running")
+
+
+@app.command()
+def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+    """Print the store's address, memory, durability and number of keys.
+
+    Ends with status 2 if Redis does not answer, or would lose memories when it is full.
+    """
+    from feature_repo.connection import connect, refuse_eviction, resolve_address
+    from feature_repo.errors import typed_errors
+
+    context = open_context(workspace, config)
+    address = resolve_address(context.config.store, context.workspace)
+    with connect(address) as client, typed_errors(str(address)):
+        refuse_eviction(client, str(address))
+        info = client.info()
+        synced = client.config_get("appendfsync").get("appendfsync", "unknown")
+        keys = client.dbsize()
+    log = f"append-only file, sync {synced}" if info["aof_enabled"] else "no append-only file"
+    OUT.print(f"address     {address}", markup=False)
+    OUT.print(f"redis       {info['redis_version']}, {info['role']}, {log}", markup=False)
+    OUT.print(f"keys        {keys:,}")
+    OUT.print(f"memory      {info['used_memory'] / 2**20:,.1f} MiB")

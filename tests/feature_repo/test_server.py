@@ -1,0 +1,82 @@
+"""The embedded Redis: starts, survives, is found again, and stops only itself."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from feature_repo.connection import Address, connect, refuse_eviction, resolve_address
+from feature_repo.errors import StoreSettingError, StoreUnavailableError
+from feature_repo.server import EmbeddedRedis, Running
+from feature_repo.settings import StoreSettings
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path / "store")
+    yield server
+    server.stop()
+
+
+def test_it_keeps_its_data_and_its_port_over_a_kill(server: EmbeddedRedis) -> None:
+    first = server.start()
+    assert server.start() == first
+    with connect(Address("127.0.0.1", first.port)) as client:
+        client.set("a", "1")
+        assert client.config_get("appendfsync") == {"appendfsync": "always"}
+        server.kill()
+        assert server.running() is None
+        second = server.start()
+        assert second.port == first.port
+        assert client.get("a") == b"1"
+    assert server.stop()
+    assert not server.stop()
+
+
+def test_it_outlives_the_process_that_started_it(server: EmbeddedRedis) -> None:
+    code = (
+        "from pathlib import Path; from feature_repo.server import EmbeddedRedis; "
+        f"EmbeddedRedis(Path({str(server.directory)!r})).start()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    running = server.running()
+    assert running is not None
+    with connect(Address("127.0.0.1", running.port)) as client:
+        assert client.ping()
+
+
+def test_a_process_number_that_another_program_has_now_is_left_alone(
+    server: EmbeddedRedis,
+) -> None:
+    server.directory.mkdir()
+    me = psutil.Process()
+    other = Running(me.pid, me.create_time(), 1)
+    (server.directory / "server.json").write_text(json.dumps(other.__dict__))
+    assert server.running() is None
+    assert not server.stop()
+
+
+def test_without_a_server_the_error_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="uic store start"):
+        resolve_address(StoreSettings(), tmp_path)
+
+
+def test_a_given_address_wins_over_the_embedded_one(tmp_path: Path) -> None:
+    settings = StoreSettings(address="redis.example:6380", password="secret", tls=True)
+    address = resolve_address(settings, tmp_path)
+    assert str(address) == "redis.example:6380"
+    assert address.client_arguments()["ssl"]
+    assert "secret" not in repr(address)
+
+
+def test_a_redis_that_would_evict_memories_is_refused(server: EmbeddedRedis) -> None:
+    running = server.start()
+    with connect(Address("127.0.0.1", running.port)) as client:
+        refuse_eviction(client, running.address)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(StoreSettingError, match="allkeys-lru"):
+            refuse_eviction(client, running.address)
