@@ -57,4 +57,5 @@ class Days:
         near = guess - low
         before = (times_ms < starts[near]).astype(np.int32)
         after = (times_ms >= starts[near + 1]).astype(np.int32)
-        return guess.astype(np.int32) - before + after
+        local: NDArray[np.int32] = guess.astype(np.int32) - before + after
+        return local

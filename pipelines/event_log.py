@@ -185,6 +185,9 @@ class EventLog:
                         path.rmdir()
                 elif path.relative_to(self.root).as_posix() not in named:
                     path.unlink()
+        spool = self.root / "spool"
+        if spool.exists():
+            spool.rmdir()
 
     @property
     def _epochs_path(self) -> Path:

@@ -1,0 +1,89 @@
+"""One day of the log in its order: (partition, time, order of the source), in bounded slices.
+
+The order is one sort of plain integers: partition, milliseconds into the day and place in the
+slice are packed into 63 bits, so that the sorted numbers say where each row comes from. That is
+several times as fast as a stable sort of two keys.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+# Rows that are sorted at once, about 200 MB with their copies. A larger day goes by ranges of
+# (partition, time); only events of one partition within `CELL` of time cannot be split further.
+SLICE_ROWS = 1 << 21
+_PLACE_BITS = 24
+_TIME_BITS = 27  # 37 hours in milliseconds: the longest day of any zone has 25 or 26
+_CELL_BITS = 15  # 33 seconds
+_CELLS = 1 << (_TIME_BITS - _CELL_BITS)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows in source order with what they are ordered by."""
+
+    batch: pa.RecordBatch
+    partitions: NDArray[np.int32]
+    times_ms: NDArray[np.int64]
+
+
+def ordered_slices(
+    pieces: Sequence[Piece], day_start_ms: int, slice_rows: int = SLICE_ROWS
+) -> Iterator[tuple[pa.Table, NDArray[np.int32]]]:
+    """The rows of one day, ordered, with the partition of each.
+
+    Args:
+        pieces: the day's rows in source order.
+        day_start_ms: when the day begins; no time is before it.
+        slice_rows: about how many rows a slice has.
+    """
+    rows = sum(piece.batch.num_rows for piece in pieces)
+    if rows <= slice_rows:
+        yield from _ordered(pieces, day_start_ms)
+        return
+    cells = [
+        piece.partitions.astype(np.int64) * _CELLS + ((piece.times_ms - day_start_ms) >> _CELL_BITS)
+        for piece in pieces
+    ]
+    size = max(int(cell.max()) for cell in cells if cell.size) + 1
+    counts = sum((np.bincount(cell, minlength=size) for cell in cells), np.zeros(size, np.int64))
+    for low, high in _ranges(counts, slice_rows):
+        chosen = []
+        for piece, cell in zip(pieces, cells, strict=True):
+            inside = np.flatnonzero((cell >= low) & (cell < high))
+            if inside.size:
+                batch = piece.batch.take(pa.array(inside))
+                chosen.append(Piece(batch, piece.partitions[inside], piece.times_ms[inside]))
+        yield from _ordered(chosen, day_start_ms)
+
+
+def _ranges(counts: NDArray[np.int64], slice_rows: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring cells that together have about `slice_rows` rows."""
+    ends = np.cumsum(counts)
+    low, taken = 0, 0
+    while taken < ends[-1]:
+        high = max(int(np.searchsorted(ends, taken + slice_rows, side="right")), low + 1)
+        yield low, high
+        low, taken = high, int(ends[high - 1])
+
+
+def _ordered(
+    pieces: Sequence[Piece], day_start_ms: int
+) -> Iterator[tuple[pa.Table, NDArray[np.int32]]]:
+    if not pieces:
+        return
+    table = pa.Table.from_batches([piece.batch for piece in pieces]).combine_chunks()
+    partitions = np.concatenate([piece.partitions for piece in pieces])
+    times = np.concatenate([piece.times_ms for piece in pieces]) - day_start_ms
+    if len(times) < 1 << _PLACE_BITS:
+        packed = partitions.astype(np.int64) << (_TIME_BITS + _PLACE_BITS)
+        packed |= times << _PLACE_BITS
+        packed |= np.arange(len(times))
+        packed.sort()
+        order = packed & ((1 << _PLACE_BITS) - 1)
+    else:
+        order = np.lexsort((times, partitions))
+    yield table.take(pa.array(order)), partitions[order]
