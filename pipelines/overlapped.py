@@ -1,0 +1,73 @@
+"""A Beam step over few, large elements that works on some of them at once.
+
+Arrow and numpy work without the interpreter's lock, so one worker can read or write one element
+while it sorts another. Beam's own parallelism is over workers; this is within one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+
+class OverlappedMap(beam.DoFn):  # type: ignore[misc]  # Beam has no types
+    """`function` over elements, `threads` at a time; outputs in the order of the elements.
+
+    For bounded input in the global window.
+
+    Args:
+        function: element -> outputs, each maybe a `TaggedOutput`; called from other threads.
+        threads: elements in work at once; with the one that comes in, what bounds the memory.
+    """
+
+    def __init__(self, function: Callable[[Any], list[Any]], threads: int) -> None:
+        self._function = function
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[list[Any]]] = deque()
+
+    def start_bundle(self) -> None:
+        """Beam's hook: nothing is left over from a bundle that failed."""
+        self._close()
+        self._pool = ThreadPoolExecutor(self._threads)
+
+    def process(self, element: Any) -> Iterator[Any]:
+        """Beam's hook: start this element; hand out the oldest when enough are in work."""
+        if self._pool is None:
+            msg = "an element came before its bundle began"
+            raise RuntimeError(msg)
+        self._waiting.append(self._pool.submit(self._function, element))
+        if len(self._waiting) > self._threads:
+            yield from self._waiting.popleft().result()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Beam's hook: hand out the rest."""
+        try:
+            while self._waiting:
+                for output in self._waiting.popleft().result():
+                    if isinstance(output, TaggedOutput):
+                        yield TaggedOutput(output.tag, _in_global_window(output.value))
+                    else:
+                        yield _in_global_window(output)
+        finally:
+            self._close()
+
+    def teardown(self) -> None:
+        """Beam's hook: leave no thread behind, even after a failure."""
+        self._close()
+
+    def _close(self) -> None:
+        self._waiting.clear()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _in_global_window(value: Any) -> WindowedValue:
+    return WindowedValue(value, MIN_TIMESTAMP, (GlobalWindow(),))

@@ -1,0 +1,219 @@
+"""Reads the event log for the samples pipeline: which files, in which parts, and a part's rows.
+
+`log_parts` looks at the footers only, so that a wrong file is found before anything runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.errors import BadInputError
+from pipelines.event_log import LogFile
+from pipelines.samples.days import DayRange
+from pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, column
+from pipelines.schemas import BEHAVIORS, IMPRESSIONS
+
+# Rows that one element reads: small enough to overlap reading with splitting, large enough that
+# the parts of a bucket in it are more than a few kilobytes.
+PART_ROWS: Final = 500_000
+# `sequence` of an impression is its file's place times this, plus its row.
+FILE_ROWS: Final = 1 << 40
+
+
+class LogFileError(BadInputError):
+    """A file of the event log cannot be read, or its columns or rows are not what they must be."""
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of one file of the log.
+
+    Attributes:
+        path: the file.
+        dt: the day that its folder says.
+        groups: indices of the row groups.
+        sequence: the place of the first row among all rows of the table.
+    """
+
+    path: Path
+    dt: date
+    groups: tuple[int, ...]
+    sequence: int
+
+
+Part = tuple[RowGroups, ...]
+
+
+def log_parts(files: Sequence[LogFile], schema: pa.Schema) -> list[Part]:
+    """Parts of about `PART_ROWS` rows that together hold every row of `files`.
+
+    Raises:
+        LogFileError: a file is unreadable, has another number of rows than its manifest says, or
+            lacks a column of `schema`, or has it with another type.
+    """
+    parts: list[Part] = []
+    part: list[RowGroups] = []
+    rows = 0
+    for piece, size in _pieces(files, schema):
+        if part and rows + size > PART_ROWS:
+            parts.append(tuple(part))
+            part, rows = [], 0
+        part.append(piece)
+        rows += size
+    return [*parts, tuple(part)] if part else parts
+
+
+def _pieces(files: Sequence[LogFile], schema: pa.Schema) -> Iterator[tuple[RowGroups, int]]:
+    for place, file in enumerate(files):
+        footer = _footer(file, schema)
+        groups: list[int] = []
+        done = rows = 0
+        for group in range(footer.num_row_groups):
+            size = footer.row_group(group).num_rows
+            if groups and rows + size > PART_ROWS:
+                yield _piece(file, groups, place, done), rows
+                done, groups, rows = done + rows, [], 0
+            groups.append(group)
+            rows += size
+        if groups:
+            yield _piece(file, groups, place, done), rows
+
+
+def _piece(file: LogFile, groups: list[int], place: int, row: int) -> RowGroups:
+    return RowGroups(file.path, file.dt, tuple(groups), place * FILE_ROWS + row)
+
+
+def _footer(file: LogFile, schema: pa.Schema) -> pq.FileMetaData:
+    try:
+        opened = pq.ParquetFile(file.path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(file.path, error) from error
+    with opened:
+        found = opened.schema_arrow
+        for field in schema:
+            at = found.get_field_index(field.name)
+            if at < 0:
+                msg = (
+                    f"{file.path}: column {field.name}: missing; "
+                    f"expected {field.type}; import this day again"
+                )
+                raise LogFileError(msg)
+            if found.field(at).type != field.type:
+                msg = (
+                    f"{file.path}: column {field.name}: found {found.field(at).type}, "
+                    f"expected {field.type}; import this day again"
+                )
+                raise LogFileError(msg)
+        if opened.metadata.num_rows != file.rows:
+            msg = (
+                f"{file.path}: {opened.metadata.num_rows} rows, its manifest says {file.rows}; "
+                "import this day again"
+            )
+            raise LogFileError(msg)
+        return opened.metadata
+
+
+def _unreadable(path: Path, error: Exception) -> LogFileError:
+    reason = " ".join(str(error).split())
+    return LogFileError(f"{path}: not a readable Parquet file ({reason}); import this day again")
+
+
+def read_behaviors(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a part as `BEHAVIOR_COLUMNS`, and which positions it has.
+
+    Raises:
+        LogFileError: a page is damaged, a value is null, a behaviour is unknown, or a log time is
+            not of the file's day.
+    """
+    names = [*BEHAVIOR_COLUMNS.names, "partition"]
+    tables = [_read(piece, names, "log_time", days) for piece in part]
+    table = pa.concat_tables(
+        [_with_codes(table, piece.path) for table, piece in zip(tables, part, strict=True)]
+    ).combine_chunks()
+    facts = {
+        "table": "behaviors",
+        "rows": table.num_rows,
+        "bytes": table.nbytes,
+        "positions": _positions(table),
+    }
+    return table.select(BEHAVIOR_COLUMNS.names).cast(BEHAVIOR_COLUMNS), facts
+
+
+def read_impressions(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a part as `IMPRESSION_COLUMNS`, and how many.
+
+    Raises:
+        LogFileError: a page is damaged, a value is null, or an event time is not of the file's day.
+    """
+    tables = []
+    for piece in part:
+        table = _read(piece, IMPRESSIONS.names, "event_time", days)
+        sequence = np.arange(piece.sequence, piece.sequence + table.num_rows, dtype=np.int64)
+        tables.append(table.append_column("sequence", pa.array(sequence)))
+    table = pa.concat_tables(tables).combine_chunks()
+    return table.select(IMPRESSION_COLUMNS.names).cast(IMPRESSION_COLUMNS), {
+        "table": "impressions",
+        "rows": table.num_rows,
+    }
+
+
+def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.Table:
+    try:
+        with pq.ParquetFile(piece.path) as opened:
+            table = opened.read_row_groups(list(piece.groups), columns=names)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(piece.path, error) from error
+    for name in names:
+        nulls = table.column(name).null_count
+        if nulls:
+            msg = f"{piece.path}: column {name}: {nulls} nulls, expected none; import again"
+            raise LogFileError(msg)
+    bounds = pc.min_max(table.column(time).cast(pa.int64())).as_py()
+    start, end = days.bounds_of(piece.dt)
+    if table.num_rows and not start <= bounds["min"] <= bounds["max"] < end:
+        wrong = bounds["min"] if bounds["min"] < start else bounds["max"]
+        msg = (
+            f"{piece.path}: column {time}: {np.datetime64(wrong, 'ms')} UTC is not on {piece.dt}; "
+            "the log was made in another time_zone, or is damaged; import again"
+        )
+        raise LogFileError(msg)
+    return table
+
+
+def _with_codes(table: pa.Table, path: Path) -> pa.Table:
+    """The column `behavior` as indices into `BEHAVIORS`; a file's dictionary has any order."""
+    codes = []
+    for chunk in table.column("behavior").chunks:
+        of_value = pc.index_in(chunk.dictionary, value_set=pa.array(BEHAVIORS))
+        used = of_value.take(chunk.indices)
+        if used.null_count:
+            unknown = pc.drop_null(chunk.filter(pc.is_null(used)))[0].as_py()
+            msg = f"{path}: column behavior: found {unknown!r}, expected one of {BEHAVIORS}"
+            raise LogFileError(msg)
+        codes.append(used.cast(pa.int8()))
+    at = table.column_names.index("behavior")
+    return table.set_column(at, "behavior", pa.chunked_array(codes, pa.int8()))
+
+
+def _positions(table: pa.Table) -> list[tuple[int, int, int, int]]:
+    """(epoch, partition, first offset, last offset) of each partition in the table."""
+    if not table.num_rows:
+        return []
+    epochs, partitions = column(table, "epoch"), column(table, "partition")
+    offsets = column(table, "offset")
+    # Rows come in runs of one partition, so the runs are few where the rows are many.
+    starts = np.flatnonzero(
+        np.concatenate(([True], (np.diff(epochs) != 0) | (np.diff(partitions) != 0)))
+    )
+    lowest, highest = np.minimum.reduceat(offsets, starts), np.maximum.reduceat(offsets, starts)
+    return [
+        (int(epochs[at]), int(partitions[at]), int(low), int(high))
+        for at, low, high in zip(starts, lowest, highest, strict=True)
+    ]

@@ -1,0 +1,174 @@
+"""The last step of a run: picks one file per bucket and day, and publishes the manifest.
+
+1. Of results that a runner delivered twice, the first by file name stays.
+2. Its files get their final names, which hold their sum: a reader of the published version never
+   finds other bytes under a name that it knows.
+3. `manifest.json` replaces the old one; then what it does not name is removed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.errors import BadInputError
+from models.published import publish_manifest, sync_directory
+from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
+from pipelines.samples.plan import SamplesPlan
+from pipelines.samples.sizes import Sizes
+
+# How many left-out users a manifest names; their count is always whole.
+NAMED_USERS: Final = 20
+
+
+class NoSamplesError(BadInputError):
+    """Not one impression of the days asked for is left to make a group of."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where the samples go, and what their manifest says of their input."""
+
+    root: Path
+    plan: SamplesPlan
+    source: Mapping[str, Any]
+
+    def publish(
+        self, results: Iterable[BucketResult], read: Iterable[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Publish what the workers wrote; the manifest.
+
+        Args:
+            results: one or more of each bucket.
+            read: what the parts of the log held.
+
+        Raises:
+            NoSamplesError: there is no group; nothing is published.
+            SamplesWriteError: a file cannot be renamed or the manifest not be written.
+        """
+        by_bucket: dict[int, BucketResult] = {}
+        for result in sorted(results, key=_attempt):
+            by_bucket.setdefault(result.bucket, result)
+        chosen = [by_bucket[bucket] for bucket in sorted(by_bucket)]
+        manifest = self._manifest(chosen, list(read))
+        if not manifest["groups"]:
+            msg = (
+                f"samples {self.plan.first} to {self.plan.last}: no impression is left "
+                f"({manifest['left_out']}); nothing was published: choose other days or settings"
+            )
+            raise NoSamplesError(msg)
+        try:
+            for file in _files(chosen):
+                _rename(self.root, file)
+            for folder in sorted({file.final_path.split("/")[0] for file in _files(chosen)}):
+                sync_directory(self.root / folder)
+            publish_manifest(self.root, manifest)
+        except OSError as error:
+            msg = f"{self.root}: cannot be published: {error}; make room and run it again"
+            raise SamplesWriteError(msg) from error
+        return manifest
+
+    def _manifest(
+        self, results: list[BucketResult], read: list[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        plan = self.plan
+        files = sorted(_files(results), key=lambda file: file.final_path)
+        by_day = np.sum([result.facts.impressions_by_day for result in results], axis=0)
+        days = [plan.first + timedelta(days=index) for index in range(plan.days.count)]
+        sizes = sum((result.sizes for result in results), Sizes())
+        return {
+            "kind": SAMPLES_KIND,
+            "schema_version": SAMPLES_SCHEMA_VERSION,
+            "first": plan.first.isoformat(),
+            "last": plan.last.isoformat(),
+            "time_zone": plan.time_zone,
+            "settings": {
+                **plan.samples.model_dump(mode="json"),
+                "buckets": plan.buckets,
+                "dropped_behaviors": plan.dropped_behaviors.fingerprint(),
+                "dropped_impressions": plan.dropped_impressions.fingerprint(),
+            },
+            "files": [_entry(file) for file in files],
+            "groups": sum(file.rows for file in files),
+            "impressions": int(by_day.sum()),
+            "impressions_by_day": {
+                day.isoformat(): int(count) for day, count in zip(days, by_day, strict=True)
+            },
+            "empty_days": [
+                day.isoformat() for day, count in zip(days, by_day, strict=True) if not count
+            ],
+            "left_out": _left_out(results),
+            "grouping": sizes.summary(sum(file.bytes for file in files)),
+            "read": {
+                table: sum(facts["rows"] for facts in read if facts["table"] == table)
+                for table in ("behaviors", "impressions")
+            },
+            "positions": _positions(read),
+            "source": dict(self.source),
+        }
+
+
+def _attempt(result: BucketResult) -> tuple[int, list[str]]:
+    return result.bucket, [file.path for file in result.files]
+
+
+def _files(results: Iterable[BucketResult]) -> list[DraftFile]:
+    return [file for result in results for file in result.files]
+
+
+def _entry(file: DraftFile) -> dict[str, Any]:
+    return {
+        "path": file.final_path,
+        "dt": file.dt.isoformat(),
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+    }
+
+
+def _rename(root: Path, file: DraftFile) -> None:
+    """Give a file its final name; an earlier attempt of this step may have done so already."""
+    draft, final = root / file.path, root / file.final_path
+    if draft.exists() or not final.exists():
+        draft.replace(final)
+
+
+def _left_out(results: list[BucketResult]) -> dict[str, Any]:
+    machines = np.sort(np.concatenate([result.facts.inhuman_users for result in results]))
+    return {
+        "sale_day_impressions": sum(result.facts.sale_impressions for result in results),
+        "sale_day_behaviors": sum(result.facts.sale_behaviors for result in results),
+        "inhuman_users": len(machines),
+        "inhuman_user_ids": machines[:NAMED_USERS].tolist(),
+        "inhuman_impressions": sum(result.facts.inhuman_impressions for result in results),
+    }
+
+
+def _positions(read: list[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:
+    """Epoch -> partition -> [first, last] offset of the behaviours that were read."""
+    found: dict[int, dict[int, list[int]]] = {}
+    for facts in read:
+        for epoch, partition, low, high in facts.get("positions", ()):
+            seen = found.setdefault(epoch, {}).setdefault(partition, [low, high])
+            seen[0], seen[1] = min(seen[0], low), max(seen[1], high)
+    return {
+        str(epoch): {str(partition): seen for partition, seen in sorted(of_epoch.items())}
+        for epoch, of_epoch in sorted(found.items())
+    }
+
+
+def day_or_error(text: str, option: str) -> date:
+    """A day given as YYYY-MM-DD.
+
+    Raises:
+        BadInputError: names the option and what was found.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        msg = f"{option}: found {text!r}, expected a day like 2025-11-11"
+        raise BadInputError(msg) from error

@@ -1,0 +1,191 @@
+"""Makes and publishes the samples of some days: the edges around `GroupSamples`.
+
+The log is read once, however many days are asked for: their windows overlap, and a bucket holds
+all of them.
+"""
+
+import fcntl
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import apache_beam as beam
+
+from models.errors import BadInputError
+from models.published import read_manifest
+from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from pipelines.beam_run import pipeline_options, run_pipeline
+from pipelines.event_log import EventLog, LogFile
+from pipelines.sale_calendar import SaleCalendar
+from pipelines.samples.bucket_files import SamplesWriteError, bucket_writer
+from pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
+from pipelines.samples.plan import SamplesPlan
+from pipelines.samples.publish import NoSamplesError, Publication
+from pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
+from pipelines.schemas import BEHAVIOR_EVENTS
+from pipelines.schemas import IMPRESSIONS as IMPRESSION_EVENTS
+from pipelines.settings import SaleSettings, SamplesSettings
+
+# Rows of the log in one bucket. A worker holds `THREADS` + 1 buckets, at about 300 bytes a row.
+BUCKET_ROWS: Final = 500_000
+THREADS: Final = 2
+
+
+class DaysError(BadInputError):
+    """The days asked for are reversed, or the log has none of them."""
+
+
+class SamplesBusyError(BadInputError):
+    """Another run writes the same samples."""
+
+
+@dataclass(frozen=True)
+class SamplesRequest:
+    """What `uic samples` was asked for."""
+
+    log: Path
+    output: Path
+    first: date
+    last: date
+    time_zone: str
+    samples: SamplesSettings
+    sale: SaleSettings
+
+
+@dataclass(frozen=True)
+class _Input:
+    plan: SamplesPlan
+    behaviors: list[LogFile]
+    impressions: list[LogFile]
+
+
+def make_samples(
+    request: SamplesRequest, runner: str = "DirectRunner", beam_arguments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Make and publish the samples; the manifest.
+
+    Raises:
+        DaysError: the days are reversed, or the log has no impression on them.
+        NoSamplesError: not one impression is left by sale days and guard.
+        SamplesBusyError: another run writes to the same folder.
+        BadInputError: a file of the log, the calendar or a Beam option is wrong.
+    """
+    options = pipeline_options(runner, beam_arguments)
+    found = _find_input(request)
+    parts = {
+        BEHAVIORS: log_parts(found.behaviors, BEHAVIOR_EVENTS),
+        IMPRESSIONS: log_parts(found.impressions, IMPRESSION_EVENTS),
+    }
+    with _only_writer(request.output):
+        publication = Publication(request.output, found.plan, _source(found))
+        run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
+    return read_manifest(request.output, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
+
+
+def _find_input(request: SamplesRequest) -> _Input:
+    if request.last < request.first:
+        msg = f"--first {request.first} is after --last {request.last}; swap them"
+        raise DaysError(msg)
+    log = EventLog(request.log)
+    zone = log.time_zone()
+    if zone is None:
+        msg = f"{request.log}: no event log; run `uic import` or `uic simulate` first"
+        raise DaysError(msg)
+    if zone != request.time_zone:
+        msg = (
+            f"{request.log}: its days are of time_zone {zone}, the configuration says "
+            f"{request.time_zone}; set time_zone: {zone}, or import again"
+        )
+        raise DaysError(msg)
+    plan = SamplesPlan(
+        first=request.first,
+        last=request.last,
+        time_zone=request.time_zone,
+        samples=request.samples,
+        dropped_behaviors=SaleCalendar.for_behaviors(request.sale),
+        dropped_impressions=SaleCalendar.for_impressions(request.sale),
+        buckets=1,
+    )
+    impressions = log.impression_files(request.first, request.last)
+    if not sum(file.rows for file in impressions):
+        days = sorted({file.dt for file in log.impression_files() if file.rows})
+        has = f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
+        msg = f"{request.log}: no impressions from {request.first} to {request.last}; {has}"
+        raise DaysError(msg)
+    behaviors = log.behavior_files(plan.history_first, request.last)
+    rows = sum(file.rows for file in [*behaviors, *impressions])
+    buckets = request.samples.buckets or -(-rows // BUCKET_ROWS)
+    return _Input(replace(plan, buckets=buckets), behaviors, impressions)
+
+
+def _source(found: _Input) -> dict[str, Any]:
+    """What the samples were made from; equal sources and settings give equal samples."""
+    digest = hashlib.sha256()
+    for table, files in (("behaviors", found.behaviors), ("impressions", found.impressions)):
+        for file in files:
+            line = f"{table} {file.dt} {file.epoch} {file.path.name} {file.rows} {file.bytes}\n"
+            digest.update(line.encode())
+    return {
+        "behavior_files": len(found.behaviors),
+        "impression_files": len(found.impressions),
+        "epochs": sorted({file.epoch for file in found.behaviors if file.epoch is not None}),
+        "fingerprint": digest.hexdigest(),
+    }
+
+
+def _build(
+    pipeline: beam.Pipeline, parts: Mapping[str, list[Part]], publication: Publication
+) -> None:
+    plan = publication.plan
+    group = GroupSamples(
+        plan,
+        functools.partial(read_behaviors, days=plan.log_days),
+        functools.partial(read_impressions, days=plan.days),
+        bucket_writer(publication.root, plan),
+        THREADS,
+    )
+    made = {
+        name: pipeline
+        | f"{name.title()}" >> beam.Create(of_table)
+        | f"Spread{name.title()}" >> beam.Reshuffle()
+        for name, of_table in parts.items()
+    } | "Group" >> group
+
+    def publish(element: tuple[None, Iterable[tuple[bool, Any]]]) -> None:
+        results, read = [], []
+        for is_bucket, value in element[1]:
+            (results if is_bucket else read).append(value)
+        publication.publish(results, read)
+
+    everything = (
+        made["buckets"] | "Results" >> beam.Map(lambda result: (None, (True, result))),
+        made["read"] | "Facts" >> beam.Map(lambda facts: (None, (False, facts))),
+    ) | "Everything" >> beam.Flatten()
+    _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)
+
+
+@contextmanager
+def _only_writer(output: Path) -> Iterator[None]:
+    """Hold the lock of an output's name; the system frees it when the process dies."""
+    path = output.parent / f".{output.name}.lock"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w")
+    except OSError as error:
+        msg = f"{path}: cannot be written: {error.strerror}; give another --workspace"
+        raise SamplesWriteError(msg) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"{output}: another run writes these samples; wait for it or give another --out"
+            raise SamplesBusyError(msg) from error
+        yield
+
+
+__all__ = ["DaysError", "NoSamplesError", "SamplesBusyError", "SamplesRequest", "make_samples"]
