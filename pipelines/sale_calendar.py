@@ -54,6 +54,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a date that stands twice as two dates, not as an anchor and an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
+        return True
+
+
 @dataclass(frozen=True)
 class Sale:
     """One named sale: the calendar days from `first` to `last`, both included."""
@@ -159,7 +166,7 @@ class SaleCalendar:
             "time_zone": self.time_zone,
             "sales": [vars(sale) for sale in self.sales],
         }
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def _read_yaml(path: Path) -> Any:

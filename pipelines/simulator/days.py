@@ -29,7 +29,7 @@ from pipelines.simulator.world import (
 # Late events were made up to six hours before the log got them; fast clocks run up to four
 # minutes ahead: both inside the parser's default limits (7 days, 300 seconds).
 _LATE_MS: Final = 6 * 3_600_000
-_FAST_MS: Final = 240_000
+FAST_MS: Final = 240_000
 _FAST_PART_OF_LATE: Final = 0.2
 
 
@@ -115,6 +115,6 @@ def _event_times(plan: SimulationPlan, log_times_ms: Ints, stream: np.random.Gen
     odd = uniform(stream, count) < plan.late_share
     fast = uniform(stream, count) < _FAST_PART_OF_LATE
     amount = stream.random(count)
-    shift_ms = np.where(fast, amount * _FAST_MS, -amount * _LATE_MS).astype(np.int64)
+    shift_ms = np.where(fast, amount * FAST_MS, -amount * _LATE_MS).astype(np.int64)
     event_times_ms: Ints = log_times_ms + np.where(odd, shift_ms, 0)
     return event_times_ms
