@@ -1,0 +1,74 @@
+"""What is expected of a metrics frame: one `Check` a metric, with its limits from the settings.
+
+A check is a plain value; `suite` makes a Great Expectations expectation of it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pipelines.quality.facts import IMPRESSIONS_TABLE, Table
+from pipelines.settings import QualitySettings
+
+OVER_DAYS: Final = "sum"
+EACH: Final = "each"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation of a metrics frame.
+
+    Args:
+        metric: column of the frame; `column.fault`.
+        sentence: what holds when the check passes; for people.
+        low: least value; None for no limit.
+        high: largest value; None for no limit.
+        unit: what the values are: rows, days, ratio.
+        over: `each` value of the metric is judged, or their `sum`.
+    """
+
+    metric: str
+    sentence: str
+    low: float | None
+    high: float | None
+    unit: str = "rows"
+    over: str = EACH
+
+    @property
+    def column(self) -> str:
+        """The column of the table that the check is about."""
+        return self.metric.split(".")[0]
+
+
+def log_checks(table: Table, quality: QualitySettings) -> tuple[Check, ...]:
+    """The checks of a log table; those of whole days first, since they explain the others."""
+    most = quality.max_faulty_rows
+    checks = [
+        Check(
+            "rows.missing_day",
+            "every day of the range has rows",
+            None,
+            quality.max_missing_days,
+            "days",
+            OVER_DAYS,
+        ),
+        Check("rows.not_as_manifest", "a file has as many rows as its manifest says", None, 0),
+        Check(
+            "rows.volume_ratio",
+            f"rows of a day over the median of the {quality.trailing_days} days before",
+            quality.min_volume_ratio,
+            quality.max_volume_ratio,
+            "ratio",
+        ),
+        *(Check(rule.metric, rule.sentence, None, most) for rule in table.rules),
+    ]
+    if table is IMPRESSIONS_TABLE:
+        checks.append(
+            Check(
+                "clicked.rate",
+                "clicks over impressions, of a day and of all",
+                quality.min_click_rate,
+                quality.max_click_rate,
+                "ratio",
+            )
+        )
+    return tuple(checks)

@@ -1,0 +1,216 @@
+"""The gates: judge a table of the log, or samples that are about to be published.
+
+A gate counts, judges, and, for what failed, fetches examples; it changes nothing. `require` turns
+failed reports into the error that ends a command with status 3.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from models.errors import BadInputError, QualityGateError
+from pipelines.event_log import EventLog, LogFile
+from pipelines.quality.checks import Check, log_checks
+from pipelines.quality.examples import Example, log_examples, sample_examples
+from pipelines.quality.facts import (
+    ALL,
+    BEHAVIORS_TABLE,
+    IMPRESSIONS_TABLE,
+    LogRules,
+    Table,
+    log_facts,
+)
+from pipelines.quality.sample_facts import sample_checks, sample_facts
+from pipelines.quality.suite import Judgement, Verdict, judge, limits, number
+from pipelines.settings import QualitySettings
+
+Advance = Callable[[int], None]
+_DAYS_IN_MESSAGE: Final = 3
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """A check, what was found, and rows that broke it."""
+
+    verdict: Verdict
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def check(self) -> Check:
+        """What was expected."""
+        return self.verdict.check
+
+    def sentence(self) -> str:
+        """One line that names the column, the expectation and the counts."""
+        check, verdict = self.check, self.verdict
+        where = [f"{name}: {number(value)}" for name, value in verdict.failing]
+        shown = ", ".join(where[:_DAYS_IN_MESSAGE])
+        more = f" and {len(where) - _DAYS_IN_MESSAGE} more" if len(where) > _DAYS_IN_MESSAGE else ""
+        if check.unit == "ratio":
+            found = number(verdict.observed or 0)
+        else:
+            found = number(sum(value for _, value in verdict.failing))
+        return (
+            f"column {check.column}: expected {check.sentence} ({check.metric} {limits(check)}), "
+            f"found {found} ({shown}{more})"
+        )
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What a gate found.
+
+    Args:
+        name: behaviors, impressions, or the name of the samples.
+        subject: the days or the directory that was judged; for people.
+        rows: rows (or groups) read.
+        results: one a check, in order.
+        frame: the metrics that were judged.
+        judgement: what Great Expectations said; `page` renders it.
+        seconds: spent on `facts`, `judging` (the first pays the import) and `examples`.
+    """
+
+    name: str
+    subject: str
+    rows: int
+    results: tuple[CheckResult, ...]
+    frame: pd.DataFrame
+    judgement: Judgement
+    seconds: Mapping[str, float]
+
+    @property
+    def failed(self) -> tuple[CheckResult, ...]:
+        """The checks that did not pass."""
+        return tuple(result for result in self.results if not result.verdict.success)
+
+
+def gate_behaviors(
+    log: EventLog, first: date, last: date, rules: LogRules, advance: Advance = lambda _: None
+) -> GateReport:
+    """Judge the behaviours of the days `first` to `last`.
+
+    Raises:
+        BadInputError: the days are reversed, or a file cannot be read.
+    """
+    return _gate_log(
+        BEHAVIORS_TABLE,
+        files_of=log.behavior_files,
+        first=first,
+        last=last,
+        rules=rules,
+        advance=advance,
+    )
+
+
+def gate_impressions(
+    log: EventLog, first: date, last: date, rules: LogRules, advance: Advance = lambda _: None
+) -> GateReport:
+    """Judge the impressions of the days `first` to `last`; as `gate_behaviors`."""
+    return _gate_log(
+        IMPRESSIONS_TABLE,
+        files_of=log.impression_files,
+        first=first,
+        last=last,
+        rules=rules,
+        advance=advance,
+    )
+
+
+def gate_samples(
+    root: Path,
+    manifest: Mapping[str, Any],
+    quality: QualitySettings,
+    advance: Advance = lambda _: None,
+) -> GateReport:
+    """Judge a directory of samples, published or staged.
+
+    Args:
+        root: where the files are.
+        manifest: its manifest, written or about to be; `files` holds `path` and `rows`.
+        quality: the thresholds.
+        advance: called with groups read.
+    """
+    started = time.perf_counter()
+    files = manifest["files"]
+    frame = sample_facts(root, files, quality, advance)
+    counted = time.perf_counter()
+    judgement = judge("samples", frame, sample_checks(quality), "file")
+    judged = time.perf_counter()
+    results = tuple(
+        CheckResult(
+            verdict,
+            () if verdict.success else sample_examples(verdict, root, files, quality.examples),
+        )
+        for verdict in judgement.verdicts
+    )
+    rows = int(frame.loc[frame["file"] == ALL, "rows.count"].iloc[0])
+    seconds = _seconds(started, counted, judged)
+    return GateReport(f"samples {root.name}", str(root), rows, results, frame, judgement, seconds)
+
+
+def log_days(files: Sequence[LogFile]) -> tuple[date, date] | None:
+    """First and last day that have a file; None without files."""
+    days = [file.dt for file in files]
+    return (min(days), max(days)) if days else None
+
+
+def require(reports: Sequence[GateReport]) -> None:
+    """Pass if every check of every report did.
+
+    Raises:
+        QualityGateError: one line: the first failed expectation with its column and counts, then
+            the others.
+    """
+    failed = [(report, result) for report in reports for result in report.failed]
+    if not failed:
+        return
+    (report, first), others = failed[0], failed[1:]
+    also = ", ".join(f"{other.name} {result.check.metric}" for other, result in others)
+    msg = f"quality gate of {report.name} ({report.subject}): {first.sentence()}"
+    raise QualityGateError(f"{msg}; also failed: {also}" if also else msg)
+
+
+def _gate_log(
+    table: Table,
+    *,
+    files_of: Callable[[date | None, date | None], list[LogFile]],
+    first: date,
+    last: date,
+    rules: LogRules,
+    advance: Advance,
+) -> GateReport:
+    if last < first:
+        msg = f"days: first {first} is after last {last}; turn them round"
+        raise BadInputError(msg)
+    started = time.perf_counter()
+    days = [first + timedelta(days=at) for at in range((last - first).days + 1)]
+    files = files_of(first, last)
+    earlier: dict[date, int] = {}
+    trailing = timedelta(days=rules.quality.trailing_days)
+    for file in files_of(first - trailing, first - timedelta(days=1)):
+        earlier[file.dt] = earlier.get(file.dt, 0) + file.rows
+    frame, across = log_facts(table, files, days, rules, earlier_rows=earlier, advance=advance)
+    counted = time.perf_counter()
+    judgement = judge(table.name, frame, log_checks(table, rules.quality), "day")
+    judged = time.perf_counter()
+    results = tuple(
+        CheckResult(
+            verdict,
+            () if verdict.success else log_examples(verdict, table, files, rules, across),
+        )
+        for verdict in judgement.verdicts
+    )
+    rows = int(frame["rows"].sum())
+    subject = f"{first} to {last}"
+    seconds = _seconds(started, counted, judged)
+    return GateReport(table.name, subject, rows, results, frame, judgement, seconds)
+
+
+def _seconds(started: float, counted: float, judged: float) -> dict[str, float]:
+    ended = time.perf_counter()
+    return {"facts": counted - started, "judging": judged - counted, "examples": ended - judged}
