@@ -11,19 +11,24 @@ A packed view is one Redis string per entity, `uic:{project}:{view}:{generation}
 | `uic:{project}:{view}:live` | hash: the live pointer |
 | `uic:{project}:{view}:forgotten` | set of ids (8 bytes) that were deleted on request |
 
+`{view}` is the view's tag `key_name`, if it has one, else its name. Memories have a short one, for
+a key of 22 bytes or fewer takes 16 bytes less of Redis' memory than a longer one.
+
 A **memory** is the record of `models.record`. A **vector** (features of an item) is 12 bytes,
 `UV`, version, event time in milliseconds as 8 big-endian bytes, and then the feature's own bytes;
 its position is the event time, so that a late load cannot undo a newer one either.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.record import POSITION_FIRST_BYTE, RECORD_MAGIC, RECORD_VERSION
 
+MEMORY_VIEW: Final = "user_interest"
+MEMORY_KEY_NAME: Final = "m"
 ID_BYTES: Final = 8
 VECTOR_MAGIC: Final = b"UV"
 VECTOR_VERSION: Final = 1
@@ -65,7 +70,7 @@ VECTOR: Final = PackedLayout(
 
 @dataclass(frozen=True)
 class ViewKeys:
-    """The keys of one packed view of one project."""
+    """The keys of one packed view of one project; `view` is the name in keys."""
 
     project: str
     view: str
@@ -73,6 +78,11 @@ class ViewKeys:
     @property
     def _root(self) -> str:
         return f"uic:{self.project}:{self.view}"
+
+    @classmethod
+    def of_memories(cls, project: str) -> Self:
+        """The keys of `user_interest`."""
+        return cls(project, MEMORY_KEY_NAME)
 
     def prefix(self, generation: int) -> bytes:
         """What comes before the id in the key of an entity."""

@@ -35,7 +35,6 @@ from feature_repo.errors import (
 from feature_repo.layout import MEMORY, NO_GENERATION, PackedLayout, ViewKeys, big_endian
 from models.record import Records, header_view
 
-MEMORY_VIEW: Final = "user_interest"
 # A retired generation can be switched back to, so its stream job may keep it fresh.
 FOLDABLE_STATES: Final = ("ready", "live", "retired")
 LOADABLE_STATES: Final = ("loading", "ready", "live", "retired")
@@ -236,6 +235,55 @@ def _fates_of(reply: list[bytes], target: WriteTarget, address: str) -> bytes:
     raise ForeignValueError(msg)
 
 
+def stacked(
+    values: Sequence[bytes | None], width: int | None, layout: PackedLayout, where: str
+) -> tuple[Records, NDArray[np.bool_]]:
+    """Redis' answers as one array, refused unless all start as ours do.
+
+    Args:
+        values: (n,) answers; None where there is nothing.
+        width: bytes of a value; None: as wide as the first.
+        layout: of the values.
+        where: for messages.
+
+    Returns:
+        (n, width) uint8, writable, zero where there is nothing, and (n,) bool: found.
+
+    Raises:
+        ForeignValueError: a value is not ours, of a newer version, or of another width.
+    """
+    found = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    if width is None:
+        width = next((len(value) for value in values if value is not None), 0)
+    if width == 0 and not found.any():
+        return np.zeros((len(values), 0), dtype=np.uint8), found
+    nothing = bytes(width)
+    # One copy in all: into a bytearray, so that the array can be written to.
+    joined = bytearray().join([nothing if value is None else value for value in values])
+    lengths = {len(value) for value in values if value is not None}
+    if lengths - {width} or (lengths and width < len(layout.start)):
+        other = min(
+            (value for value in values if value is not None),
+            key=lambda value: (len(value) == width, len(value)),
+        )
+        msg = (
+            f"{where}: a value has {len(other)} bytes and starts with {other[:8]!r}, "
+            f"expected {width} bytes; it is not ours"
+        )
+        raise ForeignValueError(msg)
+    records = np.frombuffer(joined, dtype=np.uint8).reshape(len(values), width)
+    start = layout.start
+    wrong = found & (records[:, : len(start)] != np.frombuffer(start, np.uint8)).any(axis=1)
+    if wrong.any():
+        begins = bytes(records[wrong][0, :8])
+        msg = (
+            f"{where}: a value starts with {begins!r}, expected {start!r}; "
+            "it is not ours, or of a newer version: run the version that wrote it"
+        )
+        raise ForeignValueError(msg)
+    return records, found
+
+
 class PackedStore:
     """Bulk reads and writes of one packed view.
 
@@ -287,42 +335,11 @@ class PackedStore:
         """
         ids = np.asarray(user_ids, dtype=np.int64)
         keys = self.keys.entities(generation, ids)
-        found_values: list[bytes] = []
-        found = np.zeros(len(ids), dtype=np.bool_)
+        values: list[bytes | None] = []
         with typed_errors(self.address):
             for at in range(0, len(keys), self._keys_per_read):
-                values = self.client.mget(keys[at : at + self._keys_per_read])
-                for row, value in enumerate(values, at):
-                    if value is not None:
-                        found[row] = True
-                        found_values.append(value)
-        width = record_bytes or (len(found_values[0]) if found_values else 0)
-        records = np.zeros((len(ids), width), dtype=np.uint8)
-        if found_values:
-            records[found] = self._stacked(found_values, width)
-        return records, found
-
-    def _stacked(self, values: list[bytes], width: int) -> Records:
-        """Values of one width as an array, refused unless they start as ours do."""
-        start = self.layout.start
-        joined = b"".join(values)
-        if len(joined) != width * len(values) or any(len(value) != width for value in values):
-            other = next(value for value in values if len(value) != width)
-            msg = (
-                f"{self.address}: a value of {self.keys.view} has {len(other)} bytes and starts "
-                f"with {other[:8]!r}, expected {width} bytes; it is not ours"
-            )
-            raise ForeignValueError(msg)
-        records = np.frombuffer(joined, dtype=np.uint8).reshape(len(values), width)
-        wrong = (records[:, : len(start)] != np.frombuffer(start, np.uint8)).any(axis=1)
-        if wrong.any():
-            found = bytes(records[wrong][0, :8])
-            msg = (
-                f"{self.address}: a value of {self.keys.view} starts with {found!r}, expected "
-                f"{start!r}; it is not ours, or of a newer version: run the version that wrote it"
-            )
-            raise ForeignValueError(msg)
-        return records
+                values += self.client.mget(keys[at : at + self._keys_per_read])
+        return stacked(values, record_bytes, self.layout, f"{self.address}: {self.keys.view}")
 
     def write(
         self,
