@@ -1,0 +1,85 @@
+"""The section `stream` of `uic.yaml`: the log that is read, batches, retries and checkpoints."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.settings import Section
+
+
+class StreamSettings(Section):
+    """The stream job: one behaviour event after the other into its user's memory."""
+
+    source: Literal["kafka", "files"] = Field(
+        "kafka", description="where behaviour events come from: kafka|files"
+    )
+    brokers: str = Field(
+        "127.0.0.1:9092", description="Kafka's bootstrap servers; host:port, comma-separated"
+    )
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = Field(
+        "behaviours", description="topic of behaviour events, keyed by user id"
+    )
+    files: Path | None = Field(
+        None,
+        description="folder of gzip JSON lines for source: files; none means `events` in the "
+        "workspace",
+    )
+    parallelism: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="subtasks, each with one Python worker; count, at most one a partition"
+    )
+    batch_rows: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        4000, description="events folded at once, at most; more is faster and later; 1 to 100000"
+    )
+    batch_milliseconds: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        50, description="how long a batch waits to be filled; milliseconds, 1 to 60000"
+    )
+    cache_users: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        100_000,
+        description="memories that a worker keeps, 1.3 KB each, so that it need not read them "
+        "again; count, 0 to 10000000",
+    )
+    checkpoint_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        10.0, description="between Flink's checkpoints; seconds, 0.1 to 3600"
+    )
+    checkpoint_folder: Path | None = Field(
+        None, description="where checkpoints go; none means `stream/checkpoints` in the workspace"
+    )
+    retry_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        60.0, description="how long a worker waits for Redis before it fails; seconds, 0 to 86400"
+    )
+    task_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        3, description="restarts by Flink, from its checkpoint, within one attempt; 0 to 1000"
+    )
+    attempts: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        10,
+        description="attempts in a row, without progress, before `uic stream run` gives up; 1 to "
+        "100000",
+    )
+    backoff_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        1.0, description="wait before the second attempt, doubled each time up to a minute; seconds"
+    )
+    stalled_checkpoints: Annotated[int, Field(ge=1, le=1000)] = Field(
+        6,
+        description="checkpoint intervals (at least 30 s in all) without a completed one that end "
+        "an attempt; 1 to 1000",
+    )
+    dead_letter_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
+        None,
+        description="topic for rejected events; none means files in `stream/dead-letters` of the "
+        "workspace",
+    )
+    archive: bool = Field(
+        default=True,
+        description="keep every payload with its position in `stream/archive`, for `uic log "
+        "compact`: true|false",
+    )
+    archive_roll_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
+        60.0, description="age at which a file of the archive is closed; seconds, 0.1 to 86400"
+    )
+    jvm_memory_mib: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
+        1024, description="heap of the mini-cluster's Java process; MiB, 256 to 1000000"
+    )
+    prometheus_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        0, description="port of Flink's Prometheus reporter; 0 = off"
+    )

@@ -1,0 +1,192 @@
+"""The body of the stream job on a real Redis: what it folds, skips, refuses and waits for."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feature_repo.errors import EmptyStoreError, StoreFellBehindError, StoreUnavailableError
+from jobs.stream.counters import freshness_quantile
+
+# (user, item, partition): users 0 to 3 are in partition 0, 10 to 13 in partition 1.
+EVENTS = st.lists(
+    st.tuples(st.sampled_from([0, 1, 2, 3, 10, 11, 12, 13]), st.integers(0, 50)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def _positioned(events: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    following = {0: 0, 1: 0}
+    rows = []
+    for user, item in events:
+        partition = int(user >= 10)
+        rows.append((user, item, partition, following[partition]))
+        following[partition] += 1
+    return rows
+
+
+def test_an_event_changes_its_users_memory(bench, send, make_payload):
+    reasons = send(bench.function(), [(make_payload(1, 5), 0, 0), (make_payload(2, 6), 0, 1)])
+    assert reasons == [None, None]
+    expected = bench.folded([(1, 5, 0, 0), (2, 6, 0, 1)])
+    assert bench.memories([1, 2, 3]) == [expected[1], expected[2], b""]
+    assert bench.store().markers(1, 1) == {0: 1}
+
+
+def test_rejected_events_get_reasons_and_the_marker_passes_them(bench, send, make_payload):
+    function = bench.function()
+    rows = [
+        (b"{", 0, 0),
+        (make_payload(1, 5), 0, 1),
+        (None, 0, 2),
+        (make_payload(1, 5, behavior="stare"), 0, 3),
+    ]
+    assert send(function, rows) == ["malformed", None, "malformed", "unknown_behavior"]
+    assert bench.store().markers(1, 1) == {0: 3}
+    assert bench.memories([1]) == [bench.folded([(1, 5, 0, 1)])[1]]
+    assert function.counters.totals["rejected_malformed"] == 2
+    assert function.counters.totals["folded"] == 1
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(events=EVENTS, cuts=st.lists(st.integers(0, 40), max_size=5), back=st.integers(0, 40))
+def test_batches_replays_and_restarts_change_nothing(
+    bench, send, make_payload, events, cuts, back
+):
+    """Any cutting into batches, with a new worker that replays from anywhere earlier."""
+    bench.client().delete(*(bench.client().keys("uic:test:user_interest:1:*") or [b"none"]))
+    bench.client().delete("uic:test:user_interest:markers:1")
+    rows = _positioned(events)
+    wire = [(make_payload(user, item), part, offset) for user, item, part, offset in rows]
+    expected = bench.folded(rows)
+    function = bench.function(cache_users=3)
+    edges = sorted({0, len(wire), *(cut for cut in cuts if cut < len(wire))})
+    for first, last in zip(edges, edges[1:]):
+        assert send(function, wire[first:last]) == [None] * (last - first)
+    # Another worker starts from an earlier event and replays the rest.
+    again = wire[min(back, len(wire) - 1) :]
+    starting = {part: offset for _, part, offset in reversed(again)}
+    send(bench.function(starts=starting), again)
+    users = sorted(expected)
+    assert bench.memories(users) == [expected[user] for user in users]
+
+
+def test_without_the_position_check_a_replay_is_folded_twice(bench, send, make_payload):
+    """The crash drill's negative control: a check that cannot fail shows nothing."""
+    rows = [(make_payload(1, item), 0, item) for item in range(4)]
+    function = bench.function(position_check=False)
+    send(function, rows[:3])
+    send(function, rows[1:])
+    expected = bench.folded([(1, item, 0, item) for item in range(4)])
+    assert bench.memories([1]) != [expected[1]]
+
+
+def test_a_user_in_another_partition_is_refused(bench, send, make_payload):
+    function = bench.function()
+    rows = [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 1, 0), (make_payload(2, 6), 1, 1)]
+    assert send(function, rows) == [None, "partition_moved", None]
+    assert send(function, [(make_payload(1, 7), 1, 2)]) == ["partition_moved"]
+    assert bench.memories([1]) == [bench.folded([(1, 5, 0, 0)])[1]]
+
+
+def test_a_user_that_another_worker_has_just_placed_is_refused(bench, send, make_payload):
+    """Both workers took the user for new; Redis lets only the first partition in."""
+    first, second = bench.function(), bench.function()
+    send(first, [(make_payload(1, 5), 0, 0)])
+    send(second, [(make_payload(2, 5), 1, 0)])
+    second._cache.put(np.array([1]), bench.folder.initial_records(1))
+    assert send(second, [(make_payload(1, 6), 1, 1)]) == ["partition_moved"]
+
+
+def test_of_two_workers_of_one_partition_one_wins(bench, send, make_payload):
+    rows = [(make_payload(item % 3, item), 0, item) for item in range(12)]
+    zombie, worker = bench.function(), bench.function()
+    send(zombie, rows[:3])
+    send(worker, rows[:12])
+    send(zombie, rows[3:9])
+    assert zombie.counters.totals["refused_writes"] == 3
+    assert worker.counters.totals["refused_writes"] == 0
+    expected = bench.folded([(item % 3, item, 0, item) for item in range(12)])
+    assert bench.memories([0, 1, 2]) == [expected[0], expected[1], expected[2]]
+    assert bench.store().markers(1, 1) == {0: 11}
+
+
+def test_a_start_beyond_the_marker_is_a_store_that_fell_behind(bench, send, make_payload):
+    with pytest.raises(StoreFellBehindError, match="partition 0: the first event is at 7"):
+        send(bench.function(), [(make_payload(1, 5), 0, 7)])
+
+
+def test_a_run_may_start_beyond_the_marker_if_it_was_told_to(bench, send, make_payload):
+    assert send(bench.function(starts={0: 7}), [(make_payload(1, 5), 0, 7)]) == [None]
+
+
+def test_a_store_restored_before_the_first_event_is_noticed(bench, send, make_payload):
+    """The start was chosen with the marker at 6; meanwhile the store went back to nothing."""
+    function = bench.function(starts={0: 7}, start_markers={0: 6})
+    with pytest.raises(StoreFellBehindError):
+        send(function, [(make_payload(1, 5), 0, 7)])
+
+
+def test_a_store_restored_between_batches_is_noticed(bench, send, make_payload):
+    function = bench.function()
+    send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 1)])
+    bench.client().hset("uic:test:user_interest:markers:1", "1:0", 0)
+    with pytest.raises(StoreFellBehindError):
+        send(function, [(make_payload(1, 7), 0, 2)])
+
+
+def test_a_wiped_store_is_not_taken_for_new_users(bench, send, make_payload):
+    function = bench.function()
+    send(function, [(make_payload(1, 5), 0, 0)])
+    bench.client().flushall()
+    with pytest.raises(EmptyStoreError, match="wiped"):
+        send(function, [(make_payload(1, 6), 0, 1)])
+
+
+def test_redis_away_is_waited_for(bench, send, make_payload):
+    """The server is down at the first try and up again when the worker has slept."""
+    function = bench.function(sleep=lambda _: bench.server.start() and None)
+    send(function, [(make_payload(1, 5), 0, 0)])
+    bench.server.kill()
+    assert send(function, [(make_payload(1, 6), 0, 1)]) == [None]
+    assert function.counters.totals["retries"] >= 1
+    assert bench.memories([1]) == [bench.folded([(1, 5, 0, 0), (1, 6, 0, 1)])[1]]
+
+
+def test_redis_away_for_longer_than_the_limit_fails(bench, send, make_payload):
+    time = [0.0]
+
+    def sleep(seconds: float) -> None:
+        time[0] += seconds
+
+    function = bench.function(retry_seconds=30, sleep=sleep, elapsed=lambda: time[0])
+    send(function, [(make_payload(1, 5), 0, 0)])
+    bench.server.kill()
+    with pytest.raises(StoreUnavailableError):
+        send(function, [(make_payload(1, 6), 0, 1)])
+    assert time[0] == pytest.approx(30)
+    assert function.counters.totals["retries"] < 20
+
+
+def test_excluded_events_are_passed_over(bench, send, make_payload):
+    function = bench.function(exclude=lambda events, log_times: events.item_ids == 6)
+    rows = [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 1), (make_payload(1, 7), 0, 2)]
+    assert send(function, rows) == [None] * 3
+    assert bench.memories([1]) == [bench.folded([(1, 5, 0, 0), (1, 7, 0, 2)])[1]]
+    assert function.counters.totals["excluded"] == 1
+    assert bench.store().markers(1, 1) == {0: 2}
+
+
+def test_freshness_is_counted_from_log_time(bench, send, make_payload):
+    function = bench.function(clock=lambda: NOW_MS / 1000 + 0.120)
+    send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 1)])
+    assert function.counters.totals["freshness_ms_le_150"] == 2
+    assert freshness_quantile(function.counters.totals, 0.5) == 150
+
+
+NOW_MS = 1_700_000_000_000
