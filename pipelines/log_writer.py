@@ -127,9 +127,13 @@ class LogWriter:
             LogBusyError: another process writes to it.
             DuplicateImportError: a source is in the log, and `again` is not set.
             BadInputError: the log's days are of another time zone.
+            LogWriteError: the log's folder cannot be made.
         """
         with ExitStack() as stack:
-            stack.enter_context(self.log.locked())
+            try:
+                stack.enter_context(self.log.locked())
+            except OSError as error:
+                raise self._write_error(error) from error
             self.log.remove_unpublished()
             manifests = self.log.manifests()
             self._check(manifests)

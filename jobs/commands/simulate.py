@@ -14,6 +14,7 @@ from jobs.context import (
     open_context,
     progress_display,
 )
+from models.errors import BadInputError
 
 if TYPE_CHECKING:
     from pipelines.simulator.plan import SimulationPlan
@@ -98,7 +99,11 @@ def _write_calendar(plan: "SimulationPlan", workspace: Path) -> Path | None:
     if not plan.sale_days:
         return None
     path = workspace / SALE_DAYS_NAME
-    path.write_text(plan.sale_calendar.to_yaml(), encoding="utf-8")
+    try:
+        path.write_text(plan.sale_calendar.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror}); the log itself is complete"
+        raise BadInputError(msg) from error
     return path
 
 

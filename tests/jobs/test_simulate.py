@@ -1,0 +1,148 @@
+"""`uic simulate`: what it writes, that it writes it again, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from models.errors import UicError
+from models.published import sha256_of
+from pipelines.event_log import EventLog
+from pipelines.sale_calendar import SaleCalendar
+from pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+
+SMALL = ["--users", "60", "--items", "120", "--days", "6", "--first-day", "2025-03-01"]
+
+
+def simulate(workspace: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(
+        app, ["simulate", "--workspace", str(workspace), *SMALL, *arguments],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def sums(workspace: Path) -> dict[str, str]:
+    files = (path for path in sorted(workspace.rglob("*")) if path.is_file())
+    return {path.relative_to(workspace).as_posix(): sha256_of(path) for path in files}
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        simulate(tmp_path / name, "--sale-day", "2025-03-04", "--late-share", "0.1")
+    assert sums(tmp_path / "one") == sums(tmp_path / "two")
+    # Six days of behaviours and of impressions, items, manifest, epochs, lock, calendar.
+    assert len(sums(tmp_path / "one")) == 17
+
+
+def test_another_seed_gives_other_bytes(tmp_path):
+    for seed in ("1", "2"):
+        simulate(tmp_path / seed, "--seed", seed)
+    one, two = sums(tmp_path / "1"), sums(tmp_path / "2")
+    assert one.keys() == two.keys()
+    assert not set(one.values()) & {two[name] for name in one if name.endswith(".parquet")}
+
+
+def test_the_log_holds_what_the_command_says(tmp_path):
+    output = simulate(tmp_path, "--sale-day", "2025-03-04", "--late-share", "0.2")
+    log = EventLog(tmp_path / "log")
+    behaviors = [pq.read_table(file.path) for file in log.behavior_files()]
+    impressions = [pq.read_table(file.path) for file in log.impression_files()]
+    rows, shown = (sum(t.num_rows for t in tables) for tables in (behaviors, impressions))
+    assert f"{rows:,} behaviours and {shown:,} impressions of 60 users on 6 days" in output
+    assert [str(file.dt) for file in log.behavior_files()] == [f"2025-03-0{d}" for d in range(1, 7)]
+    assert behaviors[0].column_names == BEHAVIOR_EVENTS.names
+    assert impressions[0].column_names == [*IMPRESSIONS.names, "click_probability"]
+    late = [(t["event_time"].to_numpy() != t["log_time"].to_numpy()).mean() for t in behaviors]
+    assert 0.1 < np.mean(late) < 0.3
+    manifest = log.manifests()[0]
+    details = manifest["details"]
+    assert f"best reachable AUC    {details['best_reachable_auc']:.4f}" in output
+    assert f"without sale days   {details['best_reachable_auc_without_sale_days']:.4f}" in output
+    clicked = sum(t["clicked"].to_numpy().sum() for t in impressions)
+    assert details["impressions_clicked"] == clicked
+    assert details["plan"]["sale_days"] == ["2025-03-04"]
+    assert json.dumps(manifest).count(str(tmp_path)) == 0
+    assert pq.read_table(log.items_file()).num_rows == 120
+
+
+def test_the_written_calendar_covers_the_sale_day(tmp_path):
+    config = tmp_path / "uic.yaml"
+    config.write_text("time_zone: Asia/Shanghai\n", encoding="utf-8")
+    simulate(tmp_path / "var", "--sale-day", "2025-03-04", "--config", str(config))
+    calendar = SaleCalendar.load(tmp_path / "var" / "simulated_sale_days.yaml")
+    for file in EventLog(tmp_path / "var" / "log").behavior_files():
+        times = pq.read_table(file.path)["log_time"].to_numpy().astype(np.int64)
+        assert (calendar.covers(times) == (str(file.dt) == "2025-03-04")).all()
+
+
+def test_no_impressions_are_no_error(tmp_path):
+    assert "and 0 impressions" in simulate(tmp_path, "--impressions-per-user-day", "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--users", "9"], "--users: found 9"),
+        (["--items", "99"], "--items: found 99"),
+        (["--days", "1"], "--days: found 1"),
+        (["--seed", "-1"], "--seed: found -1"),
+        (["--late-share", "1.5"], "--late-share: found 1.5"),
+        (["--visits-per-user-day", "0"], "--visits-per-user-day: found 0.0"),
+        (["--impressions-per-user-day", "nan"], "--impressions-per-user-day: found nan"),
+        (
+            ["--sale-day", "2025-03-07"],
+            "sale day 2025-03-07 is outside the simulated days, 2025-03-01 to 2025-03-06",
+        ),
+        (["--first-day", "1960-01-01"], "first_day 1960-01-01 is not between"),
+    ],
+)
+def test_an_argument_out_of_range_is_named_and_nothing_is_written(tmp_path, arguments, said):
+    result = CliRunner().invoke(
+        app, ["simulate", "--workspace", str(tmp_path / "var"), *SMALL, *arguments]
+    )
+    assert isinstance(result.exception, UicError)
+    assert result.exception.exit_code == 2
+    assert said in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("option", ["--sale-day", "--first-day"])
+def test_a_day_that_is_none_is_refused(tmp_path, option):
+    result = CliRunner().invoke(
+        app, ["simulate", "--workspace", str(tmp_path), option, "2025-2-30"]
+    )
+    assert result.exit_code == 2
+    assert option in result.output
+    assert "2025-2-30" in result.output
+
+
+def test_a_log_that_holds_something_is_left_alone(tmp_path):
+    simulate(tmp_path)
+    before = sums(tmp_path)
+    with pytest.raises(UicError, match=r"holds 'simulated' already; .* another --workspace"):
+        simulate(tmp_path, "--seed", "2")
+    assert sums(tmp_path) == before
+
+
+def test_fast_clocks_that_the_log_would_reject_are_refused(tmp_path):
+    config = tmp_path / "uic.yaml"
+    config.write_text("log: {max_clock_skew_seconds: 60}\n", encoding="utf-8")
+    simulate(tmp_path / "on-time", "--config", str(config))
+    with pytest.raises(UicError, match="max_clock_skew_seconds is 60; raise it"):
+        simulate(tmp_path / "late", "--config", str(config), "--late-share", "0.1")
+
+
+def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "log").write_text("in the way", encoding="utf-8")
+    with pytest.raises(UicError) as caught:
+        simulate(tmp_path / "var")
+    assert caught.value.exit_code == 2
+    assert "var/log: cannot be written (File exists)" in str(caught.value)
