@@ -1,0 +1,33 @@
+"""YouTube DNN: the history is the mean of its embeddings (IMN, table of baselines).
+
+A sanity check more than a rival: a later paper found it level with MIMN on long histories.
+"""
+
+import torch
+
+from models.batch import RankerBatch
+from models.embedding import BatchRows
+from models.ranker import Outputs, Ranker, no_penalty
+from models.ranker_settings import RankerSettings
+from models.windows import window_sums
+
+
+class AveragePooling(Ranker):
+    """Mean of all events before the impression; zero if there are none.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+    """
+
+    def __init__(self, settings: RankerSettings, item_rows: int, category_rows: int) -> None:
+        width = settings.item_width + settings.category_width
+        super().__init__(settings, item_rows, category_rows, 2 * width)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`."""
+        pooled = window_sums(rows.history(batch), batch)
+        pooled = pooled / batch.lengths.clamp(min=1).unsqueeze(1)
+        logits = self.head(torch.cat([rows.candidates(batch), pooled], dim=1))
+        return Outputs(logits, no_penalty(logits))

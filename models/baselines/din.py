@@ -1,0 +1,42 @@
+"""DIN: the history is weighted by each candidate (Zhou et al., KDD 2018; MIMN, table 2).
+
+Head input [item, sum, attended], as in MIMN's authors' `Model_DIN`; weights are normalised by a
+softmax there and here. Only the last `history_limit` events are looked at.
+"""
+
+import torch
+
+from models.attention import AttentionUnit
+from models.batch import RankerBatch
+from models.embedding import BatchRows
+from models.ranker import Outputs, Ranker, no_penalty
+from models.ranker_settings import WindowedSettings
+from models.windows import window_pairs, window_sums
+
+
+class Din(Ranker):
+    """Sum of the events before the impression, each weighted by its likeness to the candidate.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+    """
+
+    def __init__(self, settings: WindowedSettings, item_rows: int, category_rows: int) -> None:
+        width = settings.item_width + settings.category_width
+        super().__init__(settings, item_rows, category_rows, 3 * width)
+        self.limit = settings.history_limit
+        self.attention = AttentionUnit(width, width)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`."""
+        history = rows.history(batch)
+        candidates = rows.candidates(batch)
+        pairs = window_pairs(batch, self.limit)
+        scores = self.attention(candidates, history, pairs.impressions, pairs.events)
+        weights = pairs.softmax(scores).unsqueeze(1)
+        attended = pairs.sums(weights * history.index_select(0, pairs.events))
+        pooled = window_sums(history, batch, self.limit)
+        logits = self.head(torch.cat([candidates, pooled, attended], dim=1))
+        return Outputs(logits, no_penalty(logits))

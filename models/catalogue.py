@@ -1,0 +1,55 @@
+"""The models that can be trained, by name, with the hyper-parameters of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.baselines.average_pooling import AveragePooling
+from models.baselines.dien import Dien
+from models.baselines.din import Din
+from models.baselines.gru4rec import Gru4Rec
+from models.baselines.sum_pooling import SumPooling
+from models.errors import BadInputError
+from models.mimn import Mimn, MimnSettings
+from models.ranker import Ranker
+from models.ranker_settings import RankerSettings, WindowedSettings
+
+
+class UnknownModelError(BadInputError):
+    """No model of that name."""
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """One model.
+
+    Attributes:
+        title: its name in the papers.
+        settings: hyper-parameters with defaults.
+        build: (settings, item rows, category rows) to the model.
+    """
+
+    title: str
+    settings: type[RankerSettings]
+    build: Callable[..., Ranker]
+
+
+MODELS: dict[str, ModelKind] = {
+    "mimn": ModelKind("MIMN", MimnSettings, Mimn),
+    "sum_pooling": ModelKind("Embedding&MLP", RankerSettings, SumPooling),
+    "average_pooling": ModelKind("YouTube DNN", RankerSettings, AveragePooling),
+    "din": ModelKind("DIN", WindowedSettings, Din),
+    "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
+    "dien": ModelKind("DIEN", WindowedSettings, Dien),
+}
+
+
+def model_kind(name: str) -> ModelKind:
+    """Look a model up.
+
+    Raises:
+        UnknownModelError: lists the known ones.
+    """
+    if name not in MODELS:
+        msg = f"model {name!r} is unknown; known: {', '.join(sorted(MODELS))}"
+        raise UnknownModelError(msg)
+    return MODELS[name]

@@ -1,0 +1,71 @@
+"""What all rankers have in common: embeddings in, a logit per impression out.
+
+A model is one file and one class. It embeds each group's history once, however many impressions
+look at it, and every quantity of an impression depends only on the first `lengths` events of its
+group: what a server would have known.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import RankerBatch
+from models.embedding import BatchRows, ItemEmbedding
+from models.head import Head
+from models.ranker_settings import RankerSettings
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a batch.
+
+    Attributes:
+        logits: (impressions,).
+        penalty: scalar, added to the cross-entropy.
+    """
+
+    logits: Tensor
+    penalty: Tensor
+
+
+class Ranker(nn.Module):
+    """Base of every model.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+        features: width of the head's input.
+    """
+
+    def __init__(
+        self, settings: RankerSettings, item_rows: int, category_rows: int, features: int
+    ) -> None:
+        super().__init__()
+        self.embedding = ItemEmbedding(
+            item_rows,
+            category_rows,
+            settings.item_width,
+            settings.category_width,
+            std=settings.embedding_std,
+        )
+        self.head = Head(features, settings.head_widths, settings.activation, settings.input_norm)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """Logits and penalty of a batch, from the embeddings of its items.
+
+        Args:
+            batch: ragged groups.
+            rows: `self.embedding.rows(batch)`; a gradient of the loss ends there.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: RankerBatch) -> Tensor:
+        """Logits of a batch: (impressions,)."""
+        return self.outputs(batch, self.embedding.rows(batch)).logits
+
+
+def no_penalty(logits: Tensor) -> Tensor:
+    """Zero, for models whose loss is the cross-entropy alone."""
+    return torch.zeros((), dtype=logits.dtype, device=logits.device)

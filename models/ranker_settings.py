@@ -1,0 +1,57 @@
+"""What every ranker can be told: widths, activation, scale of the input.
+
+Light on purpose (no torch), so that the command line can list the keys of `--set`.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from models.settings import Section
+
+
+class Activation(StrEnum):
+    """Activation of the head (the paper names none; the authors' code has PReLU)."""
+
+    PRELU = "prelu"
+    DICE = "dice"
+
+
+class InputNorm(StrEnum):
+    """Normalisation of the head's input (the authors' code: batch normalisation)."""
+
+    RUNNING = "running"
+    LAYER = "layer"
+    NONE = "none"
+
+
+class RankerSettings(Section):
+    """Hyper-parameters that all rankers share."""
+
+    item_width: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="width of an item embedding; 1 to 256"
+    )
+    category_width: Annotated[int, Field(ge=0, le=256)] = Field(
+        16, description="width of a category embedding; 0 to 256"
+    )
+    embedding_std: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="standard deviation of initial embeddings; up to 1"
+    )
+    head_widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (200, 80), description="hidden layers of the head; widths (paper: 200, 80)"
+    )
+    activation: Activation = Field(
+        Activation.PRELU, description="activation of the head: prelu|dice"
+    )
+    input_norm: InputNorm = Field(
+        InputNorm.RUNNING, description="what scales the head's input: running|layer|none"
+    )
+
+
+class WindowedSettings(RankerSettings):
+    """Rankers that look at the end of a history only."""
+
+    history_limit: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200, description="events of history before an impression; count (paper: 100 and 200)"
+    )

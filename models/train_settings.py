@@ -1,0 +1,51 @@
+"""How models are trained (MIMN, section 5.1): the section `train` of `uic.yaml`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from models.settings import Section
+
+
+class TrainSettings(Section):
+    """Training: batches, Adam, vocabulary. `uic train --set key=value` overrides a field."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = Field(
+        2, description="passes over the training days; count"
+    )
+    batch_impressions: Annotated[int, Field(ge=1)] = Field(
+        1024, description="a batch closes at this many impressions; count"
+    )
+    batch_events: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="or at this many history events, whichever is first; count"
+    )
+    buffer_groups: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="groups held in memory to shuffle and to sort by length; count"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.001, description="Adam's learning rate at step 0 (paper: 0.001)"
+    )
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="factor on the learning rate after decay_steps (paper: 0.9)"
+    )
+    decay_steps: Annotated[int, Field(ge=1)] = Field(
+        500, description="steps after which the learning rate has fallen by decay_rate; count"
+    )
+    gradient_clip: Annotated[float, Field(ge=0)] = Field(
+        5.0, description="largest norm of the gradient of all weights together; 0 = no limit"
+    )
+    min_count: Annotated[int, Field(ge=1)] = Field(
+        2, description="ids that occur fewer times share the spare rows; count, 1 = none do"
+    )
+    spare_item_rows: Annotated[int, Field(ge=1)] = Field(
+        256, description="rows for items that training has not seen; count"
+    )
+    spare_category_rows: Annotated[int, Field(ge=1)] = Field(
+        16, description="rows for categories that training has not seen; count"
+    )
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = Field(
+        500, description="steps between checkpoints that a killed run resumes from; count"
+    )
+    curve_every_steps: Annotated[int, Field(ge=1)] = Field(
+        50, description="steps that one point of the learning curve is the mean of; count"
+    )
