@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from feature_repo.settings import StoreSettings
+from jobs.stream.settings import StreamSettings
 from models.errors import BadInputError
 from pipelines.settings import LogSettings, QualitySettings, SaleSettings, SamplesSettings
 
@@ -40,6 +41,7 @@ class Config(BaseSettings):
     sale: SaleSettings = Field(default_factory=SaleSettings)
     samples: SamplesSettings = Field(default_factory=SamplesSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
 
     @classmethod

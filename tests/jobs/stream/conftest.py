@@ -11,7 +11,7 @@ import torch
 
 from feature_repo.connection import Address, connect
 from feature_repo.generations import Generation, Generations
-from feature_repo.layout import ViewKeys
+from feature_repo.layout import MEMORY_VIEW, ViewKeys
 from feature_repo.packed import PackedStore
 from feature_repo.server import EmbeddedRedis
 from jobs.stream.fold_function import FoldFunction
@@ -64,6 +64,15 @@ class Bench:
             "clock": lambda: NOW_MS / 1000,
         }
         return FoldFunction(**{**settings, **options})
+
+    def forget_everything(self) -> None:
+        """Remove memories and markers, but not the generation."""
+        client = self.client()
+        client.delete(KEYS.markers(1), *KEYS.entities(1, list(range(20))))
+
+    def set_marker(self, partition: int, offset: int) -> None:
+        """What a restore of an older copy does to a marker."""
+        self.client().hset(KEYS.markers(1), f"1:{partition}", offset)
 
     def memories(self, users: list[int]) -> list[bytes]:
         """What the store holds; empty for those that it does not know."""

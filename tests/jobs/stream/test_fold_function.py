@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from feature_repo.errors import EmptyStoreError, StoreFellBehindError, StoreUnavailableError
 from jobs.stream.counters import freshness_quantile
 
+NOW_MS = 1_700_000_000_000  # when all events of these tests were logged
 # (user, item, partition): users 0 to 3 are in partition 0, 10 to 13 in partition 1.
 EVENTS = st.lists(
     st.tuples(st.sampled_from([0, 1, 2, 3, 10, 11, 12, 13]), st.integers(0, 50)),
@@ -59,8 +60,7 @@ def test_batches_replays_and_restarts_change_nothing(
     bench, send, make_payload, events, cuts, back
 ):
     """Any cutting into batches, with a new worker that replays from anywhere earlier."""
-    bench.client().delete(*(bench.client().keys("uic:test:user_interest:1:*") or [b"none"]))
-    bench.client().delete("uic:test:user_interest:markers:1")
+    bench.forget_everything()
     rows = _positioned(events)
     wire = [(make_payload(user, item), part, offset) for user, item, part, offset in rows]
     expected = bench.folded(rows)
@@ -135,7 +135,7 @@ def test_a_store_restored_before_the_first_event_is_noticed(bench, send, make_pa
 def test_a_store_restored_between_batches_is_noticed(bench, send, make_payload):
     function = bench.function()
     send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 1)])
-    bench.client().hset("uic:test:user_interest:markers:1", "1:0", 0)
+    bench.set_marker(0, 0)
     with pytest.raises(StoreFellBehindError):
         send(function, [(make_payload(1, 7), 0, 2)])
 
@@ -187,6 +187,3 @@ def test_freshness_is_counted_from_log_time(bench, send, make_payload):
     send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 1)])
     assert function.counters.totals["freshness_ms_le_150"] == 2
     assert freshness_quantile(function.counters.totals, 0.5) == 150
-
-
-NOW_MS = 1_700_000_000_000

@@ -1,0 +1,112 @@
+"""What the broker knows of a topic: its identity, partitions, and which offsets are still there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from models.errors import BadInputError, UicError
+
+_TIMEOUT_SECONDS: Final = 10.0
+
+
+class NoBrokerError(UicError):
+    """No Kafka broker answers."""
+
+
+class TopicError(BadInputError):
+    """A topic is missing, or has not what was expected of it."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One incarnation of a topic.
+
+    Args:
+        name: of the topic.
+        topic_id: Kafka's id; a topic that was deleted and made again has another.
+        first: by partition, smallest offset that is still there.
+        end: by partition, offset that the next event will get.
+        log_append_time: whether the broker stamps records itself.
+    """
+
+    name: str
+    topic_id: str
+    first: Mapping[int, int]
+    end: Mapping[int, int]
+    log_append_time: bool
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions."""
+        return len(self.first)
+
+
+def quiet(brokers: str, **settings: object) -> dict[str, object]:
+    """Client settings that keep librdkafka's own log off standard error."""
+    return {"bootstrap.servers": brokers, "log_level": 0, **settings}
+
+
+def describe_topic(brokers: str, name: str) -> Topic:
+    """Ask the broker about a topic.
+
+    Raises:
+        NoBrokerError: none answers.
+        TopicError: there is no such topic.
+    """
+    admin = AdminClient(quiet(brokers))
+    try:
+        metadata = admin.list_topics(timeout=_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        msg = (
+            f"{brokers}: no Kafka broker answers ({error.args[0].str()}); start one (`make kafka`) "
+            "or set stream.brokers"
+        )
+        raise NoBrokerError(msg) from error
+    if name not in metadata.topics:
+        others = ", ".join(sorted(topic for topic in metadata.topics if not topic.startswith("_")))
+        msg = f"{brokers}: no topic {name!r}; there is {others or 'none'}; set stream.topic"
+        raise TopicError(msg)
+    description = admin.describe_topics(TopicCollection([name]))[name].result(_TIMEOUT_SECONDS)
+    consumer = Consumer(quiet(brokers, **{"group.id": "uic-look", "enable.auto.commit": False}))
+    try:
+        marks = {
+            partition: consumer.get_watermark_offsets(
+                TopicPartition(name, partition), timeout=_TIMEOUT_SECONDS
+            )
+            for partition in sorted(metadata.topics[name].partitions)
+        }
+    finally:
+        consumer.close()
+    return Topic(
+        name=name,
+        topic_id=str(description.topic_id),
+        first={partition: low for partition, (low, _) in marks.items()},
+        end={partition: high for partition, (_, high) in marks.items()},
+        log_append_time=_appends_time(admin, name),
+    )
+
+
+def _appends_time(admin: AdminClient, name: str) -> bool:
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    found = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+    return bool(found["message.timestamp.type"].value == "LogAppendTime")
+
+
+def end_offsets(brokers: str, topic: str, partitions: int) -> dict[int, int]:
+    """Offset that the next event of each partition will get; for the lag."""
+    consumer = Consumer(quiet(brokers, **{"group.id": "uic-look", "enable.auto.commit": False}))
+    try:
+        return {
+            partition: consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_TIMEOUT_SECONDS
+            )[1]
+            for partition in range(partitions)
+        }
+    except KafkaException as error:
+        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
+        raise NoBrokerError(msg) from error
+    finally:
+        consumer.close()
