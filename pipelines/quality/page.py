@@ -69,7 +69,9 @@ def page_html(report: GateReport) -> str:
 
 
 def _failed_html(result: CheckResult) -> str:
-    parts = [f'<h2 class="failed">{escape(result.check.metric)}</h2><p>{escape(result.sentence())}']
+    parts = [
+        f'<h2 class="failed">{escape(result.check.metric)}</h2><p>{escape(result.sentence())}</p>'
+    ]
     for example in result.examples:
         parts.append('<div class="scroll"><table><tr>')
         parts += [f"<th>{escape(str(name))}</th>" for name in example]
@@ -86,11 +88,13 @@ def _sections_html(report: GateReport) -> str:
     )
     from great_expectations.render.view import DefaultJinjaSectionView  # noqa: PLC0415
 
-    document = ValidationResultsPageRenderer().render(report.judgement.validation)
+    document = ValidationResultsPageRenderer(run_info_at_end=True).render(
+        report.judgement.validation
+    )
     view = DefaultJinjaSectionView()
     # The first section is an overview (said above) and the last one versions of the run.
     sections: list[dict[str, Any]] = [part.to_json_dict() for part in document.sections]
     return "".join(
         view.render({"section": section, "section_loop": {"index": at}})
-        for at, section in enumerate(sections)
+        for at, section in enumerate(sections[1:-1])
     )
