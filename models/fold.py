@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import BadInputError
+from models.fold_kernel import PackedNetwork
 from models.memory import MemoryNetwork
-from models.memory_state import MemoryState
+from models.memory_state import MAX_EVENTS
 from models.positions import EventBatch, compare_positions
-from models.ragged_fold import EventValueError, GroupFold, fold_groups
+from models.ragged_fold import EventValueError, GroupFold, check_values, fold_groups
 from models.record import (
     Records,
     check_records,
     empty_records,
     header_view,
     record_bytes,
+    state_view,
 )
 
 __all__ = [
@@ -87,10 +89,15 @@ class MemoryFolder:
             msg = f"bundle: hash of {len(bundle.hash8)} bytes, expected {HASH_BYTES}"
             raise BadInputError(msg)
         self._bundle = bundle
-        self._memory = bundle.memory
-        self._layout = bundle.memory.layout
+        if not bundle.memory.config.fits_record:
+            msg = (
+                "bundle: utilization_input is sum, which a float16 record cannot hold and whose P "
+                "collapses over a lifetime; train with utilization_input: mean to serve it"
+            )
+            raise BadInputError(msg)
+        self._network = PackedNetwork(bundle.memory)
         self.generation = generation
-        self.state_floats = self._layout.halves
+        self.state_floats = bundle.memory.layout.floats
         self.record_bytes = record_bytes(self.state_floats)
         self._initial = self._initial_record()
 
@@ -100,7 +107,7 @@ class MemoryFolder:
         header["generation"] = self.generation
         header["bundle"] = np.frombuffer(self._bundle.hash8, dtype="V8")
         with torch.no_grad():
-            self._memory.initial(1).pack(record, self._layout)
+            self._bundle.memory.initial(1).pack(record)
         return record
 
     def initial_records(self, users: int) -> Records:
@@ -159,17 +166,15 @@ class MemoryFolder:
 
     def _fold_states(self, records: Records, x: Tensor, lengths: NDArray[np.int64]) -> None:
         """Fold `x`, the events of one user after the other, into the state part of `records`."""
-        counts = torch.from_numpy(lengths)
-        with torch.no_grad():
-            fold = fold_groups(
-                self._memory,
-                x,
-                counts,
-                torch.arange(len(counts)),
-                counts,
-                start=MemoryState.unpack(records, self._layout),
-            )
-            fold.states.pack(records, self._layout)
+        check_values(x)
+        counts = header_view(records)["events"].astype(np.int64)
+        states = np.ascontiguousarray(state_view(records)).view(np.uint16)
+        # Each user's state is saved once, after the last event, over the one it started from.
+        save_rows = np.full(len(x), -1, dtype=np.int64)
+        save_rows[np.cumsum(lengths) - 1] = np.arange(len(lengths))
+        self._network.fold(x, lengths, counts, start=states, save_rows=save_rows, saved=states)
+        state_view(records)[...] = states.view(np.float16)
+        header_view(records)["events"] = np.minimum(counts + lengths, MAX_EVENTS)
 
     def _stamp(self, records: Records, events: EventBatch, last: NDArray[np.int64]) -> None:
         """Write the position of each record's last event, `last` being their indices."""

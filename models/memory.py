@@ -213,6 +213,8 @@ class MemoryNetwork(nn.Module):
         r = read(read_weights, state.M)
         # 6. Write.
         memory = write(state.M, write_weights, erase, add)
+        if rounding:  # here already: the channels see the slot as a record will hold it
+            memory = round_to_half(memory)
         # 7. Induction.
         channels = self._induce(state.S, read_weights, memory, x)
         # 8. Pool.
@@ -252,10 +254,13 @@ class MemoryNetwork(nn.Module):
         return channels.scatter(1, places, moved.view(users, top_k, -1))
 
     def round(self, state: MemoryState) -> MemoryState:
-        """Every field rounded to what its place in a record holds."""
+        """Every field but M, which is by now, rounded to what its place in a record holds.
+
+        The paper's running sum keeps float32: in float16 it would stop at 2,048.
+        """
         keep_g = self.config.utilization_input == "sum"
         return MemoryState(
-            M=round_to_half(state.M),
+            M=state.M,
             S=None if state.S is None else round_to_half(state.S),
             h=round_to_half(state.h),
             r=round_to_half(state.r),

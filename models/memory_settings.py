@@ -53,8 +53,8 @@ class MemoryConfig(Section):
     )
     utilization_input: Literal["mean", "sum"] = Field(
         "mean",
-        description="g as running mean, or as the paper's running sum (float32 in the record; "
-        "P collapses after thousands of events)",
+        description="g as running mean, or as the paper's running sum (float32, for comparison in "
+        "training only: P collapses after thousands of events)",
     )
     utilization_horizon_events: Annotated[int, Field(ge=1, le=4000)] = Field(
         1000, description="g as mean never moves by less than 1 part in this; events, 1 to 4000"
@@ -91,6 +91,11 @@ class MemoryConfig(Section):
     def memory_width(self) -> int:
         """Width of a slot of M, and of the read vector r."""
         return self.slot_width or self.event_width
+
+    @property
+    def fits_record(self) -> bool:
+        """Whether float16 holds the state: not the paper's running sum, which needs float32."""
+        return not self.utilization or self.utilization_input == "mean"
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> Self:

@@ -6,12 +6,11 @@ not there. The number of folded events is in the record's header. With 8 slots o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.memory_settings import MemoryConfig
@@ -27,7 +26,6 @@ class StateField:
     name: str
     shape: tuple[int, ...]
     start: int
-    is_float32: bool = False
 
     @property
     def size(self) -> int:
@@ -42,15 +40,10 @@ class StateField:
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Which fields a configuration's state has, in record order.
-
-    `floats` counts numbers, `halves` the float16 places that they take in a record: equal, unless
-    g is the paper's running sum, whose float32 takes two places each.
-    """
+    """Which fields a configuration's state has, in record order, and how many numbers in all."""
 
     fields: tuple[StateField, ...]
     floats: int
-    halves: int
 
     @classmethod
     def of(cls, config: MemoryConfig) -> Self:
@@ -66,11 +59,9 @@ class StateLayout:
         made: list[StateField] = []
         start = 0
         for name, shape in shapes.items():
-            wide = name == "g" and config.utilization_input == "sum"
-            made.append(StateField(name, shape, start, wide))
+            made.append(StateField(name, shape, start))
             start += made[-1].size
-        halves = sum(field.size * (2 if field.is_float32 else 1) for field in made)
-        return cls(tuple(made), start, halves)
+        return cls(tuple(made), start)
 
     def columns(self, name: str) -> slice:
         """The columns of field `name`; an empty slice if it is switched off."""
@@ -78,48 +69,6 @@ class StateLayout:
             if field.name == name:
                 return field.columns
         return slice(0, 0)
-
-    def to_floats(self, records: Records) -> NDArray[np.float32]:
-        """The states of a batch of records, (users, floats) float32, exact."""
-        halves = state_view(records)
-        if self.halves == self.floats:
-            # torch converts with the processor's own instruction; numpy takes six times as long.
-            return _widen(halves)
-        parts = []
-        start = 0
-        for field in self.fields:
-            if field.is_float32:
-                stop = start + 2 * field.size
-                parts.append(np.ascontiguousarray(halves[:, start:stop]).view(np.float32))
-            else:
-                stop = start + field.size
-                parts.append(halves[:, start:stop].astype(np.float32))
-            start = stop
-        return np.concatenate(parts, axis=1)
-
-    def write_floats(self, floats: NDArray[np.float32], records: Records) -> None:
-        """Write states that are already rounded into the state part of `records`, exact."""
-        halves = state_view(records)
-        if self.halves == self.floats:
-            halves[...] = torch.from_numpy(floats).half().numpy()
-            return
-        start = 0
-        for field in self.fields:
-            part = np.ascontiguousarray(floats[:, field.columns])
-            if field.is_float32:
-                stop = start + 2 * field.size
-                halves[:, start:stop] = part.view(np.float16)
-            else:
-                stop = start + field.size
-                halves[:, start:stop] = part.astype(np.float16)
-            start = stop
-
-
-def _widen(halves: NDArray[np.float16]) -> NDArray[np.float32]:
-    widened: NDArray[np.float32] = (
-        torch.from_numpy(np.ascontiguousarray(halves)).to(torch.float32).numpy()
-    )
-    return widened
 
 
 @dataclass(frozen=True)
@@ -170,8 +119,10 @@ class MemoryState:
     def from_rows(cls, rows: Tensor, count: Tensor, layout: StateLayout) -> "MemoryState":
         """The inverse of `to_rows`: views of `rows`, (users, floats)."""
         parts: dict[str, Any] = {"S": None, "g": None}
-        for field in layout.fields:
-            parts[field.name] = rows[:, field.columns].view(-1, *field.shape)
+        # One split, not six slices: the gradient is one concatenation, not six sums of zeros.
+        columns = torch.split(rows, [field.size for field in layout.fields], dim=1)
+        for field, part in zip(layout.fields, columns, strict=True):
+            parts[field.name] = part.view(-1, *field.shape)
         return cls(count=count, **parts)
 
     @classmethod
@@ -184,24 +135,20 @@ class MemoryState:
             joined[field.name] = None if values[0] is None else torch.cat(values)
         return cls(**joined)
 
-    def pack(self, records: Records, layout: StateLayout) -> None:
+    def pack(self, records: Records) -> None:
         """Write the states and their counts into records, rounding to float16.
 
         Args:
             records: (users, record bytes), uint8; the rest of the headers stays as it is.
-            layout: of the configuration that made the state.
         """
-        rows = self.to_rows().detach().to("cpu", torch.float32).contiguous().numpy()
-        layout.write_floats(rows, records)
+        # torch converts with the processor's own instruction, numpy in software.
+        halves = self.to_rows().detach().to("cpu", torch.float32).half()
+        state_view(records)[...] = halves.numpy()
         header_view(records)["events"] = np.minimum(self.count.cpu().numpy(), MAX_EVENTS)
 
     @classmethod
     def unpack(cls, records: Records, layout: StateLayout) -> "MemoryState":
         """The states of records as float32 tensors on the CPU, exact."""
-        rows = torch.from_numpy(layout.to_floats(records))
+        halves = np.array(state_view(records))  # a copy: torch wants it contiguous and writable
         count = torch.from_numpy(header_view(records)["events"].astype(np.int64))
-        return cls.from_rows(rows, count, layout)
-
-    def with_count(self, count: Tensor) -> "MemoryState":
-        """The same state with another count."""
-        return replace(self, count=count)
+        return cls.from_rows(torch.from_numpy(halves).float(), count, layout)

@@ -10,6 +10,9 @@ The order of a fold:
 2. Step k advances every group with more than k events by one event.
 3. After each step, the states that a cut asks for are kept.
 4. The kept states are put into the order of the request.
+
+On a CPU, steps 2 and 3 are `models.fold_kernel`, with or without gradients: a state after n events
+is a pure function of those events, to the bit, whatever else is in the batch, on one machine type.
 """
 
 from dataclasses import dataclass
@@ -19,8 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.errors import BadInputError
+from models.fold_gradient import fold_rows
+from models.fold_plan import FoldPlan, invert
 from models.memory import MemoryNetwork
-from models.memory_state import MemoryState
+from models.memory_state import MAX_EVENTS, MemoryState
 
 # The largest float16; an embedding beyond it would be infinite in the pool.
 MAX_EMBEDDING = 65504.0
@@ -65,7 +70,8 @@ def fold_groups(
         cut_groups: (cuts,), int64, the group of each cut.
         cut_lengths: (cuts,), int64, how many of its group's events a cut has seen; 0 to length.
         start: states to start from, one a group; default new users.
-        rounding: to float16 after every event; off only to check gradients.
+        rounding: to float16 after every event; off only to measure what it costs, and to check
+            gradients: rounding has none of its own.
 
     Returns:
         States with one row per cut, L_reg, and the write totals.
@@ -79,10 +85,25 @@ def fold_groups(
         for indices in (lengths, cut_groups, cut_lengths)
     )
     check_groups(memory, x, lengths, cut_groups, cut_lengths)
+    plan = FoldPlan.of(lengths, cut_groups, cut_lengths)
     if start is None:
         start = memory.initial(len(lengths))
-    cuts = (cut_groups, cut_lengths)
-    return _fold_stepwise(memory, x, lengths, cuts, start, rounding=rounding)
+    if rounding and kernel_fits(memory, x):
+        rows, totals = fold_rows(memory, plan, x, start)
+        seen = (start.count[cut_groups] + cut_lengths).clamp(max=MAX_EVENTS)
+        states = MemoryState.from_rows(rows, seen, memory.layout)
+    else:
+        states, totals = _fold_stepwise(memory, plan, x, start, rounding=rounding)
+    if not memory.config.utilization:
+        return GroupFold(states, x.new_zeros(()), None)
+    return GroupFold(states, memory.regularization(totals, lengths.to(x.device)), totals)
+
+
+def kernel_fits(memory: MemoryNetwork, x: Tensor) -> bool:
+    """Whether the kernel can fold: float32 on a CPU, and a state that float16 holds."""
+    weight = memory.initial_memory
+    plain = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, weight))
+    return plain and memory.config.fits_record
 
 
 def check_groups(
@@ -126,53 +147,34 @@ def check_values(x: Tensor) -> None:
 
 
 def _fold_stepwise(
-    memory: MemoryNetwork,
-    x: Tensor,
-    lengths: Tensor,
-    cuts: tuple[Tensor, Tensor],
-    start: MemoryState,
-    *,
-    rounding: bool,
-) -> GroupFold:
-    """`fold_groups` by torch alone, one `MemoryNetwork.step` on all running groups at a time."""
-    # 1. Longest first, so that the running groups are always the first rows.
-    order = torch.argsort(lengths, descending=True, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    firsts = (lengths.cumsum(0) - lengths)[order]
-    longest = int(lengths.max()) if len(lengths) else 0
-    running = (lengths.unsqueeze(1) > torch.arange(longest)).sum(0).tolist()
-    cut_groups, cut_lengths = cuts
-    # Cuts by length, so that each step looks at one slice of them.
-    by_length = torch.argsort(cut_lengths, stable=True)
-    cut_rows = rank[cut_groups[by_length]]
-    cuts_at = torch.bincount(cut_lengths, minlength=longest + 1).tolist()
+    memory: MemoryNetwork, plan: FoldPlan, x: Tensor, start: MemoryState, *, rounding: bool
+) -> tuple[MemoryState, Tensor]:
+    """By torch alone, one `MemoryNetwork.step` on all running groups at a time.
+
+    For accelerators, float64 and the paper's running sum. Its last bits may depend on what else
+    is in the batch, because those of a matrix product depend on its number of rows.
+    """
     device = x.device
-    state = start.select(order.to(device))
+    # 1. Longest first, so that the running groups are always the first rows.
+    state = start.select(plan.order.to(device))
+    cut_rows = plan.cut_rows()
     kept: list[MemoryState] = []
-    totals = x.new_zeros(len(lengths), memory.config.slots)
-    seen = 0
-    for done in range(longest + 1):
+    totals = x.new_zeros(len(plan.lengths), memory.config.slots)
+    for done in range(plan.longest + 1):
         # 3. Keep what the cuts after `done` events ask for.
-        if cuts_at[done]:
-            kept.append(state.select(cut_rows[seen : seen + cuts_at[done]].to(device)))
-            seen += cuts_at[done]
-        if done == longest:
+        cuts = cut_rows[done]
+        if len(cuts):
+            kept.append(state.select(plan.place[plan.cut_groups[cuts]].to(device)))
+        if done == plan.longest:
             break
         # 2. One event for each group that still has one.
-        active = running[done]
-        events = x[(firsts[:active] + done).to(device)]
+        active = plan.running[done]
+        events = x[plan.events_at(done).to(device)]
         state, writes = memory.step_with_writes(
             state.select(slice(0, active)), events, rounding=rounding
         )
         if writes is not None:
-            totals = totals + functional.pad(writes, (0, 0, 0, len(lengths) - active))
+            totals = totals + functional.pad(writes, (0, 0, 0, len(totals) - active))
     # 4. Back into the order of the request.
     states = MemoryState.concatenate(kept) if kept else memory.initial(0)
-    back = torch.empty_like(by_length)
-    back[by_length] = torch.arange(len(back))
-    states = states.select(back.to(device))
-    if not memory.config.utilization:
-        return GroupFold(states, x.new_zeros(()), None)
-    totals = totals[rank.to(device)]
-    return GroupFold(states, memory.regularization(totals, lengths.to(device)), totals)
+    return states.select(invert(plan.cut_order).to(device)), totals[plan.place.to(device)]
