@@ -10,7 +10,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from jobs.commands import check, config, simulate, store
+from jobs.commands import check, config, import_, samples, simulate, store
 from jobs.context import ERR
 from models.errors import UicError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One small learned memory per user: from the behaviour log to ranking.",
 )
-for _module in (config, simulate, store, check):
+for _module in (config, import_, simulate, store, check, samples):
     _module.register(app)
 
 

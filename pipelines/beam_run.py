@@ -13,6 +13,7 @@ from typing import Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners import create_runner
 
 from models.errors import BadInputError, UicError
 
@@ -28,13 +29,18 @@ def pipeline_options(runner: str, arguments: Sequence[str] = ()) -> PipelineOpti
     """Options for `runner` with a command line's further `--name=value` arguments.
 
     Raises:
-        PipelineOptionsError: an argument is not an option of Beam.
+        PipelineOptionsError: there is no such runner, or an argument is not an option of Beam.
     """
-    options = PipelineOptions([*arguments, f"--runner={runner}"], save_main_session=False)
+    options = PipelineOptions([*arguments, f"--runner={runner}"])
     try:
-        known = options.get_all_options()
+        with _quiet_runner():
+            known = options.get_all_options()
+            create_runner(runner)
     except SystemExit as error:  # argparse ends the process on a bad value
         msg = f"Beam options {' '.join(arguments)!r}: not understood; see Beam's runner pages"
+        raise PipelineOptionsError(msg) from error
+    except (ValueError, ImportError, AttributeError) as error:
+        msg = f"--runner: found {runner!r}: {' '.join(str(error).split())}"
         raise PipelineOptionsError(msg) from error
     for argument in arguments:
         name = argument.lstrip("-").split("=")[0]

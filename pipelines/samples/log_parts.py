@@ -105,7 +105,7 @@ def _footer(file: LogFile, schema: pa.Schema) -> pq.FileMetaData:
                     f"expected {field.type}; import this day again"
                 )
                 raise LogFileError(msg)
-            if found.field(at).type != field.type:
+            if not _same_type(found.field(at).type, field.type):
                 msg = (
                     f"{file.path}: column {field.name}: found {found.field(at).type}, "
                     f"expected {field.type}; import this day again"
@@ -118,6 +118,12 @@ def _footer(file: LogFile, schema: pa.Schema) -> pq.FileMetaData:
             )
             raise LogFileError(msg)
         return opened.metadata
+
+
+def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether values are of one type; Parquet does not keep the width of dictionary indices."""
+    both = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (found, expected)]
+    return bool(both[0] == both[1])
 
 
 def _unreadable(path: Path, error: Exception) -> LogFileError:
@@ -190,7 +196,10 @@ def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.T
 def _with_codes(table: pa.Table, path: Path) -> pa.Table:
     """The column `behavior` as indices into `BEHAVIORS`; a file's dictionary has any order."""
     codes = []
-    for chunk in table.column("behavior").chunks:
+    behaviors = table.column("behavior")
+    if not pa.types.is_dictionary(behaviors.type):
+        behaviors = behaviors.dictionary_encode()
+    for chunk in behaviors.chunks:
         of_value = pc.index_in(chunk.dictionary, value_set=pa.array(BEHAVIORS))
         used = of_value.take(chunk.indices)
         if used.null_count:

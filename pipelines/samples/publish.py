@@ -8,7 +8,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,16 +159,3 @@ def _positions(read: list[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]
         str(epoch): {str(partition): seen for partition, seen in sorted(of_epoch.items())}
         for epoch, of_epoch in sorted(found.items())
     }
-
-
-def day_or_error(text: str, option: str) -> date:
-    """A day given as YYYY-MM-DD.
-
-    Raises:
-        BadInputError: names the option and what was found.
-    """
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        msg = f"{option}: found {text!r}, expected a day like 2025-11-11"
-        raise BadInputError(msg) from error

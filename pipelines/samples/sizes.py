@@ -17,7 +17,7 @@ from pipelines.samples.build import HISTORY_COLUMNS
 from pipelines.samples.encoding import encoded_bytes
 
 # History events of the single rows that are encoded of a table: milliseconds of work.
-SAMPLED_EVENTS: Final = 50_000
+SAMPLED_EVENTS: Final = 10_000
 
 METHOD: Final = (
     "one_row_per_impression_bytes = bytes x (sampled_single_bytes / sampled_grouped_bytes): every "

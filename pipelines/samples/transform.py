@@ -52,7 +52,7 @@ class GroupSamples(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         self._consume = consume
         self._threads = threads
 
-    def expand(self, parts: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
+    def expand(self, parts: Any) -> Any:
         """Beam's hook: the named steps."""
         split = {
             name: parts[name]
