@@ -4,6 +4,7 @@
 what it built, before the manifest is published.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import partial
@@ -19,7 +20,7 @@ from models.errors import BadInputError
 from models.published import read_manifest
 
 if TYPE_CHECKING:
-    from pipelines.event_log import LogFile
+    from pipelines.event_log import EventLog, LogFile
     from pipelines.quality.facts import LogRules
     from pipelines.quality.gates import Advance, CheckResult, GateReport
 
@@ -102,7 +103,7 @@ def log_reports(
     from pipelines.quality.gates import gate_behaviors, gate_impressions  # noqa: PLC0415
 
     log = EventLog(context.log)
-    rules = log_rules(context, log.time_zone())
+    rules = log_rules(context, log)
     reports = []
     for name, wanted, files_of, gate in (
         ("behaviors", behaviors, log.behavior_files, gate_behaviors),
@@ -119,7 +120,7 @@ def log_reports(
     return reports
 
 
-def log_rules(context: Context, time_zone: str | None) -> "LogRules":
+def log_rules(context: Context, log: "EventLog") -> "LogRules":
     """The rules of the configuration; days are those of the zone that the log was written in."""
     from pipelines.quality.facts import LogRules  # noqa: PLC0415 - pyarrow and pandas
     from pipelines.sale_calendar import SaleCalendar  # noqa: PLC0415
@@ -127,9 +128,12 @@ def log_rules(context: Context, time_zone: str | None) -> "LogRules":
     config = context.config
     return LogRules(
         quality=config.quality,
-        time_zone=time_zone or config.time_zone,
+        time_zone=log.time_zone() or config.time_zone,
         max_clock_skew_seconds=config.log.max_clock_skew_seconds,
         sale_days=frozenset(_sale_days(SaleCalendar.of(config.sale).sales)),
+        daily_impressions=not any(
+            manifest.get("details", {}).get("protocol") for manifest in log.manifests()
+        ),
     )
 
 
@@ -174,6 +178,11 @@ def _samples_report(context: Context, root: Path, manifest: Mapping[str, Any]) -
 def _with_progress(
     text: str, rows: int, judging: "Callable[[Advance], GateReport]"
 ) -> "GateReport":
+    from pipelines.quality.suite import great_expectations  # noqa: PLC0415 - as above
+
+    if "great_expectations" not in sys.modules:
+        with ERR.status("loading Great Expectations, once a run"):
+            great_expectations()
     with progress_display() as progress:
         task = progress.add_task(text, total=rows)
         return judging(lambda done: progress.advance(task, done))

@@ -6,8 +6,7 @@ A check is a plain value; `suite` makes a Great Expectations expectation of it.
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.quality.facts import IMPRESSIONS_TABLE, Table
-from pipelines.settings import QualitySettings
+from pipelines.quality.facts import IMPRESSIONS_TABLE, LogRules, Table
 
 OVER_DAYS: Final = "sum"
 EACH: Final = "each"
@@ -39,10 +38,11 @@ class Check:
         return self.metric.split(".")[0]
 
 
-def log_checks(table: Table, quality: QualitySettings) -> tuple[Check, ...]:
+def log_checks(table: Table, rules: LogRules) -> tuple[Check, ...]:
     """The checks of a log table; those of whole days first, since they explain the others."""
+    quality = rules.quality
     most = quality.max_faulty_rows
-    checks = [
+    of_days = (
         Check(
             "rows.missing_day",
             "every day of the range has rows",
@@ -51,7 +51,6 @@ def log_checks(table: Table, quality: QualitySettings) -> tuple[Check, ...]:
             "days",
             OVER_DAYS,
         ),
-        Check("rows.not_as_manifest", "a file has as many rows as its manifest says", None, 0),
         Check(
             "rows.volume_ratio",
             f"rows of a day over the median of the {quality.trailing_days} days before",
@@ -59,6 +58,10 @@ def log_checks(table: Table, quality: QualitySettings) -> tuple[Check, ...]:
             quality.max_volume_ratio,
             "ratio",
         ),
+    )
+    checks = [
+        *(of_days if rules.daily_impressions or table is not IMPRESSIONS_TABLE else ()),
+        Check("rows.not_as_manifest", "a file has as many rows as its manifest says", None, 0),
         *(Check(rule.metric, rule.sentence, None, most) for rule in table.rules),
     ]
     if table is IMPRESSIONS_TABLE:

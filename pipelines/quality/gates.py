@@ -196,7 +196,7 @@ def _gate_log(
         earlier[file.dt] = earlier.get(file.dt, 0) + file.rows
     frame, across = log_facts(table, files, days, rules, earlier_rows=earlier, advance=advance)
     counted = time.perf_counter()
-    judgement = judge(table.name, frame, log_checks(table, rules.quality), "day")
+    judgement = judge(table.name, frame, log_checks(table, rules), "day")
     judged = time.perf_counter()
     results = tuple(
         CheckResult(

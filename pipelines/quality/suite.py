@@ -1,7 +1,7 @@
 """Great Expectations judges a metrics frame.
 
 The import takes seconds (scipy, altair, sqlalchemy), the judging of a frame of a hundred days a
-quarter of a second, so everything here that touches Great Expectations is inside `judge`. The
+quarter of a second, so `great_expectations` imports it when a frame is there to judge. The
 context is ephemeral: nothing is written, nothing is sent.
 """
 
@@ -47,6 +47,14 @@ class Judgement:
     validation: Any
 
 
+def great_expectations() -> Any:
+    """The library; the first call takes seconds, which only a gate pays."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as library  # noqa: PLC0415 - seconds
+
+    return library
+
+
 def judge(name: str, frame: pd.DataFrame, checks: Sequence[Check], label: str) -> Judgement:
     """Validate a metrics frame.
 
@@ -59,12 +67,12 @@ def judge(name: str, frame: pd.DataFrame, checks: Sequence[Check], label: str) -
     Raises:
         RuntimeError: Great Expectations could not evaluate a check.
     """
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx  # noqa: PLC0415 - seconds; only a gate pays
-
+    gx = great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(check) for check in checks])
+    suite = gx.ExpectationSuite(
+        name=name, expectations=[_expectation(gx.expectations, check) for check in checks]
+    )
     asset = context.data_sources.add_pandas("metrics").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch(
         batch_parameters={"dataframe": frame}
@@ -83,13 +91,11 @@ def judge(name: str, frame: pd.DataFrame, checks: Sequence[Check], label: str) -
     return Judgement(verdicts, validation)
 
 
-def _expectation(check: Check) -> Any:
-    import great_expectations.expectations as gxe  # noqa: PLC0415 - as above
-
+def _expectation(kinds: Any, check: Check) -> Any:
     kind = (
-        gxe.ExpectColumnSumToBeBetween
+        kinds.ExpectColumnSumToBeBetween
         if check.over == OVER_DAYS
-        else gxe.ExpectColumnValuesToBeBetween
+        else kinds.ExpectColumnValuesToBeBetween
     )
     return kind(
         column=check.metric,
