@@ -1,0 +1,314 @@
+"""`uic import`: other people's files into the event log."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    Context,
+    WorkspaceOption,
+    open_context,
+    progress_display,
+)
+from models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from pipelines.importers.next_item import NextItemOptions
+    from pipelines.importers.run import ImportSummary
+    from pipelines.importers.source import Importer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Import behaviours and impressions into the event log (WORKSPACE/log).
+
+    An import is published whole or not at all, as a new epoch; rows that cannot be used go to a
+    rejects file with line and reason. Importing one file twice is refused.
+    """,
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add this group to the command line."""
+    root.add_typer(app, name="import")
+
+
+class Protocol(StrEnum):
+    """Where impressions come from."""
+
+    NONE = "none"
+    NEXT_ITEM = "next-item"
+
+
+class Sequence(StrEnum):
+    """Which behaviours make a user's sequence in the next-item protocol."""
+
+    CLICK = "click"
+    ALL = "all"
+
+
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Import a file that the log already holds once more.")
+]
+ProtocolOption = Annotated[
+    Protocol,
+    typer.Option(
+        help="next-item: make impressions as the papers do: each user's last event, clicked, and "
+        "one item that is not in the user's sequence. The last event is then left out of the "
+        "behaviours, and so are users with a shorter sequence than --min-length."
+    ),
+]
+MinLengthOption = Annotated[
+    int, typer.Option(min=2, help="next-item: least events of a user, the target included.")
+]
+TruncateOption = Annotated[
+    int, typer.Option(min=0, help="next-item: events kept before the target; 0 keeps all.")
+]
+SequenceOption = Annotated[
+    Sequence, typer.Option("--sequence-of", help="next-item: which behaviours count.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="next-item: seed of the negatives.")]
+
+
+@app.command()
+def kuairand(
+    *,
+    directory: Annotated[Path, typer.Argument(help="Folder with impressions.parquet, …")],
+    no_prior_history: Annotated[
+        bool, typer.Option("--no-prior-history", help="Leave user_sequences.parquet out.")
+    ] = False,
+    again: AgainOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """KuaiRand: clicks are behaviours, the first tag is the category, every row an impression."""
+    from pipelines.importers.kuairand import KuaiRand
+
+    context = open_context(workspace, config)
+    if context.config.time_zone == "UTC":
+        ERR.print(
+            "remark: KuaiRand's days are those of Asia/Shanghai; `time_zone: Asia/Shanghai` in "
+            "uic.yaml cuts the log by them"
+        )
+    _run(context, KuaiRand(directory, prior_history=not no_prior_history), again=again)
+
+
+@app.command("ali-brand")
+def ali_brand(
+    *,
+    file: Annotated[Path, typer.Argument(help="behaviors.parquet")],
+    protocol: ProtocolOption = Protocol.NONE,
+    min_length: MinLengthOption = 20,
+    truncate: TruncateOption = 100,
+    sequence_of: SequenceOption = Sequence.CLICK,
+    seed: SeedOption = 0,
+    again: AgainOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Alibaba brand behaviours of 2013 (user, brand, type, date, row); brand is also category."""
+    from pipelines.importers.ali_brand import AliBrand
+
+    context = open_context(workspace, config)
+    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
+    _run(context, AliBrand(file, context.config.time_zone), again=again, next_item=options)
+
+
+@app.command()
+def taobao(
+    *,
+    file: Annotated[Path, typer.Argument(help="UserBehavior.csv, or .csv.gz")],
+    protocol: ProtocolOption = Protocol.NONE,
+    min_length: MinLengthOption = 20,
+    truncate: TruncateOption = 200,
+    sequence_of: SequenceOption = Sequence.CLICK,
+    seed: SeedOption = 0,
+    again: AgainOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Taobao UserBehavior: user,item,category,pv|buy|cart|fav,seconds without a header."""
+    from pipelines.importers.taobao import Taobao
+
+    context = open_context(workspace, config)
+    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
+    _run(context, Taobao(file), again=again, next_item=options)
+
+
+@app.command()
+def amazon(
+    *,
+    reviews: Annotated[Path, typer.Argument(help="Reviews, JSON lines, .gz or not")],
+    meta: Annotated[Path, typer.Argument(help="Product data, JSON lines, .gz or not")],
+    protocol: ProtocolOption = Protocol.NONE,
+    min_length: MinLengthOption = 20,
+    truncate: TruncateOption = 100,
+    sequence_of: SequenceOption = Sequence.ALL,
+    seed: SeedOption = 0,
+    again: AgainOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Amazon reviews (each a buy) with the categories of the product data; string ids."""
+    from pipelines.importers.amazon import Amazon
+
+    context = open_context(workspace, config)
+    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
+    _run(context, Amazon(reviews, meta), again=again, next_item=options)
+
+
+@app.command("table")
+def table_(
+    *,
+    file: Annotated[Path, typer.Argument(help="CSV with a header line (.gz or not), or Parquet")],
+    user_id: Annotated[str, typer.Option("--user-id", metavar="COL")],
+    item_id: Annotated[str, typer.Option("--item-id", metavar="COL")],
+    event_time: Annotated[str, typer.Option("--event-time", metavar="COL")],
+    category_id: Annotated[
+        str | None, typer.Option("--category-id", metavar="COL", help="Default: category 0.")
+    ] = None,
+    behavior: Annotated[
+        str | None, typer.Option("--behavior", metavar="COL", help="Default: all are clicks.")
+    ] = None,
+    behavior_name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOUND=NAME", help="What the file says, e.g. pv=click. Repeatable."),
+    ] = None,
+    clicked: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Rows are impressions; a clicked one is also a click."),
+    ] = None,
+    string_id: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="CSV: user, item or category ids are texts. Repeatable."),
+    ] = None,
+    time_unit: Annotated[
+        str,
+        typer.Option(help="seconds, milliseconds (since 1970), or iso (UTC if it has no zone)."),
+    ] = "milliseconds",
+    delimiter: Annotated[str, typer.Option(help="CSV: one character.")] = ",",
+    name: Annotated[str, typer.Option(help="Of the epoch: a-z, 0-9, - and _.")] = "table",
+    protocol: ProtocolOption = Protocol.NONE,
+    min_length: MinLengthOption = 20,
+    truncate: TruncateOption = 100,
+    sequence_of: SequenceOption = Sequence.CLICK,
+    seed: SeedOption = 0,
+    again: AgainOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Any CSV or Parquet file: say which column is what. String ids get stable numbers."""
+    from pipelines.importers.table import Table as TableImporter
+    from pipelines.importers.table import TableColumns, TimeUnit
+
+    context = open_context(workspace, config)
+    if clicked is not None and behavior is not None:
+        msg = "--clicked and --behavior: found both; a clicked impression is a click already"
+        raise BadInputError(msg)
+    columns = TableColumns(
+        user_id=user_id,
+        item_id=item_id,
+        event_time=event_time,
+        category_id=category_id,
+        behavior=behavior,
+        clicked=clicked,
+        behavior_names=dict(_pair(text) for text in behavior_name or []),
+        string_ids=frozenset(
+            _one_of("--string-id", kind, ("user", "item", "category")) for kind in string_id or []
+        ),
+        time_unit=TimeUnit(_one_of("--time-unit", time_unit, [unit.value for unit in TimeUnit])),
+        delimiter=_one_character(delimiter),
+    )
+    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
+    _run(context, TableImporter(file, columns, name), again=again, next_item=options)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    found, equals, name = text.partition("=")
+    if not equals:
+        msg = f"--behavior-name: found {text!r}, expected FOUND=NAME like pv=click"
+        raise BadInputError(msg)
+    return found, name
+
+
+def _one_of(option: str, value: str, expected: "list[str] | tuple[str, ...]") -> str:
+    if value not in expected:
+        msg = f"{option}: found {value!r}, expected one of {', '.join(expected)}"
+        raise BadInputError(msg)
+    return value
+
+
+def _one_character(text: str) -> str:
+    plain = {"\\t": "\t", "tab": "\t"}.get(text, text)
+    if len(plain) != 1 or not plain.isascii() or plain in '"\r\n':
+        msg = f"--delimiter: found {text!r}, expected one character, or tab"
+        raise BadInputError(msg)
+    return plain
+
+
+def _next_item(
+    protocol: Protocol, min_length: int, truncate: int, sequence_of: Sequence, seed: int
+) -> "NextItemOptions | None":
+    if protocol is Protocol.NONE:
+        return None
+    from pipelines.importers.next_item import NextItemOptions
+    from pipelines.schemas import BEHAVIORS
+
+    behaviors = (BEHAVIORS.index("click"),) if sequence_of is Sequence.CLICK else None
+    return NextItemOptions(min_length, truncate or None, behaviors, seed)
+
+
+def _run(
+    context: Context,
+    importer: "Importer",
+    *,
+    again: bool,
+    next_item: "NextItemOptions | None" = None,
+) -> None:
+    from pipelines.event_log import EventLog
+    from pipelines.importers.run import run_import
+
+    with progress_display() as display:
+        task = display.add_task("starting", total=None)
+        summary = run_import(
+            importer,
+            EventLog(context.log),
+            time_zone=context.config.time_zone,
+            partitions=context.config.log.partitions,
+            again=again,
+            next_item=next_item,
+            progress=lambda step, done, total: display.update(
+                task, description=step, completed=done, total=max(total, done)
+            ),
+        )
+    _show(context, summary)
+
+
+def _show(context: Context, summary: "ImportSummary") -> None:
+    published = summary.publication
+    epoch = published.epoch
+    rejected = ", ".join(f"{rows:,} {reason}" for reason, rows in sorted(summary.rejects.items()))
+    table = Table(show_header=False, box=None)
+    table.add_row("behaviours", f"{published.behaviors:,}")
+    table.add_row("impressions", f"{published.impressions:,}")
+    table.add_row("users", f"{published.users:,}")
+    table.add_row("items", f"{published.items:,}")
+    table.add_row("days", f"{published.days:,} ({context.config.time_zone})")
+    table.add_row("rejects", f"{rejected} in {summary.rejects_path}" if rejected else "0")
+    if summary.next_item:
+        counts = summary.next_item
+        left_out = f"{counts.too_short:,} with too few events"
+        if counts.without_negative:
+            left_out += f", {counts.without_negative:,} that have every item"
+        table.add_row("sequences", f"{counts.users:,} users, left out: {left_out}")
+    table.add_row("epoch", f"{epoch.number} ({epoch.name}), {epoch.partitions} partitions")
+    table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {escape(str(context.log))}")
+    table.add_row("manifest", escape(str(published.manifest)))
+    OUT.print(table)

@@ -1,0 +1,126 @@
+"""Alibaba brand behaviours of 2013: user, brand, type, date, in the order of `row`.
+
+The file has days, not times. The k-th row of a day happens k milliseconds after the day begins
+(in the workspace's time zone), so the order of the file is kept and `dt` is the file's date; the
+spacing means nothing. A brand stands for both item and category.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.errors import BadInputError
+from pipelines.days import Days
+from pipelines.event_columns import behavior_codes
+from pipelines.importers.checked import Columns, accept
+from pipelines.importers.parquet import TypeCheck, batches, open_parquet
+from pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
+
+# The set's own codes: 0 click, 1 buy, 2 favourite, 3 cart.
+_TYPES: Final = ("click", "buy", "favourite", "cart")
+_COLUMNS: Final[dict[str, TypeCheck]] = {
+    "user_id": pa.types.is_integer,
+    "brand_id": pa.types.is_integer,
+    "type": pa.types.is_integer,
+    "date": pa.types.is_date,
+    "row": pa.types.is_integer,
+}
+
+
+class AliBrand:
+    """One Parquet file, sorted by `row`.
+
+    Args:
+        path: of the file.
+        time_zone: whose midnight a date begins at.
+    """
+
+    name = "ali-brand"
+    has_impressions = False
+
+    def __init__(self, path: Path, time_zone: str) -> None:
+        self._path = path
+        self._days = Days(time_zone)
+        self.total = open_parquet(path, _COLUMNS).metadata.num_rows
+        self._codes = behavior_codes(pa.array(_TYPES)).to_numpy().astype(np.int64)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the manifest."""
+        return [
+            (
+                "The source has days only: the k-th row of a day is k milliseconds after its "
+                "beginning, which keeps the order of the rows; the spacing is not real."
+            ),
+            "A brand is both item and category.",
+        ]
+
+    def sources(self) -> Sequence[Path]:
+        """The input file."""
+        return [self._path]
+
+    def batches(self, rejects: Rejects, ids: IdNumbers) -> Iterator[Batch]:  # noqa: ARG002
+        """Behaviours in file order."""
+        seen: dict[int, int] = {}
+        done = 0
+        last = None
+        for batch in batches(self._path, open_parquet(self._path, _COLUMNS), list(_COLUMNS)):
+            faults = np.zeros(batch.num_rows, np.int8)
+            for name in _COLUMNS:
+                faults[batch[name].is_null().to_numpy(zero_copy_only=False)] = FAULTS.index(
+                    "missing_field"
+                )
+            days = _filled(batch["date"].cast(pa.date32()).cast(pa.int32()))
+            days = np.clip(days, 0, 2_932_896)  # 9999-12-31; a year has four digits here
+            types = _filled(batch["type"])
+            known = (types >= 0) & (types < len(_TYPES))
+            brands = _filled(batch["brand_id"])
+            order = _filled(batch["row"])
+            last = self._refuse_disorder(order, last, done)
+            rows = Columns(
+                user_ids=_filled(batch["user_id"]),
+                item_ids=brands,
+                category_ids=brands,
+                behaviors=np.where(known, self._codes[types.clip(0, 3)], -1),
+                times_ms=self._times(days, seen),
+                faults=faults,
+                lines=np.arange(done + 1, done + batch.num_rows + 1),
+                payload=lambda row, batch=batch: str(batch.slice(row, 1).to_pylist()[0]),  # type: ignore[misc] # mypy sees no default in a lambda
+            )
+            done += batch.num_rows
+            yield Batch(done, behaviors=accept(self._path, rows, rejects))
+
+    def _refuse_disorder(self, order: NDArray[np.int64], last: int | None, done: int) -> int:
+        before = np.r_[order[0] - 1 if last is None else last, order[:-1]]
+        falls = np.flatnonzero(order <= before)
+        if falls.size:
+            at = int(falls[0])
+            msg = (
+                f"{self._path}: row {done + at + 1}: column row is {order[at]} after "
+                f"{before[at]}, expected rising numbers; sort the file by row"
+            )
+            raise BadInputError(msg)
+        return int(order[-1])
+
+    def _times(self, days: NDArray[np.int64], seen: dict[int, int]) -> NDArray[np.int64]:
+        """Beginning of the day and rank in it; `seen` counts each day's rows so far."""
+        order = np.argsort(days, kind="stable")
+        numbers, firsts, counts = np.unique(days[order], return_index=True, return_counts=True)
+        starts = np.array(
+            [self._days.start_ms(day) + seen.get(day, 0) for day in numbers.tolist()], np.int64
+        )
+        times = np.empty(len(days), np.int64)
+        times[order] = np.repeat(starts - firsts, counts) + np.arange(len(days))
+        for day, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            seen[day] = seen.get(day, 0) + count
+        return times
+
+
+def _filled(column: pa.Array) -> NDArray[np.int64]:
+    values: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy().astype(np.int64)
+    return values

@@ -1,0 +1,74 @@
+"""Rows that came in as columns, checked: what cannot be in the log goes to the rejects."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.importers.source import FAULTS, Rejects, fault_codes
+
+
+@dataclass
+class Columns:
+    """Raw columns of behaviours, each (rows,).
+
+    `faults` is an index into `FAULTS` where reading a row already found one, else 0. `payload`
+    gives the text of a row for the rejects file.
+    """
+
+    user_ids: NDArray[np.int64]
+    item_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    behaviors: NDArray[np.int64]  # index into `BEHAVIORS`; negative is unknown
+    times_ms: NDArray[np.int64]
+    faults: NDArray[np.int8]
+    lines: NDArray[np.int64]
+    payload: Callable[[int], str]
+
+
+def accept(
+    path: Path, rows: Columns, rejects: Rejects, extra: Mapping[str, pa.Array] | None = None
+) -> pa.Table:
+    """The good rows as `LogWriter.add_behaviors` takes them; the others go to `rejects`.
+
+    Args:
+        path: the file, for the rejects.
+        rows: the columns.
+        rejects: takes the rest.
+        extra: further columns, kept beside the good rows.
+    """
+    ids = {"user": rows.user_ids, "item": rows.item_ids, "category": rows.category_ids}
+    faults = fault_codes(ids, rows.times_ms, rows.behaviors)
+    faults = np.where(rows.faults > 0, rows.faults, faults)
+    for row in np.flatnonzero(faults).tolist():
+        rejects.add(path, int(rows.lines[row]), FAULTS[faults[row]], rows.payload(row))
+    # A time out of range would not convert; its row is dropped below.
+    times = np.where(faults > 0, 0, rows.times_ms)
+    table = pa.table(
+        {
+            "user_id": rows.user_ids,
+            "item_id": rows.item_ids,
+            "category_id": rows.category_ids,
+            "behavior": pa.array(np.where(faults > 0, 0, rows.behaviors).astype(np.int8)),
+            "event_time": pa.array(times, pa.timestamp("ms")),
+            **(extra or {}),
+        }
+    )
+    return table.filter(pa.array(faults == 0)) if faults.any() else table
+
+
+def csv_payload(columns: pa.Table) -> Callable[[int], str]:
+    """Text of a row of bytes columns."""
+
+    def text(row: int) -> str:
+        values = (columns[name][row].as_py() for name in columns.column_names)
+        return ",".join(_shown(value) for value in values)
+
+    return text
+
+
+def _shown(value: object) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

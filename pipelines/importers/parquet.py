@@ -1,0 +1,61 @@
+"""Parquet in batches, its columns checked before the first row is read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import BadInputError
+from pipelines.importers.source import BATCH_ROWS, readable
+
+TypeCheck = Callable[[pa.DataType], bool]
+_WORDS: Final[Mapping[TypeCheck, str]] = {
+    pa.types.is_integer: "an integer",
+    pa.types.is_string: "a string",
+    pa.types.is_date: "a date",
+    pa.types.is_list: "a list",
+}
+
+
+def open_parquet(path: Path, columns: Mapping[str, TypeCheck]) -> pq.ParquetFile:
+    """Open a file that has at least these columns.
+
+    Args:
+        path: of the file.
+        columns: name and what its type has to be, a predicate of `pyarrow.types`.
+
+    Raises:
+        BadInputError: not Parquet, truncated, empty, a column missing or of another type.
+    """
+    with readable(path):
+        file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    for name, check in columns.items():
+        if name not in schema.names:
+            msg = f"{path}: column {name} is missing; found {', '.join(schema.names)}"
+            raise BadInputError(msg)
+        found = schema.field(name).type
+        if not check(found):
+            msg = f"{path}: column {name} is {found}, expected {_WORDS.get(check, check.__name__)}"
+            raise BadInputError(msg)
+    if not file.metadata.num_rows:
+        msg = f"{path}: has no rows; nothing to import"
+        raise BadInputError(msg)
+    return file
+
+
+def batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The columns in file order.
+
+    Raises:
+        BadInputError: a page is damaged.
+    """
+    rows = file.iter_batches(BATCH_ROWS, columns=columns)
+    while True:
+        with readable(path):
+            batch = next(rows, None)
+        if batch is None:
+            return
+        yield batch

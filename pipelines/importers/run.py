@@ -1,0 +1,148 @@
+"""Running an import: one importer's batches through the log writer, whole or not at all."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from models.errors import BadInputError
+from pipelines.event_log import EventLog
+from pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
+from pipelines.importers.source import Importer, Rejects, fingerprint
+from pipelines.importers.string_ids import StringIds
+from pipelines.log_writer import LogWriter, Part, Publication
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import published."""
+
+    publication: Publication
+    rejects: Mapping[str, int]
+    rejects_path: Path | None
+    next_item: NextItemCounts | None
+
+
+def run_import(
+    importer: Importer,
+    log: EventLog,
+    *,
+    time_zone: str,
+    partitions: int,
+    again: bool = False,
+    next_item: NextItemOptions | None = None,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import everything, or change nothing.
+
+    Args:
+        importer: the format with its files.
+        log: where to.
+        time_zone: whose days are `dt`.
+        partitions: of the new epoch; count.
+        again: allow a file that is in the log already.
+        next_item: make impressions by protocol; None keeps what the files have.
+        progress: called with (step, done, total).
+
+    Raises:
+        BadInputError: a file is not what it has to be, or no row of it is good.
+        DuplicateImportError: a file is in the log already.
+        LogWriteError: the disk is full, or the like.
+    """
+    report = progress or (lambda _step, _done, _total: None)
+    if next_item is not None and importer.has_impressions:
+        msg = f"{importer.name}: has impressions of its own; leave out --protocol next-item"
+        raise BadInputError(msg)
+    report("reading sums", 0, 1)
+    details = {"protocol": "next-item", **asdict(next_item)} if next_item else {}
+    part = Part(
+        importer.name, fingerprint(importer.sources()), _notes(importer, next_item), details
+    )
+    spool = log.root / "spool"
+    with (
+        LogWriter(log, part, time_zone=time_zone, partitions=partitions, again=again) as writer,
+        Rejects(
+            log.root / "rejects" / f"epoch-{writer.epoch_number:05d}-{importer.name}.jsonl"
+        ) as rejects,
+    ):
+        ids = StringIds(spool)
+        protocol = NextItem(spool / "next-item", next_item) if next_item else None
+        try:
+            rows = _read(importer, writer, rejects, ids, protocol=protocol, report=report)
+            if not rows:
+                first = f"; first: {rejects.first}" if rejects.first else ""
+                msg = f"{importer.sources()[0]}: no row could be imported{first}"
+                raise BadInputError(msg)
+            if protocol:
+                _predict(protocol, writer, importer)
+            rejects.close()
+            if rejects.rows:
+                writer.add_file("rejects", rejects.path, rejects.rows)
+            ids.publish(writer)
+            published = writer.publish(lambda done, total: report("writing days", done, total))
+        finally:
+            ids.close()
+            if protocol:
+                protocol.close()
+    return ImportSummary(
+        published,
+        dict(rejects.by_reason),
+        rejects.path if rejects.rows else None,
+        protocol.counts if protocol else None,
+    )
+
+
+def _read(
+    importer: Importer,
+    writer: LogWriter,
+    rejects: Rejects,
+    ids: StringIds,
+    *,
+    protocol: NextItem | None,
+    report: Progress,
+) -> int:
+    rows = 0
+    for batch in importer.batches(rejects, ids):
+        if batch.items is not None:
+            writer.add_items(batch.items["item_id"], batch.items["category_id"])
+        if batch.behaviors is not None:
+            rows += batch.behaviors.num_rows
+            (protocol.add if protocol else writer.add_behaviors)(batch.behaviors)
+        if batch.impressions is not None:
+            rows += batch.impressions.num_rows
+            writer.add_impressions(batch.impressions)
+        report("reading", batch.done, importer.total)
+    return rows
+
+
+def _predict(protocol: NextItem, writer: LogWriter, importer: Importer) -> None:
+    made = 0
+    for behaviors, impressions in protocol.results():
+        writer.add_behaviors(behaviors)
+        writer.add_impressions(impressions)
+        made += impressions.num_rows
+    if not made:
+        counts = protocol.counts
+        msg = (
+            f"{importer.sources()[0]}: none of {counts.users} users makes an impression "
+            f"({counts.too_short} have too few events, {counts.without_negative} have every "
+            "item); lower --min-length"
+        )
+        raise BadInputError(msg)
+
+
+def _notes(importer: Importer, next_item: NextItemOptions | None) -> list[str]:
+    if next_item is None:
+        return list(importer.notes)
+    return [
+        *importer.notes,
+        (
+            "Impressions are made by the next-item protocol: a user's last event, clicked, and one "
+            "item drawn by its share of all events that is not in the user's sequence."
+        ),
+        (
+            "The target is not among the behaviours. Events of one user at one time are moved "
+            "apart by a millisecond each, in file order."
+        ),
+    ]

@@ -1,0 +1,191 @@
+"""What an importer is, and what all of them use: input files, rejects, checks of values."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from models.errors import BadInputError
+from models.published import sha256_of
+from pipelines.events import MAX_ID, MAX_TIME_MS, Reason
+
+# Rows of a batch: about 50 MB, enough for vectorised work to dominate.
+BATCH_ROWS: Final = 1 << 19
+_MAX_PAYLOAD_CHARACTERS: Final = 2_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Columns in file order, each as `pipelines.log_writer.LogWriter` takes them.
+
+    `done` says how much of the input has been read, in the unit of `Importer.total`.
+    """
+
+    done: int
+    behaviors: pa.Table | None = None
+    impressions: pa.Table | None = None
+    items: pa.Table | None = None
+
+
+class Importer(Protocol):
+    """One format.
+
+    Attributes:
+        name: of the epoch.
+        notes: what a reader of the log has to know about the data.
+        has_impressions: whether the files hold impressions; others can make some by protocol.
+        total: size of the input, for progress.
+    """
+
+    name: str
+    has_impressions: bool
+    total: int
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the manifest."""
+
+    def sources(self) -> Sequence[Path]:
+        """The input files."""
+
+    def batches(self, rejects: "Rejects", ids: "IdNumbers") -> Iterator[Batch]:
+        """Read the files once.
+
+        Raises:
+            BadInputError: a file is not what it has to be as a whole.
+        """
+
+
+class IdNumbers(Protocol):
+    """Numbers for string ids (`pipelines.importers.string_ids`)."""
+
+    def numbers(self, kind: str, texts: pa.Array) -> NDArray[np.int64]:
+        """The number of each text; `kind` is user, item or category."""
+
+
+class Rejects:
+    """The rows that were left out: one JSON line each with file, line, reason and payload.
+
+    Args:
+        path: of the file; it is made with the first reject.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.by_reason: Counter[str] = Counter()
+        self.first: str | None = None
+        self._stream: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing is on disk before the first reject."""
+        return self
+
+    def add(self, file: Path, line: int, reason: str, payload: str) -> None:
+        """Leave out one row; `line` counts from 1 (rows from 1 in a Parquet file)."""
+        self.by_reason[reason] += 1
+        if self._stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("w", encoding="utf-8")
+            self.first = f"{file}: line {line}: {reason}: {payload[:80]!r}"
+        entry = {
+            "file": file.name,
+            "line": line,
+            "reason": str(reason),
+            "payload": payload[:_MAX_PAYLOAD_CHARACTERS],
+        }
+        self._stream.write(json.dumps(entry, ensure_ascii=True) + "\n")
+
+    @property
+    def rows(self) -> int:
+        """How many rows were left out."""
+        return self.by_reason.total()
+
+    def close(self) -> None:
+        """Finish the file; it may be published then."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def fingerprint(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Name, size and sha256 of each input, for the manifest.
+
+    Raises:
+        BadInputError: one is missing or cannot be read.
+    """
+    found = []
+    for path in paths:
+        with readable(path):
+            size = path.stat().st_size
+            if not size:
+                msg = f"{path}: is empty (0 bytes); nothing to import"
+                raise BadInputError(msg)
+            found.append({"name": path.name, "bytes": size, "sha256": sha256_of(path)})
+    return found
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading `path` into one line.
+
+    Raises:
+        BadInputError: names the file and what is the matter.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f"{path}: no such file"
+        raise BadInputError(msg) from error
+    except (OSError, EOFError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"{path}: cannot be read ({reason}); is it complete, and of this format?"
+        raise BadInputError(msg) from error
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file, through gzip if it is a gzip file (by its first bytes, not its name)."""
+    with path.open("rb") as stream:
+        magic = stream.read(2)
+    return gzip.open(path, "rb") if magic == b"\x1f\x8b" else path.open("rb")  # type: ignore[return-value] # GzipFile reads as IO[bytes]
+
+
+def fault_codes(
+    ids: Mapping[str, NDArray[np.int64]],
+    times_ms: NDArray[np.int64],
+    behaviors: NDArray[np.int64],
+) -> NDArray[np.int8]:
+    """Why each row cannot be in the log: an index into `FAULTS`, 0 if it can; shape (rows,)."""
+    fault = np.zeros(len(times_ms), np.int8)
+    fault[behaviors < 0] = FAULTS.index(Reason.UNKNOWN_BEHAVIOR)
+    fault[(times_ms < 0) | (times_ms > MAX_TIME_MS)] = FAULTS.index(TIME_OUT_OF_RANGE)
+    for values in ids.values():
+        fault[(values < 0) | (values > MAX_ID)] = FAULTS.index(Reason.ID_OUT_OF_RANGE)
+    return fault
+
+
+TIME_OUT_OF_RANGE: Final = "event_time_out_of_range"
+FAULTS: Final[tuple[str, ...]] = (
+    "",
+    Reason.UNKNOWN_BEHAVIOR,
+    TIME_OUT_OF_RANGE,
+    Reason.ID_OUT_OF_RANGE,
+    Reason.WRONG_TYPE,
+    Reason.MISSING_FIELD,
+)

@@ -1,0 +1,72 @@
+"""Taobao UserBehavior: `user,item,category,pv|buy|cart|fav,seconds`, no header, any order."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.event_columns import behavior_codes
+from pipelines.importers.checked import Columns, accept, csv_payload
+from pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
+from pipelines.importers.text import csv_rows, integers
+
+_NAMES: Final = ("user_id", "item_id", "category_id", "behavior", "seconds")
+_TYPES: Final = pa.array([b"pv", b"cart", b"fav", b"buy"], pa.binary())
+_CODES: Final = behavior_codes(pa.array(["click", "cart", "favourite", "buy"]))
+_MAX_SECONDS: Final = 253_402_300_799
+
+
+class Taobao:
+    """One CSV file, gzip or not.
+
+    Args:
+        path: of the file.
+    """
+
+    name = "taobao"
+    has_impressions = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.total = path.stat().st_size if path.is_file() else 0
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the manifest."""
+        return ["Times are whole seconds; events of one second keep the order of the file."]
+
+    def sources(self) -> Sequence[Path]:
+        """The input file."""
+        return [self._path]
+
+    def batches(self, rejects: Rejects, ids: IdNumbers) -> Iterator[Batch]:  # noqa: ARG002
+        """Behaviours in file order."""
+        for rows in csv_rows(self._path, _NAMES, _NAMES, rejects, quotes=False):
+            faults = np.zeros(len(rows.lines), np.int8)
+            values = {}
+            for name in ("user_id", "item_id", "category_id", "seconds"):
+                values[name], bad = integers(_whole(rows.columns, name))
+                faults[bad] = FAULTS.index("wrong_type")
+            at = pc.index_in(_whole(rows.columns, "behavior"), value_set=_TYPES)
+            codes = pc.fill_null(_CODES.take(at), -1).to_numpy().astype(np.int64)
+            # Clipped so that milliseconds fit int64; what was clipped is out of range still.
+            seconds = values["seconds"].clip(-1, _MAX_SECONDS + 1)
+            columns = Columns(
+                values["user_id"],
+                values["item_id"],
+                values["category_id"],
+                codes,
+                seconds * 1000,
+                faults,
+                rows.lines,
+                csv_payload(rows.columns),
+            )
+            yield Batch(rows.done, behaviors=accept(self._path, columns, rejects))
+
+
+def _whole(table: pa.Table, name: str) -> pa.Array:
+    column = table[name].combine_chunks()
+    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column

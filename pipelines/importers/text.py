@@ -1,0 +1,203 @@
+"""CSV in blocks of whole lines, as bytes columns with line numbers; a broken line costs itself.
+
+Values stay bytes until they are converted column by column, so that one line that is not UTF-8 or
+not a number does not take its block with it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pc_csv
+from numpy.typing import NDArray
+
+from models.errors import BadInputError
+from pipelines.events import Reason
+from pipelines.importers.source import Rejects, open_plain, readable
+
+_BLOCK_BYTES: Final = 1 << 24
+_MAX_LINE_BYTES: Final = 1 << 26
+_INTEGER: Final = re.compile(rb"-?[0-9]{1,19}")
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A block of whole lines; `first` is the number of its first line, from 1."""
+
+    data: bytes
+    first: int
+    done: int  # bytes of the file that were read
+
+
+def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
+    """The file in blocks of whole lines; gzip is undone.
+
+    Raises:
+        BadInputError: it cannot be read, or a line is longer than 64 MiB.
+    """
+    with readable(path):
+        raw = path.open("rb")
+    with raw:
+        first, rest = 1, b""
+        with readable(path):
+            stream = open_plain(path)
+        with stream:
+            while True:
+                with readable(path):
+                    chunk = stream.read(block_bytes)
+                    # Of a gzip file the compressed position is what progress can be held against.
+                    inner = getattr(stream, "fileobj", None)
+                    done = inner.tell() if inner is not None else stream.tell()
+                data = rest + chunk
+                end = len(data) if not chunk else data.rfind(b"\n") + 1
+                if data[:end]:
+                    yield Lines(data[:end], first, done)
+                    first += data.count(b"\n", 0, end)
+                rest = data[end:]
+                if not chunk:
+                    return
+                if len(rest) > _MAX_LINE_BYTES:
+                    msg = f"{path}: line {first} is longer than 64 MiB; is this a text file?"
+                    raise BadInputError(msg)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of bytes, and the line of each row."""
+
+    columns: pa.Table
+    lines: NDArray[np.int64]
+    done: int
+
+
+def header_of(path: Path, delimiter: str) -> list[str]:
+    """The column names in the first line.
+
+    Raises:
+        BadInputError: the file is empty, or the line is not UTF-8.
+    """
+    block = next(line_blocks(path, 1 << 16), None)
+    if block is None:
+        msg = f"{path}: is empty; expected a first line with column names"
+        raise BadInputError(msg)
+    line = block.data.removeprefix(_BOM).split(b"\n", 1)[0].rstrip(b"\r")
+    try:
+        names = line.decode().split(delimiter)
+    except UnicodeDecodeError as error:
+        msg = f"{path}: line 1 is not UTF-8 ({error.reason}); convert the file to UTF-8"
+        raise BadInputError(msg) from error
+    return [name.strip().strip('"') for name in names]
+
+
+def csv_rows(
+    path: Path,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    rejects: Rejects,
+    *,
+    delimiter: str = ",",
+    header: bool = False,
+    quotes: bool = True,
+    block_bytes: int = _BLOCK_BYTES,
+) -> Iterator[Rows]:
+    """The `wanted` columns of a CSV file; lines with another number of values are rejected.
+
+    Args:
+        path: of the file, gzip or not.
+        names: of all its columns.
+        wanted: which of them to give.
+        rejects: takes the broken lines.
+        delimiter: one character.
+        header: the first line holds names, not values.
+        quotes: values may be in double quotes. A quoted value must not hold a line break.
+        block_bytes: how much is read at once.
+    """
+    for block in line_blocks(path, block_bytes):
+        data, first = block.data, block.first
+        if first == 1:
+            data = data.removeprefix(_BOM)
+            if header:
+                data, first = data.partition(b"\n")[2], 2
+        pending = [(data, first)]
+        while pending:
+            data, first = pending.pop()
+            if not data:
+                continue
+            broken: list[pc_csv.InvalidRow] = []
+
+            def skip(row: pc_csv.InvalidRow, broken: list[pc_csv.InvalidRow] = broken) -> str:
+                broken.append(row)
+                return "skip"
+
+            with readable(path):
+                table = pc_csv.read_csv(
+                    pa.BufferReader(data),
+                    read_options=pc_csv.ReadOptions(
+                        column_names=list(names), use_threads=False, block_size=len(data) + 1
+                    ),
+                    parse_options=pc_csv.ParseOptions(
+                        delimiter=delimiter,
+                        quote_char='"' if quotes else False,
+                        ignore_empty_lines=False,
+                        newlines_in_values=quotes,
+                        invalid_row_handler=skip,
+                    ),
+                    convert_options=pc_csv.ConvertOptions(
+                        column_types=dict.fromkeys(wanted, pa.binary()),
+                        include_columns=list(wanted),
+                        null_values=[],
+                        strings_can_be_null=False,
+                    ),
+                )
+            dropped = np.array([row.number for row in broken], np.int64)
+            numbers = np.setdiff1d(np.arange(1, table.num_rows + len(broken) + 1), dropped)
+            for row in broken:
+                line = first + row.number - 1
+                # An open quote swallows what follows: only its own line is broken.
+                head, _, swallowed = row.text.partition("\n")
+                rejects.add(path, line, Reason.MALFORMED, head)
+                if swallowed:
+                    pending.append((swallowed.encode(), line + 1))
+            yield Rows(table.combine_chunks(), numbers + first - 1, block.done)
+
+
+def integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Bytes as int64, and which are none (they come out as 0); shapes (rows,)."""
+    try:
+        text = column.cast(pa.string())
+        if pc.all(pc.utf8_is_decimal(text)).as_py() is not False:
+            return text.cast(pa.int64()).to_numpy(), np.zeros(len(column), bool)
+    except pa.ArrowInvalid:
+        pass  # some value is not UTF-8, or too large: find out which
+    values = np.zeros(len(column), np.int64)
+    bad = np.zeros(len(column), bool)
+    for row, raw in enumerate(column.to_pylist()):
+        number = int(raw) if _INTEGER.fullmatch(raw) else None
+        if number is None or not -(2**63) <= number < 2**63:
+            bad[row] = True
+        else:
+            values[row] = number
+    return values, bad
+
+
+def texts(column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Bytes as strings, and which are not UTF-8 (they come out empty)."""
+    try:
+        return column.cast(pa.string()), np.zeros(len(column), bool)
+    except pa.ArrowInvalid:
+        decoded = [_decoded(raw) for raw in column.to_pylist()]
+        bad = np.array([text is None for text in decoded])
+        return pa.array([text or "" for text in decoded], pa.string()), bad
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
