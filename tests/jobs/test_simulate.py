@@ -1,6 +1,10 @@
 """`uic simulate`: what it writes, that it writes it again, and what it refuses."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +150,24 @@ def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path):
         simulate(tmp_path / "var")
     assert caught.value.exit_code == 2
     assert "var/log: cannot be written (File exists)" in str(caught.value)
+
+
+def test_a_killed_run_leaves_nothing_to_read_and_the_next_one_succeeds(tmp_path):
+    arguments = ["--users", "300", "--items", "200", "--days", "40", "--seed", "3"]
+    command = [sys.executable, "-m", "jobs.cli", "simulate", "--workspace"]
+    killed = subprocess.Popen([*command, str(tmp_path / "killed"), *arguments])
+    first_day = tmp_path / "killed" / "log" / "behaviors"
+    try:
+        deadline = time.monotonic() + 60
+        while not first_day.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    log = EventLog(tmp_path / "killed" / "log")
+    assert first_day.exists()
+    assert log.epochs() == ()
+    assert log.behavior_files() == []
+    for name in ("killed", "whole"):
+        simulate(tmp_path / name, *arguments)
+    assert sums(tmp_path / "killed") == sums(tmp_path / "whole")

@@ -70,9 +70,11 @@ def test_days_and_blocks_do_not_depend_on_their_order():
 def test_the_last_block_holds_the_users_that_are_left():
     plan = SimulationPlan(users=BLOCK_USERS + 50, items=200, days=2)
     catalogue = Catalogue.of(plan)
-    assert UserBlock.of(plan, catalogue, 0).user_ids.tolist() == list(range(1, BLOCK_USERS + 1))
-    last = UserBlock.of(plan, catalogue, 1).user_ids
-    assert last.tolist() == list(range(BLOCK_USERS + 1, BLOCK_USERS + 51))
+    first, last = (UserBlock.of(plan, catalogue, number) for number in (0, 1))
+    assert first.user_ids.tolist() == list(range(1, BLOCK_USERS + 1))
+    assert last.user_ids.tolist() == list(range(BLOCK_USERS + 1, BLOCK_USERS + 51))
+    # They are other people.
+    assert not np.array_equal(first.weights[:50], last.weights)
 
 
 @given(
@@ -160,6 +162,16 @@ def test_clicks_are_as_frequent_as_their_probability(chunks):
         chosen = (probability >= low) & (probability < high)
         deviation = np.sqrt((probability[chosen] * (1 - probability[chosen])).sum())
         assert abs(clicked[chosen].sum() - probability[chosen].sum()) < 4 * deviation
+
+
+def test_popularity_within_a_category_is_that_of_zipf(simulation):
+    catalogue = simulation.catalogue
+    start, size = catalogue.category_starts[3], np.diff(catalogue.category_starts)[3]
+    draws = catalogue.popular_rows(np.random.default_rng(1), np.full(50_000, 3)) - start
+    shares = np.bincount(draws, minlength=size) / len(draws)
+    ranks = np.arange(1, size + 1)
+    expected = (np.log(ranks + 1) - np.log(ranks)) / np.log(size + 1)
+    assert shares == pytest.approx(expected, abs=0.01)
 
 
 def test_popularity_is_skewed(chunks):
