@@ -9,12 +9,9 @@ for one in which everybody is new. The live pointer names the generation that re
 switch is announced `switch_at`, a moment ahead by Redis' clock, so that all readers turn together.
 """
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -22,52 +19,21 @@ import redis
 from numpy.typing import NDArray
 
 from feature_repo.errors import EmptyStoreError, GenerationStateError, typed_errors
+from feature_repo.generation import (
+    Generation,
+    Positions,
+    State,
+    from_fields,
+    marker_fields,
+    to_fields,
+)
 from feature_repo.layout import ViewKeys, big_endian
 from feature_repo.live import EMPTY, LivePointer, milliseconds, resolved
 
+__all__ = ["Generation", "Generations", "Positions", "State"]
+
 _SCAN_KEYS: Final = 1000
 _EXISTS_KEYS: Final = 2000
-
-Positions = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last event
-
-
-class State(StrEnum):
-    """Where a generation stands."""
-
-    LOADING = "loading"
-    READY = "ready"
-    LIVE = "live"
-    RETIRED = "retired"
-    DROPPING = "dropping"
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What the store knows of one generation.
-
-    Args:
-        number: 1 to 2^32 - 1, as in the records' headers.
-        state: where it stands.
-        rows: users in the store.
-        rows_expected: users of the snapshot that it was loaded from.
-        bundle: first 8 bytes of the hash of the bundle that folds it.
-        bundle_name: `model/version`, for people.
-        record_bytes: width of a memory.
-        positions: last event per epoch and partition that the snapshot has folded.
-        snapshot: name of the snapshot (`generation=001/dt=…`).
-        exclude: rules for what is left out (`pipelines.memories.exclude`), as JSON.
-    """
-
-    number: int
-    rows_expected: int
-    bundle: bytes
-    bundle_name: str
-    record_bytes: int
-    positions: Positions
-    snapshot: str
-    exclude: Mapping[str, Any] = field(default_factory=dict)
-    state: State = State.LOADING
-    rows: int = 0
 
 
 class Generations:
@@ -97,7 +63,7 @@ class Generations:
         with self._watched(self.keys.generation(number)) as pipe:
             known = pipe.hgetall(self.keys.generation(number))
             if known:
-                found = _parsed(number, known)
+                found = from_fields(number, known)
                 if found.bundle != generation.bundle or found.state is State.DROPPING:
                     msg = (
                         f"generation {number} in the store is {found.state} with bundle "
@@ -111,10 +77,10 @@ class Generations:
                     return found
             pipe.multi()
             pipe.sadd(self.keys.generations, number)
-            pipe.hset(self.keys.generation(number), mapping=_fields(generation))
+            pipe.hset(self.keys.generation(number), mapping=to_fields(generation))
             pipe.hsetnx(self.keys.generation(number), "rows", 0)
             pipe.delete(self.keys.markers(number))
-            marks = _marks(generation.positions)
+            marks = marker_fields(generation.positions)
             if marks:
                 pipe.hset(self.keys.markers(number), mapping=marks)
             pipe.execute()
@@ -130,7 +96,7 @@ class Generations:
         with typed_errors(self.address):
             known = self._client.hgetall(self.keys.generation(number))
         if known:
-            return _parsed(number, known)
+            return from_fields(number, known)
         others = ", ".join(str(other.number) for other in self.all())
         if not others:
             raise EmptyStoreError(EMPTY.format(address=self.address))
@@ -142,7 +108,7 @@ class Generations:
         with typed_errors(self.address):
             numbers = sorted(int(text) for text in self._client.smembers(self.keys.generations))
             known = [self._client.hgetall(self.keys.generation(number)) for number in numbers]
-        return [_parsed(number, fields) for number, fields in zip(numbers, known, strict=True)]
+        return [from_fields(number, fields) for number, fields in zip(numbers, known, strict=True)]
 
     def markers(self, number: int) -> dict[int, dict[int, int]]:
         """Offset of the last folded event: epoch -> partition -> offset."""
@@ -224,7 +190,7 @@ class Generations:
         self.get(number)
         keys = self.keys
         with self._watched(keys.live, keys.generation(number)) as pipe:
-            generation = _parsed(number, pipe.hgetall(keys.generation(number)))
+            generation = from_fields(number, pipe.hgetall(keys.generation(number)))
             now_ms = milliseconds(pipe.time())
             fields = pipe.hgetall(keys.live)
             current = resolved(fields, now_ms) if fields else None
@@ -322,47 +288,3 @@ class Generations:
                     f"{self.address}: another command changed the generations meanwhile; try again"
                 )
                 raise GenerationStateError(msg) from error
-
-
-def _marks(positions: Positions) -> dict[str, int]:
-    return {
-        f"{epoch}:{partition}": offset
-        for epoch, partitions in positions.items()
-        for partition, offset in partitions.items()
-    }
-
-
-def _fields(generation: Generation) -> dict[str, Any]:
-    positions = {
-        str(epoch): {str(partition): offset for partition, offset in partitions.items()}
-        for epoch, partitions in generation.positions.items()
-    }
-    return {
-        "state": State.LOADING,
-        "rows_expected": generation.rows_expected,
-        "bundle": generation.bundle,
-        "bundle_name": generation.bundle_name,
-        "record_bytes": generation.record_bytes,
-        "positions": json.dumps(positions, sort_keys=True),
-        "snapshot": generation.snapshot,
-        "exclude": json.dumps(generation.exclude, sort_keys=True),
-    }
-
-
-def _parsed(number: int, fields: Mapping[bytes, bytes]) -> Generation:
-    positions = json.loads(fields[b"positions"])
-    return Generation(
-        number=number,
-        rows_expected=int(fields[b"rows_expected"]),
-        bundle=fields[b"bundle"],
-        bundle_name=fields[b"bundle_name"].decode(),
-        record_bytes=int(fields[b"record_bytes"]),
-        positions={
-            int(epoch): {int(partition): offset for partition, offset in partitions.items()}
-            for epoch, partitions in positions.items()
-        },
-        snapshot=fields[b"snapshot"].decode(),
-        exclude=json.loads(fields[b"exclude"]),
-        state=State(fields[b"state"].decode()),
-        rows=int(fields[b"rows"]),
-    )

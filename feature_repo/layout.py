@@ -108,6 +108,11 @@ class ViewKeys:
         return f"{self._root}:generations"
 
     @property
+    def everything(self) -> str:
+        """Pattern of every key of the view."""
+        return f"{self._root}:*"
+
+    @property
     def live(self) -> str:
         """Hash of the live pointer."""
         return f"{self._root}:live"

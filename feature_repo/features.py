@@ -1,0 +1,117 @@
+"""What Feast knows: entities, feature views and feature services. `feast apply` takes it as it is.
+
+A view tagged `layout: packed` is kept by `UicOnlineStore` as one Redis string per entity; it has
+one feature, of type Bytes, and no time to live. The sources are stable paths of the workspace:
+`memories/current` and `item_images/current` point to what was last built, or is being loaded.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, Bytes, Float32, Int64, String
+from feast.value_type import ValueType
+
+from feature_repo.decode import workspace
+from feature_repo.layout import MEMORY_KEY_NAME, MEMORY_VIEW
+
+NEVER = timedelta(0)
+
+
+# Feast keeps the source of these two functions in its registry, so each brings its own import.
+def _decode_memories(inputs: dict[str, Any]) -> dict[str, Any]:
+    from feature_repo.decode import decode_memories  # noqa: PLC0415
+
+    return decode_memories(inputs)
+
+
+def _decode_vectors(inputs: dict[str, Any]) -> dict[str, Any]:
+    from feature_repo.decode import decode_vectors  # noqa: PLC0415
+
+    return decode_vectors(inputs)
+
+
+user = Entity(
+    name="user",
+    join_keys=["user_id"],
+    value_type=ValueType.INT64,
+    description="Somebody whose behaviours are in the event log.",
+)
+item = Entity(
+    name="item",
+    join_keys=["item_id"],
+    value_type=ValueType.INT64,
+    description="Something that can be shown and clicked.",
+)
+
+user_interest = FeatureView(
+    name=MEMORY_VIEW,
+    entities=[user],
+    ttl=NEVER,
+    schema=[
+        Field(name="user_id", dtype=Int64),
+        Field(name="memory", dtype=Bytes, description="the record of models.record"),
+    ],
+    source=FileSource(
+        name="memory_snapshots",
+        path=str(workspace() / "memories" / "current" / "*.parquet"),
+        timestamp_field="event_timestamp",
+    ),
+    tags={"layout": "packed", "packed_as": "memory", "key_name": MEMORY_KEY_NAME},
+    description="The packed memory of a user: what all behaviours so far have left.",
+)
+
+item_image = FeatureView(
+    name="item_image",
+    entities=[item],
+    ttl=NEVER,
+    schema=[
+        Field(name="item_id", dtype=Int64),
+        Field(name="embedding", dtype=Bytes, description="12 numbers, float32, little-endian"),
+    ],
+    source=FileSource(
+        name="item_images",
+        path=str(workspace() / "item_images" / "current" / "*.parquet"),
+        timestamp_field="event_timestamp",
+    ),
+    tags={"layout": "packed", "packed_as": "vector"},
+    description="The embedding of an item's picture (12 numbers).",
+)
+
+user_interest_decoded = on_demand_feature_view(
+    name="user_interest_decoded",
+    sources=[user_interest],
+    schema=[
+        Field(name="channels", dtype=Array(Float32)),
+        Field(name="slots", dtype=Array(Float32)),
+        Field(name="epoch", dtype=Int64),
+        Field(name="partition", dtype=Int64),
+        Field(name="offset", dtype=Int64),
+        Field(name="events", dtype=Int64),
+        Field(name="last_event_time_ms", dtype=Int64),
+        Field(name="bundle", dtype=String),
+        Field(name="generation", dtype=Int64),
+    ],
+    mode="python",
+    description="The memory of a user as named numbers: position, events, age, channels, slots.",
+)(_decode_memories)
+
+item_image_decoded = on_demand_feature_view(
+    name="item_image_decoded",
+    sources=[item_image],
+    schema=[Field(name="embedding_values", dtype=Array(Float32))],
+    mode="python",
+    description="The embedding of an item's picture as a list.",
+)(_decode_vectors)
+
+ranker_v1 = FeatureService(
+    name="ranker_v1",
+    features=[user_interest, item_image],
+    description="What the ranking service reads, packed.",
+)
+interest_v1 = FeatureService(
+    name="interest_v1",
+    features=[user_interest_decoded],
+    description="A user's memory for people.",
+)

@@ -1,0 +1,95 @@
+"""One generation as the store knows it, and its form in Redis."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Positions = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last event
+
+
+class State(StrEnum):
+    """Where a generation stands."""
+
+    LOADING = "loading"
+    READY = "ready"
+    LIVE = "live"
+    RETIRED = "retired"
+    DROPPING = "dropping"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the store knows of one generation.
+
+    Args:
+        number: 1 to 2^32 - 1, as in the records' headers.
+        state: where it stands.
+        rows: users in the store.
+        rows_expected: users of the snapshot that it was loaded from.
+        bundle: first 8 bytes of the hash of the bundle that folds it.
+        bundle_name: `model/version`, for people.
+        record_bytes: width of a memory.
+        positions: last event per epoch and partition that the snapshot has folded.
+        snapshot: name of the snapshot (`generation=001/dt=…`).
+        exclude: rules for what is left out (`pipelines.memories.exclude`), as JSON.
+    """
+
+    number: int
+    rows_expected: int
+    bundle: bytes
+    bundle_name: str
+    record_bytes: int
+    positions: Positions
+    snapshot: str
+    exclude: Mapping[str, Any] = field(default_factory=dict)
+    state: State = State.LOADING
+    rows: int = 0
+
+
+def marker_fields(positions: Positions) -> dict[str, int]:
+    """The markers' hash for these positions."""
+    return {
+        f"{epoch}:{partition}": offset
+        for epoch, partitions in positions.items()
+        for partition, offset in partitions.items()
+    }
+
+
+def to_fields(generation: Generation) -> dict[str, Any]:
+    """The hash of a generation as it is registered."""
+    positions = {
+        str(epoch): {str(partition): offset for partition, offset in partitions.items()}
+        for epoch, partitions in generation.positions.items()
+    }
+    return {
+        "state": State.LOADING,
+        "rows_expected": generation.rows_expected,
+        "bundle": generation.bundle,
+        "bundle_name": generation.bundle_name,
+        "record_bytes": generation.record_bytes,
+        "positions": json.dumps(positions, sort_keys=True),
+        "snapshot": generation.snapshot,
+        "exclude": json.dumps(generation.exclude, sort_keys=True),
+    }
+
+
+def from_fields(number: int, fields: Mapping[bytes, bytes]) -> Generation:
+    """A generation from its hash."""
+    positions = json.loads(fields[b"positions"])
+    return Generation(
+        number=number,
+        rows_expected=int(fields[b"rows_expected"]),
+        bundle=fields[b"bundle"],
+        bundle_name=fields[b"bundle_name"].decode(),
+        record_bytes=int(fields[b"record_bytes"]),
+        positions={
+            int(epoch): {int(partition): offset for partition, offset in partitions.items()}
+            for epoch, partitions in positions.items()
+        },
+        snapshot=fields[b"snapshot"].decode(),
+        exclude=json.loads(fields[b"exclude"]),
+        state=State(fields[b"state"].decode()),
+        rows=int(fields[b"rows"]),
+    )

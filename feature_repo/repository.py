@@ -1,0 +1,58 @@
+"""The Feast repository opened by `uic`: the same yaml, with this workspace's folders and Redis."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from feast import FeatureStore, RepoConfig
+
+from feature_repo.settings import StoreSettings
+
+REPOSITORY = Path(__file__).resolve().parent
+
+
+def repo_config(settings: StoreSettings, workspace: Path) -> RepoConfig:
+    """`feature_store.yaml` for a workspace: registry and sources there, Redis by the settings."""
+    text = (REPOSITORY / "feature_store.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(text)
+    registry = workspace.resolve() / "feast" / "registry.db"
+    registry.parent.mkdir(parents=True, exist_ok=True)
+    document["project"] = settings.project
+    document["registry"]["path"] = str(registry)
+    document["online_store"] |= {
+        "address": settings.address,
+        "password": settings.password.get_secret_value() if settings.password else None,
+        "tls": settings.tls,
+        "db": settings.db,
+        "workspace": str(workspace.resolve()),
+        "timeout_seconds": settings.timeout_seconds,
+        "keys_per_script": settings.keys_per_script,
+        "keys_per_read": settings.keys_per_read,
+        "pointer_refresh_seconds": settings.pointer_refresh_seconds,
+    }
+    return RepoConfig(**document, repo_path=REPOSITORY)
+
+
+def open_feature_store(settings: StoreSettings, workspace: Path) -> FeatureStore:
+    """Feast's own API on a workspace; `apply_definitions` must have run once."""
+    return FeatureStore(config=repo_config(settings, workspace))
+
+
+def apply_definitions(store: FeatureStore, workspace: Path) -> None:
+    """What `feast apply` does: put the definitions into the workspace's registry."""
+    os.environ["UIC_WORKSPACE"] = str(workspace.resolve())
+    from feature_repo import features  # noqa: PLC0415 - its sources are the workspace's
+
+    store.apply(
+        [
+            features.user,
+            features.item,
+            features.user_interest,
+            features.item_image,
+            features.user_interest_decoded,
+            features.item_image_decoded,
+            features.ranker_v1,
+            features.interest_v1,
+        ]
+    )
