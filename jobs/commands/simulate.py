@@ -40,7 +40,8 @@ def simulate(
         typer.Option(formats=_DAY, help="A day of bargains, unlike the users; may be repeated."),
     ] = None,
     first_day: Annotated[
-        datetime, typer.Option(formats=_DAY, help="The first simulated day.")
+        datetime,
+        typer.Option(formats=_DAY, help="The first simulated day.", show_default="2025-01-01"),
     ] = datetime(2025, 1, 1),  # noqa: DTZ001 - a calendar day; Typer has no type for a date
     visits_per_user_day: Annotated[
         float, typer.Option(help="Mean visits of a user a day; a visit is about 4.6 behaviours.")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.events import EventParser
 from pipelines.schemas import BEHAVIORS
 from pipelines.settings import LogSettings
 from pipelines.simulator.days import DayChunk
@@ -263,6 +264,15 @@ def test_payloads_are_the_events_of_the_wire_in_log_time_order():
     assert event["user_id"] == batches[0].user_ids[0]
     assert event["event_time"] == batches[0].log_times_ms[0]
     assert event["behavior"] in BEHAVIORS
+
+
+def test_the_parser_accepts_every_payload_late_ones_too():
+    plan = PLAN.model_copy(update={"late_share": 0.5})
+    parser = EventParser(LogSettings())
+    for batch in Simulation(plan).payload_batches(5000, first_day=2, last_day=3):
+        parsed = parser.parse(batch.payloads, batch.log_times_ms)
+        assert parsed.reasons == [None] * len(batch.payloads)
+        assert np.array_equal(parsed.user_ids, batch.user_ids)
 
 
 def test_a_plan_by_size_gives_about_so_many_rows():
