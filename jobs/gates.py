@@ -131,9 +131,7 @@ def log_rules(context: Context, log: "EventLog") -> "LogRules":
         time_zone=log.time_zone() or config.time_zone,
         max_clock_skew_seconds=config.log.max_clock_skew_seconds,
         sale_days=frozenset(_sale_days(SaleCalendar.of(config.sale).sales)),
-        daily_impressions=not any(
-            manifest.get("details", {}).get("protocol") for manifest in log.manifests()
-        ),
+        daily=not any(manifest.get("details", {}).get("protocol") for manifest in log.manifests()),
     )
 
 

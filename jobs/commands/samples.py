@@ -1,6 +1,7 @@
 """`uic samples`: grouped training samples from the event log."""
 
 from datetime import date
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,9 @@ def samples(
     runner: Annotated[
         str, typer.Option(help="Beam runner: DirectRunner, FlinkRunner, PortableRunner, …")
     ] = "DirectRunner",
+    gates: Annotated[
+        bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
+    ] = True,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -44,7 +48,7 @@ def samples(
     Reads the event log, writes WORKSPACE/samples/NAME, published whole or not at all: readers
     keep the old version until the new one is complete. Any number of days in one run: behaviours
     are read once. Window, cap, cut and the guard against machines are in the section `samples`
-    of the settings, sale days in `sale`.
+    of the settings, sale days in `sale`. A failed quality gate publishes nothing (exit status 3).
 
     What follows `--` goes to Beam, for example `-- --flink_master=host:8081`. On a cluster the
     workspace must be a folder that all workers share.
@@ -55,6 +59,7 @@ def samples(
         msg = f"--out: found {out!r}, expected a name without / that does not begin with a dot"
         raise BadInputError(msg)
 
+    from jobs.gates import check_inputs, check_samples
     from pipelines.samples.run import SamplesRequest, make_samples
 
     request = SamplesRequest(
@@ -65,7 +70,10 @@ def samples(
         time_zone=context.config.time_zone,
         samples=context.config.samples,
         sale=context.config.sale,
+        gate=partial(check_samples, context) if gates else None,
     )
+    if gates:
+        check_inputs(context, *days)
     with ERR.status(f"grouping the impressions of {days[0]} to {days[1]}"):
         manifest = make_samples(request, runner, arguments.args)
     _remark(manifest)

@@ -60,7 +60,7 @@ def log_checks(table: Table, rules: LogRules) -> tuple[Check, ...]:
         ),
     )
     checks = [
-        *(of_days if rules.daily_impressions or table is not IMPRESSIONS_TABLE else ()),
+        *(of_days if rules.daily else ()),
         Check("rows.not_as_manifest", "a file has as many rows as its manifest says", None, 0),
         *(Check(rule.metric, rule.sentence, None, most) for rule in table.rules),
     ]

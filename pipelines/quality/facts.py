@@ -53,15 +53,15 @@ class LogRules:
         time_zone: the zone whose days are `dt`; IANA name.
         max_clock_skew_seconds: how far an event time may lie after its log time.
         sale_days: days whose volume is not judged; their rows are judged as any.
-        daily_impressions: whether impressions come day by day. Those made by a protocol lie where
-            their users' last events do, so days and volumes say nothing about them.
+        daily: whether the log is one of days. A protocol (next-item) keeps some events of some
+            users and makes its impressions at their ends, so days and volumes say nothing.
     """
 
     quality: QualitySettings
     time_zone: str
     max_clock_skew_seconds: int
     sale_days: Set[date] = frozenset()
-    daily_impressions: bool = True
+    daily: bool = True
 
 
 def log_facts(

@@ -5,6 +5,7 @@ quarter of a second, so `great_expectations` imports it when a frame is there to
 context is ephemeral: nothing is written, nothing is sent.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ def great_expectations() -> Any:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as library  # noqa: PLC0415 - seconds
 
+    # It tells of temporary folders at INFO, which Beam's logging shows.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return library
 
 

@@ -3,10 +3,12 @@
 1. Of results that a runner delivered twice, the first by file name stays.
 2. Its files get their final names, which hold their sum: a reader of the published version never
    finds other bytes under a name that it knows.
-3. `manifest.json` replaces the old one; then what it does not name is removed.
+3. The quality gate, if there is one, judges them; when it fails, they are removed again.
+4. `manifest.json` replaces the old one; then what it does not name is removed.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +16,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.errors import BadInputError
-from models.published import publish_manifest, sync_directory
+from models.errors import BadInputError, UicError
+from models.published import (
+    MANIFEST_NAME,
+    publish_manifest,
+    remove_unnamed_files,
+    sync_directory,
+)
 from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
 from pipelines.samples.plan import SamplesPlan
@@ -23,6 +30,10 @@ from pipelines.samples.sizes import Sizes
 
 # How many left-out users a manifest names; their count is always whole.
 NAMED_USERS: Final = 20
+
+
+# Judges the files of a manifest that is to be published, under its root; raises to stop it.
+Gate = Callable[[Path, Mapping[str, Any]], None]
 
 
 class NoSamplesError(BadInputError):
@@ -36,6 +47,7 @@ class Publication:
     root: Path
     plan: SamplesPlan
     source: Mapping[str, Any]
+    gate: Gate | None = None
 
     def publish(
         self, results: Iterable[BucketResult], read: Iterable[Mapping[str, Any]]
@@ -49,6 +61,7 @@ class Publication:
         Raises:
             NoSamplesError: there is no group; nothing is published.
             SamplesWriteError: a file cannot be renamed or the manifest not be written.
+            QualityGateError: the gate refused the samples; what was published before stays.
         """
         by_bucket: dict[int, BucketResult] = {}
         for result in sorted(results, key=_attempt):
@@ -66,11 +79,24 @@ class Publication:
                 _rename(self.root, file)
             for folder in sorted({file.final_path.split("/")[0] for file in _files(chosen)}):
                 sync_directory(self.root / folder)
+            self._judge(manifest)
             publish_manifest(self.root, manifest)
         except OSError as error:
             msg = f"{self.root}: cannot be published: {error}; make room and run it again"
             raise SamplesWriteError(msg) from error
         return manifest
+
+    def _judge(self, manifest: Mapping[str, Any]) -> None:
+        """Let the gate look; when it refuses, remove what the published manifest does not name."""
+        if self.gate is None:
+            return
+        try:
+            self.gate(self.root, manifest)
+        except UicError:
+            path = self.root / MANIFEST_NAME
+            published = json.loads(path.read_bytes()) if path.exists() else {"files": []}
+            remove_unnamed_files(self.root, published)
+            raise
 
     def _manifest(
         self, results: list[BucketResult], read: list[Mapping[str, Any]]

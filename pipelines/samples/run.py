@@ -25,7 +25,7 @@ from pipelines.sale_calendar import SaleCalendar
 from pipelines.samples.bucket_files import SamplesWriteError, bucket_writer
 from pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
 from pipelines.samples.plan import SamplesPlan
-from pipelines.samples.publish import NoSamplesError, Publication
+from pipelines.samples.publish import Gate, NoSamplesError, Publication
 from pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
 from pipelines.schemas import BEHAVIOR_EVENTS
 from pipelines.schemas import IMPRESSIONS as IMPRESSION_EVENTS
@@ -46,7 +46,7 @@ class SamplesBusyError(BadInputError):
 
 @dataclass(frozen=True)
 class SamplesRequest:
-    """What `uic samples` was asked for."""
+    """What `uic samples` was asked for; `gate` judges the samples before they are published."""
 
     log: Path
     output: Path
@@ -55,6 +55,7 @@ class SamplesRequest:
     time_zone: str
     samples: SamplesSettings
     sale: SaleSettings
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def make_samples(
         NoSamplesError: not one impression is left by sale days and guard.
         SamplesBusyError: another run writes to the same folder.
         BadInputError: a file of the log, the calendar or a Beam option is wrong.
+        QualityGateError: the gate refused the samples; nothing was published.
     """
     options = pipeline_options(runner, beam_arguments)
     found = _find_input(request)
@@ -82,7 +84,7 @@ def make_samples(
         IMPRESSIONS: log_parts(found.impressions, IMPRESSION_EVENTS),
     }
     with _only_writer(request.output):
-        publication = Publication(request.output, found.plan, _source(found))
+        publication = Publication(request.output, found.plan, _source(found), request.gate)
         run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
     return read_manifest(request.output, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
 
@@ -157,7 +159,8 @@ def _build(
     } | "Group" >> group
 
     def publish(element: tuple[None, Iterable[tuple[bool, Any]]]) -> None:
-        results, read = [], []
+        results: list[Any] = []
+        read: list[Any] = []
         for is_bucket, value in element[1]:
             (results if is_bucket else read).append(value)
         publication.publish(results, read)

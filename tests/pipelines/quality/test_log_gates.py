@@ -1,5 +1,6 @@
 """Each expectation of the log's gates fails on a log with just its fault, and says where."""
 
+import itertools
 import json
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -332,7 +333,7 @@ def test_counts_equal_an_obvious_count_on_a_large_file(tmp_path, seed):
     file = LogFile(path, day, rows, path.stat().st_size, 1)
     frame, _ = log_facts(BEHAVIORS_TABLE, [file], [day], RULES)
     positions = list(zip(partition.tolist(), offset.tolist(), strict=True))
-    pairs = list(zip(positions, positions[1:], strict=False))
+    pairs = list(itertools.pairwise(positions))
     falls = [
         later < sooner
         for (a, b), sooner, later in zip(pairs, log_time, log_time[1:], strict=False)
