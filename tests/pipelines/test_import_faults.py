@@ -1,0 +1,91 @@
+"""What a full disk and a kill leave behind: nothing that a reader takes for a result."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.event_log import EventLog
+from pipelines.importers.run import run_import
+from pipelines.importers.taobao import Taobao
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from pipelines.event_log import EventLog
+from pipelines.importers.run import run_import
+from pipelines.importers.taobao import Taobao
+from models.errors import UicError
+
+file, root, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+def report(step, done, total):
+    print(step, done, total, flush=True)
+try:
+    run_import(Taobao(file), EventLog(root), time_zone="UTC", partitions=2, progress=report)
+except UicError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+DAY_SECONDS = 86_400
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "taobao.csv"
+    rows = (f"{n % 977},{n % 31},{n % 7},pv,{n % 40 * DAY_SECONDS + n}" for n in range(60_000))
+    path.write_text("\n".join(rows))
+    return path
+
+
+def start(file: Path, root: Path, limit: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(file), str(root), str(limit)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+
+
+def files_under(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("limit", [100, 10_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(file: Path, tmp_path: Path, limit: int) -> None:
+    root = tmp_path / "log"
+    process = start(file, root, limit)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert "LogWriteError" in errors
+    assert "nothing was published" in errors
+    assert str(root) in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert files_under(root) == [".lock"]
+
+
+@pytest.mark.parametrize("step", ["reading 1", "writing days 20 "])
+def test_a_kill_leaves_nothing_and_a_rerun_gives_the_same(
+    file: Path, tmp_path: Path, step: str
+) -> None:
+    root = tmp_path / "log"
+    process = start(file, root)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(step):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate(timeout=60)
+    log = EventLog(root)
+    if log.epochs():
+        pytest.fail("the kill came too late to test anything")
+    assert log.behavior_files() == []
+    for where in (root, tmp_path / "fresh"):
+        run_import(Taobao(file), EventLog(where), time_zone="UTC", partitions=2)
+    assert not (root / "spool").exists()
+    again, fresh = (EventLog(where).behavior_files() for where in (root, tmp_path / "fresh"))
+    assert [file.path.read_bytes() for file in again] == [file.path.read_bytes() for file in fresh]
+    assert sum(pq.read_metadata(file.path).num_rows for file in again) == 60_000
