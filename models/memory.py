@@ -150,11 +150,11 @@ class MemoryNetwork(nn.Module):
         if config.induction:
             self.channel = nn.GRUCell(inputs, config.channel_width)
 
-    def initial(self, users: int) -> MemoryState:
+    def initial(self, users: int, *, rounding: bool = True) -> MemoryState:
         """The state of users without an event: the initial memory, and zeros."""
         config = self.config
         like = self.initial_memory
-        memory = round_to_half(like).expand(users, -1, -1)
+        memory = (round_to_half(like) if rounding else like).expand(users, -1, -1)
         return MemoryState(
             M=memory,
             S=like.new_zeros(users, config.slots, config.channel_width)

@@ -57,7 +57,7 @@ class MemoryConfig(Section):
         "training only: P collapses after thousands of events)",
     )
     utilization_horizon_events: Annotated[int, Field(ge=1, le=4000)] = Field(
-        1000, description="g as mean never moves by less than 1 part in this; events, 1 to 4000"
+        500, description="g as mean never moves by less than 1 part in this; events, 1 to 4000"
     )
     utilization_diagonal: Annotated[float, Field(ge=0, le=20)] = Field(
         4.0,
@@ -77,9 +77,10 @@ class MemoryConfig(Section):
         1, description="channels that one event updates; 1 to slots"
     )
     pool_horizon_events: Annotated[int, Field(ge=1, le=4000)] = Field(
-        1000,
-        description="the pool never moves by less than 1 part in this, so that float16 does not "
-        "stall; events, 1 to 4000",
+        500,
+        description="the pool never moves by less than 1 part in this: float16 rounds a step away "
+        "that is under 1/2048 to 1/4096 of the pool, so from an event nearer than 12 to 25 % of "
+        "its value it does not move at 500; events, 1 to 4000",
     )
 
     @property

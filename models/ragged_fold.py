@@ -87,7 +87,7 @@ def fold_groups(
     check_groups(memory, x, lengths, cut_groups, cut_lengths)
     plan = FoldPlan.of(lengths, cut_groups, cut_lengths)
     if start is None:
-        start = memory.initial(len(lengths))
+        start = memory.initial(len(lengths), rounding=rounding)
     if rounding and kernel_fits(memory, x):
         rows, totals = fold_rows(memory, plan, x, start)
         seen = (start.count[cut_groups] + cut_lengths).clamp(max=MAX_EVENTS)
