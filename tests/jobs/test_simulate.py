@@ -18,6 +18,7 @@ from models.published import sha256_of
 from pipelines.event_log import EventLog
 from pipelines.sale_calendar import SaleCalendar
 from pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+from pipelines.simulator import BestAuc
 
 SMALL = ["--users", "60", "--items", "120", "--days", "6", "--first-day", "2025-03-01"]
 
@@ -53,7 +54,9 @@ def test_another_seed_gives_other_bytes(tmp_path):
 
 
 def test_the_log_holds_what_the_command_says(tmp_path):
-    output = simulate(tmp_path, "--sale-day", "2025-03-04", "--late-share", "0.2")
+    # More items than anybody sees.
+    options = ["--sale-day", "2025-03-04", "--late-share", "0.2", "--items", "5000"]
+    output = simulate(tmp_path, *options)
     log = EventLog(tmp_path / "log")
     behaviors = [pq.read_table(file.path) for file in log.behavior_files()]
     impressions = [pq.read_table(file.path) for file in log.impression_files()]
@@ -70,9 +73,13 @@ def test_the_log_holds_what_the_command_says(tmp_path):
     assert f"without sale days   {details['best_reachable_auc_without_sale_days']:.4f}" in output
     clicked = sum(t["clicked"].to_numpy().sum() for t in impressions)
     assert details["impressions_clicked"] == clicked
+    ordinary = BestAuc()
+    for table in impressions[:3] + impressions[4:]:
+        ordinary.add(table["click_probability"].to_numpy(), table["clicked"].to_numpy())
+    assert details["best_reachable_auc_without_sale_days"] == ordinary.auc()
     assert details["plan"]["sale_days"] == ["2025-03-04"]
     assert json.dumps(manifest).count(str(tmp_path)) == 0
-    assert pq.read_table(log.items_file()).num_rows == 120
+    assert pq.read_table(log.items_file()).num_rows == 5000
 
 
 def test_the_written_calendar_covers_the_sale_day(tmp_path):
