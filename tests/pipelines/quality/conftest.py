@@ -63,8 +63,8 @@ class LogFolder:
 def behavior_row(day: date, seconds: int, partition: int, offset: int) -> Row:
     time = at(day, seconds)
     return {
-        "user_id": 7, "item_id": 11, "category_id": 3, "behavior": "click", "event_time": time,
-        "log_time": time, "epoch": 1, "partition": partition, "offset": offset,
+        "user_id": 7 + partition, "item_id": 11, "category_id": 3, "behavior": "click",
+        "event_time": time, "log_time": time, "epoch": 1, "partition": partition, "offset": offset,
     }  # fmt: skip
 
 
