@@ -74,8 +74,10 @@ def test_the_last_block_holds_the_users_that_are_left():
     first, last = (UserBlock.of(plan, catalogue, number) for number in (0, 1))
     assert first.user_ids.tolist() == list(range(1, BLOCK_USERS + 1))
     assert last.user_ids.tolist() == list(range(BLOCK_USERS + 1, BLOCK_USERS + 51))
-    # They are other people.
-    assert not np.array_equal(first.weights[:50], last.weights)
+    # Blocks of one size hold other people, too.
+    plan = SimulationPlan(users=2 * BLOCK_USERS, items=200, days=2)
+    first, second = (UserBlock.of(plan, catalogue, number) for number in (0, 1))
+    assert not np.array_equal(first.weights, second.weights)
 
 
 @given(
