@@ -10,7 +10,18 @@ import sys
 import typer
 from rich.markup import escape
 
-from jobs.commands import check, config, import_, samples, simulate, store
+from jobs.commands import (
+    bundle,
+    check,
+    config,
+    demo,
+    evaluate,
+    import_,
+    samples,
+    simulate,
+    store,
+    train,
+)
 from jobs.context import ERR
 from models.errors import UicError
 
@@ -20,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One small learned memory per user: from the behaviour log to ranking.",
 )
-for _module in (config, import_, simulate, store, check, samples):
+for _module in (demo, config, import_, simulate, store, check, samples, train, evaluate, bundle):
     _module.register(app)
 
 
