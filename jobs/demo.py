@@ -140,7 +140,7 @@ def _open_workspace(workspace: Path, *, fresh: bool) -> list[str]:
     if fresh:
         write_json_atomically(state, {"done": []})
         return []
-    return list(json.loads(state.read_text(encoding="utf-8"))["done"])
+    return list(json.loads(state.read_text(encoding="utf-8"))["done"]) if state.exists() else []
 
 
 def _run(stage: Stage, command: Sequence[str], plan: Plan, workspace: Path) -> None:
