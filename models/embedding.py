@@ -27,6 +27,11 @@ class BatchRows:
     items: Tensor
     categories: Tensor
 
+    @property
+    def width(self) -> int:
+        """Width of an item and its category side by side."""
+        return self.items.shape[1] + self.categories.shape[1]
+
     def history(self, batch: RankerBatch) -> Tensor:
         """Item and category side by side, for each event: (events, event width)."""
         return self._side_by_side(batch.history_items, batch.history_categories)

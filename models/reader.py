@@ -116,9 +116,7 @@ class SamplesReader:
 
     def days(self) -> list[date]:
         """The days that have groups, ascending."""
-        found = [
-            np.unique(_day_numbers(pq.read_table(path, columns=["dt"]))) for path in self.files
-        ]
+        found = [np.unique(_day_numbers(_read_columns(path, ["dt"]))) for path in self.files]
         days = np.unique(np.concatenate(found)) if found else np.zeros(0, "datetime64[D]")
         return list(days.astype("datetime64[D]").tolist())
 
@@ -126,7 +124,7 @@ class SamplesReader:
         """Count what `plan`'s days hold, over all workers; reads three columns."""
         groups = impressions = clicks = events = 0
         for path in self.files:
-            table = pq.read_table(path, columns=["dt", "labels", "history_lengths"])
+            table = _read_columns(path, ["dt", "labels", "history_lengths"])
             kept = plan.includes(_day_numbers(table))
             offsets, labels = _ragged(table, "labels")
             counts = np.diff(offsets)
@@ -165,7 +163,7 @@ class SamplesReader:
         count = 0
         for index in order[plan.worker :: plan.workers]:
             path, row_group = self._row_groups[index]
-            batch = _read_groups(path, row_group, plan)
+            batch = self._read_groups(path, row_group, plan)
             if not batch.groups:
                 continue
             held.append(batch)
@@ -175,6 +173,41 @@ class SamplesReader:
                 held, count = [], 0
         if held:
             yield concatenate(held)
+
+    def _read_groups(self, path: Path, row_group: int, plan: BatchPlan) -> GroupBatch:
+        """One row group as arrays, checked, without groups of other days or without impressions."""
+        with pq.ParquetFile(path) as file:
+            table = file.read_row_group(row_group, columns=SAMPLES.names)
+        history_offsets, history = _parallel(table, _HISTORY, path)
+        impression_offsets, shown = _parallel(table, _IMPRESSIONS, path)
+        lengths = shown["history_lengths"].astype(np.int64)
+        available = np.repeat(np.diff(history_offsets), np.diff(impression_offsets))
+        wrong = np.flatnonzero((lengths < 0) | (lengths > available))
+        if wrong.size:
+            msg = (
+                f"{path}: history_lengths: {lengths[wrong[0]]} where the history has "
+                f"{available[wrong[0]]} events; make the samples again"
+            )
+            raise BadInputError(msg)
+        days = _day_numbers(table)
+        batch = GroupBatch(
+            user_ids=table.column("user_id").to_numpy(),
+            days=days,
+            history_offsets=history_offsets,
+            history_item_ids=history["history_item_ids"],
+            history_category_ids=history["history_category_ids"],
+            history_behaviors=history["history_behaviors"],
+            history_times_ms=history["history_times"],
+            impression_offsets=impression_offsets,
+            item_ids=shown["item_ids"],
+            category_ids=shown["category_ids"],
+            event_times_ms=shown["event_times"],
+            labels=shown["labels"],
+            history_lengths=lengths,
+            files=(path.relative_to(self.root).as_posix(),),
+        )
+        kept = plan.includes(days) & (np.diff(impression_offsets) > 0)
+        return batch if kept.all() else batch.select(np.flatnonzero(kept))
 
 
 def _cut(
@@ -203,41 +236,6 @@ def _cut(
     if plan.shuffle:
         return [batches[index] for index in generator.permutation(len(batches))]
     return batches
-
-
-def _read_groups(path: Path, row_group: int, plan: BatchPlan) -> GroupBatch:
-    """One row group as arrays, checked, without groups of other days or without impressions."""
-    table = pq.ParquetFile(path).read_row_group(row_group, columns=SAMPLES.names)
-    history_offsets, history = _parallel(table, _HISTORY, path)
-    impression_offsets, shown = _parallel(table, _IMPRESSIONS, path)
-    lengths = shown["history_lengths"].astype(np.int64)
-    available = np.repeat(np.diff(history_offsets), np.diff(impression_offsets))
-    wrong = np.flatnonzero((lengths < 0) | (lengths > available))
-    if wrong.size:
-        msg = (
-            f"{path}: history_lengths: {lengths[wrong[0]]} where the history has "
-            f"{available[wrong[0]]} events; make the samples again"
-        )
-        raise BadInputError(msg)
-    days = _day_numbers(table)
-    batch = GroupBatch(
-        user_ids=table.column("user_id").to_numpy(),
-        days=days,
-        history_offsets=history_offsets,
-        history_item_ids=history["history_item_ids"],
-        history_category_ids=history["history_category_ids"],
-        history_behaviors=history["history_behaviors"],
-        history_times_ms=history["history_times"],
-        impression_offsets=impression_offsets,
-        item_ids=shown["item_ids"],
-        category_ids=shown["category_ids"],
-        event_times_ms=shown["event_times"],
-        labels=shown["labels"],
-        history_lengths=lengths,
-        files=(path.name,),
-    )
-    kept = plan.includes(days) & (np.diff(impression_offsets) > 0)
-    return batch if kept.all() else batch.select(np.flatnonzero(kept))
 
 
 def _parallel(
@@ -271,6 +269,12 @@ def _ragged(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[Any]
     return offsets - offsets[0], values.to_numpy(
         zero_copy_only=not pa.types.is_boolean(values.type)
     )
+
+
+def _read_columns(path: Path, names: list[str]) -> pa.Table:
+    # Not `pq.read_table`: under `dt=…/` it would take the column `dt` from the folder's name.
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=names)
 
 
 def _day_numbers(table: pa.Table) -> NDArray[np.datetime64]:

@@ -161,7 +161,16 @@ def _merge(
     ids: NDArray[np.int64], counts: NDArray[np.int64], *parts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Add the ids of `parts` to sorted ids and their counts."""
-    new, new_counts = np.unique(np.concatenate(parts), return_counts=True)
+    values = np.concatenate(parts)
+    low = int(values.min(initial=0))
+    span = int(values.max(initial=0)) - low + 1
+    if span <= max(_DENSE_SPAN_PER_ID * values.size, 65_536):
+        occurrences = np.bincount(values - low)  # ten times as fast as sorting
+        new = np.flatnonzero(occurrences)
+        new_counts = occurrences[new]
+        new = new + low
+    else:
+        new, new_counts = np.unique(values, return_counts=True)
     merged, inverse = np.unique(np.concatenate([ids, new]), return_inverse=True)
     total = np.bincount(inverse, weights=np.concatenate([counts, new_counts]))
     return merged, total.astype(np.int64)

@@ -9,28 +9,45 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.batch import RankerBatch
+from models.embedding import BatchRows
 
 
-def window_sums(values: Tensor, batch: RankerBatch, limit: int | None = None) -> Tensor:
-    """Sum of the last `limit` events before each impression.
+def window_sums(rows: BatchRows, batch: RankerBatch, limit: int | None = None) -> Tensor:
+    """Sum of the embeddings of the last `limit` events before each impression.
+
+    Between two neighbouring ends of windows the events are summed once, straight from the rows
+    of the batch; a window is then a difference of running sums over these few stretches.
 
     Args:
-        values: (events, width).
+        rows: embeddings of the batch.
         batch: whose impressions.
         limit: events; None for all.
 
     Returns:
-        (impressions, width). Running sums are float64: a difference of two float32 sums over a
-        whole batch would lose four digits.
+        (impressions, event width). Running sums are float64: a difference of two float32 sums
+        over a whole batch would lose four digits.
     """
-    running = torch.cat(
-        [values.new_zeros(1, values.shape[1], dtype=torch.float64), values.double().cumsum(0)]
-    )
     starts = batch.history_starts[batch.groups]
-    first = starts + window_firsts(batch, limit)
-    return (running[starts + batch.lengths] - running[first]).to(values.dtype)
+    ends = torch.stack([starts + window_firsts(batch, limit), starts + batch.lengths])
+    places, index = torch.unique(ends, return_inverse=True)  # (places,), (2, impressions)
+    stretches = places.shape[0] - 1
+    if stretches < 1:
+        return rows.items.new_zeros(batch.lengths.shape[0], rows.width)
+    first, last = int(places[0]), int(places[-1])
+    offsets = places[:-1] - first
+    parts = [
+        functional.embedding_bag(events[first:last], table, offsets, mode="sum")
+        for events, table in (
+            (batch.history_items, rows.items),
+            (batch.history_categories, rows.categories),
+        )
+    ]
+    sums = torch.cat(parts, dim=1).double()  # (stretches, event width)
+    running = functional.pad(sums.cumsum(0), (0, 0, 1, 0))  # (places, event width)
+    return (running[index[1]] - running[index[0]]).to(rows.items.dtype)
 
 
 def window_firsts(batch: RankerBatch, limit: int | None) -> Tensor:

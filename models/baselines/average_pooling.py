@@ -27,7 +27,7 @@ class AveragePooling(Ranker):
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        pooled = window_sums(rows.history(batch), batch)
+        pooled = window_sums(rows, batch)
         pooled = pooled / batch.lengths.clamp(min=1).unsqueeze(1)
         logits = self.head(torch.cat([rows.candidates(batch), pooled], dim=1))
         return Outputs(logits, no_penalty(logits))

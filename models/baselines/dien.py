@@ -73,7 +73,7 @@ class Dien(Ranker):
         history = rows.history(batch)
         candidates = rows.candidates(batch)
         evolved = self._evolved(history, candidates, batch)
-        pooled = window_sums(history, batch, self.limit)
+        pooled = window_sums(rows, batch, self.limit)
         features = torch.cat([candidates, evolved, pooled, candidates * pooled], dim=1)
         logits = self.head(features)
         return Outputs(logits, no_penalty(logits))

@@ -37,6 +37,6 @@ class Din(Ranker):
         scores = self.attention(candidates, history, pairs.impressions, pairs.events)
         weights = pairs.softmax(scores).unsqueeze(1)
         attended = pairs.sums(weights * history.index_select(0, pairs.events))
-        pooled = window_sums(history, batch, self.limit)
+        pooled = window_sums(rows, batch, self.limit)
         logits = self.head(torch.cat([candidates, pooled, attended], dim=1))
         return Outputs(logits, no_penalty(logits))

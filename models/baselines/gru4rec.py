@@ -42,6 +42,6 @@ class Gru4Rec(Ranker):
         else:
             last = torch.zeros_like(candidates)
         # The sum sees the same events as the GRU.
-        pooled = window_sums(history, batch, self.limit)
+        pooled = window_sums(rows, batch, self.limit)
         logits = self.head(torch.cat([candidates, pooled, last], dim=1))
         return Outputs(logits, no_penalty(logits))

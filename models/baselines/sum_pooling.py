@@ -27,6 +27,6 @@ class SumPooling(Ranker):
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        pooled = window_sums(rows.history(batch), batch)
+        pooled = window_sums(rows, batch)
         logits = self.head(torch.cat([rows.candidates(batch), pooled], dim=1))
         return Outputs(logits, no_penalty(logits))

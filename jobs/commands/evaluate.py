@@ -1,0 +1,76 @@
+"""`uic evaluate`: a bundle's AUC, GAUC and LogLoss on any samples."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from jobs.context import (
+    DEFAULT_WORKSPACE,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+    progress_display,
+)
+
+_DAY = ["%Y-%m-%d"]
+
+
+def register(root: typer.Typer) -> None:
+    """Add this command to the command line."""
+    root.command()(evaluate)
+
+
+def evaluate(
+    *,
+    bundle: Annotated[str, typer.Argument(help="A path, model/version, or model (its current).")],
+    samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],
+    first: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="First day; default: the last one.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="Last day; default: the last one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Score the impressions of some days with BUNDLE, and print one line of JSON.
+
+    Without --first and --last, the last day of the samples.
+    """
+    context = open_context(workspace, config)
+    import json
+
+    from jobs.training import check_device, open_samples
+    from models.batch import Encoder
+    from models.bundle import load_bundle
+    from models.bundle_shelf import BundleShelf
+    from models.errors import BadInputError
+    from models.evaluation import evaluate as measure
+    from models.reader import BatchPlan
+
+    device = check_device(device)
+    reader = open_samples(context, samples)
+    loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
+    final = reader.days()[-1]
+    plan = BatchPlan(
+        first=first.date() if first else (None if last else final),
+        last=last.date() if last else final,
+        shuffle=False,
+    )
+    total = reader.totals(plan).impressions
+    if not total:
+        msg = f"{reader.root}: no impressions from {plan.first} to {plan.last}"
+        raise BadInputError(msg)
+    with progress_display() as progress:
+        task = progress.add_task(f"scoring {loaded.name}/{loaded.version}", total=total)
+        metrics = measure(
+            loaded.model.to(device),
+            reader.batches(plan),
+            Encoder(loaded.vocabulary, device),
+            lambda impressions: progress.advance(task, impressions),
+        )
+    document = {"bundle": f"{loaded.name}/{loaded.version}", **metrics.to_json()}
+    OUT.print(json.dumps(document), markup=False)
