@@ -17,6 +17,7 @@ from jobs.commands import (
     demo,
     evaluate,
     import_,
+    memories,
     samples,
     simulate,
     store,
@@ -31,7 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One small learned memory per user: from the behaviour log to ranking.",
 )
-for _module in (demo, config, import_, simulate, store, check, samples, train, evaluate, bundle):
+for _module in (
+    demo,
+    config,
+    import_,
+    simulate,
+    store,
+    check,
+    samples,
+    train,
+    evaluate,
+    bundle,
+    memories,
+):
     _module.register(app)
 
 

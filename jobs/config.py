@@ -15,7 +15,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from feature_repo.settings import StoreSettings
 from jobs.stream.settings import StreamSettings
 from models.errors import BadInputError
-from pipelines.settings import LogSettings, QualitySettings, SaleSettings, SamplesSettings
+from models.train_settings import TrainSettings
+from pipelines.settings import (
+    LogSettings,
+    MemoriesSettings,
+    QualitySettings,
+    SaleSettings,
+    SamplesSettings,
+)
 
 
 def _known_zone(name: str) -> str:
@@ -40,6 +47,8 @@ class Config(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings)
     sale: SaleSettings = Field(default_factory=SaleSettings)
     samples: SamplesSettings = Field(default_factory=SamplesSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    memories: MemoriesSettings = Field(default_factory=MemoriesSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
