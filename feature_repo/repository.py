@@ -1,13 +1,16 @@
 """The Feast repository opened by `uic`: the same yaml, with this workspace's folders and Redis."""
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 from feast import FeatureStore, RepoConfig
 
+from feature_repo.layout import MEMORY_VIEW
 from feature_repo.settings import StoreSettings
+from feature_repo.snapshots import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parent
 
@@ -56,3 +59,11 @@ def apply_definitions(store: FeatureStore, workspace: Path) -> None:
             features.interest_v1,
         ]
     )
+
+
+def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Snapshot) -> None:
+    """Load a snapshot as `feast materialize` does; `memories/current` must point to it."""
+    store = open_feature_store(settings, workspace)
+    apply_definitions(store, workspace)
+    cut = datetime.fromtimestamp(snapshot.manifest["cut_ms"] / 1000, UTC)
+    store.materialize(cut - timedelta(seconds=1), cut, feature_views=[MEMORY_VIEW])

@@ -122,3 +122,17 @@ class QualitySettings(Section):
     examples: Annotated[int, Field(ge=0, le=100)] = Field(
         3, description="rows shown for a check that fails; rows, 0 to 100"
     )
+
+
+class MemoriesSettings(Section):
+    """Memories built from the event log (MIMN section 4.5: warm-up over 120 days)."""
+
+    warm_up_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        120, description="days that a build from nothing folds; days, 1 to 3650"
+    )
+    snapshots_kept: Annotated[int, Field(ge=1, le=3650)] = Field(
+        7, description="snapshots of a generation that a prune leaves; count, 1 to 3650"
+    )
+    buckets: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="user buckets of a build; count, 0 = chosen from the number of rows"
+    )

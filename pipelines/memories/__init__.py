@@ -1,0 +1,1 @@
+"""Memories from the event log: warm-up, the daily snapshot, and the rebuild after an incident."""

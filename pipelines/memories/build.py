@@ -1,0 +1,287 @@
+"""Builds and publishes a snapshot of everybody's memories: the edges around `FoldMemories`.
+
+One command for three things: the warm-up (120 days from nothing), the daily snapshot (yesterday's
+plus one day), and the rebuild after an incident (an older, clean snapshot plus the days since,
+with exclude rules, under a new generation number). The order of a build:
+
+1. Find the files of the log and the snapshot to start from; refuse what does not fit.
+2. Fold, bucket by bucket; files are written under draft names.
+3. Hold what was read against the snapshot's positions: a gap is refused, nothing is published.
+4. Rename the files, write `manifest.json`, point `memories/current` to the snapshot.
+"""
+
+import fcntl
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import apache_beam as beam
+
+from feature_repo.snapshots import Snapshot
+from models.bundle import Bundle, load_bundle
+from models.errors import BadInputError
+from models.fold import MemoryFolder
+from pipelines.beam_run import pipeline_options, run_pipeline
+from pipelines.days import Days, day_number
+from pipelines.event_log import EventLog, LogFile
+from pipelines.memories.exclude import ExcludeRule, ExcludeRulesError, Exclusion
+from pipelines.memories.fold_bucket import FoldPlan, fold_bucket
+from pipelines.memories.publish import Publication
+from pipelines.memories.read import read_events, read_memories
+from pipelines.memories.transform import EVENTS, MEMORIES, FoldMemories
+from pipelines.sale_calendar import SaleCalendar
+from pipelines.samples.log_parts import Part, log_parts
+from pipelines.schemas import BEHAVIOR_EVENTS
+from pipelines.settings import MemoriesSettings, SaleSettings
+
+# Events of one bucket: with the float32 states of their users well under a gigabyte a worker.
+BUCKET_EVENTS: Final = 250_000
+BUCKET_MEMORIES: Final = 50_000
+THREADS: Final = 2
+
+
+class MemoriesError(BadInputError):
+    """The days, the snapshot, the bundle and the log of a build do not fit each other."""
+
+
+class MemoriesBusyError(BadInputError):
+    """Another run builds the same snapshot."""
+
+
+@dataclass(frozen=True)
+class MemoriesRequest:
+    """What `uic memories build` was asked for.
+
+    Args:
+        log: folder of the event log.
+        memories: folder of all snapshots.
+        bundle: folder of the bundle that folds.
+        until: last day that is folded, by log time.
+        time_zone: whose calendar days are meant.
+        memories_settings: days of a warm-up, number of buckets.
+        sale: sale days and whether their behaviours stay.
+        start: snapshot to start from; None: from nothing.
+        days: of a build from nothing; None: as the settings say.
+        rules: of an incident; with `start` they begin a new generation.
+        generation: number; None: the snapshot's, or the next free one.
+    """
+
+    log: Path
+    memories: Path
+    bundle: Path
+    until: date
+    time_zone: str
+    memories_settings: MemoriesSettings
+    sale: SaleSettings
+    start: Path | None = None
+    days: int | None = None
+    rules: tuple[ExcludeRule, ...] = ()
+    generation: int | None = None
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What a build reads, and what its snapshot will say of it."""
+
+    plan: FoldPlan
+    bundle: Bundle
+    start: Snapshot | None
+    exclusion: Exclusion
+    first: date
+    files: list[LogFile]
+    buckets: int
+
+
+def build_memories(
+    request: MemoriesRequest, runner: str = "DirectRunner", beam_arguments: Sequence[str] = ()
+) -> Snapshot:
+    """Build and publish a snapshot.
+
+    Raises:
+        MemoriesError: days, snapshot, bundle and log do not fit each other.
+        LogGapError: events between the snapshot and the first file are missing.
+        MemoriesBusyError: another run builds the same snapshot.
+        UicError: an input cannot be read; the output cannot be written.
+    """
+    options = pipeline_options(runner, beam_arguments)
+    found = _find_input(request)
+    parts = log_parts(found.files, BEHAVIOR_EVENTS)
+    publication = Publication(
+        root=found.plan.root,
+        start=found.start,
+        epochs=EventLog(request.log).epochs(),
+        facts=_facts(request, found),
+    )
+    with _only_writer(found.plan.root):
+        run_pipeline(lambda pipeline: _steps(pipeline, parts, found, publication), options)
+    return Snapshot.open(found.plan.root)
+
+
+def _find_input(request: MemoriesRequest) -> _Input:
+    log = EventLog(request.log)
+    zone = log.time_zone()
+    if zone is None:
+        msg = f"{request.log}: no event log; run `uic import` or `uic simulate` first"
+        raise MemoriesError(msg)
+    if zone != request.time_zone:
+        msg = (
+            f"{request.log}: its days are of time_zone {zone}, the configuration says "
+            f"{request.time_zone}; set time_zone: {zone}, or import again"
+        )
+        raise MemoriesError(msg)
+    bundle = load_bundle(request.bundle)
+    start = None if request.start is None else Snapshot.open(request.start)
+    if start is not None:
+        _check_start(request, start, bundle)
+    warm_up = request.days or request.memories_settings.warm_up_days
+    # The snapshot's own last day is read again: what was published of it since lies after the cut.
+    first = (
+        date.fromisoformat(start.manifest["until"])
+        if start is not None
+        else request.until - timedelta(days=warm_up - 1)
+    )
+    files = log.behavior_files(first, request.until)
+    if start is None and not sum(file.rows for file in files):
+        days = sorted({file.dt for file in log.behavior_files() if file.rows})
+        has = f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
+        msg = f"{request.log}: no behaviours from {first} to {request.until}; {has}"
+        raise MemoriesError(msg)
+    number = _number(request, start)
+    root = request.memories / f"generation={number:03d}" / f"dt={request.until}"
+    cut_ms = Days(request.time_zone).start_ms(day_number(request.until) + 1)
+    rows = sum(file.rows for file in files)
+    wanted = max(-(-rows // BUCKET_EVENTS), -(-(start.rows if start else 0) // BUCKET_MEMORIES), 1)
+    return _Input(
+        plan=FoldPlan(request.bundle, number, root, cut_ms),
+        bundle=bundle,
+        start=start,
+        exclusion=_exclusion(request, start),
+        first=first,
+        files=files,
+        buckets=request.memories_settings.buckets or wanted,
+    )
+
+
+def _check_start(request: MemoriesRequest, start: Snapshot, bundle: Bundle) -> None:
+    if start.bundle != bundle.hash8:
+        msg = (
+            f"{start.path}: built with bundle {start.manifest['bundle']} ({start.bundle.hex()}), "
+            f"{request.bundle} is {bundle.hash8.hex()}; a new bundle starts from nothing: leave "
+            "out --from"
+        )
+        raise MemoriesError(msg)
+    if request.until.isoformat() <= start.manifest["until"]:
+        msg = (
+            f"{start.path}: holds the log until {start.manifest['until']}, --until is "
+            f"{request.until}; choose a later day or an older snapshot"
+        )
+        raise MemoriesError(msg)
+
+
+def _number(request: MemoriesRequest, start: Snapshot | None) -> int:
+    """The generation: the snapshot's, unless rules make it another line of descent."""
+    if request.generation is not None:
+        if start is not None and request.rules and request.generation == start.generation:
+            msg = (
+                f"--generation {request.generation} is the snapshot's own; exclude rules need a "
+                "generation of their own: leave out --generation"
+            )
+            raise MemoriesError(msg)
+        return request.generation
+    if start is not None and not request.rules:
+        return start.generation
+    taken = [int(path.name.split("=")[1]) for path in request.memories.glob("generation=*")]
+    return max(taken, default=0) + 1
+
+
+def _exclusion(request: MemoriesRequest, start: Snapshot | None) -> Exclusion:
+    """What is left out: the snapshot's rules and further ones, and the calendar of today."""
+    calendar = SaleCalendar.for_behaviors(request.sale)
+    if start is None:
+        return Exclusion.of(calendar, request.rules)
+    before = Exclusion.from_json(start.manifest["exclude"])
+    now = Exclusion.of(calendar, before.rules + request.rules)
+    cut_ms = int(start.manifest["cut_ms"])
+    if now.before(cut_ms).sale_edges_ms != before.before(cut_ms).sale_edges_ms:
+        msg = (
+            f"{start.path}: was built with other sale days before its cut; give the calendar that "
+            "it was built with (further days may follow), or build from nothing"
+        )
+        raise ExcludeRulesError(msg)
+    return now
+
+
+def _facts(request: MemoriesRequest, found: _Input) -> dict[str, Any]:
+    """The manifest's part that is known before the run."""
+    layout = found.bundle.memory.layout
+    start = found.start
+    return {
+        "generation": found.plan.generation,
+        "bundle": f"{found.bundle.name}/{found.bundle.version}",
+        "bundle_hash8": found.bundle.hash8.hex(),
+        "state": [[field.name, list(field.shape)] for field in layout.fields],
+        "record_bytes": MemoryFolder(found.bundle, found.plan.generation).record_bytes,
+        "first_day": found.first.isoformat() if start is None else start.manifest["first_day"],
+        "until": request.until.isoformat(),
+        "cut_ms": found.plan.cut_ms,
+        "exclude": found.exclusion.to_json(),
+        "from": None if start is None else start.name,
+    }
+
+
+def _steps(
+    pipeline: beam.Pipeline, parts: list[Part], found: _Input, publication: Publication
+) -> None:
+    start = found.start
+    files: list[Mapping[str, Any]] = [] if start is None else list(start.manifest["files"])
+    covered = {} if start is None else start.positions
+
+    def read_memory_file(entry: Mapping[str, Any]) -> tuple[Any, None]:
+        path = (start.path if start else Path()) / entry["path"]
+        return read_memories(path, entry["sha256"]), None
+
+    fold = FoldMemories(
+        found.buckets,
+        functools.partial(read_events, covered=covered, exclusion=found.exclusion),
+        read_memory_file,
+        functools.partial(fold_bucket, found.plan),
+        THREADS,
+    )
+    made = {
+        name: pipeline
+        | f"{name.title()}" >> beam.Create(inputs, reshuffle=False)
+        | f"Spread{name.title()}" >> beam.Reshuffle()
+        for name, inputs in ((EVENTS, parts), (MEMORIES, files))
+    } | "FoldMemories" >> fold
+
+    def publish(element: tuple[None, Iterable[tuple[bool, Any]]]) -> None:
+        buckets: list[Any] = []
+        read: list[Any] = []
+        for is_bucket, value in element[1]:
+            (buckets if is_bucket else read).append(value)
+        publication.publish(buckets, read)
+
+    everything = (
+        made["buckets"] | "Buckets" >> beam.Map(lambda result: (None, (True, result))),
+        made["read"] | "Facts" >> beam.Map(lambda facts: (None, (False, facts))),
+        # Without one event and one memory there is still a snapshot: of nobody.
+        pipeline | "Begin" >> beam.Create([(None, (True, None))]),
+    ) | "Everything" >> beam.Flatten()
+    _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)
+
+
+@contextmanager
+def _only_writer(root: Path) -> Iterator[None]:
+    """Hold the lock of a snapshot; the system frees it when the process dies."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / f".{root.name}.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"{root}: another run builds this snapshot; wait for it to end"
+            raise MemoriesBusyError(msg) from error
+        yield

@@ -1,0 +1,187 @@
+"""Folds the events of one bucket of users on top of their memories, and writes the file.
+
+A bucket's events come in any order (a shuffle gives them so) and are sorted by (user, epoch,
+offset), which is the log's order for each user. The file has a name that holds its sum, so that a
+bucket that a runner works on twice gives the same file, and a reader never finds other bytes under
+a name that it knows.
+"""
+
+import os
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_repo.snapshots import SNAPSHOT
+from models.bundle import load_bundle
+from models.errors import BadInputError
+from models.fold import EventBatch, MemoryFolder
+from models.published import sha256_of
+from models.record import Records, check_records, header_view
+
+DRAFT_SUFFIX: Final = ".draft"
+_ROW_GROUP_ROWS: Final = 20_000
+
+
+class SnapshotWriteError(BadInputError):
+    """A file of a snapshot could not be written: the disk is full, or the folder not writable."""
+
+
+@dataclass(frozen=True)
+class BucketFile:
+    """What travels on from a bucket: its file, and what became of its events."""
+
+    bucket: int
+    path: str
+    draft: str
+    rows: int
+    bytes: int
+    sha256: str
+    folded: int
+    skipped: int
+    moved: int
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """What every bucket needs to know.
+
+    Args:
+        bundle: folder of the bundle.
+        generation: stamped on every record.
+        root: the snapshot's folder, which all workers must share.
+        cut_ms: `event_timestamp` of every row, milliseconds since 1970 UTC.
+    """
+
+    bundle: Path
+    generation: int
+    root: Path
+    cut_ms: int
+
+
+@lru_cache(maxsize=2)
+def _folder(bundle: Path, generation: int) -> MemoryFolder:
+    """One per worker: loading a bundle costs more than folding a small bucket."""
+    return MemoryFolder(load_bundle(bundle), generation)
+
+
+def fold_bucket(
+    plan: FoldPlan, bucket: int, memories: pa.Table, events: pa.Table
+) -> BucketFile | None:
+    """Fold and write one bucket; None if it has nobody.
+
+    Args:
+        plan: of the build.
+        bucket: its number.
+        memories: `MEMORY_COLUMNS` of the snapshot that the build starts from.
+        events: `EVENT_COLUMNS`, in any order.
+
+    Raises:
+        SnapshotWriteError: names the file and the system's reason.
+        UicError: a memory is of another bundle, or not of this version.
+    """
+    folder = _folder(plan.bundle, plan.generation)
+    users, records = fold_tables(folder, memories, events_in_order(events))
+    outcome = records[1]
+    if not len(users):
+        return None
+    header_view(records[0])["generation"] = plan.generation
+    return _write(plan, bucket, users, records[0], outcome)
+
+
+def events_in_order(events: pa.Table) -> pa.Table:
+    """Events by (user, epoch, offset)."""
+    user, epoch, offset = (
+        events.column(name).to_numpy() for name in ("user_id", "epoch", "offset")
+    )
+    return events.take(pa.array(np.lexsort((offset, epoch, user))))
+
+
+def fold_tables(
+    folder: MemoryFolder, memories: pa.Table, events: pa.Table
+) -> tuple[NDArray[np.int64], tuple[Records, tuple[int, int, int]]]:
+    """Fold events in order on top of memories.
+
+    Returns:
+        Users (n,), ascending, and their records (n, record_bytes) with the counts of events that
+        were folded, skipped (at or before the memory's position), and moved (other partition).
+    """
+    known = memories.column("user_id").to_numpy()
+    of_event = events.column("user_id").to_numpy()
+    users = np.union1d(known, of_event)
+    records = folder.initial_records(len(users))
+    if len(known):
+        stored = _records(memories.column("memory"), folder)
+        records[np.searchsorted(users, known)] = stored
+    columns = {
+        name: events.column(name).to_numpy().astype(np.int64, copy=False)
+        for name in ("item_id", "category_id", "event_time", "epoch", "partition", "offset")
+    }
+    batch = EventBatch(
+        user_index=np.searchsorted(users, of_event),
+        item_ids=columns["item_id"],
+        category_ids=columns["category_id"],
+        behaviors=events.column("behavior").to_numpy(),
+        event_times_ms=columns["event_time"],
+        epochs=columns["epoch"],
+        partitions=columns["partition"],
+        offsets=columns["offset"],
+    )
+    outcome = folder.fold(records, batch)
+    skipped, moved = int(outcome.skipped.sum()), int(outcome.moved.sum())
+    # Somebody all of whose events were refused has learnt nothing and gets no row.
+    there = header_view(outcome.records)["events"] > 0
+    folded = len(batch) - skipped - moved
+    return users[there], (outcome.records[there], (folded, skipped, moved))
+
+
+def _records(column: pa.ChunkedArray, folder: MemoryFolder) -> Records:
+    joined = b"".join(column.to_pylist())
+    if len(joined) != len(column) * folder.record_bytes:
+        msg = (
+            f"the snapshot's memories have {len(joined) // len(column)} bytes, this bundle's have "
+            f"{folder.record_bytes}; it was built with another bundle"
+        )
+        raise BadInputError(msg)
+    records = np.frombuffer(joined, dtype=np.uint8).reshape(len(column), folder.record_bytes)
+    check_records(records, folder.state_floats, "snapshot")
+    return records
+
+
+def _write(
+    plan: FoldPlan,
+    bucket: int,
+    users: NDArray[np.int64],
+    records: Records,
+    counts: tuple[int, int, int],
+) -> BucketFile:
+    path = plan.root / f"{bucket:05d}-{uuid.uuid4().hex}{DRAFT_SUFFIX}"
+    width = records.shape[1]
+    offsets = pa.py_buffer(np.arange(len(users) + 1, dtype=np.int32) * width)
+    memory = pa.Array.from_buffers(
+        pa.binary(), len(users), [None, offsets, pa.py_buffer(np.ascontiguousarray(records))]
+    )
+    cut = pa.array(np.full(len(users), plan.cut_ms), SNAPSHOT.field("event_timestamp").type)
+    table = pa.Table.from_arrays([pa.array(users), cut, memory], schema=SNAPSHOT)
+    try:
+        plan.root.mkdir(parents=True, exist_ok=True)
+        # Memories do not compress (float16 of a trained network), and a dictionary of them only
+        # makes the file larger.
+        with pq.ParquetWriter(path, SNAPSHOT, compression="none", use_dictionary=False) as writer:
+            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        digest, size = sha256_of(path), path.stat().st_size
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        msg = f"{path}: cannot be written: {reason}; make room or give another --workspace"
+        raise SnapshotWriteError(msg) from error
+    final = f"{bucket:05d}-{digest[:16]}.parquet"
+    return BucketFile(bucket, final, path.name, len(users), size, digest, *counts)

@@ -1,0 +1,152 @@
+"""The last step of a build: refuses a gap, picks one file per bucket, publishes the manifest."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from feature_repo.snapshots import (
+    SNAPSHOT_KIND,
+    SNAPSHOT_SCHEMA_VERSION,
+    Snapshot,
+    point_current_to,
+)
+from models.errors import BadInputError
+from models.published import publish_manifest, sync_directory
+from pipelines.epochs import Epoch
+from pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
+from pipelines.memories.read import PartFacts
+
+_FIRST: Final = 2
+_LAST: Final = 3
+
+
+class LogGapError(BadInputError):
+    """Events between a snapshot's position and the first file of the log are missing."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a snapshot goes, and what its manifest says of its input.
+
+    Args:
+        root: folder of the snapshot.
+        start: the snapshot that the build started from.
+        epochs: of the log.
+        facts: the manifest's part that is known before the run.
+    """
+
+    root: Path
+    start: Snapshot | None
+    epochs: Sequence[Epoch]
+    facts: Mapping[str, Any]
+
+    def publish(
+        self, buckets: Iterable[BucketFile | None], read: Iterable[PartFacts]
+    ) -> dict[str, Any]:
+        """Publish what the workers wrote; the manifest.
+
+        Raises:
+            LogGapError: the log does not go on where the snapshot ends; nothing is published.
+            SnapshotWriteError: a file cannot be renamed.
+        """
+        parts = list(read)
+        covered = {} if self.start is None else self.start.positions
+        bounds = _bounds(parts)
+        if self.start is not None:
+            self._refuse_gap(covered, bounds)
+        chosen: dict[int, BucketFile] = {}
+        for file in sorted((file for file in buckets if file), key=lambda file: file.draft):
+            chosen.setdefault(file.bucket, file)
+        files = [chosen[bucket] for bucket in sorted(chosen)]
+        self._rename(files)
+        manifest = {
+            "kind": SNAPSHOT_KIND,
+            "schema_version": SNAPSHOT_SCHEMA_VERSION,
+            **self.facts,
+            "files": [
+                {"path": file.path, "bytes": file.bytes, "rows": file.rows, "sha256": file.sha256}
+                for file in files
+            ],
+            "rows": sum(file.rows for file in files),
+            "positions": _merged(covered, bounds),
+            "events": {
+                "read": sum(part.rows for part in parts),
+                "new": sum(part.new for part in parts),
+                "excluded": sum(part.excluded for part in parts),
+                "folded": sum(file.folded for file in files),
+                "skipped": sum(file.skipped for file in files),
+                "moved": sum(file.moved for file in files),
+            },
+            # A memory is a function of the log to the bit on one build of torch and one kind of
+            # machine; elsewhere to a tolerance.
+            "torch": torch.__version__,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+        }
+        self.root.mkdir(parents=True, exist_ok=True)
+        publish_manifest(self.root, manifest)
+        point_current_to(self.root)
+        return manifest
+
+    def _refuse_gap(
+        self,
+        covered: Mapping[int, Mapping[int, int]],
+        bounds: Mapping[tuple[int, int], tuple[int, int]],
+    ) -> None:
+        """The first new event of a partition must follow the last one that is folded.
+
+        Only an import has every offset: a topic's rejected events are not in the log, and its
+        missing files are refused by their manifest.
+        """
+        imports = {epoch.number: epoch for epoch in self.epochs if epoch.kind == "import"}
+        for (number, partition), (first, _) in sorted(bounds.items()):
+            if number not in imports:
+                continue
+            begins = imports[number].first_offsets[partition]
+            folded = covered.get(number, {}).get(partition, begins - 1)
+            if first > folded + 1:
+                where = "?" if self.start is None else self.start.path
+                msg = (
+                    f"{where}: ends at offset {folded} of partition {partition} (epoch {number}), "
+                    f"the log goes on at {first}: what lies between is missing; start from a "
+                    "later snapshot, or from nothing"
+                )
+                raise LogGapError(msg)
+
+    def _rename(self, files: Sequence[BucketFile]) -> None:
+        try:
+            for file in files:
+                final = self.root / file.path
+                draft = self.root / file.draft
+                # A bundle that is committed twice finds its file renamed already.
+                if draft.exists() or not final.exists():
+                    draft.replace(final)
+            if files:
+                sync_directory(self.root)
+        except OSError as error:
+            msg = f"{self.root}: cannot be written: {error.strerror or error}; build it again"
+            raise SnapshotWriteError(msg) from error
+
+
+def _bounds(parts: Iterable[PartFacts]) -> dict[tuple[int, int], tuple[int, int]]:
+    """First and last new offset per (epoch, partition)."""
+    bounds: dict[tuple[int, int], tuple[int, int]] = {}
+    for part in parts:
+        for row in part.positions:
+            low, high = bounds.get(row[:_FIRST], (row[_FIRST], row[_LAST]))
+            bounds[row[:_FIRST]] = (min(low, row[_FIRST]), max(high, row[_LAST]))
+    return bounds
+
+
+def _merged(
+    covered: Mapping[int, Mapping[int, int]],
+    bounds: Mapping[tuple[int, int], tuple[int, int]],
+) -> dict[str, dict[str, int]]:
+    """The positions of the snapshot: as the manifest has them."""
+    merged = {str(epoch): {str(p): at for p, at in of.items()} for epoch, of in covered.items()}
+    for (epoch, partition), (_, last) in sorted(bounds.items()):
+        of_epoch = merged.setdefault(str(epoch), {})
+        of_epoch[str(partition)] = max(last, of_epoch.get(str(partition), -1))
+    return merged
