@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+# The one reason that the parser does not know: a user came in a second partition of the epoch.
+PARTITION_MOVED: Final = "partition_moved"
 # PyFlink has no histogram, so freshness is counted into buckets: milliseconds, upper bounds.
 FRESHNESS_BOUNDS_MS: Final = (25, 50, 100, 150, 200, 300, 400, 600, 800, 1000, 2000, 5000, 30_000)
 FRESHNESS_NAMES: Final = (

@@ -30,18 +30,22 @@ from feature_repo.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from feature_repo.packed import NO_OFFSET, MarkerMove
-from jobs.stream.counters import StreamCounters
+from feature_repo.writer import NO_OFFSET, MarkerMove
+from jobs.stream.counters import PARTITION_MOVED, StreamCounters
 from jobs.stream.memory_cache import MemoryCache
+from models.errors import UicError
 from models.fold import EventBatch, MemoryFolder
 from models.record import Records, header_view
 from pipelines.events import EventParser, ParsedEvents
 
-PARTITION_MOVED: Final = "partition_moved"
 # What may pass by itself; everything else ends the task at once.
 _PASSING: Final = (StoreUnavailableError, StoreReadOnlyError, StoreFullError)
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
+
+
+class LogGapError(UicError):
+    """Offsets of a partition do not follow each other: events were lost before they came here."""
 
 
 class MemoryStore(Protocol):
@@ -94,6 +98,7 @@ class FoldFunction:
         start_markers: marker of each partition when the starts were chosen; NO_OFFSET or no entry
             for none. The first event of a partition may lie anywhere up to the event after the
             marker, or at the start as long as the marker has not fallen; else the store has.
+        offset_gaps: whether offsets may leave out some (a transactional topic).
         exclude: which events the generation leaves out; None for none.
         cache_users: memories kept between batches.
         retry_seconds: how long to wait for a store that is away.
@@ -111,6 +116,7 @@ class FoldFunction:
     epoch: int
     starts: Mapping[int, int]
     start_markers: Mapping[int, int] = field(default_factory=dict)
+    offset_gaps: bool = False
     exclude: Exclusion | None = None
     cache_users: int = 100_000
     retry_seconds: float = 60.0
@@ -125,6 +131,8 @@ class FoldFunction:
         self._cache = MemoryCache(self.cache_users, self.folder.record_bytes)
         # By partition, what this worker knows to be folded: read once, then its own writes.
         self._markers: dict[int, int] = {}
+        # By partition, the largest offset that has come in.
+        self._seen: dict[int, int] = {}
 
     def __call__(
         self,
@@ -146,6 +154,7 @@ class FoldFunction:
 
         Raises:
             StoreFellBehindError: the store has lost what was folded; start again from its marker.
+            LogGapError: offsets are missing between this batch and the one before, or within it.
             StoreError: the store was away for longer than `retry_seconds`, or refuses the writer.
         """
         if not len(payloads):
@@ -156,6 +165,8 @@ class FoldFunction:
         with counters.stage("parse"):
             events = self.parser.parse(payloads, log_times_ms)
             first, last = _ranges(partitions, offsets)
+        if not self.offset_gaps:
+            self._refuse_gaps(partitions, offsets)
         batch = _Batch(partitions, offsets, log_times_ms, events, first, last)
         self._open_partitions(first)
         undone = self._undone(batch)
@@ -166,8 +177,25 @@ class FoldFunction:
             # afresh the fold sees that, and refuses the event with a reason.
             self._cache.clear()
             self._fold(batch, undone)
+        self._seen.update(last)
         counters.add_rejects(events.reasons)
         return events.reasons
+
+    def _refuse_gaps(self, partitions: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
+        """A broker whose retention has overtaken the job would go on at its earliest offset."""
+        for partition in np.unique(partitions).tolist():
+            own = offsets[partitions == partition]
+            before = np.concatenate([[self._seen.get(partition, own[0] - 1)], own[:-1]])
+            jumps = np.flatnonzero(own > before + 1)
+            if jumps.size:
+                at = int(jumps[0])
+                msg = (
+                    f"epoch {self.epoch}, partition {partition}: offset {own[at]} follows "
+                    f"{before[at]}: events are missing; retention may have overtaken the job "
+                    "(--accept-loss goes on), or producers are transactional (set "
+                    "stream.offset_gaps)"
+                )
+                raise LogGapError(msg)
 
     def _open_partitions(self, first: Mapping[int, int]) -> None:
         """Step 2, for partitions that this worker sees for the first time."""
@@ -179,7 +207,8 @@ class FoldFunction:
             marker = stored.get(partition, NO_OFFSET)
             start = self.starts.get(partition, 0)
             stands = marker >= self.start_markers.get(partition, NO_OFFSET)
-            if first[partition] > (max(marker + 1, start) if stands else marker + 1):
+            beyond = first[partition] > (max(marker + 1, start) if stands else marker + 1)
+            if beyond and not (self.offset_gaps and stands):
                 msg = (
                     f"epoch {self.epoch}, partition {partition}: the first event is at "
                     f"{first[partition]}, but the store's marker is at {marker} and this run "

@@ -14,11 +14,16 @@ class StreamSettings(Section):
     source: Literal["kafka", "files"] = Field(
         "kafka", description="where behaviour events come from: kafka|files"
     )
-    brokers: str = Field(
+    brokers: Annotated[str, Field(pattern=r"^[^'\\s]+$")] = Field(
         "127.0.0.1:9092", description="Kafka's bootstrap servers; host:port, comma-separated"
     )
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = Field(
         "behaviours", description="topic of behaviour events, keyed by user id"
+    )
+    offset_gaps: bool = Field(
+        default=False,
+        description="whether offsets may have gaps (transactional producers); finding lost events "
+        "is weaker then: true|false",
     )
     files: Path | None = Field(
         None,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from feature_repo.connection import Address, connect
-from feature_repo.generations import Generation, Generations
-from feature_repo.layout import MEMORY_VIEW, ViewKeys
+from feature_repo.generation import Generation
+from feature_repo.generations import Generations
+from feature_repo.layout import ViewKeys
 from feature_repo.packed import PackedStore
 from feature_repo.server import EmbeddedRedis
 from jobs.stream.fold_function import FoldFunction
@@ -77,7 +78,9 @@ class Bench:
     def memories(self, users: list[int]) -> list[bytes]:
         """What the store holds; empty for those that it does not know."""
         records, found = self.store().read(1, users, self.folder.record_bytes)
-        return [bytes(record) if there else b"" for record, there in zip(records, found)]
+        return [
+            bytes(record) if there else b"" for record, there in zip(records, found, strict=True)
+        ]
 
     def folded(self, events: list[tuple[int, int, int, int]]) -> dict[int, bytes]:
         """The batch fold, one event at a time: (user, item, partition, offset) -> memories."""

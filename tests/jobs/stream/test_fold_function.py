@@ -1,5 +1,7 @@
 """The body of the stream job on a real Redis: what it folds, skips, refuses and waits for."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,18 +57,17 @@ def test_rejected_events_get_reasons_and_the_marker_passes_them(bench, send, mak
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(events=EVENTS, cuts=st.lists(st.integers(0, 40), max_size=5), back=st.integers(0, 40))
-def test_batches_replays_and_restarts_change_nothing(
-    bench, send, make_payload, events, cuts, back
-):
+@given(data=st.tuples(EVENTS, st.lists(st.integers(0, 40), max_size=5), st.integers(0, 40)))
+def test_batches_replays_and_restarts_change_nothing(bench, send, make_payload, data):
     """Any cutting into batches, with a new worker that replays from anywhere earlier."""
+    events, cuts, back = data
     bench.forget_everything()
     rows = _positioned(events)
     wire = [(make_payload(user, item), part, offset) for user, item, part, offset in rows]
     expected = bench.folded(rows)
     function = bench.function(cache_users=3)
     edges = sorted({0, len(wire), *(cut for cut in cuts if cut < len(wire))})
-    for first, last in zip(edges, edges[1:]):
+    for first, last in itertools.pairwise(edges):
         assert send(function, wire[first:last]) == [None] * (last - first)
     # Another worker starts from an earlier event and replays the rest.
     again = wire[min(back, len(wire) - 1) :]

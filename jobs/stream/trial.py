@@ -1,0 +1,96 @@
+"""A workspace to try the stream in: embedded Redis, an untrained bundle, an empty generation.
+
+For the crash drill, tests and benchmarks. What a memory holds there means nothing, but every byte
+of it is computed as with a trained bundle, which is all that these compare.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from feature_repo.connection import STORE_FOLDER, connect, resolve_address
+from feature_repo.generation import Generation
+from feature_repo.generations import Generations
+from feature_repo.layout import MEMORY_VIEW, ViewKeys
+from feature_repo.server import EmbeddedRedis
+from jobs.config import Config
+from jobs.context import Context
+from models.bundle import Bundle, load_bundle, save_bundle
+from models.catalogue import model_kind
+from models.fold import MemoryFolder
+from models.run_spec import Days, RunSpec
+from models.train_settings import TrainSettings
+from models.trainer import Trained
+from models.vocabulary import IdTable, Vocabulary
+
+_DAY = date(2025, 1, 1)
+
+
+def untrained_bundle(path: Path, items: int, categories: int) -> Bundle:
+    """Save and load a bundle of MIMN with seeded random weights.
+
+    Args:
+        path: `<bundles>/mimn/<version>`.
+        items: ids 0 to items - 1 have rows of their own.
+        categories: likewise.
+    """
+    kind = model_kind("mimn")
+    training = TrainSettings()
+    vocabulary = Vocabulary(
+        IdTable(np.arange(items, dtype=np.int64), training.spare_item_rows),
+        IdTable(np.arange(categories, dtype=np.int64), training.spare_category_rows),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = kind.build(kind.settings(), vocabulary.item.rows, vocabulary.category.rows)
+    spec = RunSpec(
+        model="mimn",
+        settings=kind.settings(),
+        training=training,
+        days=Days(_DAY, _DAY),
+        seed=1,
+        samples="none",
+        samples_sha256="",
+    )
+    save_bundle(path, Trained(spec, model.eval(), vocabulary, None, [], []))
+    return load_bundle(path)
+
+
+def trial_context(workspace: Path, stream: dict[str, Any], **sections: Any) -> Context:
+    """A context whose section `stream` has these settings."""
+    return Context(workspace, Config(stream=stream, **sections), None)
+
+
+def start_trial(
+    context: Context, items: int = 5000, categories: int = 100
+) -> tuple[EmbeddedRedis, MemoryFolder]:
+    """Start Redis in the workspace, with a live and empty generation 1.
+
+    Returns:
+        The server, which the caller stops, and the fold of generation 1.
+    """
+    server = EmbeddedRedis(context.workspace / STORE_FOLDER)
+    server.start()
+    path = context.bundles / "mimn" / "untrained"
+    bundle = load_bundle(path) if path.exists() else untrained_bundle(path, items, categories)
+    folder = MemoryFolder(bundle, 1)
+    address = resolve_address(context.config.store, context.workspace)
+    keys = ViewKeys(context.config.store.project, MEMORY_VIEW)
+    generations = Generations(connect(address), keys, str(address))
+    generations.register(
+        Generation(
+            number=1,
+            rows_expected=0,
+            bundle=bundle.hash8,
+            bundle_name="mimn/untrained",
+            record_bytes=folder.record_bytes,
+            positions={},
+            snapshot="",
+        )
+    )
+    generations.complete(1, np.empty(0, dtype=np.int64))
+    generations.switch(1, 0.0)
+    return server, folder

@@ -1,0 +1,112 @@
+"""From a plan to the fold function: what a Python worker does when it opens."""
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.connection import Address, connect
+from feature_repo.generation import Generation
+from feature_repo.generations import Generations
+from feature_repo.layout import MEMORY_VIEW, ViewKeys
+from feature_repo.packed import PackedStore
+from feature_repo.writer import FOLDABLE_STATES
+from jobs.stream.fold_function import Exclusion, FoldFunction
+from jobs.stream.plan import JobPlan
+from models.bundle import Bundle, load_bundle
+from models.errors import BadInputError
+from models.fold import MemoryFolder
+from pipelines.events import EventParser, ParsedEvents
+from pipelines.sale_calendar import SaleCalendar
+
+
+class UnfitGenerationError(BadInputError):
+    """A generation cannot be folded: it is not ready, or the bundle is another one."""
+
+
+def open_store(plan: JobPlan) -> PackedStore:
+    """The packed memories that the plan names."""
+    host, _, port = plan.address.rpartition(":")
+    address = Address(
+        host=host,
+        port=int(port),
+        password=os.environ.get("UIC_STORE__PASSWORD"),
+        tls=plan.tls,
+        db=plan.db,
+        timeout_seconds=plan.timeout_seconds,
+    )
+    return PackedStore(
+        connect(address),
+        ViewKeys(plan.project, MEMORY_VIEW),
+        address=plan.address,
+        keys_per_script=plan.keys_per_script,
+        keys_per_read=plan.keys_per_read,
+    )
+
+
+def check_generation(generation: Generation, bundle: Bundle) -> MemoryFolder:
+    """The fold of a generation, if it may be folded with this bundle.
+
+    Raises:
+        UnfitGenerationError: it is not ready, or was made by another bundle.
+    """
+    if generation.state not in FOLDABLE_STATES:
+        msg = (
+            f"generation {generation.number} is {generation.state}, the stream needs "
+            f"{' or '.join(FOLDABLE_STATES)}: a user it does not find must really be new; "
+            "finish `uic memories load`"
+        )
+        raise UnfitGenerationError(msg)
+    if generation.bundle != bundle.hash8:
+        msg = (
+            f"generation {generation.number} is of bundle {generation.bundle_name} "
+            f"({generation.bundle.hex()}), {bundle.path} is {bundle.hash8.hex()}; give the "
+            "bundle that built it, or build a generation with this one"
+        )
+        raise UnfitGenerationError(msg)
+    folder = MemoryFolder(bundle, generation.number)
+    if folder.record_bytes != generation.record_bytes:
+        msg = (
+            f"generation {generation.number} has memories of {generation.record_bytes} bytes, "
+            f"{bundle.path} makes {folder.record_bytes}; run the version that built it"
+        )
+        raise UnfitGenerationError(msg)
+    return folder
+
+
+def make_fold_function(plan: JobPlan) -> FoldFunction:
+    """The fold function of a worker, connected to the store.
+
+    Raises:
+        UnfitGenerationError: the generation may not be folded with the plan's bundle.
+        StoreError: Redis does not answer, or has no such generation.
+    """
+    store = open_store(plan)
+    generations = Generations(store.client, store.keys, plan.address)
+    bundle = load_bundle(plan.bundle)
+    return FoldFunction(
+        parser=EventParser(plan.log),
+        folder=check_generation(generations.get(plan.generation), bundle),
+        store=store,
+        epoch=plan.epoch,
+        starts=plan.starts,
+        start_markers=plan.start_markers,
+        offset_gaps=plan.stream.offset_gaps,
+        exclude=exclusion(plan),
+        cache_users=plan.stream.cache_users,
+        retry_seconds=plan.stream.retry_seconds,
+        position_check=plan.position_check,
+    )
+
+
+def exclusion(plan: JobPlan) -> Exclusion | None:
+    """What the generation leaves out: events of sale days, by log time."""
+    calendar = SaleCalendar.for_behaviors(plan.sale)
+    if not calendar.sales:
+        return None
+
+    def left_out(events: ParsedEvents, log_times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
+        del events
+        return calendar.covers(log_times_ms)
+
+    return left_out
