@@ -59,8 +59,9 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOpti
     try:
         with _quiet_runner(), beam.Pipeline(options=options) as pipeline:
             build(pipeline)
-    except UicError:
-        raise
+    except UicError as error:
+        # The local runner raises the worker's own exception, with the step added to its text.
+        raise type(error)(_STEP.sub("", str(error))) from error
     except Exception as error:
         ours = worker_error(str(error))
         if ours is None:

@@ -140,16 +140,17 @@ def read_behaviors(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]
     """
     names = [*BEHAVIOR_COLUMNS.names, "partition"]
     tables = [_read(piece, names, "log_time", days) for piece in part]
-    table = pa.concat_tables(
-        [_with_codes(table, piece.path) for table, piece in zip(tables, part, strict=True)]
-    ).combine_chunks()
+    schema = BEHAVIOR_COLUMNS.append(pa.field("partition", pa.int32()))
+    coded = (_with_codes(table, piece.path) for table, piece in zip(tables, part, strict=True))
+    table = pa.concat_tables([of_piece.select(names).cast(schema) for of_piece in coded])
+    table = table.combine_chunks()
     facts = {
         "table": "behaviors",
         "rows": table.num_rows,
         "bytes": table.nbytes,
         "positions": _positions(table),
     }
-    return table.select(BEHAVIOR_COLUMNS.names).cast(BEHAVIOR_COLUMNS), facts
+    return table.select(BEHAVIOR_COLUMNS.names), facts
 
 
 def read_impressions(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]]:
@@ -162,12 +163,9 @@ def read_impressions(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, An
     for piece in part:
         table = _read(piece, IMPRESSIONS.names, "event_time", days)
         sequence = np.arange(piece.sequence, piece.sequence + table.num_rows, dtype=np.int64)
-        tables.append(table.append_column("sequence", pa.array(sequence)))
+        tables.append(table.append_column("sequence", pa.array(sequence)).cast(IMPRESSION_COLUMNS))
     table = pa.concat_tables(tables).combine_chunks()
-    return table.select(IMPRESSION_COLUMNS.names).cast(IMPRESSION_COLUMNS), {
-        "table": "impressions",
-        "rows": table.num_rows,
-    }
+    return table, {"table": "impressions", "rows": table.num_rows}
 
 
 def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.Table:
