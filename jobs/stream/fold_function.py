@@ -82,7 +82,7 @@ class _Batch:
 
 
 # Events that a generation leaves out: parsed columns and log times in, (events,) bool out.
-Exclusion = Callable[[ParsedEvents, NDArray[np.int64]], NDArray[np.bool_]]
+Exclude = Callable[[ParsedEvents, NDArray[np.int64]], NDArray[np.bool_]]
 
 
 @dataclass
@@ -117,7 +117,7 @@ class FoldFunction:
     starts: Mapping[int, int]
     start_markers: Mapping[int, int] = field(default_factory=dict)
     offset_gaps: bool = False
-    exclude: Exclusion | None = None
+    exclude: Exclude | None = None
     cache_users: int = 100_000
     retry_seconds: float = 60.0
     counters: StreamCounters = field(default_factory=StreamCounters)

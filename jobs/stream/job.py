@@ -86,17 +86,21 @@ def build(plan: JobPlan, *, local: bool = True) -> StatementSet:
     )
     environment.execute_sql(_source(plan))
     environment.execute_sql(_dead_letters(plan))
+    environment.execute_sql(
+        # An int of ours, which no one else writes into the statement.
+        f"CREATE TEMPORARY VIEW log_of_epoch AS SELECT *, {plan.epoch:d} AS log_epoch FROM log"  # noqa: S608
+    )
     statements = environment.create_statement_set()
     statements.add_insert_sql(
         "INSERT INTO dead_letters SELECT * FROM (SELECT payload, log_partition, log_offset, "
-        "log_time, fold_events(payload, log_partition, log_offset, log_time) AS reason FROM log) "
-        "WHERE reason IS NOT NULL"
+        "log_time, fold_events(payload, log_partition, log_offset, log_time) AS reason, "
+        "log_epoch FROM log_of_epoch) WHERE reason IS NOT NULL"
     )
     if plan.stream.archive:
         environment.execute_sql(_archive(plan))
         statements.add_insert_sql(
             "INSERT INTO archive SELECT payload, log_partition, log_offset, log_time, "
-            "DATE_FORMAT(log_time, 'yyyy-MM-dd'), log_partition FROM log"
+            "DATE_FORMAT(log_time, 'yyyy-MM-dd'), log_partition FROM log_of_epoch"
         )
     return statements
 
@@ -140,7 +144,7 @@ def _source(plan: JobPlan) -> str:
 
 
 def _dead_letters(plan: JobPlan) -> str:
-    columns = f"{_FILE_COLUMNS}, reason STRING"
+    columns = f"{_FILE_COLUMNS}, reason STRING, log_epoch INT"
     if plan.stream.dead_letter_topic:
         return (
             f"CREATE TEMPORARY TABLE dead_letters ({columns}) WITH ('connector' = 'kafka', "

@@ -89,6 +89,21 @@ def log_payloads(log: EventLog, *, now: bool) -> Iterator[Outgoing]:
             )
 
 
+def simulated_payloads(users: int, days: int, seed: int, *, now: bool) -> Iterator[Outgoing]:
+    """Behaviours of the simulator; `now` as in `log_payloads`."""
+    from pipelines.simulator.generator import Simulation  # noqa: PLC0415
+    from pipelines.simulator.plan import SimulationPlan  # noqa: PLC0415
+
+    plan = SimulationPlan.of(users=users, items=max(2000, users // 2), days=days, seed=seed)
+    for batch in Simulation(plan).payload_batches():
+        payloads = batch.payloads
+        if now:
+            time_ms = b"%d}" % int(time.time() * 1000)
+            # The simulator writes the event time last.
+            payloads = [text[: text.rindex(b":") + 1] + time_ms for text in payloads]
+        yield Outgoing(payloads, batch.user_ids, batch.log_times_ms)
+
+
 def payload_of(user: int, item: int, category: int, behavior: str, time_ms: int) -> bytes:
     """One event on the wire."""
     return msgspec.json.encode(

@@ -103,7 +103,7 @@ def choose_starts(
         offset, why = _wanted(partition, marker, snapshot, epoch)
         if archived.get(partition, offset) < offset:
             offset = archived[partition]
-            why = f"the archive ends at {offset - 1}; {why}, up to there events are skipped"
+            why = f"the archive goes on here; {why}, up to there events are skipped"
         first, end = available.first[partition], available.end[partition]
         if offset < first:
             if offset <= marker + 1 and first <= marker + 1:

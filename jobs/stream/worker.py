@@ -11,12 +11,13 @@ from feature_repo.generations import Generations
 from feature_repo.layout import MEMORY_VIEW, ViewKeys
 from feature_repo.packed import PackedStore
 from feature_repo.writer import FOLDABLE_STATES
-from jobs.stream.fold_function import Exclusion, FoldFunction
+from jobs.stream.fold_function import Exclude, FoldFunction
 from jobs.stream.plan import JobPlan
 from models.bundle import Bundle, load_bundle
 from models.errors import BadInputError
 from models.fold import MemoryFolder
 from pipelines.events import EventParser, ParsedEvents
+from pipelines.memories.exclude import Exclusion
 from pipelines.sale_calendar import SaleCalendar
 
 
@@ -99,14 +100,18 @@ def make_fold_function(plan: JobPlan) -> FoldFunction:
     )
 
 
-def exclusion(plan: JobPlan) -> Exclusion | None:
-    """What the generation leaves out: events of sale days, by log time."""
+def exclusion(plan: JobPlan) -> Exclude | None:
+    """What the generation leaves out: by its own rules, and sale days by log time.
+
+    The calendar of today is asked beside the generation's own, which ends when it was built.
+    """
+    rules = Exclusion.from_json(plan.exclude)
     calendar = SaleCalendar.for_behaviors(plan.sale)
-    if not calendar.sales:
+    if not (rules.rules or rules.sale_edges_ms or calendar.sales):
         return None
 
     def left_out(events: ParsedEvents, log_times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
-        del events
-        return calendar.covers(log_times_ms)
+        sources = np.array(events.sources, dtype=np.object_)
+        return calendar.covers(log_times_ms) | rules.covers(events.user_ids, log_times_ms, sources)
 
     return left_out

@@ -1,0 +1,286 @@
+"""The crash drill: kill everything that streams, several times, and look whether it ends right.
+
+`uic drill crash` runs it in a folder of its own, on a real Kafka (or files), Flink and Redis:
+
+1. Write a log of events, a few of them malformed.
+2. Stream it. When the store's markers reach a point chosen by the seed, kill -9 the Python worker,
+   the JVM or redis-server, or put Redis back to a copy of its files from before.
+3. Fold the same log in one batch, without Flink and without a store.
+4. Compare every memory, byte for byte, and the dead letters with what the parser says.
+"""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from feature_repo.errors import StoreError
+from feature_repo.packed import PackedStore
+from feature_repo.server import EmbeddedRedis
+from jobs.context import Context
+from jobs.stream.dead_letters import read_dead_letters
+from jobs.stream.drill_log import DrillLog, batch_fold
+from jobs.stream.kafka_server import KafkaServer
+from jobs.stream.planner import Planner, RunOptions
+from jobs.stream.start_positions import folder_name
+from jobs.stream.supervisor import Supervisor, running
+from jobs.stream.trial import start_trial, trial_context
+from models.errors import UicError
+from models.fold import MemoryFolder
+
+KILLS: Final = ("worker", "java", "redis", "restore")
+AOF_NAME: Final = "appendonly.aof"
+_LOOK_SECONDS: Final = 0.05
+# Between the copy of Redis' files and their return: more than one batch is lost.
+_RESTORE_EVENTS: Final = 2000
+_OLD_AGE_SECONDS: Final = 900.0
+
+
+class DrillFailedError(UicError):
+    """The store did not end as the log says."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class DrillOptions:
+    """What a drill does.
+
+    Args:
+        source: kafka or files.
+        events: of the log.
+        users: who cause them, unevenly.
+        partitions: of the log.
+        kills: what is killed, in this order.
+        seed: of the log and of the moments of the kills.
+        position_check: False replays events twice; then the drill must fail.
+    """
+
+    source: str = "kafka"
+    events: int = 200_000
+    users: int = 5000
+    partitions: int = 4
+    kills: tuple[str, ...] = ("worker", "redis", "java", "worker", "restore", "redis", "java")
+    seed: int = 1
+    position_check: bool = True
+
+
+@dataclass
+class DrillReport:
+    """What happened: kills with their moments, and how much was compared."""
+
+    kills: list[str] = field(default_factory=list)
+    users: int = 0
+    wrong: int = 0
+    rejects: int = 0
+    wrong_rejects: int = 0
+    seconds: float = 0.0
+
+
+def run_drill(folder: Path, options: DrillOptions, say: Callable[[str], None]) -> DrillReport:
+    """Run one drill in `folder`, which must be empty or new.
+
+    Raises:
+        DrillFailedError: a memory or a dead letter differs; says how many.
+        UicError: the stream did not get to its end.
+    """
+    log = DrillLog.make(options.events, options.users, options.partitions, options.seed)
+    with _source(folder, options, log) as settings:
+        context = trial_context(
+            folder / "workspace",
+            {
+                **settings,
+                "source": options.source,
+                "batch_rows": 1000,
+                "checkpoint_seconds": 2.0,
+                "archive_roll_seconds": 4.0,
+                "backoff_seconds": 0.5,
+            },
+        )
+        server, fold = start_trial(context)
+        try:
+            report = _streamed(context, server, options, say)
+            _compare(context, log, fold, report)
+        finally:
+            server.stop()
+    say(
+        f"compared {report.users:,} memories and {report.rejects:,} dead letters with the batch "
+        f"fold: {report.wrong:,} and {report.wrong_rejects:,} differ"
+    )
+    if report.wrong or report.wrong_rejects:
+        msg = (
+            f"{folder}: {report.wrong} of {report.users} memories and {report.wrong_rejects} dead "
+            f"letters differ from the batch fold after {len(report.kills)} kills"
+        )
+        raise DrillFailedError(msg)
+    return report
+
+
+@contextmanager
+def _source(folder: Path, options: DrillOptions, log: DrillLog) -> Iterator[dict[str, Any]]:
+    """The log in a Kafka topic or in files, and the settings that name it."""
+    if options.source == "files":
+        log.write_files(folder / "events")
+        yield {"files": folder / "events"}
+        return
+    with KafkaServer(folder / "kafka") as kafka:
+        kafka.create_topic("behaviours", options.partitions)
+        log.send(kafka.brokers, "behaviours")
+        yield {"brokers": kafka.brokers}
+
+
+def _streamed(
+    context: Context, server: EmbeddedRedis, options: DrillOptions, say: Callable[[str], None]
+) -> DrillReport:
+    """Stream to the end while things are killed."""
+    report = DrillReport()
+    began = time.monotonic()
+    run = RunOptions(until_end=True, position_check=options.position_check)
+    planner = Planner(context, run)
+    failure: list[Exception] = []
+
+    def supervise() -> None:
+        try:
+            Supervisor(planner, say).run()
+        except Exception as error:
+            failure.append(error)
+
+    supervision = threading.Thread(target=supervise)
+    supervision.start()
+    killer = _Killer(planner, server, options, supervision)
+    try:
+        for name, at in killer.schedule():
+            if not killer.wait_for(at):
+                break
+            text = f"{time.monotonic() - began:6.1f} s  {killer.kill(name)}"
+            report.kills.append(text)
+            say(text)
+        supervision.join(_OLD_AGE_SECONDS)
+    finally:
+        server.start()
+    if supervision.is_alive():
+        failure.append(DrillFailedError(f"the stream was not at its end after {began:.0f} s"))
+    if failure:
+        raise failure[0]
+    report.seconds = time.monotonic() - began
+    return report
+
+
+class _Killer:
+    """Waits for moments of the log, and kills."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        server: EmbeddedRedis,
+        options: DrillOptions,
+        supervision: threading.Thread,
+    ) -> None:
+        self._planner = planner
+        self._server = server
+        self._options = options
+        self._supervision = supervision
+
+    def schedule(self) -> list[tuple[str, int]]:
+        """What to kill when so many events are folded."""
+        kills = self._options.kills
+        share = self._options.events / (len(kills) + 1)
+        moments = np.random.default_rng(self._options.seed).uniform(0.1, 0.9, len(kills))
+        return [
+            (name, int((index + moment) * share))
+            for index, (name, moment) in enumerate(zip(kills, moments.tolist(), strict=True))
+        ]
+
+    def folded(self) -> int:
+        """Events that the store's markers have passed; -1 while it does not answer."""
+        try:
+            marks = self._planner.generations.markers(1)
+        except StoreError:
+            return -1
+        return sum(offset + 1 for epoch in marks.values() for offset in epoch.values())
+
+    def wait_for(self, events: int) -> bool:
+        """Wait until so many events are folded; False if the stream ended before."""
+        while self._supervision.is_alive():
+            if self.folded() >= events:
+                return True
+            time.sleep(_LOOK_SECONDS)
+        return False
+
+    def kill(self, name: str) -> str:
+        """Kill, start Redis again if it was that, and say what was done."""
+        at = self.folded()
+        if name == "restore":
+            return self._restore(at)
+        if name == "redis":
+            running_server = self._server.running()
+            self._server.kill()
+            time.sleep(1.0)
+            self._server.start()
+            pid = running_server.pid if running_server else 0
+            return f"killed redis-server (process {pid}) at {at:,} events, back after 1 s"
+        process = self._process(name)
+        if process is None:
+            return f"no {name} to kill at {at:,} events: it had just ended"
+        os.kill(process.pid, signal.SIGKILL)
+        return f"killed the {name} (process {process.pid}) at {at:,} events"
+
+    def _restore(self, at: int) -> str:
+        aof = self._server.directory / AOF_NAME
+        copy = aof.with_name("copy.aof")
+        shutil.copyfile(aof, copy)
+        self.wait_for(at + _RESTORE_EVENTS)
+        later = self.folded()
+        self._server.kill()
+        copy.replace(aof)
+        self._server.start()
+        return f"put Redis at {later:,} events back to its files of {at:,} events"
+
+    def _process(self, name: str) -> psutil.Process | None:
+        """The attempt's Python worker or Java; waits while the attempt is only starting."""
+        mark = "beam_boot" if name == "worker" else "java"
+        folder = self._planner.folder / folder_name(1)
+        while self._supervision.is_alive():
+            found = running(folder)
+            try:
+                group = (
+                    psutil.Process(found["attempt_pid"]).children(recursive=True) if found else []
+                )
+                for process in group:
+                    command = process.cmdline()
+                    if command and (
+                        mark in " ".join(command) if name == "worker" else "java" in command[0]
+                    ):
+                        return process
+            except psutil.NoSuchProcess:
+                pass  # ended between two looks: the next attempt is coming
+            time.sleep(_LOOK_SECONDS)
+        return None
+
+
+def _compare(context: Context, log: DrillLog, fold: MemoryFolder, report: DrillReport) -> None:
+    """Steps 3 and 4."""
+    planner = Planner(context, RunOptions(generation=1))
+    store = PackedStore(planner.client, planner.keys, address=str(planner.address))
+    expected = batch_fold(log.logged(context.config.stream), fold, context.config.log)
+    users = np.array(sorted(expected.memories), dtype=np.int64)
+    records, found = store.read(1, users, fold.record_bytes)
+    right: NDArray[np.uint8] = np.stack([expected.memories[user] for user in users.tolist()])
+    report.users = len(users)
+    report.wrong = int(((records != right).any(axis=1) | ~found).sum())
+    letters = {
+        (letter.partition, letter.offset): letter.reason
+        for letter in read_dead_letters(planner.folder / "dead-letters")
+    }
+    report.rejects = len(expected.rejects)
+    report.wrong_rejects = len(expected.rejects.items() ^ letters.items())
