@@ -14,14 +14,20 @@ from jobs.commands import (
     bundle,
     check,
     config,
+    dead_letters,
     demo,
+    drill,
     evaluate,
+    events,
     import_,
+    log,
     memories,
     samples,
     simulate,
     store,
+    stream,
     train,
+    user,
 )
 from jobs.context import ERR
 from models.errors import UicError
@@ -44,6 +50,12 @@ for _module in (
     evaluate,
     bundle,
     memories,
+    user,
+    stream,
+    events,
+    dead_letters,
+    log,
+    drill,
 ):
     _module.register(app)
 
