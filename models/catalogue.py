@@ -9,6 +9,8 @@ from models.baselines.din import Din
 from models.baselines.gru4rec import Gru4Rec
 from models.baselines.sum_pooling import SumPooling
 from models.errors import BadInputError
+from models.imn import Imn
+from models.imn_settings import ImnSettings
 from models.mimn import Mimn, MimnSettings
 from models.ranker import Ranker
 from models.ranker_settings import RankerSettings, WindowedSettings
@@ -40,6 +42,7 @@ MODELS: dict[str, ModelKind] = {
     "din": ModelKind("DIN", WindowedSettings, Din),
     "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
     "dien": ModelKind("DIEN", WindowedSettings, Dien),
+    "imn": ModelKind("IMN", ImnSettings, Imn),
 }
 
 
