@@ -36,8 +36,8 @@ def crash(
     events: Annotated[int, typer.Option(min=1000, help="Events of the log.")] = 200_000,
     kills: Annotated[
         str,
-        typer.Option(help="What is killed, in order: worker, java, redis, restore."),
-    ] = "worker,redis,java,worker,restore,redis,java",
+        typer.Option(help="What is killed, in order: worker, java, redis, away, restore."),
+    ] = "worker,redis,java,away,restore,worker,java",
     seed: Annotated[int, typer.Option(help="Of the log and of the moments.")] = 1,
     folder: Annotated[
         Path | None, typer.Option(help="New folder to work in; default: a temporary one.")
@@ -46,8 +46,9 @@ def crash(
     """Kill -9 Python workers, the JVM and Redis while events stream, then compare every memory.
 
     Prints what was killed and when. Ends with status 3 if a memory differs by one byte from the
-    batch fold of the same log, or a dead letter is missing. `restore` puts Redis back to a copy of
-    its files from before. Takes a few minutes; needs Java, and for Kafka `make jars`.
+    batch fold of the same log, or a dead letter is missing. `away` kills Redis for longer than a
+    worker waits, `restore` puts it back to a copy of its files from before. Takes a few minutes;
+    needs Java, and for Kafka `make jars`.
     """
     from jobs.stream.drill import KILLS, DrillOptions, run_drill
     from models.errors import BadInputError

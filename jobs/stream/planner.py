@@ -4,9 +4,10 @@ Every attempt is planned afresh: the store's markers, the archive and the source
 since the one before.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from feature_repo.connection import connect, resolve_address
 from feature_repo.generation import Generation
@@ -30,9 +31,15 @@ from jobs.stream.status import clear_workers
 from jobs.stream.worker import check_generation
 from models.bundle import load_bundle
 from models.errors import BadInputError
+from models.published import write_json_atomically
 from pipelines.event_log import Epoch, EventLog
 
 STAGED: Final = "staged"
+JOB_NAME: Final = "job.json"
+
+
+class CheckpointError(BadInputError):
+    """A checkpoint to resume from is none, or is of another job."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Planner:
             staged_files=run_folder / STAGED,
             archive_folder=archive,
             dead_letter_folder=self.folder / "dead-letters",
-            checkpoint_folder=self._checkpoints(generation),
+            checkpoint_folder=self._checkpoints(generation, epoch),
             run_folder=run_folder,
             rest_port=free_port(),
             restore_from=self.options.restore_from if attempt == 1 else None,
@@ -181,9 +188,20 @@ class Planner:
             if chosen:
                 stage_file(staged_path(plan, chosen[-1]), chosen)
 
-    def _checkpoints(self, generation: int) -> Path:
+    def _checkpoints(self, generation: int, epoch: Epoch) -> Path:
+        """Where checkpoints go; beside them stands which job they are of.
+
+        Raises:
+            CheckpointError: the one to resume from is of another job, or is none.
+        """
         folder = self.stream.checkpoint_folder or self.folder / "checkpoints"
-        return folder / folder_name(generation) / "checkpoints"
+        folder = folder / folder_name(generation)
+        job = {"project": self.keys.project, "generation": generation, "epoch": epoch.number}
+        restored = self.options.restore_from
+        if restored is not None:
+            check_checkpoint(restored, job)
+        write_json_atomically(folder / JOB_NAME, job)
+        return folder / "checkpoints"
 
     def _source(self) -> tuple[Epoch, Available]:
         if self.stream.source == "files":
@@ -256,6 +274,24 @@ class Planner:
             )
             raise BadInputError(msg)
         return epoch, Available(first, end, str(self.event_folder))
+
+
+def check_checkpoint(path: Path, job: dict[str, Any]) -> None:
+    """Refuse a checkpoint or savepoint unless it is of this job.
+
+    Raises:
+        CheckpointError: there is none at `path`, or it is of another generation or epoch.
+    """
+    if not (path / "_metadata").is_file():
+        msg = f"{path}: not a completed checkpoint or savepoint: it has no _metadata"
+        raise CheckpointError(msg)
+    noted = next(
+        (parent / JOB_NAME for parent in path.parents if (parent / JOB_NAME).exists()), None
+    )
+    found = json.loads(noted.read_text(encoding="utf-8")) if noted else None
+    if found != job:
+        msg = f"{path}: of another job: found {found}, expected {job}; leave out --checkpoint"
+        raise CheckpointError(msg)
 
 
 def staged_path(plan: JobPlan, file: EventFile) -> Path:

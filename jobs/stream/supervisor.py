@@ -259,6 +259,8 @@ def readable(text: str) -> str:
     found = re.findall(r"(?:feature_repo|jobs|models|pipelines)\.[\w.]*?(\w+Error): ([^\n]*)", text)
     if found:
         return f"{found[-1][0]}: {found[-1][1]}"
+    if text.startswith("An error occurred while calling") and "\n" not in text.strip():
+        return "its Java process is gone"  # what Py4J says of a lost connection
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Caused by:")]
     return (causes or lines or ["no reason was given"])[-1][:400]
