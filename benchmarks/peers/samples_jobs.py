@@ -24,6 +24,7 @@ HISTORY_CAP = 1000
 def duckdb_samples(behaviors: list[str], impressions: list[str], output: Path) -> None:
     """One SQL statement: AS OF joins for the cuts, a list of each user's events, slices of it."""
     connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(
         f"""

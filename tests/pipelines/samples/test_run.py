@@ -65,7 +65,8 @@ def log(oracle, tmp_path):
 def request_for(log, name="s", *, first=FIRST, last=LAST, sale=None, zone="UTC", **settings):
     return SamplesRequest(
         log.root, log.root.parent / "samples" / name, first, last, zone,
-        SamplesSettings(**{"window_days": 3, "history_cap": 20, **settings}), sale or SaleSettings(),
+        SamplesSettings(**{"window_days": 3, "history_cap": 20, **settings}),
+        sale or SaleSettings(),
     )  # fmt: skip
 
 
