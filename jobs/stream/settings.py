@@ -66,7 +66,7 @@ class StreamSettings(Section):
     )
     stalled_checkpoints: Annotated[int, Field(ge=1, le=1000)] = Field(
         6,
-        description="checkpoint intervals (at least 30 s in all) without a completed one that end "
+        description="checkpoint intervals (at least 60 s in all) without a completed one that end "
         "an attempt; 1 to 1000",
     )
     dead_letter_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(

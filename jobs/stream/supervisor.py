@@ -46,7 +46,8 @@ RUN_FILE: Final = "run.json"
 _LOOK_SECONDS: Final = 2.0
 _NO_TASK_MANAGER_SECONDS: Final = 10.0
 _START_SECONDS: Final = 180.0
-_SHORTEST_STALL_SECONDS: Final = 30.0
+# A worker that starts anew loads the bundle and compiled code before its first batch.
+_SHORTEST_STALL_SECONDS: Final = 60.0
 _LONGEST_BACKOFF_SECONDS: Final = 60.0
 _KEPT_ATTEMPTS: Final = 5
 # Errors of planning that may pass by themselves; others end the run.
@@ -237,8 +238,11 @@ class _Watch:
             return readable(failures)
         if now - self._task_manager_at > _NO_TASK_MANAGER_SECONDS:
             return f"no task manager for {_NO_TASK_MANAGER_SECONDS:.0f} s"
-        if now - self._checkpoint_at > self._stall_seconds:
-            return f"no checkpoint completed for {self._stall_seconds:.0f} s. {readable(failures)}"
+        limit = (
+            self._stall_seconds if self._checkpoints else max(_START_SECONDS, self._stall_seconds)
+        )
+        if now - self._checkpoint_at > limit:
+            return f"no checkpoint completed for {limit:.0f} s; {readable(failures)}"
         return ""
 
     def _stop(self) -> Outcome:

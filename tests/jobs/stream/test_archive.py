@@ -1,0 +1,132 @@
+"""The archive: where reading must start again, and the event log that is made of it."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from jobs.config import Config
+from jobs.context import Context
+from jobs.stream.archive import archived_up_to, epoch_folder, file_range, note_first_starts
+from jobs.stream.compact import ArchiveGapError, compact
+from jobs.stream.dead_letters import read_dead_letters
+from jobs.stream.event_files import LoggedPayload, line_of
+from models.errors import BadInputError
+from pipelines.event_log import EventLog
+
+DAY_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
+DAY = date(2026, 3, 1)
+
+
+def _write(folder: Path, name: str, rows: list[LoggedPayload]) -> None:
+    path = epoch_folder(folder, 1) / f"dt={DAY}" / f"part={rows[0].partition}" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(line_of(row) for row in rows))
+
+
+@pytest.fixture
+def archived(make_payload):
+    """Rows of a partition, one every 1,000 seconds from midnight; user = offset modulo 3."""
+
+    def rows(partition: int, first: int, last: int) -> list[LoggedPayload]:
+        return [
+            LoggedPayload(
+                make_payload(
+                    10 * partition + offset % 3, offset, event_time=DAY_MS + 1_000_000 * offset
+                ),
+                partition,
+                offset,
+                DAY_MS + 1_000_000 * offset,
+            )
+            for offset in range(first, last + 1)
+        ]
+
+    return rows
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    context = Context(tmp_path, Config(), None)
+    EventLog(context.log).append_epoch(
+        kind="topic", name="behaviours.abc", partitions=2, first_offsets={0: 0, 1: 0}
+    )
+    return context
+
+
+def _archive(context: Context) -> Path:
+    return context.workspace / "stream" / "archive"
+
+
+def test_the_newest_file_does_not_count(tmp_path, archived):
+    _write(tmp_path, "part-a", archived(0, 0, 9))
+    _write(tmp_path, "part-b", archived(0, 10, 19))
+    _write(tmp_path, ".part-c.inprogress", archived(0, 20, 29))
+    _write(tmp_path, "part-d", archived(1, 5, 6))
+    assert archived_up_to(tmp_path, 1, 3) == {0: 10, 1: 5}
+
+
+def test_without_files_the_first_start_counts(tmp_path, archived):
+    note_first_starts(tmp_path, 1, {0: 7, 1: 3})
+    note_first_starts(tmp_path, 1, {0: 50, 1: 50})
+    assert archived_up_to(tmp_path, 1, 2) == {0: 7, 1: 3}
+
+
+def test_a_files_range_is_its_first_and_last_line(tmp_path, archived):
+    _write(tmp_path, "part-a", archived(0, 3, 2000))
+    (path,) = epoch_folder(tmp_path, 1).rglob("part-a")
+    assert file_range(path) == (3, 2000)
+
+
+def test_compaction_publishes_each_event_once_in_order(context, archived):
+    _write(_archive(context), "part-b", archived(0, 5, 20))
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    _write(_archive(context), "part-c", archived(1, 0, 3))
+    (done,) = compact(context, DAY)
+    assert done.publication.behaviors == 25
+    assert EventLog(context.log).epochs()[0].last_offsets == {0: 20, 1: 3}
+
+
+def test_compaction_goes_on_where_the_log_ends_and_stops_at_midnight(context, archived):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    compact(context, DAY)
+    with pytest.raises(BadInputError, match="nothing up to 2026-03-01"):
+        compact(context, DAY)
+    # Offset 87 is logged after the next midnight.
+    _write(_archive(context), "part-b", archived(0, 10, 88))
+    (done,) = compact(context, DAY)
+    assert done.publication.behaviors == 77
+    (done,) = compact(context, date(2026, 3, 2))
+    assert done.publication.behaviors == 2
+
+
+def test_what_the_parser_refuses_is_counted_and_left_out(context, archived):
+    rows = archived(0, 0, 9)
+    rows[4] = LoggedPayload(b"{", 0, 4, rows[4].log_time_ms)
+    _write(_archive(context), "part-a", rows)
+    (done,) = compact(context, DAY)
+    assert (done.publication.behaviors, done.rejected) == (9, 1)
+
+
+def test_a_hole_in_the_archive_is_refused(context, archived):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    _write(_archive(context), "part-b", archived(0, 12, 19))
+    with pytest.raises(ArchiveGapError, match="partition 0: offset 12 follows 9"):
+        compact(context, DAY)
+    assert EventLog(context.log).behavior_files() == []
+
+
+def test_an_event_that_the_stream_refused_as_moved_stays_out(context, archived, make_payload):
+    rows = archived(0, 0, 3)
+    moved = LoggedPayload(
+        make_payload(0, 9, event_time=DAY_MS), 1, 0, DAY_MS
+    )  # user 0 is in partition 0
+    _write(_archive(context), "part-a", rows)
+    _write(_archive(context), "part-b", [moved])
+    letters = context.workspace / "stream" / "dead-letters" / "epoch=00001" / "part-x"
+    letters.parent.mkdir(parents=True)
+    line = line_of(moved).rstrip(b"}\n") + b',"reason":"partition_moved","log_epoch":1}\n'
+    letters.write_bytes(line + line)
+    (letter,) = read_dead_letters(letters.parents[1])
+    assert (letter.place, letter.reason) == ((1, 1, 0), "partition_moved")
+    (done,) = compact(context, DAY)
+    assert (done.publication.behaviors, done.rejected) == (4, 1)
