@@ -6,6 +6,7 @@ one feature, of type Bytes, and no time to live. The sources are stable paths of
 """
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource
@@ -45,39 +46,46 @@ item = Entity(
     description="Something that can be shown and clicked.",
 )
 
-user_interest = FeatureView(
-    name=MEMORY_VIEW,
-    entities=[user],
-    ttl=NEVER,
-    schema=[
-        Field(name="user_id", dtype=Int64),
-        Field(name="memory", dtype=Bytes, description="the record of models.record"),
-    ],
-    source=FileSource(
-        name="memory_snapshots",
-        path=str(workspace() / "memories" / "current" / "*.parquet"),
-        timestamp_field="event_timestamp",
-    ),
-    tags={"layout": "packed", "packed_as": "memory", "key_name": MEMORY_KEY_NAME},
-    description="The packed memory of a user: what all behaviours so far have left.",
-)
 
-item_image = FeatureView(
-    name="item_image",
-    entities=[item],
-    ttl=NEVER,
-    schema=[
-        Field(name="item_id", dtype=Int64),
-        Field(name="embedding", dtype=Bytes, description="12 numbers, float32, little-endian"),
-    ],
-    source=FileSource(
-        name="item_images",
-        path=str(workspace() / "item_images" / "current" / "*.parquet"),
-        timestamp_field="event_timestamp",
-    ),
-    tags={"layout": "packed", "packed_as": "vector"},
-    description="The embedding of an item's picture (12 numbers).",
-)
+def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
+    """`user_interest` and `item_image` with the sources of the workspace `root`."""
+    interest = FeatureView(
+        name=MEMORY_VIEW,
+        entities=[user],
+        ttl=NEVER,
+        schema=[
+            Field(name="user_id", dtype=Int64),
+            Field(name="memory", dtype=Bytes, description="the record of models.record"),
+        ],
+        source=FileSource(
+            name="memory_snapshots",
+            path=str(root / "memories" / "current" / "*.parquet"),
+            timestamp_field="event_timestamp",
+        ),
+        tags={"layout": "packed", "packed_as": "memory", "key_name": MEMORY_KEY_NAME},
+        description="The packed memory of a user: what all behaviours so far have left.",
+    )
+
+    image = FeatureView(
+        name="item_image",
+        entities=[item],
+        ttl=NEVER,
+        schema=[
+            Field(name="item_id", dtype=Int64),
+            Field(name="embedding", dtype=Bytes, description="12 numbers, float32, little-endian"),
+        ],
+        source=FileSource(
+            name="item_images",
+            path=str(root / "item_images" / "current" / "*.parquet"),
+            timestamp_field="event_timestamp",
+        ),
+        tags={"layout": "packed", "packed_as": "vector"},
+        description="The embedding of an item's picture (12 numbers).",
+    )
+    return interest, image
+
+
+user_interest, item_image = feature_views(workspace())
 
 user_interest_decoded = on_demand_feature_view(
     name="user_interest_decoded",
@@ -94,7 +102,7 @@ user_interest_decoded = on_demand_feature_view(
         Field(name="generation", dtype=Int64),
     ],
     mode="python",
-    description="The memory of a user as named numbers: position, events, age, channels, slots.",
+    description="A memory as named numbers: position, events, age, channels, slots.",
 )(_decode_memories)
 
 item_image_decoded = on_demand_feature_view(
@@ -114,4 +122,14 @@ interest_v1 = FeatureService(
     name="interest_v1",
     features=[user_interest_decoded],
     description="A user's memory for people.",
+)
+
+# What does not depend on a workspace.
+DEFINITIONS = (
+    user,
+    item,
+    user_interest_decoded,
+    item_image_decoded,
+    ranker_v1,
+    interest_v1,
 )

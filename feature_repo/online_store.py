@@ -24,7 +24,7 @@ from feast import FeatureView, RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, ValidationInfo, field_validator
 
 from feature_repo.connection import Address, connect, refuse_eviction, resolve_address
 from feature_repo.decode import workspace
@@ -60,15 +60,10 @@ class UicOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc] # Feas
 
     @field_validator("address", "password", "tls", "workspace", mode="before")
     @classmethod
-    def _unset(cls, value: Any) -> Any:
-        if isinstance(value, str) and (value == "" or value.startswith("${")):
-            return None
+    def _default_if_unset(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and (not value or value.startswith("${")):
+            return cls.model_fields[str(info.field_name)].default
         return value
-
-    @field_validator("tls", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        return False if value is None else value
 
     def resolved(self, project: str) -> Address:
         """Where Redis is, the workspace's embedded server if no address is set."""

@@ -1,6 +1,5 @@
 """The Feast repository opened by `uic`: the same yaml, with this workspace's folders and Redis."""
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import yaml
 from feast import FeatureStore, RepoConfig
 
+from feature_repo.features import DEFINITIONS, feature_views
 from feature_repo.layout import MEMORY_VIEW
 from feature_repo.settings import StoreSettings
 from feature_repo.snapshots import Snapshot
@@ -44,21 +44,7 @@ def open_feature_store(settings: StoreSettings, workspace: Path) -> FeatureStore
 
 def apply_definitions(store: FeatureStore, workspace: Path) -> None:
     """What `feast apply` does: put the definitions into the workspace's registry."""
-    os.environ["UIC_WORKSPACE"] = str(workspace.resolve())
-    from feature_repo import features  # noqa: PLC0415 - its sources are the workspace's
-
-    store.apply(
-        [
-            features.user,
-            features.item,
-            features.user_interest,
-            features.item_image,
-            features.user_interest_decoded,
-            features.item_image_decoded,
-            features.ranker_v1,
-            features.interest_v1,
-        ]
-    )
+    store.apply([*DEFINITIONS, *feature_views(workspace.resolve())])
 
 
 def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Snapshot) -> None:
