@@ -23,6 +23,7 @@ from jobs.commands import (
     log,
     memories,
     samples,
+    serve,
     simulate,
     store,
     stream,
@@ -56,6 +57,7 @@ for _module in (
     dead_letters,
     log,
     drill,
+    serve,
 ):
     _module.register(app)
 

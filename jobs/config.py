@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from feature_repo.settings import StoreSettings
+from jobs.serving.settings import ServeSettings
 from jobs.stream.settings import StreamSettings
 from models.errors import BadInputError
 from models.train_settings import TrainSettings
@@ -51,6 +52,7 @@ class Config(BaseSettings):
     memories: MemoriesSettings = Field(default_factory=MemoriesSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
+    serve: ServeSettings = Field(default_factory=ServeSettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
 
     @classmethod

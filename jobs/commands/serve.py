@@ -1,0 +1,102 @@
+"""`uic serve`: the ranking service, and its reload."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Rank candidates over HTTP with the memories of the store.",
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add this group to the command line."""
+    root.add_typer(app, name="serve")
+
+
+@app.callback()
+def serve(
+    command: typer.Context,
+    *,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="A path, MODEL/VERSION, or MODEL to follow its current version; default: mimn."
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address; default: serve.host.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="0 takes a free one; default: serve.port.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: serve.workers.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Serve until SIGTERM: POST /v1/rank, and OpenAPI at /docs.
+
+    Listens on loopback unless told otherwise, and answers on while the store is away: such
+    answers, and those for unknown users or items, say `degraded` and why. A bundle that becomes
+    the model's current one is loaded, warmed, and swapped without a failed request.
+    """
+    if command.invoked_subcommand is not None:
+        return
+    context = open_context(workspace, config)
+    settings = context.config.serve
+
+    from jobs.serving.server import ServeRequest, listen
+    from jobs.serving.server import serve as run
+
+    request = ServeRequest(
+        str(workspace), None if config is None else str(config), bundle or "mimn"
+    )
+    listener = listen(host or settings.host, settings.port if port is None else port)
+    address, taken = listener.getsockname()[:2]
+    if settings.token is None and not address.startswith("127.") and address != "::1":
+        ERR.print(f"listening on {address} without a token: set UIC_SERVE__TOKEN", markup=False)
+    OUT.print(f"serving {request.bundle} at http://{address}:{taken}", markup=False)
+    run(request, listener, workers or settings.workers)
+
+
+@app.command()
+def reload(
+    *,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="MODEL/VERSION to make the model's current one; default: as it is."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Of the service; default: serve.port.")] = None,
+    wait_seconds: Annotated[float, typer.Option(min=0, help="Until it must be served.")] = 60.0,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Make a bundle the current one and wait until the running service serves it.
+
+    The service sees a new current version by itself; this command only waits and says so, and
+    ends with status 2 if the bundle is not served in time.
+    """
+    context = open_context(workspace, config)
+
+    from jobs.serving.reloading import reload_service
+
+    settings = context.config.serve
+    token = settings.token
+    label = reload_service(
+        context.bundles,
+        bundle,
+        url or f"http://{settings.host}:{settings.port}",
+        None if token is None else token.get_secret_value(),
+        wait_seconds,
+    )
+    OUT.print(f"served: {label}", markup=False)

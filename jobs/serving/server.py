@@ -1,0 +1,138 @@
+"""Running the service: one process, or several that share the port."""
+
+import json
+import logging
+import os
+import signal
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.context import Context, open_context
+from jobs.serving.metrics import FOLDER_VARIABLES, Metrics, forget_metrics, share_metrics
+from models.errors import BadInputError
+
+_VARIABLE: Final = "UIC_SERVING_WORKER"
+_BACKLOG: Final = 2048
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What a worker needs to open itself.
+
+    Args:
+        workspace: folder.
+        config: settings file, None for the usual places.
+        bundle: `model`, `model/version`, or a path.
+        history_from: `store` serves memories; `log` reads sequences of events instead.
+    """
+
+    workspace: str
+    config: str | None
+    bundle: str
+    history_from: str = "store"
+
+    def open_context(self) -> Context:
+        """Workspace and settings."""
+        return open_context(
+            Path(self.workspace), None if self.config is None else Path(self.config)
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        BadInputError: the address is not ours or is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family=family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        msg = f"--host {host} --port {port}: cannot listen there ({error.strerror or error})"
+        raise BadInputError(msg) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(request: ServeRequest, listener: socket.socket, workers: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        UicError: the service cannot be opened.
+    """
+    # uvicorn ends by raising again the signal that stopped it: that must not skip `finally`.
+    signal.signal(signal.SIGTERM, _leave)
+    folder = share_metrics()
+    try:
+        if workers == 1:
+            _serve_here(request, listener)
+        else:
+            _serve_in_workers(request, listener, workers)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+        forget_metrics(folder)
+
+
+def _leave(_number: int, _frame: Any) -> None:
+    raise SystemExit(0)
+
+
+def worker_app() -> Any:
+    """The application of one of several workers; uvicorn calls it in each."""
+    request = ServeRequest(**json.loads(os.environ[_VARIABLE]))
+    assert all(name in os.environ for name in FOLDER_VARIABLES)  # noqa: S101 - the parent set them
+    return _application(request)
+
+
+def _application(request: ServeRequest) -> Any:
+    from jobs.serving.app import create_app  # noqa: PLC0415 - after `share_metrics`
+    from jobs.serving.service import Service  # noqa: PLC0415
+
+    service = Service.open(request.open_context(), request.bundle, Metrics())
+    return create_app(service)
+
+
+def _serve_here(request: ServeRequest, listener: socket.socket) -> None:
+    import uvicorn  # noqa: PLC0415 - only a service needs it
+
+    application = _application(request)
+    uvicorn.Server(uvicorn.Config(application, **_options(request))).run(sockets=[listener])
+
+
+def _serve_in_workers(request: ServeRequest, listener: socket.socket, workers: int) -> None:
+    import uvicorn  # noqa: PLC0415
+    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
+
+    from jobs.serving.service import check_openable  # noqa: PLC0415
+
+    # Refused here, with one line, and not in every worker.
+    check_openable(request.open_context(), request.bundle)
+    os.environ[_VARIABLE] = json.dumps(asdict(request))
+    config = uvicorn.Config(
+        "jobs.serving.server:worker_app", factory=True, workers=workers, **_options(request)
+    )
+    Multiprocess(config, sockets=[listener]).run()
+
+
+def _options(request: ServeRequest) -> dict[str, Any]:
+    settings = request.open_context().config.serve
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    return {
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "access_log": False,
+        "log_level": "warning",
+        "backlog": _BACKLOG,
+        "server_header": False,
+        "lifespan": "on",
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": int(settings.request_timeout_ms / 1000) + 10,
+    }

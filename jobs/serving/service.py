@@ -1,0 +1,198 @@
+"""One worker of the service: everything it holds, from opening to closing."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from feast import FeatureStore
+
+from feature_repo.connection import connect, resolve_address
+from feature_repo.errors import StoreError
+from feature_repo.generations import Generations
+from feature_repo.layout import ViewKeys
+from feature_repo.repository import apply_definitions, open_feature_store
+from feature_repo.settings import StoreSettings
+from jobs.context import Context
+from jobs.serving.breaker import CircuitBreaker
+from jobs.serving.engine import RankingEngine
+from jobs.serving.feature_log import FeatureLog
+from jobs.serving.items import ItemTable
+from jobs.serving.loading import Library, pass_rows_of, warm
+from jobs.serving.memories import MemoryReader, ServiceFeatures
+from jobs.serving.metrics import Metrics
+from jobs.serving.readouts import Readouts
+from jobs.serving.settings import ServeSettings
+from jobs.serving.watch import Followed, Watcher
+from models.bundle_shelf import BundleShelf
+from pipelines.event_log import EventLog
+
+LOG = logging.getLogger("uic.serve")
+# The watcher is not in a hurry, but must not hang.
+_WATCH_TIMEOUT_SECONDS: Final = 2.0
+
+
+@dataclass
+class Service:
+    """A worker.
+
+    Args:
+        settings: of the service.
+        engine: ranks.
+        watcher: keeps bundles and items fresh.
+        metrics: counters.
+        store: Feast.
+        feature_log: None unless switched on.
+        draining: set by SIGTERM: not ready any more, but answering.
+    """
+
+    settings: ServeSettings
+    engine: RankingEngine
+    watcher: Watcher
+    metrics: Metrics
+    store: FeatureStore
+    feature_log: FeatureLog | None
+    draining: bool = False
+    _watching: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, context: Context, bundle: str, metrics: Metrics) -> "Service":
+        """Load and warm everything; the store may be away, the bundle may not.
+
+        Args:
+            context: workspace and settings.
+            bundle: `model`, `model/version`, or a path.
+            metrics: of this process.
+
+        Raises:
+            UicError: no such bundle, it is damaged or for another feature service, or Feast's
+                registry is empty and the store that it is made with does not answer.
+        """
+        torch.set_num_threads(1)
+        settings = context.config.serve
+        log = EventLog(context.log)
+        library = Library(
+            BundleShelf(context.bundles),
+            settings.item_cache_items,
+            ItemTable.load(log.items_file()),
+        )
+        followed = Followed.of(library, bundle)
+        current = library.load(followed.path)
+        store, features = open_features(context, current.bundle.manifest)
+        generations = _generations(context.config.store, context.workspace)
+        readouts = Readouts(current)
+        with contextlib.suppress(StoreError):
+            readouts = library.readouts(current, generations.all(), None)
+        warm(current)
+        breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_seconds)
+        reader = MemoryReader(store, features, breaker, 2 * settings.store_timeout_ms / 1000)
+        engine = RankingEngine(
+            reader,
+            readouts,
+            metrics,
+            pass_rows=pass_rows_of(current),
+            timeout_seconds=settings.request_timeout_ms / 1000,
+            max_age_seconds=settings.max_memory_age_seconds,
+        )
+        watcher = Watcher(
+            engine=engine,
+            library=library,
+            followed=followed,
+            generations=generations,
+            store=store,
+            log=log,
+            metrics=metrics,
+            swap_delay_seconds=settings.swap_delay_seconds,
+            every_seconds=settings.watch_seconds,
+        )
+        watcher.begin()
+        metrics.now_serving("bundles", current.label)
+        folder = context.workspace / "serving" / "features"
+        feature_log = (
+            FeatureLog(folder, settings.log_features_sample) if settings.log_features else None
+        )
+        return cls(settings, engine, watcher, metrics, store, feature_log)
+
+    async def start(self) -> None:
+        """Begin to watch; the first read opens the connection to the store."""
+        await self.engine.reader.fetch([0])
+        # What is alive now stays: collections look at a request's own garbage only.
+        gc.collect()
+        gc.freeze()
+        self._watching = asyncio.create_task(self.watcher.run())
+
+    async def stop(self) -> None:
+        """Close connections and write what is left to write."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        if self.feature_log is not None:
+            await asyncio.to_thread(self.feature_log.close)
+        provider: Any = self.store._get_provider()  # noqa: SLF001 - Feast's own way to its store
+        await provider.online_store.close()
+
+    def status(self) -> dict[str, Any]:
+        """What /readyz says."""
+        readouts: Any = self.engine.readouts
+        breaker = getattr(self.engine.reader, "breaker", None)
+        return {
+            "ready": not self.draining,
+            "bundle": readouts.current.label,
+            "bundle_hash": readouts.current.bundle.hash8.hex(),
+            "pending": self.watcher.pending,
+            "reads_also": sorted(other.label for other in readouts.all()[1:]),
+            "items": self.watcher.library.table.version,
+            "store": "circuit open" if breaker is not None and breaker.is_open else "answers",
+            "pass_candidates": self.engine.pass_rows,
+            "worker": os.getpid(),
+            "now": round(time.time(), 3),
+        }
+
+
+def check_openable(context: Context, bundle: str) -> None:
+    """Load what `Service.open` needs and forget it again.
+
+    Raises:
+        UicError: see `Service.open`.
+    """
+    library = Library(BundleShelf(context.bundles), 1, ItemTable.load(None))
+    current = library.load(Followed.of(library, bundle).path)
+    open_features(context, current.bundle.manifest)
+
+
+def open_features(
+    context: Context, manifest: dict[str, Any]
+) -> tuple[FeatureStore, ServiceFeatures]:
+    """Feast on the workspace, and the features of the bundle's feature service.
+
+    Raises:
+        UicError: the registry has no such service, even after the definitions were applied.
+    """
+    serve = context.config.serve
+    settings = context.config.store.model_copy(
+        update={"timeout_seconds": serve.store_timeout_ms / 1000}
+    )
+    # Decoders of the registry read it; the same workspace for Feast and for us.
+    os.environ["UIC_WORKSPACE"] = str(context.workspace.resolve())
+    store = open_feature_store(settings, context.workspace)
+    name = manifest.get("feature_service", serve.feature_service)
+    if not store.list_feature_services():
+        # Nothing was ever applied to this workspace; the store must be there for it.
+        apply_definitions(
+            open_feature_store(context.config.store, context.workspace), context.workspace
+        )
+        store.refresh_registry()
+    return store, ServiceFeatures.of(store, name)
+
+
+def _generations(settings: StoreSettings, workspace: Path) -> Generations:
+    patient = settings.model_copy(update={"timeout_seconds": _WATCH_TIMEOUT_SECONDS})
+    address = resolve_address(patient, workspace)
+    return Generations(connect(address), ViewKeys.of_memories(settings.project), str(address))

@@ -1,0 +1,81 @@
+"""The section `serve` of `uic.yaml`: limits, timeouts, what is too old, what is logged."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from models.settings import Section
+
+
+class ServeSettings(Section):
+    """The ranking service: what it accepts, how long it waits, when it answers without memory."""
+
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; 0.0.0.0 for all, then set a token"
+    )
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        8080, description="TCP port; 0 takes a free one"
+    )
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="processes that share the port, each with one thread for scoring; count"
+    )
+    token: SecretStr | None = Field(
+        None,
+        description="bearer token that /v1 and /metrics ask for; better given as UIC_SERVE__TOKEN "
+        "than in a file; none means no token",
+    )
+    feature_service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = Field(
+        "ranker_v1", description="Feast feature service of bundles whose manifest names none"
+    )
+    max_candidates: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1000, description="items of one request; count, 1 to 100000"
+    )
+    max_users: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64, description="users of one request to /v1/rank:batch; count, 1 to 10000"
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
+        1 << 20, description="size of a request's body; bytes, at least 1024"
+    )
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        64, description="requests that a worker deals with at once; more are answered 429; count"
+    )
+    request_timeout_ms: Annotated[float, Field(gt=0, le=600_000)] = Field(
+        1000.0, description="a request that waited longer for its turn is answered 429; ms"
+    )
+    store_timeout_ms: Annotated[float, Field(gt=0, le=60_000)] = Field(
+        100.0, description="wait for the store, then answer without memory; ms, up to 60000"
+    )
+    breaker_failures: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="failed reads in a row after which the store is left alone; count"
+    )
+    breaker_open_seconds: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        0.5, description="how long the store is left alone before it is tried again; seconds"
+    )
+    max_memory_age_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="a memory whose last event is older is not used (a quiet user's is old, too); "
+        "seconds, none for no limit",
+    )
+    item_cache_items: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        200_000, description="items whose vectors a worker keeps, about 300 bytes each; count"
+    )
+    watch_seconds: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        1.0, description="how often bundles, item table and generations are looked at; seconds"
+    )
+    swap_delay_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
+        3.0,
+        description="from a change of CURRENT to the swap, so that all workers have the new bundle "
+        "warm and swap together; seconds",
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
+        1.0,
+        description="after SIGTERM: how long to answer on (not ready, connections closing) before "
+        "the port is closed; seconds",
+    )
+    log_features: bool = Field(
+        default=False,
+        description="write what each request was scored with to serving/features in the workspace",
+    )
+    log_features_sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of requests that are written; 0 to 1, chosen by a hash of the user"
+    )
