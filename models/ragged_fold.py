@@ -140,7 +140,7 @@ def check_values(x: Tensor) -> None:
         bad = ~(x.detach().abs() <= MAX_EMBEDDING)
         event, column = bad.nonzero()[0].tolist()
         msg = (
-            f"events: embedding of event {event} is {float(x[event, column])} at {column}, "
+            f"events: embedding of event {event} is {float(x.detach()[event, column])} at {column}, "
             f"expected finite numbers up to {MAX_EMBEDDING:g}; check the bundle's embedding tables"
         )
         raise EventValueError(msg)
