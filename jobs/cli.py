@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from jobs.commands import (
+    audit,
     bundle,
     check,
     config,
@@ -20,6 +21,7 @@ from jobs.commands import (
     evaluate,
     events,
     import_,
+    load_test,
     log,
     memories,
     samples,
@@ -57,7 +59,9 @@ for _module in (
     dead_letters,
     log,
     drill,
+    audit,
     serve,
+    load_test,
 ):
     _module.register(app)
 

@@ -17,6 +17,7 @@ from jobs.serving.settings import ServeSettings
 from jobs.stream.settings import StreamSettings
 from models.errors import BadInputError
 from models.train_settings import TrainSettings
+from pipelines.audit.settings import AuditSettings
 from pipelines.settings import (
     LogSettings,
     MemoriesSettings,
@@ -53,6 +54,7 @@ class Config(BaseSettings):
     store: StoreSettings = Field(default_factory=StoreSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
 
     @classmethod

@@ -1,0 +1,113 @@
+"""What the log says of some users: their memories at given positions, folded from nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from models.fold import EventBatch, MemoryFolder
+from models.record import Records, header_view
+from pipelines.memories.fold_bucket import events_in_order
+
+Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Memories by the log.
+
+    Attributes:
+        records: (users, record_bytes): folded up to each served memory's own position.
+        behind: (users,): events after that position lie at or before a marker.
+        events: that were folded.
+    """
+
+    records: Records
+    behind: NDArray[np.bool_]
+    events: int
+
+
+def fold_to_positions(
+    folder: MemoryFolder,
+    users: NDArray[np.int64],
+    events: pa.Table,
+    *,
+    served: Records,
+    found: NDArray[np.bool_],
+    marks: Marks,
+) -> Expected:
+    """Fold each user's events up to the position of what is served.
+
+    Of the memory's own epoch these are the events up to its offset; of an older epoch those at or
+    before its marker, for what lies after it was never folded when the next epoch took over. For a
+    user without a memory, all events at or before the markers.
+
+    Args:
+        folder: of the generation.
+        users: (users,), ascending.
+        events: `EVENT_COLUMNS` of these users, in any order.
+        served: (users, record_bytes).
+        found: (users,): whether anything is served.
+        marks: read before `served` was.
+    """
+    events = events_in_order(events)
+    batch = _batch(users, events)
+    header = header_view(served)
+    at_epoch = np.where(found, header["epoch"].astype(np.int64), -1)[batch.user_index]
+    at_offset = np.where(found, header["offset"].astype(np.int64), -1)[batch.user_index]
+    marked = _marked(batch, marks)
+    # The first event of an import has position (1, 0); a memory without events has none at all.
+    folded = found & (header["events"] > 0)
+    own = folded[batch.user_index] & (batch.epochs == at_epoch)
+    reached = own & (batch.offsets <= at_offset)
+    before = marked & ~own & ~(folded[batch.user_index] & (batch.epochs > at_epoch))
+    chosen = reached | before
+    initial = folder.initial_records(len(users))
+    outcome = folder.fold(initial, _rows(batch, chosen))
+    later = marked & ~chosen
+    # Events in a user's second partition of an epoch are refused, and so leave nobody behind.
+    further = folder.fold(outcome.records, _rows(batch, later))
+    behind = (further.records != outcome.records).any(axis=1)
+    return Expected(outcome.records, behind, int(chosen.sum()))
+
+
+def _batch(users: NDArray[np.int64], events: pa.Table) -> EventBatch:
+    columns = {
+        name: events.column(name).to_numpy().astype(np.int64, copy=False)
+        for name in ("item_id", "category_id", "event_time", "epoch", "partition", "offset")
+    }
+    return EventBatch(
+        user_index=np.searchsorted(users, events.column("user_id").to_numpy()),
+        item_ids=columns["item_id"],
+        category_ids=columns["category_id"],
+        behaviors=events.column("behavior").to_numpy(),
+        event_times_ms=columns["event_time"],
+        epochs=columns["epoch"],
+        partitions=columns["partition"],
+        offsets=columns["offset"],
+    )
+
+
+def _rows(batch: EventBatch, chosen: NDArray[np.bool_]) -> EventBatch:
+    return EventBatch(
+        user_index=batch.user_index[chosen],
+        item_ids=batch.item_ids[chosen],
+        category_ids=batch.category_ids[chosen],
+        behaviors=batch.behaviors[chosen],
+        event_times_ms=batch.event_times_ms[chosen],
+        epochs=batch.epochs[chosen],
+        partitions=batch.partitions[chosen],
+        offsets=batch.offsets[chosen],
+    )
+
+
+def _marked(batch: EventBatch, marks: Marks) -> NDArray[np.bool_]:
+    """Which events lie at or before their partition's marker."""
+    marked = np.zeros(len(batch), dtype=np.bool_)
+    for epoch, partitions in marks.items():
+        for partition, last in partitions.items():
+            here = (batch.epochs == epoch) & (batch.partitions == partition)
+            marked |= here & (batch.offsets <= last)
+    return marked

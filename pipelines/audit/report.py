@@ -1,0 +1,115 @@
+"""What an audit found, as data: one entry a generation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import QualityGateError
+from pipelines.audit.compare import MISMATCHES, Verdict
+
+
+class AuditMismatchError(QualityGateError):
+    """What is served is not what the log says; exit status 3."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user whose memory is not right."""
+
+    user_id: int
+    verdict: Verdict
+    difference: float
+    epoch: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class GenerationAudit:
+    """One generation.
+
+    Attributes:
+        number: of the generation.
+        state: in the store.
+        bundle: `model/version`.
+        first_day: of the log, from which its memories were folded.
+        users: that were looked at, in log or store.
+        events: that were folded to compare.
+        counts: users by verdict.
+        largest_difference: of a number of a state that was compared.
+        tolerance: that was granted.
+        through_feast: users that were read through Feast's API.
+        examples: some mismatches.
+    """
+
+    number: int
+    state: str
+    bundle: str
+    first_day: str
+    users: int
+    events: int
+    counts: dict[Verdict, int]
+    largest_difference: float
+    tolerance: float
+    through_feast: int
+    examples: tuple[Example, ...]
+
+    @property
+    def mismatches(self) -> int:
+        """Users whose memory is not what the log says."""
+        return sum(self.counts[verdict] for verdict in MISMATCHES)
+
+    def to_json(self) -> dict[str, Any]:
+        """For files and programs."""
+        return {
+            "generation": self.number,
+            "state": self.state,
+            "bundle": self.bundle,
+            "first_day": self.first_day,
+            "users": self.users,
+            "events": self.events,
+            **{verdict.name.lower(): count for verdict, count in self.counts.items()},
+            "largest_difference": self.largest_difference,
+            "tolerance": self.tolerance,
+            "through_feast": self.through_feast,
+            "examples": [
+                {
+                    "user_id": example.user_id,
+                    "verdict": example.verdict.name.lower(),
+                    "difference": example.difference,
+                    "epoch": example.epoch,
+                    "offset": example.offset,
+                }
+                for example in self.examples
+            ],
+        }
+
+
+def require_no_mismatch(audits: Sequence[GenerationAudit]) -> None:
+    """Raise if a memory is not what the log says.
+
+    Raises:
+        AuditMismatchError: names the generation, the counts and a user of each kind.
+    """
+    wrong = [audit for audit in audits if audit.mismatches]
+    if not wrong:
+        return
+    parts = []
+    for audit in wrong:
+        counts = ", ".join(
+            f"{audit.counts[verdict]} {verdict.name.lower()}"
+            for verdict in MISMATCHES
+            if audit.counts[verdict]
+        )
+        first: dict[Verdict, int] = {}
+        for example in audit.examples:
+            first.setdefault(example.verdict, example.user_id)
+        users = ", ".join(f"user {user} {verdict.name.lower()}" for verdict, user in first.items())
+        parts.append(
+            f"generation {audit.number}: {counts} of {audit.users} users"
+            + (f" ({users})" if users else "")
+        )
+    msg = (
+        f"the store is not what the log says: {'; '.join(parts)}; docs/operations.md says what "
+        "to look at, and how to build the generation again"
+    )
+    raise AuditMismatchError(msg)

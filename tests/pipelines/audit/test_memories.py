@@ -1,0 +1,155 @@
+"""The audit on a real Redis: nothing to say of a right store, and every way of being wrong."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from models.hashing import stable_hash
+from models.record import header_view
+from pipelines.audit.compare import Verdict
+from pipelines.audit.report import AuditMismatchError, require_no_mismatch
+from pipelines.memories.exclude import ExcludeRule
+from tests.pipelines.audit.conftest import SNAPSHOT_DAY, everybody
+from tests.pipelines.memories.conftest import write_log
+
+
+def only(**counts):
+    """Counts by verdict, zero where not named."""
+    return {verdict: counts.get(verdict.name.lower(), 0) for verdict in Verdict}
+
+
+def test_a_loaded_snapshot_matches_the_log_to_the_bit(bench):
+    number = bench.build()
+    found = bench.audit(number)
+    assert found.users == 30
+    assert found.counts == only(matched=30)
+    assert found.largest_difference == 0
+    require_no_mismatch([found])
+
+
+def test_what_was_streamed_after_the_snapshot_matches_too(bench):
+    number = bench.build()
+    before = bench.audit(number).events
+    bench.stream(number)
+    found = bench.audit(number)
+    assert found.counts == only(matched=30)
+    assert found.events == 800 > before
+
+
+def test_one_flipped_bit_of_one_memory_is_differing(bench):
+    number = bench.build()
+    spoilt = bench.record(number, 7)
+    spoilt[0, 100] ^= 1
+    bench.put(number, 7, spoilt)
+    found = bench.audit(number)
+    assert found.counts == only(matched=29, differing=1)
+    assert found.largest_difference > 0
+    [example] = found.examples
+    assert (example.user_id, example.verdict) == (7, Verdict.DIFFERING)
+    with pytest.raises(
+        AuditMismatchError, match=r"1 differing of 30 users \(user 7 differing"
+    ) as e:
+        require_no_mismatch([found])
+    assert e.value.exit_code == 3
+
+
+def test_a_wrong_header_is_differing_though_its_numbers_are_right(bench):
+    number = bench.build()
+    spoilt = bench.record(number, 7)
+    header_view(spoilt)["events"] += 1
+    bench.put(number, 7, spoilt)
+    assert bench.audit(number).counts == only(matched=29, differing=1)
+
+
+def test_a_position_that_the_log_never_had_is_differing(bench):
+    number = bench.build()
+    spoilt = bench.record(number, 7)
+    header_view(spoilt)["offset"] += 1_000_000
+    bench.put(number, 7, spoilt)
+    assert bench.audit(number).counts == only(matched=29, differing=1)
+
+
+def test_a_user_whom_the_store_lost_is_missing(bench):
+    number = bench.build()
+    bench.remove(number, 3)
+    found = bench.audit(number)
+    assert found.counts == only(matched=29, missing=1)
+    assert [example.user_id for example in found.examples] == [3]
+
+
+def test_a_user_whom_the_log_does_not_know_is_extra(bench):
+    number = bench.build()
+    bench.put(number, 9_000, bench.record(number, 3))
+    found = bench.audit(number)
+    assert found.counts == only(matched=30, extra=1)
+    assert found.users == 31
+
+
+def test_an_old_memory_of_somebody_who_has_clicked_since_is_behind(bench):
+    number = bench.build()
+    old = bench.record(number, 0)
+    bench.stream(number)
+    bench.put(number, 0, old)
+    assert bench.audit(number).counts == only(matched=29, behind=1)
+
+
+def test_memories_that_the_log_does_not_reach_yet_are_ahead_and_not_judged(bench, tmp_path):
+    number = bench.build()
+    bench.stream(number)
+    # The log as it was at the snapshot: the stream's archive is not compacted yet.
+    whole = everybody()
+    end = np.datetime64(SNAPSHOT_DAY + timedelta(days=1), "ms")
+    early = whole.filter(whole.column("event_time").to_numpy() < end)
+    for path in sorted((tmp_path / "log").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    write_log(tmp_path / "log", early)
+    found = bench.audit(number)
+    assert found.counts[Verdict.AHEAD] > 5
+    assert found.mismatches == 0
+
+
+def test_a_sample_is_the_same_users_in_log_and_store(bench):
+    number = bench.build()
+    found = bench.audit(number, rate=0.4)
+    taken = [u for u in range(30) if int(stable_hash([u], 8)[0]) < 0.4 * 2**64]
+    assert found.counts == only(matched=len(taken))
+    assert 0 < len(taken) < 30
+
+
+def test_what_a_generation_leaves_out_is_left_out_by_its_audit(bench):
+    rule = ExcludeRule(name="robot", users=(1,))
+    number = bench.build(rules=(rule,))
+    assert bench.audit(number).counts == only(matched=29)
+    assert bench.audit(bench.build()).counts == only(matched=30)
+    # A memory of the robot from a generation that kept it.
+    bench.put(number, 1, bench.record(number, 2))
+    assert bench.audit(number).counts == only(matched=29, extra=1)
+
+
+def test_forgotten_users_are_neither_missing_nor_allowed_back(bench):
+    number = bench.build()
+    kept = bench.record(number, 5)
+    bench.store.generations.forget(5)
+    assert bench.audit(number).counts[Verdict.MISSING] == 0
+    bench.put(number, 5, kept)
+    assert bench.audit(number).counts == only(matched=29, extra=1)
+
+
+def test_another_machine_gets_a_tolerance_for_numbers_only(bench, monkeypatch):
+    number = bench.build()
+    near = bench.record(number, 7)
+    near[0, 100] ^= 1
+    bench.put(number, 7, near)
+    wrong = bench.record(number, 8)
+    header_view(wrong)["last_event_time_ms"] += 1
+    bench.put(number, 8, wrong)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "another")
+    found = bench.audit(number)
+    assert found.tolerance == 0.05
+    assert found.counts == only(matched=28, within_tolerance=1, differing=1)
+
+
+def test_the_audit_leaves_no_scratch_files(bench):
+    bench.audit(bench.build())
+    assert not (bench.workspace / "spool").exists()
