@@ -11,6 +11,7 @@ from models.baselines.sum_pooling import SumPooling
 from models.errors import BadInputError
 from models.imn import Imn
 from models.imn_settings import ImnSettings
+from models.lmn_settings import DinSettings, LmnOnDinSettings, PoolingSettings
 from models.mimn import Mimn, MimnSettings
 from models.ranker import Ranker
 from models.ranker_settings import RankerSettings, WindowedSettings
@@ -37,12 +38,13 @@ class ModelKind:
 
 MODELS: dict[str, ModelKind] = {
     "mimn": ModelKind("MIMN", MimnSettings, Mimn),
-    "sum_pooling": ModelKind("Embedding&MLP", RankerSettings, SumPooling),
-    "average_pooling": ModelKind("YouTube DNN", RankerSettings, AveragePooling),
-    "din": ModelKind("DIN", WindowedSettings, Din),
+    "sum_pooling": ModelKind("Embedding&MLP", PoolingSettings, SumPooling),
+    "average_pooling": ModelKind("YouTube DNN", PoolingSettings, AveragePooling),
+    "din": ModelKind("DIN", DinSettings, Din),
     "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
     "dien": ModelKind("DIEN", WindowedSettings, Dien),
     "imn": ModelKind("IMN", ImnSettings, Imn),
+    "lmn": ModelKind("LMN", LmnOnDinSettings, Din),
 }
 
 

@@ -5,9 +5,12 @@
 history. Training runs one after the other through the same two methods.
 """
 
+from typing import Self
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,14 +18,32 @@ from models.attention import AttentionUnit
 from models.batch import RankerBatch
 from models.embedding import BatchRows
 from models.fold import GroupFold, fold_groups
+from models.lmn_settings import LmnSettings, Memory, Query, QueryUser
 from models.memory import MemoryNetwork, MemoryState, address, read
 from models.memory_settings import MemoryConfig
 from models.ranker import Outputs, Ranker
 from models.ranker_settings import RankerSettings
 
 
-class MimnSettings(MemoryConfig, RankerSettings):
-    """Hyper-parameters of the memory network and of the ranker around it."""
+class MimnSettings(LmnSettings, MemoryConfig, RankerSettings):
+    """Hyper-parameters of the memory network and of the ranker around it.
+
+    A large memory can only be asked what a request knows: the candidate, and no history.
+    """
+
+    lmn_query: Query = Field(Query.CANDIDATE, description="what asks: candidate")
+    lmn_user: QueryUser = Field(QueryUser.NONE, description="user's part of a query: none")
+
+    @model_validator(mode="after")
+    def _request_has_no_history(self) -> Self:
+        asks = (self.lmn_query, self.lmn_user)
+        if self.memory is Memory.LMN and asks != (Query.CANDIDATE, QueryUser.NONE):
+            msg = (
+                "a request of mimn reads a record and no history; "
+                "set lmn_query=candidate and lmn_user=none"
+            )
+            raise ValueError(msg)
+        return self
 
     def memory_config(self) -> MemoryConfig:
         """The part that decides what a record holds."""
@@ -105,8 +126,9 @@ class Mimn(Ranker):
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`; the penalty is L_reg."""
         folded = self.fold(batch, rows)
-        logits = self.readout(folded.states, batch.cuts, rows.candidates(batch))
-        return Outputs(logits, folded.regularization)
+        features = self.reading(folded.states, batch.cuts, rows.candidates(batch))
+        found = self.finish(features, batch, rows)
+        return Outputs(found.logits, found.penalty + folded.regularization)
 
     # ---------------------------------------------------------------- what the stream computes
     def fold(self, batch: RankerBatch, rows: BatchRows) -> GroupFold:
@@ -133,7 +155,11 @@ class Mimn(Ranker):
         Returns:
             (n,), logits of a click.
         """
-        logits: Tensor = self.head(self.reading(state, owners, candidates))
+        features = self.reading(state, owners, candidates)
+        if self.large is not None:
+            recalled = self.large.recall(candidates, None).features
+            features = torch.cat([features, recalled], dim=1)
+        logits: Tensor = self.head(features)
         return logits
 
 

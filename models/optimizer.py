@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.batch import RankerBatch
 from models.embedding import BatchRows
 from models.ranker import Ranker
+from models.row_table import RowTable
 
 BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8
@@ -57,7 +58,7 @@ class Optimizer:
     """One step for all of a ranker's weights.
 
     Args:
-        model: its embedding tables are stepped by row, everything else densely.
+        model: its embedding and row tables are stepped by row, everything else densely.
         learning_rate: at step 0.
         decay_rate: factor on the rate after `decay_steps` steps.
         decay_steps: see above; the rate falls smoothly in between.
@@ -84,6 +85,10 @@ class Optimizer:
             "item": RowAdam(model.embedding.item.data),
             "category": RowAdam(model.embedding.category.data),
         }
+        self._tables = {
+            name: module for name, module in model.named_modules() if isinstance(module, RowTable)
+        }
+        self._rows |= {name: RowAdam(table.weight.data) for name, table in self._tables.items()}
 
     @property
     def rate(self) -> float:
@@ -94,17 +99,22 @@ class Optimizer:
         """Apply the gradients that a backward pass has left on the weights and on `rows`."""
         rate = self.rate
         self.steps += 1
-        leaves = [leaf for leaf in (rows.items, rows.categories) if leaf.grad is not None]
+        touched = [
+            ("item", batch.items, rows.items),
+            ("category", batch.categories, rows.categories),
+        ]
+        for name, table in self._tables.items():
+            taken = table.taken()
+            if taken is not None:
+                touched.append((name, taken.rows, taken.leaf))
+        leaves = [leaf for _, _, leaf in touched if leaf.grad is not None]
         if self._clip:
             nn.utils.clip_grad_norm_([*self._dense, *leaves], self._clip)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
-        for name, index, leaf in (
-            ("item", batch.items, rows.items),
-            ("category", batch.categories, rows.categories),
-        ):
+        for name, index, leaf in touched:
             if leaf.grad is not None:
                 self._rows[name].step(index, leaf.grad, rate, self.steps)
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from models.batch import RankerBatch
 from models.embedding import BatchRows, ItemEmbedding
 from models.head import Head
+from models.lmn import LargeMemory
+from models.lmn_settings import LmnSettings, Memory
 from models.ranker_settings import RankerSettings
 
 
@@ -50,7 +52,21 @@ class Ranker(nn.Module):
             settings.category_width,
             std=settings.embedding_std,
         )
+        # A large memory beside the model's own view of the history, for models that offer it.
+        self.large: LargeMemory | None = None
+        if isinstance(settings, LmnSettings) and settings.memory is Memory.LMN:
+            limit: int | None = getattr(settings, "history_limit", None)
+            self.large = LargeMemory(settings, self.embedding.width, limit)
+            features += self.large.features
         self.head = Head(features, settings.head_widths, settings.activation, settings.input_norm)
+
+    def finish(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """Features of impressions, and what the large memory recalls, to logits and penalty."""
+        if self.large is None:
+            logits = self.head(features)
+            return Outputs(logits, no_penalty(logits))
+        recalled = self.large(batch, rows)
+        return Outputs(self.head(torch.cat([features, recalled.features], dim=1)), recalled.loss)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """Logits and penalty of a batch, from the embeddings of its items.

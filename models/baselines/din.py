@@ -9,8 +9,8 @@ import torch
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
 from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker, no_penalty
-from models.ranker_settings import WindowedSettings
+from models.lmn_settings import DinSettings
+from models.ranker import Outputs, Ranker
 from models.windows import window_pairs, window_sums
 
 
@@ -23,7 +23,7 @@ class Din(Ranker):
         category_rows: rows of the category table.
     """
 
-    def __init__(self, settings: WindowedSettings, item_rows: int, category_rows: int) -> None:
+    def __init__(self, settings: DinSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
         super().__init__(settings, item_rows, category_rows, 3 * width)
         self.limit = settings.history_limit
@@ -38,5 +38,4 @@ class Din(Ranker):
         weights = pairs.softmax(scores).unsqueeze(1)
         attended = pairs.sums(weights * history.index_select(0, pairs.events))
         pooled = window_sums(rows, batch, self.limit)
-        logits = self.head(torch.cat([candidates, pooled, attended], dim=1))
-        return Outputs(logits, no_penalty(logits))
+        return self.finish(torch.cat([candidates, pooled, attended], dim=1), batch, rows)

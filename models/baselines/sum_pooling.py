@@ -7,8 +7,8 @@ import torch
 
 from models.batch import RankerBatch
 from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker, no_penalty
-from models.ranker_settings import RankerSettings
+from models.lmn_settings import PoolingSettings
+from models.ranker import Outputs, Ranker
 from models.windows import window_sums
 
 
@@ -21,12 +21,11 @@ class SumPooling(Ranker):
         category_rows: rows of the category table.
     """
 
-    def __init__(self, settings: RankerSettings, item_rows: int, category_rows: int) -> None:
+    def __init__(self, settings: PoolingSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
         super().__init__(settings, item_rows, category_rows, 2 * width)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
         pooled = window_sums(rows, batch)
-        logits = self.head(torch.cat([rows.candidates(batch), pooled], dim=1))
-        return Outputs(logits, no_penalty(logits))
+        return self.finish(torch.cat([rows.candidates(batch), pooled], dim=1), batch, rows)

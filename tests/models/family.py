@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from models.batch import Encoder
 from models.catalogue import MODELS
 from models.head import RunningNorm
+from models.row_table import RowTable
 from models.run_spec import apply_settings
 from models.train_settings import TrainSettings
 
@@ -35,7 +36,7 @@ def build(name, vocabulary, *assignments, seed=5):
                 module.mean.uniform_(-0.3, 0.3)
                 module.variance.uniform_(0.5, 2.0)
         for key, weight in model.named_parameters():
-            if not key.startswith(("embedding.", "head.")):
+            if not key.startswith(("embedding.", "head.")) and "users" not in key:
                 weight.mul_(2)
     return model
 
@@ -111,6 +112,11 @@ def check_gradients(model, encoded, step=1e-6, tolerance=1e-6):
     ):
         if leaf.grad is not None:
             pairs.append((table, torch.zeros_like(table).index_add(0, index, leaf.grad)))
+    for module in model.modules():
+        if isinstance(module, RowTable):
+            taken = module.taken()
+            gradient = torch.zeros_like(module.weight)
+            pairs.append((module.weight, gradient.index_add(0, taken.rows, taken.leaf.grad)))
     for weight, gradient in pairs:
         direction = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
         moves.append((weight, direction))

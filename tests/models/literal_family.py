@@ -116,3 +116,80 @@ def imn(weights, item, history, context):
         x = np.concatenate([weights["enhancement.map.weight"] @ m, item])
         m = gru_cell(weights, "enhancement.update", x, m)
     return head(weights, np.concatenate([item, m]))
+
+
+# ------------------------------------------------------------------------------------------ LMN
+def relu_mlp(weights, name, x):
+    return linear(weights, f"{name}.2", np.maximum(linear(weights, f"{name}.0", x), 0))
+
+
+def lmn_memory(weights, queries, settings):
+    """Eq. 5 to 10 by the full grid of scores: M_Q to M_O, one query at a time."""
+    outputs = []
+    for m_q in queries:
+        output = np.zeros_like(m_q)
+        rows = linear(weights, "large.block.row_query", m_q)
+        columns = linear(weights, "large.block.column_query", m_q)
+        for head_index in range(settings.lmn_heads):
+            part = slice(head_index * m_q.size, (head_index + 1) * m_q.size)
+            s_row = weights["large.block.row_keys"][head_index] @ rows[part]
+            s_col = weights["large.block.column_keys"][head_index] @ columns[part]
+            s = (s_row[None, :] + s_col[:, None]).ravel()
+            top = np.argsort(-s, kind="stable")[: settings.lmn_top_k]
+            output += softmax(s[top]) @ weights["large.block.values.weight"][top]
+        outputs.append(output / settings.lmn_heads)
+    return np.array(outputs)
+
+
+def lmn_queries(weights, items, context):
+    """Eq. 4."""
+    settings = context["settings"]
+    queries = []
+    for x in items:
+        merged = x
+        if settings.lmn_user == "id":
+            u = weights["large.users.weight"][context["user_row"](context["user_id"])]
+            merged = x + u if settings.lmn_merge == "add" else np.concatenate([x, u])
+        queries.append(relu_mlp(weights, "large.query", merged))
+    return queries
+
+
+def lmn_recalled(weights, item, history, context):
+    """What an impression finds: pooled M_O of its events, or the M_O of the candidate."""
+    settings = context["settings"]
+    width = settings.lmn_width or item.size
+    if settings.lmn_query == "candidate":
+        return lmn_memory(weights, lmn_queries(weights, [item], context), settings)[0]
+    limit = getattr(settings, "history_limit", len(history))
+    window = history[max(0, len(history) - limit) :]
+    if not len(window):
+        return np.zeros(width)
+    found = lmn_memory(weights, lmn_queries(weights, window, context), settings)
+    if settings.lmn_pooling == "sum":
+        return found.sum(0)
+    if settings.lmn_pooling == "mean":
+        return found.mean(0)
+    scores = [base.attention_score(weights, "large.attention", item, k) for k in found]
+    return softmax(np.array(scores)) @ found
+
+
+def smooth_l1(a, b, beta):
+    """Eq. 11, the mean over all numbers."""
+    distance = np.abs(np.asarray(a) - np.asarray(b))
+    return np.where(distance < beta, distance**2 / (2 * beta), distance - beta / 2).mean()
+
+
+def din_lmn(weights, item, history, context):
+    window = history[max(0, len(history) - context["settings"].history_limit) :]
+    attended = np.zeros_like(item)
+    if len(window):
+        scores = [base.attention_score(weights, "attention", item, k) for k in window]
+        attended = softmax(np.array(scores)) @ window
+    recalled = lmn_recalled(weights, item, history, context)
+    return head(weights, np.concatenate([item, window.sum(0), attended, recalled]))
+
+
+def average_pooling_lmn(weights, item, history, context):
+    mean = history.mean(0) if len(history) else np.zeros_like(item)
+    recalled = lmn_recalled(weights, item, history, context)
+    return head(weights, np.concatenate([item, mean, recalled]))

@@ -1,0 +1,187 @@
+"""LMN: one large memory, shared by all users, read by top-K product keys (LMN, section 2.2).
+
+It is plugged into a base ranker: what the events of a history find in the memory is pooled and
+joins the features of the base's head. Keys and values are trained, never written back to.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.attention import AttentionUnit
+from models.batch import RankerBatch
+from models.embedding import BatchRows
+from models.hashing import stable_hash
+from models.lmn_settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
+from models.product_keys import best_products
+from models.row_table import RowTable
+from models.windows import group_windows, window_firsts, window_pairs
+
+# Independent of the hashes that place users in partitions and ids in spare rows.
+_USER_SEED = 2
+
+
+class ProductKeyMemory(nn.Module):
+    """Queries to weighted sums of the values that they activate (LMN, eq. 5 to 10).
+
+    Args:
+        keys: on each axis, sqrt(n).
+        width: of queries, keys and values, d: keys are of full width.
+        top_k: values that a head reads.
+        heads: each has queries and keys of its own; values are shared, and heads averaged.
+    """
+
+    def __init__(self, keys: int, width: int, top_k: int, heads: int) -> None:
+        super().__init__()
+        self.top_k, self.heads = top_k, heads
+        self.row_query = nn.Linear(width, heads * width)
+        self.column_query = nn.Linear(width, heads * width)
+        scale = width**-0.5
+        self.row_keys = nn.Parameter(torch.randn(heads, keys, width) * scale)
+        self.column_keys = nn.Parameter(torch.randn(heads, keys, width) * scale)
+        self.values: RowTable = RowTable(keys * keys, width, scale)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """M_Q to M_O: (n, width) to (n, width)."""
+        weights, index = self.activate(queries)
+        return self.values.weighted_sum(index, weights)
+
+    def activate(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and rows of the values that each query reads: (n, heads * top_k) each.
+
+        Weights are a softmax over the K of a head, divided by the number of heads.
+        """
+        count, width = queries.shape
+        scores = [
+            torch.bmm(query(queries).view(count, self.heads, width).transpose(0, 1), keys.mT)
+            for query, keys in (
+                (self.row_query, self.row_keys),
+                (self.column_query, self.column_keys),
+            )
+        ]
+        rows, columns = (score.flatten(0, 1) for score in scores)  # (heads * n, keys)
+        chosen, index = best_products(rows, columns, self.top_k)
+        weights = torch.softmax(chosen, dim=1) / self.heads
+        return tuple(  # type: ignore[return-value] # two of them
+            part.view(self.heads, count, self.top_k).transpose(0, 1).flatten(1)
+            for part in (weights, index)
+        )
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a batch found in the memory.
+
+    Attributes:
+        features: (impressions, width), for the head.
+        loss: scalar, the weighted memory loss (LMN, eq. 11 and 12).
+    """
+
+    features: Tensor
+    loss: Tensor
+
+
+class LargeMemory(nn.Module):
+    """User-aware queries, the memory, its loss, and pooling (LMN, section 2.2).
+
+    Args:
+        settings: sizes, query, pooling, loss.
+        width: of an event.
+        limit: events before an impression that ask; None for all.
+    """
+
+    def __init__(self, settings: LmnSettings, width: int, limit: int | None) -> None:
+        super().__init__()
+        self.settings, self.limit = settings, limit
+        self.features = settings.lmn_width or width
+        self.users: RowTable | None = None
+        inputs = width
+        if settings.lmn_user is QueryUser.ID:
+            self.users = RowTable(settings.lmn_user_rows, width, 0.1)
+            inputs += width if settings.lmn_merge is Merge.CONCATENATE else 0
+        self.query = nn.Sequential(
+            nn.Linear(inputs, self.features),
+            nn.ReLU(),
+            nn.Linear(self.features, self.features),
+        )
+        self.block = ProductKeyMemory(
+            settings.lmn_keys, self.features, settings.lmn_top_k, settings.lmn_heads
+        )
+        self.attention: AttentionUnit | None = None
+        if settings.lmn_pooling is Pooling.ATTENTION and settings.lmn_query is Query.HISTORY:
+            self.attention = AttentionUnit(width, self.features)
+
+    def forward(self, batch: RankerBatch, rows: BatchRows) -> Recalled:
+        """What each impression recalls; an empty history recalls 0."""
+        for table in (self.users, self.block.values):
+            if table is not None:
+                table.forget()
+        candidates = rows.candidates(batch)
+        if self.settings.lmn_query is Query.CANDIDATE:
+            return self.recall(candidates, self._users(batch, batch.groups))
+        # Only the events that some impression looks at ask.
+        groups = torch.repeat_interleave(batch.history_counts)
+        first = torch.zeros_like(batch.history_starts)
+        if self.limit is not None:
+            first = group_windows(batch, self.limit).firsts
+        start = (batch.history_starts + first)[groups]
+        asking = torch.nonzero(
+            torch.arange(groups.shape[0], device=groups.device) >= start
+        ).squeeze(1)
+        history = rows.history(batch).index_select(0, asking)
+        asked = self.recall(history, self._users(batch, groups[asking]))
+        found = asked.features.new_zeros(groups.shape[0], self.features)
+        found = found.index_copy(0, asking, asked.features)
+        return Recalled(self._pool(found, candidates, batch), asked.loss)
+
+    def recall(self, items: Tensor, users: Tensor | None) -> Recalled:
+        """M_O of each item as asked by a user, and the memory loss.
+
+        Args:
+            items: (n, event width).
+            users: (n, event width), or None.
+        """
+        if users is None:
+            merged = items
+        elif self.settings.lmn_merge is Merge.ADD:
+            merged = items + users
+        else:
+            merged = torch.cat([items, users], dim=1)
+        queries = self.query(merged)  # M_Q
+        output = self.block(queries)  # M_O
+        detach = self.settings.lmn_loss_detach
+        loss = output.new_zeros(())
+        if queries.shape[0]:
+            loss = functional.smooth_l1_loss(
+                output.detach() if detach is Detach.OUTPUT else output,
+                queries.detach() if detach is Detach.QUERY else queries,
+                beta=self.settings.lmn_loss_beta,
+            )
+        return Recalled(output, self.settings.lmn_loss_weight * loss)
+
+    def _users(self, batch: RankerBatch, groups: Tensor) -> Tensor | None:
+        """The user's vector of each group in `groups`: (n, event width)."""
+        if self.users is None:
+            return None
+        hashed = stable_hash(batch.source.user_ids, seed=_USER_SEED)
+        rows = (hashed % self.settings.lmn_user_rows).astype("int64")
+        vectors = self.users.take(torch.from_numpy(rows).to(groups.device))  # (groups, width)
+        return vectors.index_select(0, groups)
+
+    def _pool(self, found: Tensor, candidates: Tensor, batch: RankerBatch) -> Tensor:
+        """(events, width) to (impressions, width)."""
+        if self.attention is not None:
+            pairs = window_pairs(batch, self.limit)
+            scores = self.attention(candidates, found, pairs.impressions, pairs.events)
+            weights = pairs.softmax(scores).unsqueeze(1)
+            return pairs.sums(weights * found.index_select(0, pairs.events))
+        # Running sums in float64: a difference of two of a whole batch loses four digits.
+        running = functional.pad(found.double().cumsum(0), (0, 0, 1, 0))
+        first = window_firsts(batch, self.limit)
+        starts = batch.history_starts[batch.groups]
+        sums = running[starts + batch.lengths] - running[starts + first]
+        if self.settings.lmn_pooling is Pooling.MEAN:
+            sums = sums / (batch.lengths - first).clamp(min=1).unsqueeze(1)
+        return sums.to(found.dtype)
