@@ -2,8 +2,9 @@
 
 Forward runs `models.fold_kernel` and keeps each state as float16, as a record would hold it:
 1,232 bytes an event with 8 slots of 32, about a twentieth of what autograd would keep. Backward
-walks the steps from the last to the first, and repeats each with torch from the kept state to get
-its gradients; the rounding's gradient is straight through, so the repeated step does not round.
+walks the steps from the last to the first, and repeats each from the kept state to get its
+gradients; the rounding's gradient is straight through, so the repeated step does not round.
+`models.fold_kernel_backward` does that; torch does it where that one does not reach.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.fold_kernel import PackedNetwork
+from models.fold_kernel_backward import PackedGradient
 from models.fold_plan import FoldPlan
 from models.memory import MemoryNetwork
 from models.memory_state import MemoryState
@@ -35,15 +37,20 @@ def fold_rows(
         (cuts, floats) and (groups, slots), differentiable.
     """
     rows = start.to_rows()
-    learned = [
-        weight
-        for name, weight in memory.named_parameters()
-        if weight.requires_grad and name != "initial_memory"  # that one is in `rows`
-    ]
+    learned = [weight for _, weight in _learned(memory)]
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, rows, *learned)):
         cuts, totals = _KernelFold.apply((memory, plan, start.count), x, rows, *learned)  # type: ignore[no-untyped-call]  # torch's
         return cuts, totals
     return _fold_to_cuts(memory, plan, start.count, x, rows)
+
+
+def _learned(memory: MemoryNetwork) -> list[tuple[str, Tensor]]:
+    """Weights that get a gradient, by name; the initial memory gets it through the states."""
+    return [
+        (name, weight)
+        for name, weight in memory.named_parameters()
+        if weight.requires_grad and name != "initial_memory"
+    ]
 
 
 def _bits(rows: Tensor) -> NDArray[np.uint16]:
@@ -88,11 +95,11 @@ class _KernelFold(torch.autograd.Function):
         every = np.arange(x.shape[0])
         states = np.empty((x.shape[0], start.shape[1]), dtype=np.uint16)
         lengths = plan.lengths.numpy()
-        totals = PackedNetwork(memory).fold(
-            x, lengths, count.numpy(), start=start, save_rows=every, saved=states
-        )
+        packed = PackedNetwork(memory)
+        totals = packed.fold(x, lengths, count.numpy(), start=start, save_rows=every, saved=states)
         kept = torch.from_numpy(states.view(np.float16))
         ctx.memory, ctx.plan, ctx.count, ctx.kept = memory, plan, count, kept
+        ctx.packed, ctx.states = packed, (start, states, count.numpy())
         ctx.save_for_backward(x, rows, *learned)
         groups, seen = plan.cut_groups, plan.cut_lengths
         cuts = torch.empty(len(groups), rows.shape[1])
@@ -103,38 +110,57 @@ class _KernelFold(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> tuple[Any, ...]:
-        memory, plan, kept = ctx.memory, ctx.plan, ctx.kept
-        x, rows, *learned = ctx.saved_tensors
-        sums = [torch.zeros_like(weight) for weight in learned]
-        x_gradient = torch.zeros_like(x)
-        carried = torch.zeros_like(rows)  # in sorted order: by the state after the step
-        total_gradient = total_gradient[plan.order]
-        count = ctx.count[plan.order]
-        cut_rows = plan.cut_rows()
-        for step in range(plan.longest - 1, -1, -1):
-            active = plan.running[step]
-            cuts = cut_rows[step + 1]
-            carried.index_add_(0, plan.place[plan.cut_groups[cuts]], cut_gradient[cuts])
-            events = plan.events_at(step)
-            before = kept[events - 1].float() if step else rows[plan.order[:active]]
-            with torch.enable_grad():
-                before = before.detach().requires_grad_()
-                event = x[events].requires_grad_()
-                state = MemoryState.from_rows(before, count[:active] + step, memory.layout)
-                after, writes = memory.step_with_writes(state, event, rounding=False)
-                outputs = [after.to_rows()]
-                given = [carried[:active]]
-                if writes is not None:
-                    outputs.append(writes)
-                    given.append(total_gradient[:active])
-                gradients = torch.autograd.grad(
-                    outputs, [before, event, *learned], given, allow_unused=True
-                )
-            carried[:active] = gradients[0]
-            x_gradient[events] = gradients[1]
-            for weight, gradient in zip(sums, gradients[2:], strict=True):
-                if gradient is not None:
-                    weight.add_(gradient)
-        cuts = cut_rows[0]
+        gradients = _compiled if ctx.memory.config.gradient_compiles else _by_steps
+        return None, *gradients(ctx, cut_gradient, total_gradient)
+
+
+def _compiled(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Tensor]:
+    """Gradients of the events, the starting states and the weights, by the compiled steps."""
+    x = ctx.saved_tensors[0]
+    plan = ctx.plan
+    events, starts, weights = PackedGradient(ctx.memory, ctx.packed).backward(
+        plan, ctx.states, x, cut_gradient, total_gradient
+    )
+    at_start = plan.cut_lengths == 0
+    starts.index_add_(0, plan.cut_groups[at_start], cut_gradient[at_start])
+    names = [name for name, _ in _learned(ctx.memory)]
+    return [events, starts, *(weights[name] for name in names)]
+
+
+def _by_steps(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Tensor]:
+    """The same by torch, a step on all running groups at a time."""
+    memory, plan, kept = ctx.memory, ctx.plan, ctx.kept
+    x, rows, *learned = ctx.saved_tensors
+    sums = [torch.zeros_like(weight) for weight in learned]
+    x_gradient = torch.zeros_like(x)
+    carried = torch.zeros_like(rows)  # in sorted order: by the state after the step
+    total_gradient = total_gradient[plan.order]
+    count = ctx.count[plan.order]
+    cut_rows = plan.cut_rows()
+    for step in range(plan.longest - 1, -1, -1):
+        active = plan.running[step]
+        cuts = cut_rows[step + 1]
         carried.index_add_(0, plan.place[plan.cut_groups[cuts]], cut_gradient[cuts])
-        return None, x_gradient, carried[plan.place], *sums
+        events = plan.events_at(step)
+        before = kept[events - 1].float() if step else rows[plan.order[:active]]
+        with torch.enable_grad():
+            before = before.detach().requires_grad_()
+            event = x[events].requires_grad_()
+            state = MemoryState.from_rows(before, count[:active] + step, memory.layout)
+            after, writes = memory.step_with_writes(state, event, rounding=False)
+            outputs = [after.to_rows()]
+            given = [carried[:active]]
+            if writes is not None:
+                outputs.append(writes)
+                given.append(total_gradient[:active])
+            gradients = torch.autograd.grad(
+                outputs, [before, event, *learned], given, allow_unused=True
+            )
+        carried[:active] = gradients[0]
+        x_gradient[events] = gradients[1]
+        for weight, gradient in zip(sums, gradients[2:], strict=True):
+            if gradient is not None:
+                weight.add_(gradient)
+    cuts = cut_rows[0]
+    carried.index_add_(0, plan.place[plan.cut_groups[cuts]], cut_gradient[cuts])
+    return [x_gradient, carried[plan.place], *sums]

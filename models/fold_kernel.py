@@ -106,8 +106,8 @@ class PackedNetwork:
             state=layout.floats,
             **{name: layout.columns(name).start for name in ("S", "h", "r", "g", "pool")},
         )
-        heads, heads_bias = _pack(memory.heads.weight, memory.heads.bias)
-        balance, balance_bias = _pack(
+        heads, heads_bias = pack(memory.heads.weight, memory.heads.bias)
+        balance, balance_bias = pack(
             memory.balance.weight if config.utilization else none, torch.zeros(config.slots**2)
         )
         self._thread = threading.local()
@@ -168,7 +168,7 @@ class PackedNetwork:
         return totals
 
 
-def _pack(weight: Tensor, bias: Tensor) -> tuple[Floats, Floats]:
+def pack(weight: Tensor, bias: Tensor) -> tuple[Floats, Floats]:
     """(outputs, inputs) and (outputs,) as (blocks, inputs, 8) and (blocks, 8), zero-padded."""
     outputs, inputs = weight.shape
     blocks = -(-outputs // BLOCK)
@@ -184,13 +184,13 @@ def _pack_gates(cell: torch.nn.GRUCell) -> Gates:
     two = 2 * cell.hidden_size
     both = torch.cat([cell.weight_ih[:two], cell.weight_hh[:two]], dim=1)
     return Gates(
-        *_pack(both, cell.bias_ih[:two] + cell.bias_hh[:two]),
-        *_pack(cell.weight_ih[two:], cell.bias_ih[two:]),
-        *_pack(cell.weight_hh[two:], cell.bias_hh[two:]),
+        *pack(both, cell.bias_ih[:two] + cell.bias_hh[:two]),
+        *pack(cell.weight_ih[two:], cell.bias_ih[two:]),
+        *pack(cell.weight_hh[two:], cell.bias_hh[two:]),
     )
 
 
-def _aligned(rows: int, dtype: type) -> NDArray[Any]:
+def aligned(rows: int, dtype: type) -> NDArray[Any]:
     """Zeros of shape (rows, 16), on a 64-byte boundary: one register, one cache line."""
     width = LANES * np.dtype(dtype).itemsize
     raw = np.zeros(rows * width + 64, dtype=np.uint8)
@@ -214,5 +214,5 @@ def _buffers(sizes: Sizes) -> Buffers:
         "totals": sizes.slots,
         "seen": 1,
     }
-    made = {name: _aligned(count + BLOCK, np.float32) for name, count in rows.items()}
-    return Buffers(halves=_aligned(sizes.state, np.uint16), **made)
+    made = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
+    return Buffers(halves=aligned(sizes.state, np.uint16), **made)

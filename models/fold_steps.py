@@ -36,7 +36,7 @@ BLOCK = 8  # outputs of a packed matrix that are summed side by side
 
 
 @njit(error_model="numpy")
-def _product(weight, bias, inputs, first, out):
+def product(weight, bias, inputs, first, out):
     """Out = weight inputs[first:] + bias; out gets a multiple of 8 rows."""
     blocks, count, _ = weight.shape
     for block in range(blocks):
@@ -73,9 +73,9 @@ def _product(weight, bias, inputs, first, out):
 def _gru(gates, hidden, width, buffers):
     """buffers.fresh = GRU(inputs, inputs[width:]); torch's order of gates and formula."""
     inputs = buffers.inputs
-    _product(gates.both, gates.both_bias, inputs, 0, buffers.gates)
-    _product(gates.new, gates.new_bias, inputs, 0, buffers.fresh)
-    _product(gates.hidden, gates.hidden_bias, inputs, width, buffers.recurrent)
+    product(gates.both, gates.both_bias, inputs, 0, buffers.gates)
+    product(gates.new, gates.new_bias, inputs, 0, buffers.fresh)
+    product(gates.hidden, gates.hidden_bias, inputs, width, buffers.recurrent)
     for j in range(hidden):
         reset = sigmoid(load(buffers.gates, j))
         update = sigmoid(load(buffers.gates, hidden + j))
@@ -85,7 +85,7 @@ def _gru(gates, hidden, width, buffers):
 
 
 @njit(error_model="numpy")
-def _softmax(values, first, count):
+def softmax(values, first, count):
     """Softmax of rows [first, first + count) in place."""
     largest = load(values, first)
     for i in range(1, count):
@@ -127,17 +127,17 @@ def _address(sizes, buffers):
         write_cosine = write_dot / sqrt(fma(norm, write_norm, epsilon))
         store(buffers.read_weights, i, read_strength * read_cosine)
         store(buffers.write_weights, i, write_strength * write_cosine)
-    _softmax(buffers.read_weights, 0, sizes.slots)
-    _softmax(buffers.write_weights, 0, sizes.slots)
+    softmax(buffers.read_weights, 0, sizes.slots)
+    softmax(buffers.write_weights, 0, sizes.slots)
 
 
 @njit(error_model="numpy")
 def _utilize(sizes, weights, buffers):
     """Step 4: write_weights become re-balanced; g and the totals move."""
     slots, state, logits = sizes.slots, buffers.state, buffers.logits
-    _product(weights.balance, weights.balance_bias, state, sizes.g, logits)
+    product(weights.balance, weights.balance_bias, state, sizes.g, logits)
     for i in range(slots):
-        _softmax(logits, i * slots, slots)
+        softmax(logits, i * slots, slots)
     share = splat(1.0) / minimum(
         load(buffers.seen, 0), splat(np.float32(sizes.utilization_horizon))
     )
@@ -224,7 +224,7 @@ def _control(sizes, weights, buffers):
     _gru(weights.controller, sizes.controller, sizes.event + width, buffers)
     for j in range(sizes.controller):
         store(state, sizes.h + j, round_to_half(load(buffers.fresh, j)))
-    _product(weights.heads, weights.heads_bias, buffers.fresh, 0, heads)
+    product(weights.heads, weights.heads_bias, buffers.fresh, 0, heads)
     high = splat(np.float32(sizes.clip))
     low = negative(high)
     for row in range(4 * width):

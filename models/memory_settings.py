@@ -98,6 +98,11 @@ class MemoryConfig(Section):
         """Whether float16 holds the state: not the paper's running sum, which needs float32."""
         return not self.utilization or self.utilization_input == "mean"
 
+    @property
+    def gradient_compiles(self) -> bool:
+        """Whether the compiled gradient applies: W_g learns as everything else does."""
+        return not self.utilization or self.utilization_gradient == "all"
+
     @model_validator(mode="after")
     def _top_k_fits(self) -> Self:
         if self.top_k > self.slots:

@@ -139,8 +139,9 @@ def check_values(x: Tensor) -> None:
     if x.numel() and not bool(x.detach().abs().max() <= MAX_EMBEDDING):
         bad = ~(x.detach().abs() <= MAX_EMBEDDING)
         event, column = bad.nonzero()[0].tolist()
+        found = float(x.detach()[event, column])
         msg = (
-            f"events: embedding of event {event} is {float(x.detach()[event, column])} at {column}, "
+            f"events: embedding of event {event} is {found} at {column}, "
             f"expected finite numbers up to {MAX_EMBEDDING:g}; check the bundle's embedding tables"
         )
         raise EventValueError(msg)

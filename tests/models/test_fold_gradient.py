@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from models import fold_gradient
 from models.fold import fold_groups
 from models.fold_plan import FoldPlan
 from models.ragged_fold import _fold_stepwise  # the plain twin of the compiled forward
 from tests.models.memory_examples import network
+from tests.models.test_memory import SETTINGS
 
 LENGTHS = torch.tensor([3, 0, 5, 1])
 CUT_GROUPS = torch.tensor([2, 0, 1, 2, 2, 3, 0])
@@ -79,6 +81,31 @@ def test_the_compiled_fold_has_the_gradients_of_the_plain_one(options):
             torch.testing.assert_close(
                 got, wanted, rtol=0.02, atol=0.01 * float(wanted.abs().max())
             )
+
+
+@pytest.mark.parametrize(
+    "options", [s for s in SETTINGS if not {"utilization_input", "utilization_gradient"} & {*s}]
+)
+def test_both_ways_to_the_gradient_agree(options, monkeypatch):
+    memory = network(**options)
+    width = memory.config.event_width
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.arange(40) % 7
+    cut_groups = torch.arange(40).repeat(2)
+    cut_lengths = torch.cat([lengths, lengths // 2])
+    x = torch.randn(int(lengths.sum()), width, generator=generator).requires_grad_()
+    start = memory.initial(40).with_count(torch.arange(40))
+    found = []
+    for way in (fold_gradient._compiled, fold_gradient._by_steps):
+        monkeypatch.setattr(fold_gradient, "_compiled", way)
+        fold = fold_groups(memory, x, lengths, cut_groups, cut_lengths, start=start)
+        totals = x.new_zeros(()) if fold.write_totals is None else fold.write_totals
+        found.append(gradients(fold.states, totals, memory, x))
+    for compiled, plain in zip(*found, strict=True):
+        # Steps repeated in torch see h and M before their rounding.
+        torch.testing.assert_close(
+            compiled, plain, rtol=0.02, atol=0.01 * float(plain.abs().max() + 1e-3)
+        )
 
 
 def test_starting_memories_get_a_gradient_too():
