@@ -20,16 +20,19 @@ from jobs.commands import (
     drill,
     evaluate,
     events,
+    experiment,
     import_,
     load_test,
     log,
     memories,
+    replay,
     samples,
     serve,
     simulate,
     store,
     stream,
     train,
+    upgrade,
     user,
 )
 from jobs.context import ERR
@@ -60,8 +63,11 @@ for _module in (
     log,
     drill,
     audit,
+    replay,
     serve,
     load_test,
+    experiment,
+    upgrade,
 ):
     _module.register(app)
 
