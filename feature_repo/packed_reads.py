@@ -35,9 +35,10 @@ class OpenedView:
         generation = NO_GENERATION if self.pointer is None else self.pointer.resolve()
         if not ids:
             return []
+        distinct = list(dict.fromkeys(ids))
         with typed_errors(self.store.address):
-            values: Values = self.store.client.mget(self.view.keys.entities(generation, ids))
-        return values
+            values: Values = self.store.client.mget(self.view.keys.entities(generation, distinct))
+        return _spread(distinct, values, ids)
 
     async def values_async(self, client: Any, ids: Sequence[int]) -> Values:
         """As `values`, with an asynchronous client."""
@@ -52,8 +53,17 @@ class OpenedView:
                 generation = self.pointer.number()
             if not ids:
                 return []
-            values: Values = await client.mget(self.view.keys.entities(generation, ids))
+            distinct = list(dict.fromkeys(ids))
+            values: Values = await client.mget(self.view.keys.entities(generation, distinct))
+        return _spread(distinct, values, ids)
+
+
+def _spread(distinct: Sequence[int], values: Values, ids: Sequence[int]) -> Values:
+    """Values of distinct ids for all ids: a request names its one user beside every item."""
+    if len(distinct) == len(ids):
         return values
+    value_of = dict(zip(distinct, values, strict=True))
+    return [value_of[entity] for entity in ids]
 
 
 def split_views(grouped_refs: Any) -> tuple[list[Any], list[Any]]:
@@ -64,7 +74,7 @@ def split_views(grouped_refs: Any) -> tuple[list[Any], list[Any]]:
 
 
 def entity_ids(table: FeatureView, join_key_values: Any, join_keys: Any) -> list[int]:
-    """The entity ids of a request in its order; repeated ones are simply read twice."""
+    """The entity ids of a request, in its order."""
     columns = utils._get_table_entity_values(table, join_keys, join_key_values)  # noqa: SLF001 - the hook's own helper
     if not columns:
         msg = f"Missing join key values for {table.name}: {list(join_key_values)}"
