@@ -5,6 +5,7 @@ joins the features of the base's head. Keys and values are trained, never writte
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,16 @@ from models.windows import group_windows, window_firsts, window_pairs
 _USER_SEED = 2
 
 
+class ValueTable(Protocol):
+    """Where values live: `models.row_table.RowTable`, or `models.sharded.ShardedTable`."""
+
+    def weighted_sum(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """`sum_k weights[:, k] table[rows[:, k]]`: (n, k), (n, k) to (n, width)."""
+
+    def forget(self) -> None:
+        """Drop what forward passes without a step have read."""
+
+
 class ProductKeyMemory(nn.Module):
     """Queries to weighted sums of the values that they activate (LMN, eq. 5 to 10).
 
@@ -31,9 +42,12 @@ class ProductKeyMemory(nn.Module):
         width: of queries, keys and values, d: keys are of full width.
         top_k: values that a head reads.
         heads: each has queries and keys of its own; values are shared, and heads averaged.
+        values: keys * keys rows; None for a table of this process alone.
     """
 
-    def __init__(self, keys: int, width: int, top_k: int, heads: int) -> None:
+    def __init__(
+        self, keys: int, width: int, top_k: int, heads: int, values: ValueTable | None = None
+    ) -> None:
         super().__init__()
         self.top_k, self.heads = top_k, heads
         self.row_query = nn.Linear(width, heads * width)
@@ -41,7 +55,7 @@ class ProductKeyMemory(nn.Module):
         scale = width**-0.5
         self.row_keys = nn.Parameter(torch.randn(heads, keys, width) * scale)
         self.column_keys = nn.Parameter(torch.randn(heads, keys, width) * scale)
-        self.values: RowTable = RowTable(keys * keys, width, scale)
+        self.values: ValueTable = values or RowTable(keys * keys, width, scale)
 
     def forward(self, queries: Tensor) -> Tensor:
         """M_Q to M_O: (n, width) to (n, width)."""
@@ -115,9 +129,9 @@ class LargeMemory(nn.Module):
 
     def forward(self, batch: RankerBatch, rows: BatchRows) -> Recalled:
         """What each impression recalls; an empty history recalls 0."""
-        for table in (self.users, self.block.values):
-            if table is not None:
-                table.forget()
+        self.block.values.forget()
+        if self.users is not None:
+            self.users.forget()
         candidates = rows.candidates(batch)
         if self.settings.lmn_query is Query.CANDIDATE:
             return self.recall(candidates, self._users(batch, batch.groups))

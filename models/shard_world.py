@@ -1,0 +1,181 @@
+"""Several processes that hold a table together: all-to-all exchange, and who died if one did.
+
+`torch.distributed` does the work: gloo between CPUs, NCCL between GPUs. A rank that ends is seen
+by the others in their next exchange: each says so in the store, waits a moment for the others to
+do the same, and raises `RankDiedError` with the names of those that did not. Nothing hangs: a
+rank that is alive but stuck runs into the timeout.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+
+from models.errors import BadInputError, UicError
+
+# How long survivors wait for one another before they name the dead; seconds.
+_ROLL_CALL_SECONDS: Final = 3.0
+
+
+class RankDiedError(UicError):
+    """A process of the group ended or does not answer; the step cannot be finished."""
+
+
+@dataclass
+class Traffic:
+    """Bytes that this rank sent to other ranks; what stays on a rank is not counted.
+
+    Attributes:
+        ids: of requests.
+        values: of answers.
+        gradients: of updates.
+    """
+
+    ids: int = 0
+    values: int = 0
+    gradients: int = 0
+
+
+@dataclass
+class ShardWorld:
+    """A process group, as seen by one of its ranks.
+
+    Attributes:
+        rank: of this process.
+        size: number of processes.
+        device: where exchanged tensors live.
+        store: shared by all ranks; it must outlive a rank for the dead to be named.
+        traffic: byte counters.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: Store | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+
+    @classmethod
+    def join(
+        cls, store: Store, rank: int, size: int, *, timeout_seconds: float = 60.0
+    ) -> "ShardWorld":
+        """Join a group over NCCL if there is a GPU for each rank of this machine, else gloo.
+
+        Args:
+            store: of all ranks.
+            rank: from 0.
+            size: number of ranks.
+            timeout_seconds: after which a rank that does not answer counts as dead.
+        """
+        local = int(os.environ.get("LOCAL_RANK", rank))
+        cuda = torch.cuda.device_count() > local
+        device = torch.device("cuda", local) if cuda else torch.device("cpu")
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout_seconds),
+        )
+        return cls(rank, size, device, store)
+
+    @classmethod
+    def from_environment(cls) -> "ShardWorld":
+        """Join as `torchrun` started this process; one rank without it.
+
+        Raises:
+            BadInputError: some of torchrun's variables are set and others are not.
+        """
+        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        found = [name for name in names if name in os.environ]
+        if not found:
+            return cls()
+        if len(found) < len(names):
+            missing = ", ".join(sorted(set(names) - set(found)))
+            msg = f"environment: {missing} not set, {', '.join(found)} set; start with torchrun"
+            raise BadInputError(msg)
+        rank, size, host, port = (os.environ[name] for name in names)
+        # torchrun itself holds the store, where it says so: it outlives any rank.
+        held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        store = dist.TCPStore(  # type: ignore[attr-defined] # torch does not export it by name
+            host, int(port), int(size), is_master=rank == "0" and not held
+        )
+        return cls.join(store, int(rank), int(size))
+
+    def leave(self) -> None:
+        """Leave the group."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def exchange_counts(self, counts: Tensor) -> Tensor:
+        """(size,) numbers for each rank to (size,) numbers from each rank; int64."""
+        received = torch.empty_like(counts)
+        self._exchange(received, counts, None, None)
+        return received
+
+    def exchange(self, values: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        """Rows for each rank to rows from each rank.
+
+        Args:
+            values: (sum(sent), ...), rank after rank.
+            sent: rows for each rank.
+            received: rows from each rank.
+
+        Returns:
+            (sum(received), ...).
+
+        Raises:
+            RankDiedError: names the ranks that are gone.
+        """
+        arrived = values.new_empty((sum(received), *values.shape[1:]))
+        self._exchange(arrived, values.contiguous(), received, sent)
+        return arrived
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        self.exchange_counts(torch.zeros(self.size, dtype=torch.int64, device=self.device))
+
+    def sent_elsewhere(self, sent: list[int]) -> int:
+        """Of rows for each rank, those that leave this one."""
+        return sum(sent) - sent[self.rank]
+
+    def _exchange(
+        self,
+        received: Tensor,
+        sent: Tensor,
+        received_rows: list[int] | None,
+        sent_rows: list[int] | None,
+    ) -> None:
+        if self.size == 1:
+            received.copy_(sent)
+            return
+        try:
+            dist.all_to_all_single(received, sent, received_rows, sent_rows)
+        except RuntimeError as error:
+            raise self._roll_call() from error
+
+    def _roll_call(self) -> RankDiedError:
+        """Say that this rank is alive, and name those that do not."""
+        missing = [rank for rank in range(self.size) if rank != self.rank]
+        if self.store is not None:
+            try:
+                self.store.set(f"uic/alive/{self.rank}", "1")
+                until = time.monotonic() + _ROLL_CALL_SECONDS
+                while missing and time.monotonic() < until:
+                    missing = [
+                        rank for rank in missing if not self.store.check([f"uic/alive/{rank}"])
+                    ]
+                    time.sleep(0.02)
+            except RuntimeError:  # the store itself is gone, and with it the rank that held it
+                missing = [0]
+        names = ", ".join(f"rank {rank}" for rank in missing) or "unknown rank"
+        msg = (
+            f"{names} of {self.size} ended or does not answer (seen by rank {self.rank}); "
+            "start all ranks again from the last checkpoint"
+        )
+        return RankDiedError(msg)
