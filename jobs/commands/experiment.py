@@ -1,0 +1,126 @@
+"""`uic experiment`: the tables and figure 6 of the MIMN paper, on any samples."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from jobs.context import DEFAULT_WORKSPACE, ERR, OUT, ConfigOption, WorkspaceOption, open_context
+
+_DAY = ["%Y-%m-%d"]
+SLOTS = "slots"
+
+
+def register(root: typer.Typer) -> None:
+    """Add this command to the command line."""
+    root.command()(experiment)
+
+
+def experiment(
+    *,
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="table2 (models), table3 (slots of the NTM), table4 (MUR and MIU), or slots "
+            "(figure 6: share of writes of each slot)."
+        ),
+    ],
+    samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds 0 to so many less one.")] = 3,
+    rows: Annotated[
+        str | None, typer.Option(help="Only rows whose model is in this list, comma-separated.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="For every row whose model knows the key; may be repeated.",
+        ),
+    ] = None,
+    first: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="Leave out days before this one.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="Leave out days after this one.")
+    ] = None,
+    test_days: Annotated[
+        int, typer.Option(min=1, help="The last so many days are the test, not trained on.")
+    ] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+) -> None:
+    """Train the rows of a table of the MIMN paper and write Markdown, CSV and a plot.
+
+    Figures are the mean and the standard deviation over the seeds, on the test days, after the
+    last epoch. The paper's stand beside them, labelled as published on other data. A run that was
+    done before is not done again, and a killed experiment goes on where it was.
+    """
+    context = open_context(workspace, config)
+    from jobs.experiment_report import write_table
+    from jobs.experiment_runs import Request, check_assignments, run_rows
+    from jobs.experiment_tables import TABLES
+    from jobs.training import check_device, open_samples
+    from models.errors import BadInputError
+
+    if table not in {*TABLES, SLOTS}:
+        msg = f"experiment {table!r} is unknown; known: {', '.join([*TABLES, SLOTS])}"
+        raise BadInputError(msg)
+    check_assignments(set_ or [])
+    request = Request(
+        context=context,
+        reader=open_samples(context, samples),
+        repeats=repeats,
+        assignments=set_ or [],
+        test_days=test_days,
+        first=first.date() if first else None,
+        last=last.date() if last else None,
+        device=check_device(device),
+    )
+    folder = context.reports / "experiments"
+    remark = _remark(request)
+    if table == SLOTS:
+        paths = _slots(request, folder, remark)
+    else:
+        wanted = None if rows is None else set(rows.split(","))
+        chosen = [row for row in TABLES[table].rows if wanted is None or row.model in wanted]
+        if not any(row.model for row in chosen):
+            known = sorted({row.model for row in TABLES[table].rows if row.model})
+            msg = f"--rows {rows}: no such row in {table}; known: {', '.join(known)}"
+            raise BadInputError(msg)
+        results = run_rows(request, chosen)
+        name = f"{table}-{request.reader.name}"
+        paths = write_table(folder, name, TABLES[table].title, results, remark)
+    OUT.print(paths[0].read_text(encoding="utf-8"), markup=False)
+    ERR.print("written: " + ", ".join(str(path) for path in paths), markup=False)
+
+
+def _remark(request) -> str:  # noqa: ANN001 - its type imports torch
+    """How to make the table again."""
+    sets = "".join(f" --set {text}" for text in request.assignments)
+    return (
+        f"Samples `{request.reader.name}` (manifest {request.reader.manifest_sha256()[:12]}), "
+        f"{request.repeats} seeds, the last {request.test_days} day(s) as test;"
+        f" settings: `{sets.strip() or 'defaults'}`."
+    )
+
+
+def _slots(request, folder, remark):  # noqa: ANN001, ANN202 - their types import torch
+    """Figure 6: train both memories once and fold the test days."""
+    from jobs.experiment_report import write_slots
+    from jobs.experiment_runs import train_row
+    from jobs.experiment_tables import SLOT_ROWS
+    from models.batch import Encoder
+    from models.reader import BatchPlan
+    from models.slot_writes import slot_shares
+
+    shares = {}
+    for row in SLOT_ROWS:
+        trained = train_row(request, row, 0)
+        days = trained.spec.days
+        plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=False)
+        shares[row.label] = slot_shares(
+            trained.model, request.reader.batches(plan), Encoder(trained.vocabulary), 2048
+        )
+    return write_slots(folder, f"{SLOTS}-{request.reader.name}", shares, remark)
