@@ -20,6 +20,7 @@ from jobs.stream.java import jars, java_home
 from models.errors import UicError
 
 START_SECONDS: Final = 60.0
+_TOPIC_SECONDS: Final = 20.0
 _LOG4J: Final = """status = error
 appender.file.type = File
 appender.file.name = file
@@ -135,7 +136,11 @@ class KafkaServer:
     def create_topic(
         self, topic: str, partitions: int, settings: dict[str, str] | None = None
     ) -> None:
-        """Make a topic and wait until it is there."""
+        """Make a topic and wait until it is there.
+
+        Raises:
+            KafkaServerError: it does not appear.
+        """
         from confluent_kafka.admin import (  # noqa: PLC0415 - only users of a broker load the client
             AdminClient,
             NewTopic,
@@ -144,6 +149,16 @@ class KafkaServer:
         admin = AdminClient({"bootstrap.servers": self.brokers})
         fresh = NewTopic(topic, num_partitions=partitions, config=settings or {})
         admin.create_topics([fresh])[topic].result(30)
+        until = time.monotonic() + _TOPIC_SECONDS
+        while time.monotonic() < until:
+            found = admin.list_topics(timeout=5).topics.get(topic)
+            if found is not None and len(found.partitions) == partitions:
+                return
+            time.sleep(0.05)
+        msg = (
+            f"{self.brokers}: topic {topic} was made, but is not there after {_TOPIC_SECONDS:.0f} s"
+        )
+        raise KafkaServerError(msg)
 
     def _write_settings(self, settings: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

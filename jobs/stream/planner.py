@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from feature_repo.connection import connect, resolve_address
+from feature_repo.connection import connect, refuse_eviction, resolve_address
 from feature_repo.generation import Generation
 from feature_repo.generations import Generations
 from feature_repo.layout import MEMORY_VIEW, ViewKeys
@@ -116,6 +116,7 @@ class Planner:
         Raises:
             UicError: whatever speaks against starting, in one line.
         """
+        refuse_eviction(self.client, str(self.address))
         found = self.generations.get(generation)
         path = self.options.bundle or self.context.bundles / found.bundle_name
         check_generation(found, load_bundle(path))

@@ -1,0 +1,262 @@
+"""A soak of the stream: steady events while a new bundle is built, loaded and switched to.
+
+    python benchmarks/soak.py [--quick] [--seconds S] [--rate EVENTS_PER_SECOND] [--plot FILE]
+
+Everything runs as its users run it: Kafka, `uic stream run --detach`, and in the middle `uic log
+compact` and `uic memories upgrade` to another bundle. Memory of every process is sampled. At the
+end the events of the topic are folded in one batch and every memory in the store is compared with
+that, byte for byte.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import psutil
+import yaml
+from harness import arguments, report, say
+from matplotlib import pyplot as plt
+
+from feature_repo.opened import open_memories
+from jobs.context import Context, open_context
+from jobs.stream.drill_log import batch_fold
+from jobs.stream.kafka_server import KafkaServer
+from jobs.stream.plan import JobPlan
+from jobs.stream.planner import Planner, RunOptions
+from jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
+from jobs.stream.report import lag_of
+from jobs.stream.start_positions import folder_name
+from jobs.stream.supervisor import running
+from jobs.stream.topic_reader import read_topic
+from jobs.stream.trial import start_trial, untrained_bundle
+from models.bundle import load_bundle
+from models.fold import MemoryFolder
+
+TOPIC = "behaviours"
+USERS = 20_000
+SAMPLE_SECONDS = 2.0
+# The first part is warm-up: caches fill, Java grows its heap.
+SETTLED = 0.5
+
+
+class Sampler(threading.Thread):
+    """Resident memory, MiB, of each kind of process below this one."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.began = time.monotonic()
+        self.samples: dict[str, list[tuple[float, float]]] = {}
+        self.ended = threading.Event()
+        self.roots: list[psutil.Process] = [psutil.Process()]
+
+    def run(self) -> None:
+        """Sample until `ended`."""
+        while not self.ended.wait(SAMPLE_SECONDS):
+            for process in self._processes():
+                try:
+                    name = f"{_kind(process.cmdline())} {process.pid}"
+                    memory = process.memory_info().rss / 2**20
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+                at = time.monotonic() - self.began
+                self.samples.setdefault(name, []).append((at, memory))
+
+    def _processes(self):
+        for root in list(self.roots):
+            try:
+                yield root
+                yield from root.children(recursive=True)
+            except psutil.NoSuchProcess:
+                continue
+
+    def growth(self) -> dict[str, float]:
+        """By process that lived through the last part: its MiB at the end over those before."""
+        found = {}
+        end = max(at for values in self.samples.values() for at, _ in values)
+        for name, values in self.samples.items():
+            late = [memory for at, memory in values if at > SETTLED * end]
+            if len(late) > 10 and values[-1][0] > end - 3 * SAMPLE_SECONDS:
+                third = max(1, len(late) // 3)
+                found[name] = float(np.median(late[-third:]) / np.median(late[:third]))
+        return found
+
+    def plot(self, path: Path) -> None:
+        """One line a process."""
+        mpl.use("Agg")
+        figure, axes = plt.subplots(figsize=(10, 5))
+        for name, values in sorted(self.samples.items()):
+            if len(values) > 5:
+                axes.plot(*zip(*values, strict=True), label=name)
+        axes.set(xlabel="seconds", ylabel="resident memory, MiB")
+        axes.legend(fontsize="x-small")
+        figure.tight_layout()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+
+
+def _kind(command: list[str]) -> str:
+    text = " ".join(command)
+    for mark, kind in (
+        ("kafka.Kafka", "kafka"),
+        ("redis-server", "redis"),
+        ("PythonGatewayServer", "flink"),
+        ("beam_boot", "boot"),
+        ("beam_sdk_worker", "worker"),
+        ("pyflink", "worker"),
+        ("jobs.stream.attempt", "client"),
+        ("stream run", "supervisor"),
+    ):
+        if mark in text:
+            return kind
+    return "harness"
+
+
+def uic(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "jobs.cli", *arguments, "--workspace", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        msg = f"uic {' '.join(arguments)}: {done.stderr[-1000:]}"
+        raise RuntimeError(msg)
+    say(f"uic {' '.join(arguments)}: {done.stdout.strip() or done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def produce(brokers: str, rate: float, ended: threading.Event) -> None:
+    draw = np.random.default_rng(3)
+
+    def batches():
+        while not ended.is_set():
+            ids = (USERS * draw.random(500) ** 2).astype(np.int64)
+            items = draw.integers(0, 5000, 500).tolist()
+            now = int(time.time() * 1000)
+            payloads = [
+                payload_of(user, item, item % 100, "click", now)
+                for user, item in zip(ids.tolist(), items, strict=True)
+            ]
+            yield Outgoing(payloads, ids, np.full(500, now, np.int64))
+
+    send_to_kafka(batches(), brokers, TOPIC, Pace(rate))
+
+
+def wait_until_folded(context: Context, generation: int) -> None:
+    planner = Planner(context, RunOptions(generation=generation))
+    found = running(planner.folder / folder_name(generation))
+    if found is None:
+        msg = f"generation {generation} does not stream any more"
+        raise RuntimeError(msg)
+    plan = JobPlan.model_validate_json(Path(found["plan"]).read_text(encoding="utf-8"))
+    until = time.monotonic() + 180
+    while sum(lag_of(planner, plan).values()):
+        if time.monotonic() > until:
+            msg = f"generation {generation} still lags"
+            raise RuntimeError(msg)
+        time.sleep(0.5)
+
+
+def differences(context: Context, brokers: str, generation: int, bundle: Path) -> tuple[int, int]:
+    """Users compared, and those whose memory is not the batch fold of the topic."""
+    folder = MemoryFolder(load_bundle(bundle), generation)
+    expected = batch_fold(read_topic(brokers, TOPIC), folder, context.config.log)
+    users = np.array(sorted(expected.memories), np.int64)
+    with open_memories(context.config.store, context.workspace) as store:
+        records, found = store.memories.read(generation, users, folder.record_bytes)
+    right = np.stack([expected.memories[user] for user in users.tolist()])
+    return len(users), int(((records != right).any(axis=1) | ~found).sum())
+
+
+def soak(folder: Path, seconds: float, rate: float, sampler: Sampler) -> dict[str, float]:
+    """Run it; the figures."""
+    workspace = folder / "workspace"
+    workspace.mkdir(parents=True)
+    with KafkaServer(folder / "kafka", heap_mib=768) as kafka:
+        kafka.create_topic(TOPIC, 4)
+        settings = {"brokers": kafka.brokers, "topic": TOPIC, "archive_roll_seconds": 10.0}
+        (workspace / "uic.yaml").write_text(yaml.safe_dump({"stream": settings}))
+        context = open_context(workspace, None)
+        server, _ = start_trial(context)
+        other = workspace / "bundles" / "mimn" / "other"
+        untrained_bundle(other, items=4000, categories=100)
+        ended = threading.Event()
+        sender = threading.Thread(target=produce, args=(kafka.brokers, rate, ended), daemon=True)
+        try:
+            _follow(sampler, server.directory)
+            uic(workspace, "stream", "run", "--detach")
+            _follow_stream(sampler, workspace, 1)
+            sender.start()
+            time.sleep(seconds / 2)
+            uic(workspace, "log", "compact", str(datetime.now(UTC).date()))
+            began = time.monotonic()
+            uic(workspace, "memories", "upgrade", "--bundle", "mimn/other")
+            upgraded = time.monotonic() - began
+            _follow_stream(sampler, workspace, 2)
+            uic(workspace, "stream", "status")
+            time.sleep(max(0.0, seconds / 2 - upgraded))
+            ended.set()
+            sender.join(60)
+            wait_until_folded(context, 2)
+            users, wrong = differences(context, kafka.brokers, 2, other)
+        finally:
+            ended.set()
+            for generation in ("1", "2"):
+                try:
+                    uic(workspace, "stream", "stop", "--generation", generation)
+                except RuntimeError as error:
+                    say(str(error))
+            sampler.ended.set()
+            server.stop()
+    return {"users": users, "wrong_memories": wrong, "upgrade_seconds": round(upgraded, 1)}
+
+
+def _follow(sampler: Sampler, store: Path) -> None:
+    pid = json.loads((store / "server.json").read_text())["pid"]
+    sampler.roots.append(psutil.Process(pid))
+
+
+def _follow_stream(sampler: Sampler, workspace: Path, generation: int) -> None:
+    found = running(workspace / "stream" / folder_name(generation))
+    if found is not None:
+        sampler.roots += [psutil.Process(found["pid"]), psutil.Process(found["attempt_pid"])]
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--rate", type=float, default=10_000.0, help="events a second")
+    parser.add_argument("--plot", type=Path, help="where to draw the memory of processes")
+    options = parser.parse_args()
+    seconds = 20.0 if options.quick else options.seconds
+    rate = 1000.0 if options.quick else options.rate
+    sampler = Sampler()
+    sampler.start()
+    with tempfile.TemporaryDirectory(prefix="uic-soak-") as name:
+        figures = soak(Path(name), seconds, rate, sampler)
+    growth = sampler.growth()
+    if options.plot:
+        sampler.plot(options.plot)
+    report(
+        "soak",
+        ours={
+            **figures,
+            "seconds": seconds,
+            "events_per_second": rate,
+            "memory_growth": {name: round(value, 3) for name, value in sorted(growth.items())},
+        },
+        peers={},
+        ratios={
+            "wrong_memories": figures["wrong_memories"],
+            "largest_memory_growth": max(growth.values(), default=1.0),
+        },
+        targets={"wrong_memories": "<=0", "largest_memory_growth": "<=1.1"},
+        packages=("apache-flink", "redis", "torch"),
+    )
+
+
+if __name__ == "__main__":
+    main()
