@@ -120,19 +120,17 @@ def run_audit(
 
 
 def audit_table(audits: list[GenerationAudit]) -> Table:
-    """For people: a line a generation."""
+    """For people: a column a generation."""
     table = Table(box=SIMPLE_HEAD)
-    headings = ("generation", "users", "events", *(name_of(verdict) for verdict in Verdict))
-    for heading in (*headings, "largest difference"):
-        table.add_column(heading, justify="right")
+    table.add_column("generation")
     for audit in audits:
-        table.add_row(
-            f"{audit.number} ({audit.state})",
-            f"{audit.users:,}",
-            f"{audit.events:,}",
-            *(f"{audit.counts[verdict]:,}" for verdict in Verdict),
-            f"{audit.largest_difference:g}",
-        )
+        table.add_column(f"{audit.number} ({audit.state})", justify="right")
+    table.add_row("users", *(f"{audit.users:,}" for audit in audits))
+    table.add_row("  through Feast", *(f"{audit.through_feast:,}" for audit in audits))
+    table.add_row("events folded", *(f"{audit.events:,}" for audit in audits))
+    for verdict in Verdict:
+        table.add_row(name_of(verdict), *(f"{audit.counts[verdict]:,}" for audit in audits))
+    table.add_row("largest difference", *(f"{audit.largest_difference:g}" for audit in audits))
     return table
 
 

@@ -1,0 +1,136 @@
+"""The held-back day: its impressions and behaviours in order of time, and its stretches."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from jobs.replay.hold_back import HELD_KIND, HELD_SCHEMA_VERSION, ReplayError
+from jobs.stream.produce import Outgoing, payload_of
+from models.hashing import stable_hash
+from models.published import read_manifest
+from pipelines.days import Days, day_number
+from pipelines.event_log import EventLog
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Columns in order of event time."""
+
+    user_ids: NDArray[np.int64]
+    item_ids: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
+    clicked: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.user_ids)
+
+    def between(self, start_ms: int, end_ms: int) -> "Impressions":
+        """Those from `start_ms` until before `end_ms`."""
+        first, end = np.searchsorted(self.times_ms, [start_ms, end_ms])
+        here = slice(int(first), int(end))
+        return Impressions(
+            self.user_ids[here], self.item_ids[here], self.times_ms[here], self.clicked[here]
+        )
+
+
+@dataclass(frozen=True)
+class HeldDay:
+    """One day, ready to be lived again.
+
+    Args:
+        day: in the log's time zone.
+        start_ms: its midnight, milliseconds since 1970 UTC.
+        end_ms: the next one.
+        impressions: of the day.
+        behaviors: of the day, by (log time, partition, offset).
+    """
+
+    day: date
+    start_ms: int
+    end_ms: int
+    impressions: Impressions
+    behaviors: pa.Table
+
+    def stretches(self, count: int, partitions: int) -> list[tuple[int, int]]:
+        """The day cut into at most `count` equal stretches, (start, end) in milliseconds.
+
+        The first one is long enough for every partition to have an event: the files of a stream
+        tell which partitions there are.
+        """
+        edges = np.linspace(self.start_ms, self.end_ms, count + 1).astype(np.int64)
+        users = self.behaviors.column("user_id").to_numpy()
+        homes = stable_hash(users) % np.uint64(partitions)
+        _, firsts = np.unique(homes, return_index=True)
+        if len(firsts) < partitions:
+            msg = f"{self.day}: only {len(firsts)} of {partitions} partitions have events"
+            raise ReplayError(msg)
+        until = int(self._log_times()[firsts.max()]) + 1
+        later = edges[1:][edges[1:] >= until]
+        bounds = [self.start_ms, *later.tolist()]
+        return list(itertools.pairwise(bounds))
+
+    def events(self, start_ms: int, end_ms: int) -> Iterator[Outgoing]:
+        """The behaviours that the log got in a stretch, as payloads on the wire."""
+        first, end = np.searchsorted(self._log_times(), [start_ms, end_ms])
+        table = self.behaviors.slice(int(first), int(end - first))
+        if not table.num_rows:
+            return
+        columns = [table.column(name).to_pylist() for name in ("user_id", "item_id", "category_id")]
+        behaviors = table.column("behavior").cast(pa.string()).to_pylist()
+        times = table.column("event_time").to_numpy().view(np.int64).tolist()
+        yield Outgoing(
+            payloads=[payload_of(*row) for row in zip(*columns, behaviors, times, strict=True)],
+            user_ids=table.column("user_id").to_numpy(),
+            log_times_ms=table.column("log_time").to_numpy().view(np.int64),
+        )
+
+    def _log_times(self) -> NDArray[np.int64]:
+        times: NDArray[np.int64] = self.behaviors.column("log_time").to_numpy().view(np.int64)
+        return times
+
+
+def open_day(log_root: Path, held_root: Path) -> HeldDay:
+    """The day that was held back.
+
+    Raises:
+        ReplayError: none was, or it has no impressions.
+        ManifestError: its files are damaged.
+    """
+    if not (held_root / "manifest.json").is_file():
+        msg = f"{held_root}: no day was held back; run `uic replay hold-back DAY` first"
+        raise ReplayError(msg)
+    manifest = read_manifest(held_root, HELD_KIND, HELD_SCHEMA_VERSION)
+    day = date.fromisoformat(manifest["day"])
+    paths = [entry["path"] for entry in manifest["files"] if entry["dt"] == manifest["day"]]
+    table = pa.concat_tables([pq.read_table(held_root / path) for path in paths])
+    table = table.sort_by(
+        [("log_time", "ascending"), ("partition", "ascending"), ("offset", "ascending")]
+    )
+    shown = [file.path for file in EventLog(log_root).impression_files(day, day)]
+    if not shown:
+        msg = f"{log_root}: no impressions on {day}; there is nothing to rank"
+        raise ReplayError(msg)
+    columns = ["user_id", "item_id", "event_time", "clicked"]
+    seen = pa.concat_tables([pq.read_table(path, columns=columns) for path in shown])
+    seen = seen.sort_by([("event_time", "ascending"), ("user_id", "ascending")])
+    days = Days(str(manifest["time_zone"]))
+    return HeldDay(
+        day=day,
+        start_ms=days.start_ms(day_number(day)),
+        end_ms=days.start_ms(day_number(day + timedelta(days=1))),
+        impressions=Impressions(
+            seen.column("user_id").to_numpy(),
+            seen.column("item_id").to_numpy(),
+            seen.column("event_time").to_numpy().view(np.int64),
+            seen.column("clicked").to_numpy(),
+        ),
+        behaviors=table.combine_chunks(),
+    )

@@ -1,0 +1,164 @@
+"""`uic replay hold-back DAY`: the log as it was at midnight, and what came after it, aside.
+
+Behaviours of the day and later leave an imported log and wait in `<workspace>/replay`, from where
+`uic replay run` lets them happen again. Impressions stay: nothing reads them before it is told to.
+The order:
+
+1. Link the held files into `replay/behaviors` and write its manifest.
+2. Write the log's shorter manifest, then `epochs.json`, which is the moment of publication.
+3. Remove what the log does not name any more.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from models.errors import BadInputError
+from models.published import read_manifest, write_json_atomically
+from pipelines.epochs import epoch_to_json
+from pipelines.event_log import EPOCHS_NAME, LOG_SCHEMA_VERSION, EventLog
+
+HELD_KIND: Final = "held_back"
+HELD_SCHEMA_VERSION: Final = 1
+
+
+class ReplayError(BadInputError):
+    """The log, the service or the stream is not as a replay needs it."""
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """What was taken out: events of `day` (and later ones, which are not replayed)."""
+
+    day: date
+    events: int
+
+
+def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
+    """Take the behaviours of `day` and later out of a log that is one import.
+
+    Can be repeated with the same day.
+
+    Raises:
+        ReplayError: the log is not a single import, or has nothing on that day.
+        LogBusyError: another process writes to the log.
+    """
+    log = EventLog(log_root)
+    with log.locked():
+        known = _held_already(held_root, day)
+        if known is not None and not log.behavior_files(day):
+            return known
+        epochs, manifests = log.epochs(), log.manifests()
+        if len(epochs) != 1 or len(manifests) != 1 or epochs[0].kind != "import":
+            msg = f"{log_root}: has {len(epochs)} epochs; a day is held back from a single import"
+            raise ReplayError(msg)
+        taken = log.behavior_files(day)
+        if not any(file.dt == day for file in taken):
+            days = sorted({file.dt for file in log.behavior_files()})
+            msg = f"{log_root}: no behaviours on {day}; it has {days[0]} to {days[-1]}"
+            raise ReplayError(msg)
+        # Step 1
+        entries = [_link(log_root, held_root, file.path, file.dt, file.rows) for file in taken]
+        held = HeldBack(day, sum(entry["rows"] for entry in entries if entry["dt"] == f"{day}"))
+        write_json_atomically(
+            held_root / "manifest.json",
+            {
+                "kind": HELD_KIND,
+                "schema_version": HELD_SCHEMA_VERSION,
+                "day": day.isoformat(),
+                "events": held.events,
+                "time_zone": log.time_zone(),
+                "files": entries,
+            },
+        )
+        # Step 2
+        last = dict(epochs[0].last_offsets)
+        for partition, first in _first_offsets([file.path for file in taken]).items():
+            last[partition] = first - 1
+        names = {file.path.relative_to(log_root).as_posix() for file in taken}
+        manifest = manifests[0]
+        kept = [entry for entry in manifest["files"] if entry["path"] not in names]
+        name = f"000001-{manifest['name']}-before-{day}.json"
+        write_json_atomically(log_root / "manifests" / name, {**manifest, "files": kept})
+        epoch = {**epoch_to_json(epochs[0]), "last_offsets": _as_json(last)}
+        write_json_atomically(
+            log_root / EPOCHS_NAME,
+            {"schema_version": LOG_SCHEMA_VERSION, "epochs": [epoch], "manifests": [name]},
+        )
+        # Step 3
+        log.remove_unpublished()
+    return held
+
+
+def _held_already(held_root: Path, day: date) -> HeldBack | None:
+    if not (held_root / "manifest.json").is_file():
+        return None
+    manifest = read_manifest(held_root, HELD_KIND, HELD_SCHEMA_VERSION)
+    if manifest["day"] != day.isoformat():
+        return None
+    return HeldBack(day, int(manifest["events"]))
+
+
+def _link(log_root: Path, held_root: Path, path: Path, dt: date, rows: int) -> dict[str, Any]:
+    target = held_root / path.relative_to(log_root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.hardlink_to(path)
+    return {
+        "path": target.relative_to(held_root).as_posix(),
+        "dt": dt.isoformat(),
+        "rows": rows,
+        "bytes": target.stat().st_size,
+    }
+
+
+def _first_offsets(paths: list[Path]) -> dict[int, int]:
+    """The smallest offset of each partition in some files."""
+    first: dict[int, int] = {}
+    for path in paths:
+        table = pq.read_table(path, columns=["partition", "offset"])
+        rows: Any = table.group_by("partition").aggregate([("offset", "min")]).to_pylist()
+        for row in rows:
+            known = first.get(row["partition"], row["offset_min"])
+            first[row["partition"]] = min(known, row["offset_min"])
+    return first
+
+
+def _as_json(offsets: dict[int, int]) -> dict[str, int]:
+    return {str(partition): offset for partition, offset in offsets.items()}
+
+
+def forget_replay(workspace: Path, log_root: Path) -> list[str]:
+    """Make a workspace as it was before its replay: no streamed events, epochs or memories.
+
+    Removes the event files, what the stream left, the store's data (it must not run) and the
+    epochs after the import's. Returns what was removed, for people.
+
+    Raises:
+        LogBusyError: another process writes to the log.
+    """
+    removed = []
+    for name in ("events", "stream", "store"):
+        folder = workspace / name
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            removed.append(f"{folder}")
+    log = EventLog(log_root)
+    with log.locked():
+        epochs = log.epochs()
+        if len(epochs) > 1:
+            document = json.loads((log_root / EPOCHS_NAME).read_text(encoding="utf-8"))
+            manifests = zip(document["manifests"], log.manifests(), strict=True)
+            kept = [name for name, manifest in manifests if manifest["epoch"] == 1]
+            write_json_atomically(
+                log_root / EPOCHS_NAME,
+                {**document, "epochs": document["epochs"][:1], "manifests": kept},
+            )
+            log.remove_unpublished()
+            removed.append(f"epochs after {epochs[0].name} of {log_root}")
+    return removed

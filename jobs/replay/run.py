@@ -1,0 +1,241 @@
+"""The replay itself: rank a stretch of the day, then let its events happen, then the next one.
+
+`begin` (before the stream runs):
+
+1. Rank the whole day's impressions with the memories of midnight, and without any.
+2. Write the first stretch's events as the first event files.
+
+`run` (beside the stream and the service), for each further stretch:
+
+1. Wait until the stream has folded all events before it.
+2. Rank its impressions, one request each, with the memories of that moment.
+3. Append its events to the log's source.
+
+So no impression is ranked with a memory that knows more than its moment did, and none with one
+that is older than a stretch.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from feature_repo.opened import OpenedStore, open_memories
+from jobs.context import Context
+from jobs.replay.client import RankingClient
+from jobs.replay.day import HeldDay, open_day
+from jobs.replay.hold_back import ReplayError
+from jobs.stream.event_files import scan_folder
+from jobs.stream.produce import write_files
+from models.metrics import measure
+from models.published import write_json_atomically
+from pipelines.event_log import EventLog
+
+FOLDER: Final = "replay"
+MIDNIGHT_NAME: Final = "midnight.parquet"
+LIVE_NAME: Final = "live.parquet"
+RESULT_NAME: Final = "replay.json"
+_POLL_SECONDS: Final = 0.02
+_FOLD_SECONDS: Final = 120.0
+_PERCENTILES: Final = (50, 90, 99)
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How long a stretch's events took from the source into the store."""
+
+    events: int
+    seconds: float
+
+
+def begin(context: Context, client: RankingClient, stretches: int) -> int:
+    """Rank the day with the memories of midnight, and write the first events.
+
+    Returns:
+        Events written.
+
+    Raises:
+        ReplayError: no held-back day, events are there already, or the service does not answer.
+    """
+    folder = context.workspace / FOLDER
+    day = open_day(context.log, folder)
+    events = _event_folder(context)
+    if events.is_dir() and scan_folder(events):
+        msg = f"{events}: holds events already; a replay begins once in a workspace"
+        raise ReplayError(msg)
+    # Step 1
+    shown = day.impressions
+    ranked = client.rank_all(shown.user_ids, shown.item_ids)
+    table = {"midnight": ranked.scores, "none": ranked.without_memory}
+    pq.write_table(pa.table(table), folder / MIDNIGHT_NAME)
+    # Step 2
+    partitions = context.config.log.partitions
+    first = day.stretches(stretches, partitions)[0]
+    return write_files(day.events(*first), events, partitions)
+
+
+def run(
+    context: Context,
+    client: RankingClient,
+    stretches: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[str, Any]:
+    """Live through the day; the document that is written to `replay/replay.json`.
+
+    Args:
+        context: workspace and configuration.
+        client: of the running service.
+        stretches: the day in so many pieces; as in `begin`.
+        progress: gets impressions done, of how many.
+
+    Raises:
+        ReplayError: `begin` was not called, or the stream or the service does not answer.
+    """
+    folder = context.workspace / FOLDER
+    day = open_day(context.log, folder)
+    midnight = folder / MIDNIGHT_NAME
+    if not midnight.is_file():
+        msg = f"{midnight}: missing; run `uic replay begin` first"
+        raise ReplayError(msg)
+    before = pq.read_table(midnight)
+    partitions = context.config.log.partitions
+    pieces = day.stretches(stretches, partitions)
+    events = _event_folder(context)
+    # The first stretch was ranked with midnight's memories, which is what there was.
+    count = len(day.impressions.between(*pieces[0]))
+    scores = [before.column("midnight").to_numpy()[:count]]
+    seconds: list[NDArray[np.float64]] = []
+    reasons: dict[str, int] = {}
+    waited: list[Waited] = []
+    started = time.monotonic()
+    with open_memories(context.config.store, context.workspace) as store:
+        generation = store.generations.live()
+        written, at = count, time.monotonic()
+        fresh = sum(len(batch.payloads) for batch in day.events(*pieces[0]))
+        for piece in pieces[1:]:
+            # Step 1
+            _wait_until_folded(context, store, generation, events)
+            waited.append(Waited(fresh, time.monotonic() - at))
+            # Step 2
+            shown = day.impressions.between(*piece)
+            ranked = client.rank_each(shown.user_ids, shown.item_ids)
+            scores.append(ranked.scores)
+            seconds.append(ranked.seconds)
+            for reason, times in ranked.reasons.items():
+                reasons[reason] = reasons.get(reason, 0) + times
+            # Step 3
+            at = time.monotonic()
+            fresh = write_files(day.events(*piece), events, partitions)
+            written += len(shown)
+            progress(written, len(day.impressions))
+        _wait_until_folded(context, store, generation, events)
+        waited.append(Waited(fresh, time.monotonic() - at))
+    wall = time.monotonic() - started
+    live = np.concatenate(scores)
+    # The wait for the first stretch includes the start of the stream: no freshness.
+    document = _document(day, live, before)
+    document |= _timings(np.concatenate(seconds), waited[1:])
+    document["degraded"] = reasons
+    document["replay"] = {
+        "stretches": len(pieces),
+        "wall_seconds": wall,
+        "speed_up": (day.end_ms - day.start_ms) / 1000 / wall,
+        "generation": generation,
+    }
+    _write_scores(folder, day, live, before)
+    pq.write_table(pa.table({"seconds": np.concatenate(seconds)}), folder / "latencies.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                "events": [piece.events for piece in waited[1:]],
+                "seconds": [piece.seconds for piece in waited[1:]],
+            }
+        ),
+        folder / "freshness.parquet",
+    )
+    write_json_atomically(folder / RESULT_NAME, document)
+    return document
+
+
+def _wait_until_folded(context: Context, store: OpenedStore, generation: int, events: Path) -> None:
+    """Until the markers are at the ends of the event files."""
+    ends = {partition: files[-1].last for partition, files in scan_folder(events).items()}
+    name = f"files.{events.resolve().name}"
+    until = time.monotonic() + _FOLD_SECONDS
+    marks: dict[int, int] = {}
+    while time.monotonic() < until:
+        numbers = [epoch.number for epoch in EventLog(context.log).epochs() if epoch.name == name]
+        marks = store.generations.markers(generation).get(numbers[-1], {}) if numbers else {}
+        if all(marks.get(partition, -1) >= end for partition, end in ends.items()):
+            return
+        time.sleep(_POLL_SECONDS)
+    msg = (
+        f"generation {generation}: the stream has folded {marks} and not {ends} after "
+        f"{_FOLD_SECONDS:.0f} s; is it running? `uic stream status` tells"
+    )
+    raise ReplayError(msg)
+
+
+def _document(day: HeldDay, live: NDArray[np.float64], before: pa.Table) -> dict[str, Any]:
+    shown = day.impressions
+    memories = {
+        "live": live,
+        "midnight": before.column("midnight").to_numpy(),
+        "none": before.column("none").to_numpy(),
+    }
+    return {
+        "day": day.day.isoformat(),
+        "impressions": len(shown),
+        "events": day.behaviors.num_rows,
+        "memory": {
+            name: measure(_logits(scores), shown.clicked, shown.user_ids).to_json()
+            for name, scores in memories.items()
+        },
+    }
+
+
+def _timings(seconds: NDArray[np.float64], waited: list[Waited]) -> dict[str, Any]:
+    weights = np.array([piece.events for piece in waited])
+    times = np.repeat([piece.seconds for piece in waited], weights)
+    return {
+        "latency_ms": _percentiles(seconds * 1000),
+        "latency_requests": len(seconds),
+        "freshness_seconds": _percentiles(times),
+        "freshness_events": len(times),
+    }
+
+
+def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    kept = np.clip(probabilities, 1e-12, 1 - 1e-12)
+    logits: NDArray[np.float64] = np.log(kept / (1 - kept))
+    return logits
+
+
+def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
+    return {f"p{p}": round(float(np.percentile(values, p)), 3) for p in _PERCENTILES}
+
+
+def _write_scores(folder: Path, day: HeldDay, live: NDArray[np.float64], before: pa.Table) -> None:
+    shown = day.impressions
+    table = pa.table(
+        {
+            "user_id": shown.user_ids,
+            "item_id": shown.item_ids,
+            "event_time": pa.array(shown.times_ms, pa.timestamp("ms")),
+            "clicked": shown.clicked,
+            "live": live,
+            "midnight": before.column("midnight"),
+            "none": before.column("none"),
+        }
+    )
+    pq.write_table(table, folder / LIVE_NAME)
+
+
+def _event_folder(context: Context) -> Path:
+    return context.config.stream.files or context.workspace / "events"

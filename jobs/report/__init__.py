@@ -1,0 +1,1 @@
+"""The report: one page that works without a network, and the same numbers as `demo.json`."""

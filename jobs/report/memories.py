@@ -1,0 +1,207 @@
+"""What memories look like inside: how evenly slots are used, and one user, event by event."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from jobs.context import Context
+from jobs.replay.run import FOLDER, LIVE_NAME
+from jobs.user_view import nearest_items
+from models.bundle import Bundle, load_bundle
+from models.bundle_shelf import BundleShelf
+from models.fold import EventBatch, MemoryFolder
+from models.memory_state import MemoryState
+from models.record import Records
+from pipelines.audit.sampled import UserSample
+from pipelines.event_log import EventLog
+from pipelines.schemas import BEHAVIORS
+
+# Users whose slots are averaged: a second of folding.
+SLOT_USERS: Final = 500
+LIFE_EVENTS: Final = 60
+_LIFE_MOST: Final = 2000
+
+
+def slot_use(context: Context) -> list[dict[str, Any]]:
+    """Share of writing that each slot gets, for every memory bundle of the workspace.
+
+    Folds the same sampled users with each bundle; the share is the mean of g (MIMN eq. 6), the
+    running mean of re-balanced write weights, over users.
+    """
+    files = EventLog(context.log).behavior_files()
+    if not files:
+        return []
+    events = _sampled(context)
+    shelf = BundleShelf(context.bundles)
+    rows = []
+    for version in shelf.versions("mimn"):
+        bundle = load_bundle(shelf.path("mimn", version))
+        memory = bundle.memory.config
+        if not memory.utilization:
+            continue
+        folder = MemoryFolder(bundle, 1)
+        users, batch = _batch(events)
+        records = folder.fold(folder.initial_records(len(users)), batch).records
+        state = MemoryState.unpack(records, bundle.memory.layout)
+        assert state.g is not None  # noqa: S101 - utilization is on
+        share = state.g.numpy().astype(np.float64)
+        share = share / share.sum(axis=1, keepdims=True)
+        rows.append(
+            {
+                "bundle": f"mimn/{version}",
+                "loss_weight": memory.utilization_loss_weight,
+                "users": len(users),
+                "share": share.mean(axis=0).tolist(),
+                # Of one user at a time: an average over users hides that each uses one slot.
+                "largest_share_of_a_user": float(share.max(axis=1).mean()),
+            }
+        )
+    return rows
+
+
+def one_life(context: Context, bundle_name: str) -> dict[str, Any] | None:
+    """The busiest user of the replayed day: the last events, channels, and nearest items."""
+    path = context.workspace / FOLDER / LIVE_NAME
+    if not path.is_file():
+        return None
+    table = pq.read_table(path, columns=["user_id", "clicked"])
+    clicked = table.filter(table.column("clicked")).column("user_id").to_numpy()
+    if not len(clicked):
+        return None
+    ids, counts = np.unique(clicked, return_counts=True)
+    user = int(ids[np.argmax(counts)])
+    bundle = load_bundle(BundleShelf(context.bundles).find(bundle_name))
+    events = _of_user(context, user)
+    _, batch = _batch(events)
+    folder = MemoryFolder(bundle, 1)
+    first = max(0, len(batch) - LIFE_EVENTS)
+    record = folder.fold(folder.initial_records(1), _rows(batch, 0, first)).records
+    changes = []
+    before = _channels(record, bundle)
+    for at in range(first, len(batch)):
+        record = folder.fold(record, _rows(batch, at, at + 1)).records
+        after = _channels(record, bundle)
+        changes.append(np.linalg.norm(after - before, axis=1).tolist())
+        before = after
+    items = EventLog(context.log).items_file()
+    nearest = None if items is None else nearest_items(record, bundle, items, 3)
+    times = events.column("event_time").to_numpy()[first:]
+    return {
+        "user_id": user,
+        "events": len(batch),
+        "shown_events": len(changes),
+        "channel_changes": changes,
+        "times_ms": times.tolist(),
+        "behaviors": [BEHAVIORS[code] for code in batch.behaviors[first:].tolist()],
+        "category_ids": batch.category_ids[first:].tolist(),
+        "nearest_items": _with_categories(nearest, items),
+    }
+
+
+def _with_categories(
+    nearest: list[list[int]] | None, items: Path | None
+) -> list[list[dict[str, int]]] | None:
+    if nearest is None or items is None:
+        return None
+    table = pq.read_table(items)
+    category = dict(
+        zip(
+            table.column("item_id").to_pylist(),
+            table.column("category_id").to_pylist(),
+            strict=True,
+        )
+    )
+    return [
+        [{"item_id": item, "category_id": category[item]} for item in channel]
+        for channel in nearest
+    ]
+
+
+def _channels(record: Records, bundle: Bundle) -> NDArray[np.float64]:
+    state = MemoryState.unpack(record, bundle.memory.layout)
+    parts = state.M if state.S is None else state.S
+    channels: NDArray[np.float64] = parts[0].numpy().astype(np.float64)
+    return channels
+
+
+_COLUMNS: Final = (
+    "user_id",
+    "item_id",
+    "category_id",
+    "behavior",
+    "event_time",
+    "epoch",
+    "partition",
+    "offset",
+)
+
+
+def _sampled(context: Context) -> pa.Table:
+    """Events of about `SLOT_USERS` users."""
+    users: set[int] = set()
+    files = EventLog(context.log).behavior_files()
+    for file in files:
+        found = pc.unique(pq.read_table(file.path, columns=["user_id"]).column(0))
+        users.update(found.to_pylist())
+    sample = UserSample(min(1.0, SLOT_USERS / max(1, len(users))))
+    return _read(context, sample.takes)
+
+
+def _of_user(context: Context, user: int) -> pa.Table:
+    table = _read(context, lambda ids: ids == user)
+    return table.slice(max(0, table.num_rows - _LIFE_MOST))
+
+
+def _read(context: Context, takes: Any) -> pa.Table:
+    """Events of some users, in the order of each one's log."""
+    parts = []
+    for file in EventLog(context.log).behavior_files():
+        table = pq.read_table(file.path, columns=list(_COLUMNS))
+        table = table.filter(pa.array(takes(table.column("user_id").to_numpy())))
+        codes = pc.index_in(
+            table.column("behavior").cast(pa.string()), value_set=pa.array(BEHAVIORS)
+        )
+        table = table.set_column(3, "behavior", codes.cast(pa.int8()))
+        at = table.column_names.index("event_time")
+        times = table.column("event_time").cast(pa.timestamp("ms")).cast(pa.int64())
+        parts.append(table.set_column(at, "event_time", times))
+    order = [(name, "ascending") for name in ("user_id", "epoch", "offset")]
+    return pa.concat_tables(parts).sort_by(order).combine_chunks()
+
+
+def _batch(events: pa.Table) -> tuple[NDArray[np.int64], EventBatch]:
+    ids = events.column("user_id").to_numpy()
+    users = np.unique(ids)
+    columns = {
+        name: events.column(name).to_numpy().astype(np.int64)
+        for name in ("item_id", "category_id", "event_time", "epoch", "partition", "offset")
+    }
+    return users, EventBatch(
+        user_index=np.searchsorted(users, ids),
+        item_ids=columns["item_id"],
+        category_ids=columns["category_id"],
+        behaviors=events.column("behavior").to_numpy(),
+        event_times_ms=columns["event_time"],
+        epochs=columns["epoch"],
+        partitions=columns["partition"],
+        offsets=columns["offset"],
+    )
+
+
+def _rows(batch: EventBatch, first: int, end: int) -> EventBatch:
+    part = slice(first, end)
+    return EventBatch(
+        user_index=batch.user_index[part],
+        item_ids=batch.item_ids[part],
+        category_ids=batch.category_ids[part],
+        behaviors=batch.behaviors[part],
+        event_times_ms=batch.event_times_ms[part],
+        epochs=batch.epochs[part],
+        partitions=batch.partitions[part],
+        offsets=batch.offsets[part],
+    )

@@ -1,0 +1,313 @@
+"""The page: sections of text, tables and pictures in one HTML file without any other."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from jobs.context import Context
+from jobs.replay.run import FOLDER
+from jobs.report import figures
+from jobs.report.memories import one_life, slot_use
+from jobs.report.numbers import collect
+from models.published import write_json_atomically
+
+PAGE_NAME: Final = "index.html"
+NUMBERS_NAME: Final = "demo.json"
+_CSS: Final = """
+body{font:16px/1.5 system-ui,"DejaVu Sans",sans-serif;color:#1a1a1a;margin:0;background:#fafafa}
+main{max-width:56rem;margin:0 auto;padding:1.5rem}
+h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.25rem;margin:2.4rem 0 .4rem}
+p{margin:.4rem 0 .8rem;max-width:46rem}figure{margin:1rem 0;background:#fff;padding:.8rem;
+border:1px solid #e2e2e2;border-radius:6px}figure svg{width:100%;height:auto;display:block}
+figcaption{color:#555;font-size:.9rem;margin-top:.3rem}
+table{border-collapse:collapse;background:#fff;margin:.6rem 0}
+th,td{padding:.3rem .8rem;border-bottom:1px solid #e2e2e2;text-align:right}
+th:first-child,td:first-child{text-align:left}
+.cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
+.card{background:#fff;border:1px solid #e2e2e2;border-radius:6px;padding:.7rem 1rem;min-width:9rem}
+.card b{display:block;font-size:1.45rem}.card span{color:#555;font-size:.85rem}
+code{background:#eee;padding:.1rem .3rem;border-radius:3px}
+"""
+
+
+class Page:
+    """Sections in order; each figure has a name that its ids begin with."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def section(self, title: str, text: str) -> None:
+        """A heading and a paragraph."""
+        self._parts.append(f"<h2>{escape(title)}</h2><p>{escape(text)}</p>")
+
+    def figure(self, name: str, svg: str, caption: str) -> None:
+        """A picture with what it shows, in words too."""
+        own = figures.with_own_ids(svg, name)
+        labelled = own.replace(
+            "<svg ", f'<svg role="img" aria-label="{escape(caption, quote=True)}" ', 1
+        )
+        self._parts.append(
+            f'<figure id="{name}">{labelled}<figcaption>{escape(caption)}</figcaption></figure>'
+        )
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the first column is text, the others numbers."""
+        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        )
+        self._parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+
+    def cards(self, cards: Sequence[tuple[str, str]]) -> None:
+        """The few numbers to remember."""
+        inner = "".join(
+            f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+            for value, label in cards
+        )
+        self._parts.append(f'<div class="cards">{inner}</div>')
+
+    def html(self, title: str) -> str:
+        """The whole file."""
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width">'
+            '<link rel="icon" href="data:,">'
+            f"<title>{escape(title)}</title><style>{_CSS}</style></head>"
+            f"<body><main><h1>{escape(title)}</h1>{''.join(self._parts)}</main></body></html>\n"
+        )
+
+
+def write_report(context: Context) -> tuple[Path, Path]:
+    """Write the page and its numbers; their paths."""
+    numbers = collect(context)
+    if "models" in numbers and "log" in numbers:
+        numbers["slots"] = slot_use(context)
+        main = next((row for row in numbers["models"] if row["model"] == "mimn"), None)
+        if "live" in numbers and main is not None:
+            name = numbers["live"].get("bundle") or f"mimn/{main['version']}"
+            numbers["life"] = one_life(context, name)
+    page = Page()
+    _summary(page, numbers)
+    for name, add in _SECTIONS:
+        if numbers.get(name):
+            add(page, numbers[name], context)
+    path = context.reports / PAGE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(page.html("User interest center: one day, lived through"), encoding="utf-8")
+    draft.replace(path)
+    document = context.reports / NUMBERS_NAME
+    write_json_atomically(document, numbers)
+    return path, document
+
+
+def _summary(page: Page, numbers: dict[str, Any]) -> None:
+    cards = []
+    if "log" in numbers:
+        cards.append((f"{numbers['log']['behaviors']:,}", "behaviours in the log"))
+    if "live" in numbers:
+        live = numbers["live"]
+        memory = live["memory"]
+        gain = memory["live"]["auc"] - memory["midnight"]["auc"]
+        cards += [
+            (f"{memory['live']['auc']:.4f}", "AUC of the day, live memory"),
+            (f"{gain:+.4f}", "AUC against midnight's memory"),
+            (f"{live['latency_ms']['p99']:.1f} ms", "p99 of a request"),
+            (f"{live['freshness_seconds']['p50']:.2f} s", "event to store, median"),
+        ]
+    if "store" in numbers:
+        cards.append((f"{numbers['store']['redis_bytes_per_user']:,.0f}", "bytes a user in Redis"))
+    if "audit" in numbers:
+        found = numbers["audit"]["generations"]
+        wrong = sum(
+            one[name] for one in found for name in ("differing", "behind", "missing", "extra")
+        )
+        users = sum(one["users"] for one in found)
+        cards.append((f"{wrong} of {users:,}", "memories unlike the log"))
+    data = numbers.get("demo", {}).get("data", "")
+    page.section(
+        "At a glance", f"Data: {data or 'of this workspace'}. All figures are of this run."
+    )
+    page.cards(cards)
+
+
+def _log(page: Page, log: dict[str, Any], _: Context) -> None:
+    page.section(
+        "The log",
+        f"{log['behaviors']:,} behaviours and {log['impressions']:,} impressions; epochs "
+        f"{', '.join(log['epochs'])}. What the quality gates saw is in quality/behaviors.html.",
+    )
+    page.figure("figure-log", figures.log_days(log), "Rows of the event log by day.")
+
+
+def _samples(page: Page, samples: dict[str, Any], _: Context) -> None:
+    page.section(
+        "Common-feature grouping",
+        "A user's history is stored once for all impressions of a day, not once for each.",
+    )
+    page.table(
+        ("", "megabytes"),
+        (
+            ("grouped", f"{samples['grouped_bytes'] / 1e6:,.1f}"),
+            (
+                "one row per impression (estimated)",
+                f"{samples['one_row_per_impression_bytes'] / 1e6:,.1f}",
+            ),
+            ("times as large", f"{samples['ratio']:.2f}"),
+            ("times as large before compression", f"{samples['raw_ratio']:.2f}"),
+        ),
+    )
+
+
+def _models(page: Page, models: list[dict[str, Any]], _: Context) -> None:
+    days = next((row["test_days"] for row in models if row["test_days"]), ["", ""])
+    page.section(
+        "Models",
+        f"Trained on the days before {days[0]}, tested on {days[0]}, a day that none has seen.",
+    )
+    drawn = [row for row in models if row["curve"]]
+    if drawn:
+        page.figure("figure-training", figures.training(drawn), "Loss while training.")
+    if any(row["test"] for row in models):
+        page.figure("figure-models", figures.model_table(models), "AUC and GAUC of the test day.")
+        page.table(
+            ("model", "AUC", "GAUC", "LogLoss", "impressions"),
+            [
+                (
+                    f"{row['model']}/{row['version']}",
+                    *(_number(row["test"][name]) for name in ("auc", "gauc", "logloss")),
+                    f"{row['test']['impressions']:,}",
+                )
+                for row in models
+                if row["test"]
+            ],
+        )
+
+
+def _live(page: Page, live: dict[str, Any], context: Context) -> None:
+    replay = live["replay"]
+    page.section(
+        "What real time is worth",
+        f"{live['day']} happened again in {replay['wall_seconds']:.0f} s "
+        f"({replay['speed_up']:,.0f} times as fast), in {replay['stretches']} stretches: each of "
+        f"{live['impressions']:,} impressions was ranked by the running service with the memory "
+        "of its stretch. The same impressions were ranked with the memories of midnight, and "
+        "without any.",
+    )
+    page.figure(
+        "figure-real-time", figures.real_time(live), "AUC of each few hours, by kind of memory."
+    )
+    page.table(
+        ("memory", "AUC", "GAUC", "LogLoss"),
+        [
+            (
+                figures.MEMORY_LABELS[name],
+                *(_number(live["memory"][name][key]) for key in ("auc", "gauc", "logloss")),
+            )
+            for name in figures.MEMORY_LABELS
+        ],
+    )
+    page.section(
+        "Latency and freshness",
+        f"Latency is what the client saw of {live['latency_requests']:,} single requests, while "
+        "client, service, stream and Redis shared the machine. Freshness is from an event's file "
+        "to its marker in the store; files are handed to Flink one at a time, which Kafka is not.",
+    )
+    for name, column_unit, factor, what in (
+        ("latencies", "ms", 1000.0, "time from request to answer"),
+        ("freshness", "s", 1.0, "time from source to store"),
+    ):
+        table = pq.read_table(context.workspace / FOLDER / f"{name}.parquet")
+        values = table.column("seconds").to_numpy() * factor
+        if "events" in table.column_names:
+            values = np.repeat(values, table.column("events").to_numpy())
+        if len(values):
+            page.figure(
+                f"figure-{name}",
+                figures.histogram(values, column_unit, what, ["50", "90", "99"]),
+                f"{what.capitalize()}, {len(values):,} of them.",
+            )
+
+
+def _slots(page: Page, rows: list[dict[str, Any]], _: Context) -> None:
+    page.section(
+        "Slot use",
+        "How writing spreads over the slots of the same users' memories. An even spread is what "
+        "the regularisation of memory utilisation is for: "
+        + "; ".join(
+            f"{row['bundle']} (λ = {row['loss_weight']:g}): a user's busiest slot gets "
+            f"{row['largest_share_of_a_user']:.0%}"
+            for row in rows
+        )
+        + ".",
+    )
+    page.figure("figure-slots", figures.slots(rows), "Share of writing, slot by slot.")
+
+
+def _life(page: Page, life: dict[str, Any], _: Context) -> None:
+    page.section(
+        "One user",
+        f"User {life['user_id']} clicked most on the replayed day and has {life['events']:,} "
+        "events. Each event changes the channel that reads nearest to it, and leaves the others.",
+    )
+    page.figure("figure-life", figures.life(life), "How much each channel moved at each event.")
+    if life["nearest_items"]:
+        page.table(
+            ("channel", "nearest items (category)"),
+            [
+                (
+                    f"channel {at + 1}",
+                    ", ".join(f"{one['item_id']} ({one['category_id']})" for one in channel)
+                    or "never written",
+                )
+                for at, channel in enumerate(life["nearest_items"])
+            ],
+        )
+
+
+def _store(page: Page, store: dict[str, Any], _: Context) -> None:
+    page.section("Size", f"{store['users']:,} users in generation {store['generation']}.")
+    page.figure("figure-bytes", figures.bytes_per_user(store), "Bytes of one user's memory.")
+
+
+def _audit(page: Page, audit: dict[str, Any], _: Context) -> None:
+    page.section(
+        "Audit",
+        f"A share of {audit['sample_rate']:g} of all users: their log folded again from nothing, "
+        "up to the position that the served memory carries, and compared byte for byte.",
+    )
+    names = ("users", "through_feast", "events", "matched", "within_tolerance", "differing")
+    names += ("behind", "missing", "extra", "ahead")
+    rows = audit["generations"]
+    page.table(
+        ("", *(f"generation {row['generation']} ({row['state']})" for row in rows)),
+        [(name.replace("_", " "), *(f"{row[name]:,}" for row in rows)) for name in names],
+    )
+
+
+def _demo(page: Page, demo: dict[str, Any], _: Context) -> None:
+    seconds = {name: took for name, took in demo["seconds"].items() if name in demo["done"]}
+    if seconds:
+        page.section("Where the time went", f"{sum(seconds.values()):.0f} s in all.")
+        page.figure("figure-stages", figures.stages(seconds), "Seconds of each stage.")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+_SECTIONS: Final = (
+    ("live", _live),
+    ("models", _models),
+    ("life", _life),
+    ("slots", _slots),
+    ("audit", _audit),
+    ("store", _store),
+    ("log", _log),
+    ("samples", _samples),
+    ("demo", _demo),
+)
