@@ -74,14 +74,19 @@ def write_log(root: Path, behaviors: pa.Table, name: str = "test") -> EventLog:
     return log
 
 
-@pytest.fixture
-def request_for(tmp_path: Path, bundle: Path) -> Callable[..., MemoriesRequest]:
-    """A build over `tmp_path / "log"`, with whatever is different."""
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def request_for(root: Path, bundle: Path) -> Callable[..., MemoriesRequest]:
+    """A build over `root / "log"`, with whatever is different."""
 
     def make(until: date, **changes: object) -> MemoriesRequest:
         settings: dict[str, object] = {
-            "log": tmp_path / "log",
-            "memories": tmp_path / "memories",
+            "log": root / "log",
+            "memories": root / "memories",
             "bundle": bundle,
             "until": until,
             "time_zone": "UTC",
@@ -93,6 +98,6 @@ def request_for(tmp_path: Path, bundle: Path) -> Callable[..., MemoriesRequest]:
     return make
 
 
-@pytest.fixture
-def small_log(tmp_path: Path) -> EventLog:
-    return write_log(tmp_path / "log", random_behaviors(days=6, events=900))
+@pytest.fixture(scope="module")
+def small_log(root: Path) -> EventLog:
+    return write_log(root / "log", random_behaviors(days=6, events=900))

@@ -1,5 +1,7 @@
 """A snapshot is the fold of the log, however the log was cut into builds."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -60,7 +62,7 @@ def folded_one_by_one(log: EventLog, bundle: Path, generation: int) -> dict[int,
     return {user: record.tobytes() for user, record in memories.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chain(small_log: EventLog, request_for: Make) -> list[Snapshot]:
     """One build from nothing for the first day, then one on top of the other."""
     snapshots = [build_memories(request_for(FIRST, days=1))]
@@ -72,10 +74,10 @@ def chain(small_log: EventLog, request_for: Make) -> list[Snapshot]:
 
 
 def test_at_once_is_day_by_day_is_event_by_event(
-    chain: list[Snapshot], small_log: EventLog, request_for: Make, bundle: Path
+    chain: list[Snapshot], small_log: EventLog, request_for: Make, bundle: Path, tmp_path: Path
 ) -> None:
     settings = MemoriesSettings(buckets=7)
-    at_once = build_memories(request_for(LAST, generation=1, memories_settings=settings))
+    at_once = build_memories(request_for(LAST, memories=tmp_path, memories_settings=settings))
     daily = chain[-1]
     assert memories_of(daily) == memories_of(at_once) == folded_one_by_one(small_log, bundle, 1)
     assert daily.positions == at_once.positions
@@ -89,7 +91,7 @@ def test_the_same_input_gives_the_same_files(
     again = build_memories(request_for(FIRST, days=1, memories=tmp_path / "again"))
     first = chain[0]
     assert again.manifest == first.manifest
-    assert (tmp_path / "memories" / "current").resolve() == chain[-1].path.resolve()
+    assert (tmp_path / "again" / "current").resolve() == again.path.resolve()
 
 
 def test_rows_have_one_timestamp_the_cut(chain: list[Snapshot]) -> None:
@@ -113,9 +115,6 @@ def test_a_gap_between_the_snapshot_and_the_log_is_refused(
 
 def _without_days(start: Snapshot, tmp_path: Path) -> Path:
     """A copy of a snapshot that claims to end three days later than it does."""
-    import json
-    import shutil
-
     copy = tmp_path / "claims" / "generation=001" / "dt=2024-03-04"
     shutil.copytree(start.path, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -131,7 +130,9 @@ def test_a_rebuild_with_rules_is_a_new_generation_without_what_they_name(
         {"from": "2024-03-03T06:00:00Z", "until": "2024-03-05T00:00:00Z", "sources": ["app"]}
     )
     clean = chain[1]  # until 2024-03-02
-    rebuilt = build_memories(request_for(LAST, start=clean.path, rules=(rule,)))
+    rebuilt = build_memories(
+        request_for(LAST, start=clean.path, rules=(rule,), memories=tmp_path, generation=2)
+    )
     assert rebuilt.generation == 2
     events = rebuilt.manifest["events"]
     assert 0 < events["excluded"] < events["new"]
@@ -151,10 +152,10 @@ def test_behaviours_of_sale_days_are_left_out(
 ) -> None:
     calendar = tmp_path / "sale.yaml"
     calendar.write_text(
-        "time_zone: UTC\nsales:\n  - {name: 3.3, first: 2024-03-03, last: 2024-03-04}\n"
+        'time_zone: UTC\nsales:\n  - {name: "3.3", first: 2024-03-03, last: 2024-03-04}\n'
     )
     sale = SaleSettings(calendar=calendar)
-    built = build_memories(request_for(LAST, sale=sale))
+    built = build_memories(request_for(LAST, sale=sale, memories=tmp_path))
     on_sale = sum(
         file.rows for file in small_log.behavior_files(date(2024, 3, 3), date(2024, 3, 4))
     )
@@ -179,20 +180,24 @@ def test_what_does_not_fit_is_refused_in_one_line(
         build_memories(request_for(LAST, log=tmp_path / "nothing"))
     with pytest.raises(ManifestError, match=r"manifest\.json: missing"):
         build_memories(request_for(LAST, bundle=tmp_path / "bundles" / "mimn" / "9"))
-    [damaged, *_] = last.path.glob("*.parquet")
+    copy = tmp_path / "generation=001" / last.path.name
+    shutil.copytree(last.path, copy)
+    [damaged, *_] = copy.glob("*.parquet")
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(ManifestError, match="bytes are not those of its manifest"):
-        build_memories(request_for(date(2024, 3, 7), start=last.path))
+        build_memories(request_for(date(2024, 3, 7), start=copy))
 
 
 def test_prune_leaves_the_newest_and_the_current_one(chain: list[Snapshot], tmp_path: Path) -> None:
-    removed = prune_snapshots(tmp_path / "memories", keep=2)
+    memories = tmp_path / "memories"
+    shutil.copytree(chain[0].path.parent.parent, memories, symlinks=True)
+    removed = prune_snapshots(memories, keep=2)
     assert [found.name for found in removed] == [found.name for found in chain[:-2]]
-    left = sorted(path.name for path in (tmp_path / "memories" / "generation=001").glob("dt=*"))
+    left = sorted(path.name for path in (memories / "generation=001").glob("dt=*"))
     assert left == ["dt=2024-03-05", "dt=2024-03-06"]
-    assert (tmp_path / "memories" / "current" / "manifest.json").exists()
+    assert (memories / "current" / "manifest.json").exists()
 
 
 def test_real_brand_behaviours_at_once_and_in_chained_builds(
@@ -202,8 +207,8 @@ def test_real_brand_behaviours_at_once_and_in_chained_builds(
     source = AliBrand(shared_data / "ali_brand_2013/behaviors.parquet", "Asia/Shanghai")
     run_import(source, log, time_zone="Asia/Shanghai", partitions=4)
     days = sorted({file.dt for file in log.behavior_files()})
-    zone = {"time_zone": "Asia/Shanghai"}
-    at_once = build_memories(request_for(days[-1], days=400, generation=1, **zone))
+    zone = {"time_zone": "Asia/Shanghai", "log": tmp_path / "log"}
+    at_once = build_memories(request_for(days[-1], days=400, memories=tmp_path / "a", **zone))
     cuts = [days[len(days) * part // 6 - 1] for part in range(1, 7)]
     chained = build_memories(request_for(cuts[0], days=400, memories=tmp_path / "c", **zone))
     for cut in cuts[1:]:
