@@ -1,7 +1,7 @@
 """The drill's log of events, and its batch fold without Flink and without a store."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -94,11 +94,23 @@ class BatchFold:
 
 
 def batch_fold(
-    rows: Iterator[LoggedPayload], folder: MemoryFolder, limits: LogSettings, epoch: int = 1
+    rows: Iterator[LoggedPayload],
+    folder: MemoryFolder,
+    limits: LogSettings,
+    epoch: int = 1,
+    start: Mapping[int, NDArray[np.uint8]] | None = None,
 ) -> BatchFold:
-    """Fold a log from nothing: each partition's rows in order of offset."""
+    """Fold a log, from nothing or from the memories `start`.
+
+    Args:
+        rows: each partition's in order of offset.
+        folder: the fold.
+        limits: of the parser.
+        epoch: of the rows.
+        start: memory by user before the first row.
+    """
     parser = EventParser(limits)
-    result = BatchFold({}, {})
+    result = BatchFold(dict(start or {}), {})
     chunk: list[LoggedPayload] = []
     for row in rows:
         chunk.append(row)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from feature_repo.connection import connect, refuse_eviction, resolve_address
 from feature_repo.generation import Generation
 from feature_repo.generations import Generations
-from feature_repo.layout import MEMORY_VIEW, ViewKeys
+from feature_repo.layout import ViewKeys
 from jobs.context import Context
 from jobs.stream.archive import archived_up_to, note_first_starts
 from jobs.stream.event_files import EventFile, scan_folder, stage_file
@@ -83,7 +83,7 @@ class Planner:
         """Find the store; nothing is asked of it yet."""
         self.address = resolve_address(self.context.config.store, self.context.workspace)
         self.client = connect(self.address)
-        self.keys = ViewKeys(self.context.config.store.project, MEMORY_VIEW)
+        self.keys = ViewKeys.of_memories(self.context.config.store.project)
         self.generations = Generations(self.client, self.keys, str(self.address))
 
     @property

@@ -14,7 +14,7 @@ import torch
 from feature_repo.connection import STORE_FOLDER, connect, resolve_address
 from feature_repo.generation import Generation
 from feature_repo.generations import Generations
-from feature_repo.layout import MEMORY_VIEW, ViewKeys
+from feature_repo.layout import ViewKeys
 from feature_repo.server import EmbeddedRedis
 from jobs.config import Config
 from jobs.context import Context
@@ -78,7 +78,7 @@ def start_trial(
     bundle = load_bundle(path) if path.exists() else untrained_bundle(path, items, categories)
     folder = MemoryFolder(bundle, 1)
     address = resolve_address(context.config.store, context.workspace)
-    keys = ViewKeys(context.config.store.project, MEMORY_VIEW)
+    keys = ViewKeys.of_memories(context.config.store.project)
     generations = Generations(connect(address), keys, str(address))
     generations.register(
         Generation(

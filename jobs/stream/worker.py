@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from feature_repo.connection import Address, connect
 from feature_repo.generation import Generation
 from feature_repo.generations import Generations
-from feature_repo.layout import MEMORY_VIEW, ViewKeys
+from feature_repo.layout import ViewKeys
 from feature_repo.packed import PackedStore
 from feature_repo.writer import FOLDABLE_STATES
 from jobs.stream.fold_function import Exclude, FoldFunction
@@ -38,7 +38,7 @@ def open_store(plan: JobPlan) -> PackedStore:
     )
     return PackedStore(
         connect(address),
-        ViewKeys(plan.project, MEMORY_VIEW),
+        ViewKeys.of_memories(plan.project),
         address=plan.address,
         keys_per_script=plan.keys_per_script,
         keys_per_read=plan.keys_per_read,
