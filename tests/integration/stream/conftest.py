@@ -1,5 +1,8 @@
 """A real Kafka broker for the whole session, and a workspace with Redis and an empty generation."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +11,26 @@ import pytest
 
 from feature_repo.server import EmbeddedRedis
 from jobs.context import Context
+from jobs.stream.java import JARS
 from jobs.stream.kafka_server import KafkaServer
 from jobs.stream.trial import start_trial, trial_context
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    if not any((JARS / "kafka").glob("*.jar")):
+        _fetch_jars()
     with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
         yield server
+
+
+def _fetch_jars() -> None:
+    if shutil.which("mvn"):
+        subprocess.run(["make", "jars"], cwd=JARS.parents[1], check=True)
+    elif os.environ.get("CI"):
+        pytest.fail("no Kafka jars and no Maven to fetch them; install maven")
+    else:
+        pytest.skip("no Kafka jars; `make jars` fetches them (needs Maven)")
 
 
 @pytest.fixture
