@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from models.baselines.arnn import Arnn
 from models.baselines.average_pooling import AveragePooling
-from models.baselines.dien import Dien
+from models.baselines.dien import Dien, DienSettings
 from models.baselines.din import Din
 from models.baselines.gru4rec import Gru4Rec
+from models.baselines.lr import LogisticRegression, LrSettings
+from models.baselines.rum import Rum, RumSettings
+from models.baselines.sasrec import SasRec, SasRecSettings
+from models.baselines.sim import Sim, SimSettings
 from models.baselines.sum_pooling import SumPooling
+from models.baselines.ubr4ctr import Ubr4Ctr, Ubr4CtrSettings
 from models.errors import BadInputError
 from models.imn import Imn
 from models.imn_settings import ImnSettings
@@ -42,7 +48,13 @@ MODELS: dict[str, ModelKind] = {
     "average_pooling": ModelKind("YouTube DNN", PoolingSettings, AveragePooling),
     "din": ModelKind("DIN", DinSettings, Din),
     "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
-    "dien": ModelKind("DIEN", WindowedSettings, Dien),
+    "dien": ModelKind("DIEN", DienSettings, Dien),
+    "lr": ModelKind("LR", LrSettings, LogisticRegression),
+    "arnn": ModelKind("ARNN", WindowedSettings, Arnn),
+    "rum": ModelKind("RUM", RumSettings, Rum),
+    "sasrec": ModelKind("SASRec", SasRecSettings, SasRec),
+    "sim": ModelKind("SIM", SimSettings, Sim),
+    "ubr4ctr": ModelKind("UBR4CTR", Ubr4CtrSettings, Ubr4Ctr),
     "imn": ModelKind("IMN", ImnSettings, Imn),
     "lmn": ModelKind("LMN", LmnOnDinSettings, Din),
 }

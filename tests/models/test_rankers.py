@@ -37,6 +37,10 @@ def build(name: str, vocabulary, *more: str):
         assignments.append(f"history_limit={LIMIT}")
     if name == "mimn":
         assignments += MIMN_SMALL
+    if name == "ubr4ctr":
+        assignments.append("attention_heads=1")
+    if name == "lr":
+        assignments = [word for word in assignments if not word.startswith("head_widths")]
     settings, _ = apply_settings(name, TrainSettings(), assignments)
     torch.manual_seed(5)
     model = MODELS[name].build(settings, vocabulary.item.rows, vocabulary.category.rows).double()

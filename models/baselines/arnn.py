@@ -1,0 +1,54 @@
+"""ARNN: GRU4Rec with an attention-weighted sum of all its states (MIMN, section 5.2).
+
+Head input [item, sum, last state, attended states]. The GRU runs once per group; the weights
+depend on the candidate (the activation unit of DIN, softmax over the events that it sees).
+"""
+
+import torch
+from torch import nn
+
+from models.attention import AttentionUnit
+from models.batch import RankerBatch
+from models.embedding import BatchRows
+from models.ranker import Outputs, Ranker
+from models.ranker_settings import WindowedSettings
+from models.windows import group_windows, window_pairs, window_sums
+
+
+class Arnn(Ranker):
+    """States of a GRU, weighted by each candidate.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+    """
+
+    def __init__(self, settings: WindowedSettings, item_rows: int, category_rows: int) -> None:
+        width = settings.item_width + settings.category_width
+        super().__init__(settings, item_rows, category_rows, 4 * width)
+        self.limit = settings.history_limit
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.attention = AttentionUnit(width, width)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`."""
+        history = rows.history(batch)
+        candidates = rows.candidates(batch)
+        pooled = window_sums(rows, batch, self.limit)
+        windows = group_windows(batch, self.limit)
+        steps = windows.events.shape[1]
+        last = attended = torch.zeros_like(candidates)
+        if steps:
+            states, _ = self.gru(history[windows.events])  # (groups, steps, width)
+            ends = batch.lengths - windows.firsts[batch.groups]
+            last = nn.functional.pad(states, (0, 0, 1, 0))[batch.groups, ends]
+            pairs = window_pairs(batch, self.limit)
+            groups = batch.groups[pairs.impressions]
+            places = pairs.events - batch.history_starts[groups] - windows.firsts[groups]
+            places = groups * steps + places
+            keys = states.flatten(0, 1)
+            scores = self.attention(candidates, keys, pairs.impressions, places)
+            weights = pairs.softmax(scores).unsqueeze(1)
+            attended = pairs.sums(weights * keys.index_select(0, places))
+        return self.finish(torch.cat([candidates, pooled, last, attended], dim=1), batch, rows)
