@@ -16,6 +16,7 @@ from feature_repo.layout import ViewKeys
 from jobs.context import Context
 from jobs.stream.archive import archived_up_to, note_first_starts
 from jobs.stream.event_files import EventFile, scan_folder, stage_file
+from jobs.stream.fitness import check_fit
 from jobs.stream.kafka_server import free_port
 from jobs.stream.kafka_topic import Topic, TopicError, describe_topic
 from jobs.stream.plan import JobPlan
@@ -28,8 +29,6 @@ from jobs.stream.start_positions import (
     folder_name,
 )
 from jobs.stream.status import clear_workers
-from jobs.stream.worker import check_generation
-from models.bundle import load_bundle
 from models.errors import BadInputError
 from models.published import write_json_atomically
 from pipelines.event_log import Epoch, EventLog
@@ -119,7 +118,7 @@ class Planner:
         refuse_eviction(self.client, str(self.address))
         found = self.generations.get(generation)
         path = self.options.bundle or self.context.bundles / found.bundle_name
-        check_generation(found, load_bundle(path))
+        check_fit(found, path)
         epoch, available = self._source()
         marks = self.generations.markers(generation)
         check_epochs_before(found, marks, EventLog(self.context.log).epochs(), epoch)

@@ -10,19 +10,14 @@ from feature_repo.generation import Generation
 from feature_repo.generations import Generations
 from feature_repo.layout import ViewKeys
 from feature_repo.packed import PackedStore
-from feature_repo.writer import FOLDABLE_STATES
+from jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
 from jobs.stream.fold_function import Exclude, FoldFunction
 from jobs.stream.plan import JobPlan
 from models.bundle import Bundle, load_bundle
-from models.errors import BadInputError
 from models.fold import MemoryFolder
 from pipelines.events import EventParser, ParsedEvents
 from pipelines.memories.exclude import Exclusion
 from pipelines.sale_calendar import SaleCalendar
-
-
-class UnfitGenerationError(BadInputError):
-    """A generation cannot be folded: it is not ready, or the bundle is another one."""
 
 
 def open_store(plan: JobPlan) -> PackedStore:
@@ -49,22 +44,10 @@ def check_generation(generation: Generation, bundle: Bundle) -> MemoryFolder:
     """The fold of a generation, if it may be folded with this bundle.
 
     Raises:
-        UnfitGenerationError: it is not ready, or was made by another bundle.
+        UnfitGenerationError: it is not ready, was made by another bundle, or has memories of
+            another width.
     """
-    if generation.state not in FOLDABLE_STATES:
-        msg = (
-            f"generation {generation.number} is {generation.state}, the stream needs "
-            f"{' or '.join(FOLDABLE_STATES)}: a user it does not find must really be new; "
-            "finish `uic memories load`"
-        )
-        raise UnfitGenerationError(msg)
-    if generation.bundle != bundle.hash8:
-        msg = (
-            f"generation {generation.number} is of bundle {generation.bundle_name} "
-            f"({generation.bundle.hex()}), {bundle.path} is {bundle.hash8.hex()}; give the "
-            "bundle that built it, or build a generation with this one"
-        )
-        raise UnfitGenerationError(msg)
+    check_state_and_hash(generation, bundle.hash8, bundle.path)
     folder = MemoryFolder(bundle, generation.number)
     if folder.record_bytes != generation.record_bytes:
         msg = (

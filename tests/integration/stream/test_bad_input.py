@@ -9,13 +9,13 @@ from confluent_kafka.admin import AdminClient
 
 from jobs.stream import java
 from jobs.stream.event_files import LoggedPayload, write_event_file
+from jobs.stream.fitness import UnfitGenerationError
 from jobs.stream.kafka_server import KafkaServer, free_port
 from jobs.stream.kafka_topic import NoBrokerError, TopicError
 from jobs.stream.planner import CheckpointError, Planner, RunOptions
 from jobs.stream.produce import Outgoing, Pace, send_to_kafka
 from jobs.stream.start_positions import StartPositionError
 from jobs.stream.trial import untrained_bundle
-from jobs.stream.worker import UnfitGenerationError
 from models.errors import BadInputError
 
 
