@@ -43,9 +43,9 @@ def pipeline_options(runner: str, arguments: Sequence[str] = ()) -> PipelineOpti
         msg = f"--runner: found {runner!r}: {' '.join(str(error).split())}"
         raise PipelineOptionsError(msg) from error
     for argument in arguments:
-        name = argument.lstrip("-").split("=")[0]
-        if argument.startswith("--") and name not in known:
-            msg = f"Beam option --{name}: no such option of Beam; give options as --name=value"
+        name = argument.removeprefix("--").split("=")[0]
+        if not argument.startswith("--") or name not in known:
+            msg = f"Beam option {argument!r}: no such option; give options as --name=value"
             raise PipelineOptionsError(msg)
     return options
 

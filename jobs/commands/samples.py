@@ -17,6 +17,8 @@ from jobs.context import (
 from models.errors import BadInputError
 
 DEFAULT_NAME = "default"
+# The manifest has all days and users; a remark is to be read.
+_NAMED_DAYS = 5
 
 
 def register(root: typer.Typer) -> None:
@@ -93,7 +95,9 @@ def _day(text: str, option: str) -> date:
 def _remark(manifest: dict[str, Any]) -> None:
     """What a person should know before training on it, on standard error."""
     if manifest["empty_days"]:
-        days = ", ".join(manifest["empty_days"])
+        days = ", ".join(manifest["empty_days"][:_NAMED_DAYS])
+        more = len(manifest["empty_days"]) - _NAMED_DAYS
+        days += f" and {more} more days" if more > 0 else ""
         ERR.print(f"[yellow]no impressions on {days}: these days have no samples[/]")
     left_out = manifest["left_out"]
     if left_out["inhuman_users"]:

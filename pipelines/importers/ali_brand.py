@@ -11,18 +11,24 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.errors import BadInputError
 from pipelines.days import Days
 from pipelines.event_columns import behavior_codes
-from pipelines.importers.checked import Columns, accept
+from pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
 from pipelines.importers.parquet import TypeCheck, batches, open_parquet
-from pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
+from pipelines.importers.source import (
+    FAULTS,
+    TIME_OUT_OF_RANGE,
+    Batch,
+    IdNumbers,
+    Rejects,
+)
 
 # The set's own codes: 0 click, 1 buy, 2 favourite, 3 cart.
 _TYPES: Final = ("click", "buy", "favourite", "cart")
+_LAST_DAY: Final = 2_932_896  # 9999-12-31; a year has four digits here
 _COLUMNS: Final[dict[str, TypeCheck]] = {
     "user_id": pa.types.is_integer,
     "brand_id": pa.types.is_integer,
@@ -71,26 +77,23 @@ class AliBrand:
         last = None
         for batch in batches(self._path, open_parquet(self._path, _COLUMNS), list(_COLUMNS)):
             faults = np.zeros(batch.num_rows, np.int8)
-            for name in _COLUMNS:
-                faults[batch[name].is_null().to_numpy(zero_copy_only=False)] = FAULTS.index(
-                    "missing_field"
-                )
-            days = _filled(batch["date"].cast(pa.date32()).cast(pa.int32()))
-            days = np.clip(days, 0, 2_932_896)  # 9999-12-31; a year has four digits here
-            types = _filled(batch["type"])
+            days = whole_numbers(batch["date"].cast(pa.date32()).cast(pa.int32()), faults)
+            faults[(days < 0) | (days > _LAST_DAY)] = FAULTS.index(TIME_OUT_OF_RANGE)
+            days = np.clip(days, 0, _LAST_DAY)
+            types = whole_numbers(batch["type"], faults)
             known = (types >= 0) & (types < len(_TYPES))
-            brands = _filled(batch["brand_id"])
-            order = _filled(batch["row"])
+            brands = whole_numbers(batch["brand_id"], faults)
+            order = whole_numbers(batch["row"], faults)
             last = self._refuse_disorder(order, last, done)
             rows = Columns(
-                user_ids=_filled(batch["user_id"]),
+                user_ids=whole_numbers(batch["user_id"], faults),
                 item_ids=brands,
                 category_ids=brands,
                 behaviors=np.where(known, self._codes[types.clip(0, 3)], -1),
                 times_ms=self._times(days, seen),
                 faults=faults,
                 lines=np.arange(done + 1, done + batch.num_rows + 1),
-                payload=lambda row, batch=batch: str(batch.slice(row, 1).to_pylist()[0]),  # type: ignore[misc] # mypy sees no default in a lambda
+                payload=payload_of(batch),
             )
             done += batch.num_rows
             yield Batch(done, behaviors=accept(self._path, rows, rejects))
@@ -119,8 +122,3 @@ class AliBrand:
         for day, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             seen[day] = seen.get(day, 0) + count
         return times
-
-
-def _filled(column: pa.Array) -> NDArray[np.int64]:
-    values: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy().astype(np.int64)
-    return values

@@ -148,7 +148,13 @@ def _product(raw: bytes) -> tuple[str, str] | None:
     if isinstance(path, list) and path and isinstance(path[-1], list):
         path = path[-1]
     name = path[-1] if isinstance(path, list) and path else UNKNOWN_CATEGORY
-    return document["asin"], name if isinstance(name, str) else UNKNOWN_CATEGORY
+    product = document["asin"], name if isinstance(name, str) else UNKNOWN_CATEGORY
+    try:
+        # A literal may hold half of a surrogate pair, which is no text to Arrow.
+        "".join(product).encode()
+    except UnicodeEncodeError:
+        return None
+    return product
 
 
 def _text(raw: bytes) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.events import Reason
 from pipelines.importers.source import FAULTS, Rejects, fault_codes
 
 
@@ -60,15 +62,28 @@ def accept(
     return table.filter(pa.array(faults == 0)) if faults.any() else table
 
 
-def csv_payload(columns: pa.Table) -> Callable[[int], str]:
-    """Text of a row of bytes columns."""
+def whole_numbers(column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
+    """A column of integers of any width as int64; nulls are faults, and 0.
+
+    An unsigned number beyond int64 comes out negative, so it is out of range for ids and times.
+    """
+    faults[column.is_null().to_numpy(zero_copy_only=False)] = FAULTS.index(Reason.MISSING_FIELD)
+    values: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy().astype(np.int64)
+    return values
+
+
+def payload_of(columns: pa.Table | pa.RecordBatch) -> Callable[[int], str]:
+    """The text of a row for the rejects, its values with commas between."""
 
     def text(row: int) -> str:
-        values = (columns[name][row].as_py() for name in columns.column_names)
-        return ",".join(_shown(value) for value in values)
+        return ",".join(_shown(columns[name][row]) for name in columns.schema.names)
 
     return text
 
 
-def _shown(value: object) -> str:
+def _shown(scalar: pa.Scalar) -> str:
+    try:
+        value = scalar.as_py()
+    except (OverflowError, ValueError):  # a time that Python has no date for
+        value = scalar.value
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -16,15 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.errors import BadInputError
-from pipelines.importers.parquet import TypeCheck, batches, open_parquet
-from pipelines.importers.source import (
-    FAULTS,
-    Batch,
-    IdNumbers,
-    Rejects,
-    fault_codes,
-    readable,
-)
+from pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
+from pipelines.importers.parquet import TypeCheck, batches, is_integer_list, open_parquet
+from pipelines.importers.source import Batch, IdNumbers, Rejects, readable
+from pipelines.schemas import BEHAVIORS
 
 _INT: Final = pa.types.is_integer
 _IMPRESSIONS: Final[dict[str, TypeCheck]] = {
@@ -45,12 +40,13 @@ _CONTEXT: Final[dict[str, pa.DataType]] = {
 _SEQUENCES: Final[dict[str, TypeCheck]] = {
     "user_id": _INT,
     "last_time_ms": _INT,
-    "watch_seq": pa.types.is_list,
+    "watch_seq": is_integer_list,
 }
 _VIDEOS: Final[dict[str, TypeCheck]] = {"video_id": _INT, "tag": pa.types.is_string}
 # No video of the set has a tag 0; a video without a tag, or not in `videos`, has this category.
 UNKNOWN_TAG: Final = 0
-_CLICK: Final = 0
+_CLICK: Final = BEHAVIORS.index("click")
+_BEHAVIOR: Final = ["user_id", "item_id", "category_id", "behavior", "event_time"]
 
 
 class KuaiRand:
@@ -109,59 +105,50 @@ class KuaiRand:
         yield Batch(0, items=categories.items())
         done = 0
         if self._prior:
-            for batch in batches(
-                self._sequences, open_parquet(self._sequences, _SEQUENCES), list(_SEQUENCES)
-            ):
-                rows = _prior_clicks(batch, categories)
-                good = self._checked(
-                    self._sequences, rows, np.repeat(*_owners(batch, done)), rejects
-                )
+            file = open_parquet(self._sequences, _SEQUENCES)
+            for batch in batches(self._sequences, file, list(_SEQUENCES)):
+                earlier = _prior_clicks(batch, categories, done + 1)
+                clicks = accept(self._sequences, earlier, rejects)
                 done += batch.num_rows
-                yield Batch(done, behaviors=good)
+                yield Batch(done, behaviors=_from(clicks, "kuairand-prior"))
         file = open_parquet(self._impressions, _IMPRESSIONS)
-        context = [name for name in _CONTEXT if name in file.schema_arrow.names]
+        names = [name for name in _CONTEXT if name in file.schema_arrow.names]
         first = 1
-        for batch in batches(self._impressions, file, [*_IMPRESSIONS, *context]):
-            shown = _shown(batch, context)
-            lines = np.arange(first, first + batch.num_rows)
+        for batch in batches(self._impressions, file, [*_IMPRESSIONS, *names]):
+            shown, clicked = _shown(batch, first)
+            context = {name: self._context(batch, name) for name in names}
+            good = accept(
+                self._impressions, shown, rejects, {"clicked": pa.array(clicked), **context}
+            )
             first += batch.num_rows
             done += batch.num_rows
-            good = self._checked(self._impressions, shown, lines, rejects)
-            clicks = good.filter(good["clicked"]).select(_COLUMNS)
+            clicks = good.filter(good["clicked"]).select(_BEHAVIOR)
             yield Batch(
                 done,
-                behaviors=_with_kind(clicks, "kuairand-log"),
-                impressions=good,
+                behaviors=_from(clicks, "kuairand-log"),
+                impressions=good.drop_columns(["behavior"]),
             )
 
-    def _checked(
-        self, path: Path, rows: pa.Table, lines: NDArray[np.int64], rejects: Rejects
-    ) -> pa.Table:
-        """The rows that can be in the log."""
-        missing = np.zeros(rows.num_rows, bool)
-        for name in _COLUMNS:
-            missing |= rows[name].is_null().to_numpy()
-        ids = {name: _filled(rows[name]) for name in ("user_id", "item_id", "category_id")}
-        times = _filled(rows["event_time"].cast(pa.int64()))
-        fault = fault_codes(ids, times, np.zeros(len(times), np.int64))
-        fault[missing] = FAULTS.index("missing_field")
-        for row in np.flatnonzero(fault).tolist():
-            values = {name: str(rows[name][row].as_py()) for name in _COLUMNS}
-            rejects.add(path, int(lines[row]), FAULTS[fault[row]], str(values))
-        return rows.filter(pa.array(fault == 0)) if fault.any() else rows
-
-
-_COLUMNS: Final = ["user_id", "item_id", "category_id", "event_time"]
+    def _context(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        try:
+            return batch[name].cast(_CONTEXT[name])
+        except pa.ArrowException as error:
+            msg = (
+                f"{self._impressions}: column {name} is {batch[name].type}, expected what fits "
+                f"{_CONTEXT[name]} ({error}); correct it or leave the column out"
+            )
+            raise BadInputError(msg) from error
 
 
 class _Categories:
     """The category of each video, by binary search."""
 
     def __init__(self, videos: pa.Table) -> None:
-        known = videos.filter(pc.is_valid(videos["video_id"]))
-        ids = known["video_id"].to_numpy()
-        order = np.argsort(ids, kind="stable")
-        self._ids, self._tags = ids[order], first_tags(known["tag"])[order]
+        faults = np.zeros(videos.num_rows, np.int8)
+        ids = whole_numbers(videos["video_id"], faults)
+        known = np.flatnonzero((faults == 0) & (ids >= 0))
+        order = known[np.argsort(ids[known], kind="stable")]
+        self._ids, self._tags = ids[order], first_tags(videos["tag"])[order]
 
     def items(self) -> pa.Table:
         """All videos."""
@@ -169,6 +156,8 @@ class _Categories:
 
     def of(self, video_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The category of each; `UNKNOWN_TAG` for a video that is not in the table."""
+        if not len(self._ids):
+            return np.full(len(video_ids), UNKNOWN_TAG)
         at = np.searchsorted(self._ids, video_ids).clip(max=len(self._ids) - 1)
         found: NDArray[np.int64] = np.where(self._ids[at] == video_ids, self._tags[at], UNKNOWN_TAG)
         return found
@@ -182,51 +171,45 @@ def first_tags(tags: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return found
 
 
-def _owners(batch: pa.RecordBatch, done: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers of a batch, and how many videos each has."""
-    rows = np.arange(done + 1, done + batch.num_rows + 1)
-    return rows, pc.fill_null(pc.list_value_length(batch["watch_seq"]), 0).to_numpy()
-
-
-def _prior_clicks(batch: pa.RecordBatch, categories: _Categories) -> pa.Table:
-    """One click a video, ending at `last_time_ms`, one second apart."""
-    rows, lengths = _owners(batch, 0)
-    owner = np.repeat(rows - 1, lengths)
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    seconds_before_last = ends - 1 - np.arange(len(owner))
-    last = batch["last_time_ms"].take(pa.array(owner))
-    videos = pc.list_flatten(batch["watch_seq"])
-    table = pa.table(
-        {
-            "user_id": batch["user_id"].take(pa.array(owner)),
-            "item_id": videos,
-            "category_id": categories.of(_filled(videos)),
-            "event_time": pc.subtract(last, pa.array(seconds_before_last * 1000)).cast(
-                pa.timestamp("ms")
-            ),
-        }
+def _prior_clicks(batch: pa.RecordBatch, categories: _Categories, first: int) -> Columns:
+    """One click a video, ending at `last_time_ms`, one second apart; `first` is the first line."""
+    lengths = pc.fill_null(pc.list_value_length(batch["watch_seq"]), 0).to_numpy()
+    owner = np.repeat(np.arange(batch.num_rows), lengths)
+    seconds_before_last = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(owner))
+    faults = np.zeros(len(owner), np.int8)
+    owners = pa.array(owner)
+    videos = whole_numbers(pc.list_flatten(batch["watch_seq"]), faults)
+    last = whole_numbers(batch["last_time_ms"].take(owners), faults)
+    users = whole_numbers(batch["user_id"].take(owners), faults)
+    return Columns(
+        user_ids=users,
+        item_ids=videos,
+        category_ids=categories.of(videos),
+        behaviors=np.full(len(owner), _CLICK, np.int64),
+        times_ms=last - seconds_before_last * 1000,
+        faults=faults,
+        lines=first + owner,
+        payload=lambda row: payload_of(batch)(int(owner[row])),
     )
-    return _with_kind(table, "kuairand-prior")
 
 
-def _shown(batch: pa.RecordBatch, context: Sequence[str]) -> pa.Table:
-    columns = {
-        "user_id": batch["user_id"],
-        "item_id": batch["video_id"],
-        "category_id": first_tags(batch["tag"]),
-        "event_time": batch["time_ms"].cast(pa.timestamp("ms")),
-        "clicked": pc.fill_null(pc.not_equal(batch["is_click"], 0), fill_value=False),
-    }
-    return pa.table({**columns, **{name: batch[name].cast(_CONTEXT[name]) for name in context}})
+def _shown(batch: pa.RecordBatch, first: int) -> tuple[Columns, NDArray[np.bool_]]:
+    """The impressions, and which were clicked; `first` is the first line."""
+    rows = batch.num_rows
+    faults = np.zeros(rows, np.int8)
+    clicked = whole_numbers(batch["is_click"], faults) != 0
+    columns = Columns(
+        user_ids=whole_numbers(batch["user_id"], faults),
+        item_ids=whole_numbers(batch["video_id"], faults),
+        category_ids=first_tags(batch["tag"]),
+        behaviors=np.full(rows, _CLICK, np.int64),
+        times_ms=whole_numbers(batch["time_ms"], faults),
+        faults=faults,
+        lines=np.arange(first, first + rows),
+        payload=payload_of(batch),
+    )
+    return columns, clicked
 
 
-def _with_kind(clicks: pa.Table, source: str) -> pa.Table:
-    rows = clicks.num_rows
-    codes = pa.array(np.full(rows, _CLICK, np.int8))
-    sources = pa.repeat(pa.scalar(source), rows)
-    return clicks.append_column("behavior", codes).append_column("source", sources)
-
-
-def _filled(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    values: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy()
-    return values
+def _from(clicks: pa.Table, source: str) -> pa.Table:
+    return clicks.append_column("source", pa.repeat(pa.scalar(source), clicks.num_rows))

@@ -11,11 +11,23 @@ from models.errors import BadInputError
 from pipelines.importers.source import BATCH_ROWS, readable
 
 TypeCheck = Callable[[pa.DataType], bool]
+
+
+def is_integer_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of integers."""
+    return bool(pa.types.is_list(kind) and pa.types.is_integer(kind.value_type))
+
+
+def is_any(_kind: pa.DataType) -> bool:
+    """Any type will do here; the importer looks at it itself."""
+    return True
+
+
 _WORDS: Final[Mapping[TypeCheck, str]] = {
     pa.types.is_integer: "an integer",
     pa.types.is_string: "a string",
     pa.types.is_date: "a date",
-    pa.types.is_list: "a list",
+    is_integer_list: "a list of integers",
 }
 
 
@@ -33,12 +45,13 @@ def open_parquet(path: Path, columns: Mapping[str, TypeCheck]) -> pq.ParquetFile
         file = pq.ParquetFile(path)
     schema = file.schema_arrow
     for name, check in columns.items():
-        if name not in schema.names:
-            msg = f"{path}: column {name} is missing; found {', '.join(schema.names)}"
+        if schema.names.count(name) != 1:
+            fault = "there twice" if name in schema.names else "missing"
+            msg = f"{path}: column {name} is {fault}; found {', '.join(schema.names)}"
             raise BadInputError(msg)
         found = schema.field(name).type
         if not check(found):
-            msg = f"{path}: column {name} is {found}, expected {_WORDS.get(check, check.__name__)}"
+            msg = f"{path}: column {name} is {found}, expected {_WORDS[check]}"
             raise BadInputError(msg)
     if not file.metadata.num_rows:
         msg = f"{path}: has no rows; nothing to import"

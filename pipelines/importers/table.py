@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from models.errors import BadInputError
 from pipelines.event_columns import behavior_codes
-from pipelines.importers.checked import Columns, accept, csv_payload
-from pipelines.importers.parquet import batches, open_parquet
+from pipelines.events import MAX_TIME_MS
+from pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
+from pipelines.importers.parquet import batches, is_any, open_parquet
 from pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from pipelines.importers.text import csv_rows, header_of, integers, texts
 from pipelines.schemas import BEHAVIORS
@@ -100,7 +101,7 @@ class Table:
             self._parquet = stream.read(4) == _PARQUET_MAGIC
         self._codes = _behavior_names(columns)
         if self._parquet:
-            file = open_parquet(path, dict.fromkeys(columns.names(), _any_type))
+            file = open_parquet(path, dict.fromkeys(columns.names(), is_any))
             self.total = file.metadata.num_rows
         else:
             self.total = path.stat().st_size
@@ -142,7 +143,7 @@ class Table:
                 yield rows.columns, rows.lines, rows.done
             return
         done = 0
-        file = open_parquet(self._path, dict.fromkeys(wanted, _any_type))
+        file = open_parquet(self._path, dict.fromkeys(wanted, is_any))
         for batch in batches(self._path, file, wanted):
             lines = np.arange(done + 1, done + batch.num_rows + 1)
             done += batch.num_rows
@@ -166,7 +167,7 @@ class Table:
             behaviors = self._behaviors(_column(table, columns.behavior), faults)
         clicked = None
         if columns.clicked is not None:
-            clicked = _truth(_column(table, columns.clicked), faults)
+            clicked = _truth(self._path, _column(table, columns.clicked), faults)
         times = self._times(_column(table, columns.event_time), faults)
         rows = Columns(
             values["user"],
@@ -176,7 +177,7 @@ class Table:
             times,
             faults,
             lines,
-            csv_payload(table),
+            payload_of(table),
         )
         return rows, clicked
 
@@ -187,7 +188,7 @@ class Table:
         if not self._parquet and kind not in self._columns.string_ids:
             return _numbers(column, faults)
         if pa.types.is_integer(column.type):
-            return _from_integers(column, faults)
+            return whole_numbers(column, faults)
         words, bad = _texts(self._path, column)
         empty = pc.equal(pc.utf8_trim_whitespace(words), "").to_numpy(zero_copy_only=False)
         faults[empty] = _MISSING
@@ -209,17 +210,15 @@ class Table:
     def _times(self, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
         """Milliseconds since 1970 UTC."""
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-            faults[column.is_null().to_numpy(zero_copy_only=False)] = _MISSING
-            # Flooring to milliseconds keeps the order.
+            # Of finer units milliseconds are left; flooring keeps the order.
             stamps = column.cast(pa.timestamp("ms"), safe=False)
-            times: NDArray[np.int64] = pc.fill_null(stamps.cast(pa.int64()), 0).to_numpy()
-            return times
+            return whole_numbers(stamps.cast(pa.int64()), faults)
         if self._columns.time_unit is TimeUnit.ISO:
             words, bad = _texts(self._path, column)
             faults[bad] = _WRONG_TYPE
             return _iso_times(words, faults)
         parsed = (
-            _from_integers(column, faults)
+            whole_numbers(column, faults)
             if pa.types.is_integer(column.type)
             else _numbers(column, faults)
             if pa.types.is_binary(column.type)
@@ -232,12 +231,8 @@ class Table:
             )
             raise BadInputError(msg)
         scale = 1000 if self._columns.time_unit is TimeUnit.SECONDS else 1
-        bound = 253_402_300_800_000 // scale
-        return parsed.clip(-1, bound) * scale
-
-
-def _any_type(_type: pa.DataType) -> bool:
-    return True
+        # Clipped so that milliseconds fit int64; what was clipped is out of range still.
+        return parsed.clip(-1, MAX_TIME_MS // scale + 1) * scale
 
 
 def _column(table: pa.Table, name: str | None) -> pa.Array:
@@ -277,26 +272,21 @@ def _numbers(column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
     return values
 
 
-def _from_integers(column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Parquet integers; uint64 beyond int64 comes out negative, so out of range."""
-    faults[column.is_null().to_numpy(zero_copy_only=False)] = _MISSING
-    values: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy().astype(np.int64)
-    return values
-
-
-def _truth(column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.bool_]:
+def _truth(path: Path, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Booleans, numbers (0 is no), or the texts 0, 1, true, false."""
-    if pa.types.is_binary(column.type):
-        lower = pc.ascii_lower(texts(column)[0])
-        at = pc.index_in(lower, value_set=pa.array(["0", "false", "1", "true"]))
-        faults[at.is_null().to_numpy(zero_copy_only=False)] = _WRONG_TYPE
-        found: NDArray[np.bool_] = pc.fill_null(at, 0).to_numpy() >= 2
-        return found
-    faults[column.is_null().to_numpy(zero_copy_only=False)] = _MISSING
-    truth: NDArray[np.bool_] = pc.fill_null(column.cast(pa.bool_()), fill_value=False).to_numpy(
-        zero_copy_only=False
-    )
-    return truth
+    if pa.types.is_floating(column.type):
+        column = pc.not_equal(pc.if_else(pc.is_nan(column), None, column), 0)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pa.types.is_integer(column.type):
+        truth: NDArray[np.bool_] = whole_numbers(column, faults) != 0
+        return truth
+    lower = pc.ascii_lower(_texts(path, column)[0])
+    at = pc.index_in(lower, value_set=pa.array(["0", "false", "1", "true"]))
+    faults[at.is_null().to_numpy(zero_copy_only=False)] = _WRONG_TYPE
+    faults[pc.equal(lower, "").to_numpy(zero_copy_only=False)] = _MISSING
+    found: NDArray[np.bool_] = pc.fill_null(at, 0).to_numpy() >= 2
+    return found
 
 
 def _iso_times(words: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -311,5 +301,5 @@ def _iso_times(words: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
                 known = stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
                 times[row] = round(known.timestamp() * 1000)
             except (ValueError, OverflowError):
-                faults[row] = _WRONG_TYPE if word else _MISSING
+                faults[row] = faults[row] or (_WRONG_TYPE if word else _MISSING)
     return times

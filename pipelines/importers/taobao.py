@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.event_columns import behavior_codes
-from pipelines.importers.checked import Columns, accept, csv_payload
+from pipelines.importers.checked import Columns, accept, payload_of
 from pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from pipelines.importers.text import csv_rows, integers
 
@@ -62,7 +62,7 @@ class Taobao:
                 seconds * 1000,
                 faults,
                 rows.lines,
-                csv_payload(rows.columns),
+                payload_of(rows.columns),
             )
             yield Batch(rows.done, behaviors=accept(self._path, columns, rejects))
 

@@ -124,47 +124,86 @@ def csv_rows(
             data = data.removeprefix(_BOM)
             if header:
                 data, first = data.partition(b"\n")[2], 2
-        pending = [(data, first)]
+        pending, lost = [(data, first)], set[int]()
         while pending:
             data, first = pending.pop()
             if not data:
                 continue
-            broken: list[pc_csv.InvalidRow] = []
-
-            def skip(row: pc_csv.InvalidRow, broken: list[pc_csv.InvalidRow] = broken) -> str:
-                broken.append(row)
-                return "skip"
-
+            data, undecodable = _without_undecodable(data, delimiter, len(names), quotes=quotes)
+            for place, raw in undecodable.items():
+                text = raw.decode(errors="backslashreplace")
+                rejects.add(path, first + place, Reason.MALFORMED, text)
+                lost.add(first + place)
             with readable(path):
-                table = pc_csv.read_csv(
-                    pa.BufferReader(data),
-                    read_options=pc_csv.ReadOptions(
-                        column_names=list(names), use_threads=False, block_size=len(data) + 1
-                    ),
-                    parse_options=pc_csv.ParseOptions(
-                        delimiter=delimiter,
-                        quote_char='"' if quotes else False,
-                        ignore_empty_lines=False,
-                        newlines_in_values=quotes,
-                        invalid_row_handler=skip,
-                    ),
-                    convert_options=pc_csv.ConvertOptions(
-                        column_types=dict.fromkeys(wanted, pa.binary()),
-                        include_columns=list(wanted),
-                        null_values=[],
-                        strings_can_be_null=False,
-                    ),
-                )
+                table, broken = _parsed(data, names, wanted, delimiter, quotes=quotes)
             dropped = np.array([row.number for row in broken], np.int64)
             numbers = np.setdiff1d(np.arange(1, table.num_rows + len(broken) + 1), dropped)
             for row in broken:
                 line = first + row.number - 1
+                if line in lost:
+                    continue
                 # An open quote swallows what follows: only its own line is broken.
                 head, _, swallowed = row.text.partition("\n")
                 rejects.add(path, line, Reason.MALFORMED, head)
                 if swallowed:
                     pending.append((swallowed.encode(), line + 1))
             yield Rows(table.combine_chunks(), numbers + first - 1, block.done)
+
+
+def _parsed(
+    data: bytes, names: Sequence[str], wanted: Sequence[str], delimiter: str, *, quotes: bool
+) -> tuple[pa.Table, list[pc_csv.InvalidRow]]:
+    """The wanted columns as bytes, and the rows with another number of values."""
+    broken: list[pc_csv.InvalidRow] = []
+
+    def skip(row: pc_csv.InvalidRow) -> str:
+        broken.append(row)
+        return "skip"
+
+    table = pc_csv.read_csv(
+        pa.BufferReader(data),
+        read_options=pc_csv.ReadOptions(
+            column_names=list(names), use_threads=False, block_size=len(data) + 1
+        ),
+        parse_options=pc_csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quotes else False,
+            ignore_empty_lines=False,
+            newlines_in_values=quotes,
+            invalid_row_handler=skip,
+        ),
+        convert_options=pc_csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.binary()),
+            include_columns=list(wanted),
+            null_values=[],
+            strings_can_be_null=False,
+        ),
+    )
+    return table, broken
+
+
+def _without_undecodable(
+    data: bytes, delimiter: str, values: int, *, quotes: bool
+) -> tuple[bytes, dict[int, bytes]]:
+    """`data` with the lines that are not UTF-8 made broken ones, and these by place.
+
+    pyarrow tells of a broken line in a string, and stops at bytes that are none. A line that has
+    all its values, and no quote before it could swallow it, stays: its column at fault is found
+    later.
+    """
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        lines = data.split(b"\n")
+    else:
+        return data, {}
+    plain = not quotes or b'"' not in data
+    found: dict[int, bytes] = {}
+    for place, line in enumerate(lines):
+        whole = plain and line.count(delimiter.encode()) == values - 1
+        if not whole and _decoded(line) is None:
+            found[place], lines[place] = line, b"?"
+    return b"\n".join(lines), found
 
 
 def integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

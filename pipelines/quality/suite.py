@@ -53,8 +53,9 @@ def great_expectations() -> Any:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as library  # noqa: PLC0415 - seconds
 
-    # It tells of temporary folders at INFO, which Beam's logging shows.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    # This module sets its own level to INFO and tells of a temporary folder, on standard error as
+    # soon as anything has set up logging, as Beam does.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     return library
 
 

@@ -42,8 +42,6 @@ from pipelines.samples.plan import SamplesPlan
 # History events that one gathered table holds at most, unless a single group has more: 25 MB of
 # columns, small beside a bucket, and a good size of a row group in the file.
 GATHERED_EVENTS: Final = 1_000_000
-# How many left-out users a manifest names; the count is always whole.
-NAMED_USERS: Final = 20
 
 # Column of `SAMPLES` -> column that it is gathered from.
 HISTORY_COLUMNS: Final = {

@@ -3,8 +3,11 @@
 1. Of results that a runner delivered twice, the first by file name stays.
 2. Its files get their final names, which hold their sum: a reader of the published version never
    finds other bytes under a name that it knows.
-3. The quality gate, if there is one, judges them; when it fails, they are removed again.
+3. The quality gate, if there is one, judges them.
 4. `manifest.json` replaces the old one; then what it does not name is removed.
+
+When any of it fails, the launcher calls `discard`; this step itself removes nothing, since a runner
+may try it again.
 """
 
 import json
@@ -16,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.errors import BadInputError, UicError
+from models.errors import BadInputError
 from models.published import (
     MANIFEST_NAME,
     publish_manifest,
@@ -79,24 +82,19 @@ class Publication:
                 _rename(self.root, file)
             for folder in sorted({file.final_path.split("/")[0] for file in _files(chosen)}):
                 sync_directory(self.root / folder)
-            self._judge(manifest)
+            if self.gate is not None:
+                self.gate(self.root, manifest)
             publish_manifest(self.root, manifest)
         except OSError as error:
             msg = f"{self.root}: cannot be published: {error}; make room and run it again"
             raise SamplesWriteError(msg) from error
         return manifest
 
-    def _judge(self, manifest: Mapping[str, Any]) -> None:
-        """Let the gate look; when it refuses, remove what the published manifest does not name."""
-        if self.gate is None:
-            return
-        try:
-            self.gate(self.root, manifest)
-        except UicError:
-            path = self.root / MANIFEST_NAME
-            published = json.loads(path.read_bytes()) if path.exists() else {"files": []}
-            remove_unnamed_files(self.root, published)
-            raise
+    def discard(self) -> None:
+        """Remove what the published manifest, if there is one, does not name."""
+        path = self.root / MANIFEST_NAME
+        published = json.loads(path.read_bytes()) if path.exists() else {"files": []}
+        remove_unnamed_files(self.root, published)
 
     def _manifest(
         self, results: list[BucketResult], read: list[Mapping[str, Any]]

@@ -85,7 +85,11 @@ def make_samples(
     }
     with _only_writer(request.output):
         publication = Publication(request.output, found.plan, _source(found), request.gate)
-        run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
+        try:
+            run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
+        except BaseException:
+            publication.discard()
+            raise
     return read_manifest(request.output, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
 
 

@@ -211,6 +211,15 @@ def test_a_machine_is_left_out_from_its_busy_day_on_and_while_the_window_sees_it
     assert grouped.facts.inhuman_impressions == 2
 
 
+def test_a_busy_day_to_come_leaves_nothing_out(oracle):
+    # Hour 96 is 2025-03-09 UTC: four events on that day, the first at its very begin.
+    events = behaviors([(1, 1, at, 96 + at, 96 + at) for at in range(4)])
+    shown = impressions([(1, 95, True), (1, 100, True)])
+    plan = oracle.plan(FIRST, LAST, window_days=1, max_events_per_day=3)
+    table = group_bucket(events, shown, plan).table()
+    assert table["dt"].to_pylist() == [date(2025, 3, 8)]
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [

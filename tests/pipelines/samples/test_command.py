@@ -63,7 +63,8 @@ def test_it_prints_groups_and_bytes_both_ways(workspace, monkeypatch, capsys):
         (["--first", "2025-03-09", "--last", "2025-03-08"], "swap them"),
         (["--first", "8 March", "--last", "2025-03-08"], "--first: found '8 March'"),
         (["--first", "2025-03-08", "--last", "2025-03-08", "--out", "../x"], "--out: found '../x'"),
-        (["--first", "2025-03-08", "--last", "2025-03-08", "--", "--fo=1"], "Beam option --fo"),
+        (["--first", "2025-03-08", "--last", "2025-03-08", "--", "--fo=1"], "Beam option '--fo=1'"),
+        (["--first", "2025-03-08", "--last", "2025-03-08", "stray"], "Beam option 'stray'"),
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(workspace, monkeypatch, capsys, arguments, says):

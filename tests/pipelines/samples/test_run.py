@@ -1,9 +1,11 @@
 """A whole run: the same bytes each time, all or nothing, and one line for each bad input."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -18,10 +20,10 @@ from models.published import read_manifest
 from models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from pipelines.beam_run import PipelineOptionsError, worker_error
 from pipelines.event_log import EventLog
-from pipelines.samples.bucket_files import SamplesWriteError
+from pipelines.samples.bucket_files import DRAFT_SUFFIX, SamplesWriteError
 from pipelines.samples.log_parts import LogFileError
 from pipelines.samples.order import LogOrderError
-from pipelines.samples.publish import NoSamplesError
+from pipelines.samples.publish import NoSamplesError, Publication
 from pipelines.samples.run import DaysError, SamplesBusyError, SamplesRequest, make_samples
 from pipelines.settings import SaleSettings, SamplesSettings
 
@@ -315,6 +317,58 @@ def test_a_full_disk_is_one_line_and_publishes_nothing(log, monkeypatch):
     with pytest.raises(SamplesWriteError, match="No space left on device; make room"):
         make_samples(request)
     assert not [path for path in request.output.rglob("*") if path.is_file()]
+
+
+LIMITED = """
+import resource, sys
+from tests.pipelines.samples.test_run import EventLog, Path, make_samples, request_for
+from models.errors import UicError
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    make_samples(request_for(EventLog(Path(sys.argv[1])), buckets=8))
+except UicError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_files_that_cannot_grow_are_one_line_and_leave_nothing(log):
+    """As a disk that fills up while some buckets are written already."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(log.root)],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("SamplesWriteError: ")
+    assert "make room" in line
+    assert not contents(request_for(log).output)
+
+
+def test_a_bucket_that_a_runner_built_twice_counts_once(log, monkeypatch):
+    one, two = (request_for(log, name, buckets=3) for name in ("one", "two"))
+    make_samples(one)
+    publish = Publication.publish
+
+    def publish_both(self, results, read):
+        first = list(results)
+        return publish(
+            self, [*(another_attempt(self.root, result) for result in first), *first], read
+        )
+
+    monkeypatch.setattr(Publication, "publish", publish_both)
+    make_samples(two)
+    assert contents(two.output) == contents(one.output)
+
+
+def another_attempt(root, result):
+    """The same bucket, written under names of its own."""
+    files = []
+    for file in result.files:
+        path = file.path.replace(DRAFT_SUFFIX, f"-again{DRAFT_SUFFIX}")
+        shutil.copy(root / file.path, root / path)
+        files.append(replace(file, path=path))
+    return replace(result, files=tuple(files))
 
 
 def test_days_must_be_in_order_and_have_impressions(log):
