@@ -128,6 +128,20 @@ def uic(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def compact(workspace: Path) -> None:
+    """Make the log of the archive; its first files come with a checkpoint."""
+    until = time.monotonic() + 240
+    while True:
+        try:
+            uic(workspace, "log", "compact", str(datetime.now(UTC).date()))
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(5)
+        else:
+            return
+
+
 def produce(brokers: str, rate: float, ended: threading.Event) -> None:
     draw = np.random.default_rng(3)
 
@@ -191,7 +205,7 @@ def soak(folder: Path, seconds: float, rate: float, sampler: Sampler) -> dict[st
             _follow_stream(sampler, workspace, 1)
             sender.start()
             time.sleep(seconds / 2)
-            uic(workspace, "log", "compact", str(datetime.now(UTC).date()))
+            compact(workspace)
             began = time.monotonic()
             uic(workspace, "memories", "upgrade", "--bundle", "mimn/other")
             upgraded = time.monotonic() - began

@@ -82,7 +82,8 @@ def describe_topic(brokers: str, name: str) -> Topic:
         consumer.close()
     return Topic(
         name=name,
-        topic_id=str(description.topic_id),
+        # URL-safe base64, as Kafka's own tools print it: the id becomes part of a file's name.
+        topic_id=str(description.topic_id).replace("+", "-").replace("/", "_"),
         first={partition: low for partition, (low, _) in marks.items()},
         end={partition: high for partition, (_, high) in marks.items()},
         log_append_time=_appends_time(admin, name),
