@@ -17,13 +17,13 @@ class Row:
 
     Attributes:
         label: as the paper has it.
-        model: in the catalogue; None for one that is published only.
+        model: name in the catalogue; a row whose model is not there is published only.
         settings: `key=value` of this row.
         published: the paper's figures; None for a row that the paper does not have.
     """
 
     label: str
-    model: str | None
+    model: str
     settings: tuple[str, ...] = ()
     published: Published | None = None
 
@@ -52,8 +52,8 @@ TABLES: Final = {
             Row("DIN", "din", (), (0.8833, 0.00220, 0.7419, 0.00049)),
             Row("DIN, last 50 events", "din", ("history_limit=50",)),
             Row("GRU4REC", "gru4rec", (), (0.9006, 0.00094, 0.7411, 0.00185)),
-            Row("ARNN", None, (), (0.9066, 0.00420, 0.7420, 0.00029)),
-            Row("RUM", None, (), (0.9018, 0.00253, 0.7428, 0.00041)),
+            Row("ARNN", "arnn", (), (0.9066, 0.00420, 0.7420, 0.00029)),
+            Row("RUM", "rum", (), (0.9018, 0.00253, 0.7428, 0.00041)),
             Row("DIEN", "dien", (), (0.9081, 0.00221, 0.7481, 0.00102)),
             Row("MIMN", "mimn", (), (0.9179, 0.00325, 0.7593, 0.00150)),
         ),

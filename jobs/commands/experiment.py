@@ -85,8 +85,8 @@ def experiment(
     else:
         wanted = None if rows is None else set(rows.split(","))
         chosen = [row for row in TABLES[table].rows if wanted is None or row.model in wanted]
-        if not any(row.model for row in chosen):
-            known = sorted({row.model for row in TABLES[table].rows if row.model})
+        if not chosen:
+            known = sorted({row.model for row in TABLES[table].rows})
             msg = f"--rows {rows}: no such row in {table}; known: {', '.join(known)}"
             raise BadInputError(msg)
         results = run_rows(request, chosen)
