@@ -19,7 +19,7 @@ def repo_config(settings: StoreSettings, workspace: Path) -> RepoConfig:
     """`feature_store.yaml` for a workspace: registry and sources there, Redis by the settings."""
     text = (REPOSITORY / "feature_store.yaml").read_text(encoding="utf-8")
     document: dict[str, Any] = yaml.safe_load(text)
-    registry = workspace.resolve() / "feast" / "registry.db"
+    registry = workspace.resolve() / "feast.db"
     registry.parent.mkdir(parents=True, exist_ok=True)
     document["project"] = settings.project
     document["registry"]["path"] = str(registry)

@@ -107,14 +107,13 @@ def registry(redis_folder: EmbeddedRedis, tmp_path_factory: pytest.TempPathFacto
         warnings.simplefilter("ignore")
         apply_definitions(store, root)
     asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
-    return root / "feast" / "registry.db"
+    return root / "feast.db"
 
 
 @pytest.fixture
 def feast(settings: StoreSettings, workspace: Path, registry: Path) -> Iterator[FeatureStore]:
     """The repository of this project, applied."""
-    (workspace / "feast").mkdir()
-    shutil.copy(registry, workspace / "feast" / "registry.db")
+    shutil.copy(registry, workspace / "feast.db")
     store = open_feature_store(settings, workspace)
     yield store
     asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
@@ -316,7 +315,7 @@ def test_the_feature_server_serves_the_same_bytes(
     repository.mkdir()
     yaml_text = (Path(inspect.getfile(UicOnlineStore)).parent / "feature_store.yaml").read_text()
     (repository / "feature_store.yaml").write_text(
-        yaml_text.replace("../var/feast/registry.db", str(workspace / "feast" / "registry.db"))
+        yaml_text.replace("../var/feast.db", str(workspace / "feast.db"))
     )
     environment = os.environ | {
         "UIC_STORE__ADDRESS": str(settings.address),

@@ -1,0 +1,49 @@
+"""The view `user_sequence`: the last 1,000 events of a user, for rankers that read a history.
+
+It is there to be compared with (and for teams that already serve such a ranker), so it is applied
+by whoever serves from it, and not with the other definitions. A value is a ring
+(`models.sequence_ring`) behind the header of a vector: the later event time wins.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
+from feast.types import Bytes, Int64
+
+from feature_repo.features import NEVER, user
+
+SEQUENCE_VIEW: Final = "user_sequence"
+SEQUENCE_SERVICE: Final = "sequence_v1"
+SEQUENCE_KEY_NAME: Final = "s"
+
+
+def sequence_view(root: Path) -> FeatureView:
+    """`user_sequence` with the sources of the workspace `root`."""
+    return FeatureView(
+        name=SEQUENCE_VIEW,
+        entities=[user],
+        ttl=NEVER,
+        schema=[
+            Field(name="user_id", dtype=Int64),
+            Field(name="sequence", dtype=Bytes, description="the ring of models.sequence_ring"),
+        ],
+        source=FileSource(
+            name="user_sequences",
+            path=str(root / "sequences" / "current" / "*.parquet"),
+            timestamp_field="event_timestamp",
+        ),
+        tags={"layout": "packed", "packed_as": "vector", "key_name": SEQUENCE_KEY_NAME},
+        description="The last 1,000 events of a user, packed.",
+    )
+
+
+def apply_sequences(store: FeatureStore, workspace: Path) -> None:
+    """Put the view and its feature service `sequence_v1` into the workspace's registry."""
+    view = sequence_view(workspace.resolve())
+    service = FeatureService(
+        name=SEQUENCE_SERVICE,
+        features=[view],
+        description="What a ranker reads that computes interest in the request.",
+    )
+    store.apply([user, view, service])
