@@ -12,6 +12,7 @@ from jobs.context import (
     WorkspaceOption,
     open_context,
 )
+from models.errors import BadInputError
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -34,6 +35,16 @@ def serve(
             help="A path, MODEL/VERSION, or MODEL to follow its current version; default: mimn."
         ),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --history-from log: din, dien or gru4rec.")
+    ] = None,
+    history_from: Annotated[
+        str,
+        typer.Option(
+            help="store: memories. log: compute interest in the request from the last 1,000 events "
+            "(view user_sequence), to compare with."
+        ),
+    ] = "store",
     host: Annotated[str | None, typer.Option(help="Address; default: serve.host.")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="0 takes a free one; default: serve.port.")
@@ -55,11 +66,18 @@ def serve(
     context = open_context(workspace, config)
     settings = context.config.serve
 
+    if history_from not in ("store", "log"):
+        msg = f"--history-from {history_from}: expected store or log"
+        raise BadInputError(msg)
+
     from jobs.serving.server import ServeRequest, listen
     from jobs.serving.server import serve as run
 
     request = ServeRequest(
-        str(workspace), None if config is None else str(config), bundle or "mimn"
+        str(workspace),
+        None if config is None else str(config),
+        bundle or model or "mimn",
+        history_from,
     )
     listener = listen(host or settings.host, settings.port if port is None else port)
     address, taken = listener.getsockname()[:2]

@@ -21,10 +21,6 @@ _ALWAYS: Final = frozenset({"/healthz", "/readyz"})
 RETRY_AFTER_SECONDS: Final = b"1"
 
 
-class _BodyTooLargeError(Exception):
-    """The body went past the limit while it was read."""
-
-
 class Limits:
     """The layer.
 
@@ -80,25 +76,33 @@ class Limits:
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
-            await self._application(scope, self._bounded(receive), send)
-        except _BodyTooLargeError:
-            await self._too_large(send)
+            if b"transfer-encoding" in headers:  # a body that does not say how long it is
+                replay = await self._read(receive)
+                if replay is None:
+                    await self._too_large(send)
+                    return
+                receive = replay
+            await self._application(scope, receive, send)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
 
-    def _bounded(self, receive: Receive) -> Receive:
+    async def _read(self, receive: Receive) -> Receive | None:
+        """Read a body up to the limit, to be received again; None if it is larger."""
+        messages: list[Message] = []
         read = 0
-
-        async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
+        while not messages or messages[-1].get("more_body", False):
+            messages.append(await receive())
+            read += len(messages[-1].get("body", b""))
             if read > self._max_body_bytes:
-                raise _BodyTooLargeError
-            return message
+                return None
+        waiting = iter(messages)
 
-        return bounded
+        async def replay() -> Message:
+            message = next(waiting, None)
+            return await receive() if message is None else message
+
+        return replay
 
     def _counting(self, path: str, send: Send) -> Send:
         async def counting(message: Message) -> None:

@@ -25,7 +25,7 @@ class ServeRequest:
         workspace: folder.
         config: settings file, None for the usual places.
         bundle: `model`, `model/version`, or a path.
-        history_from: `store` serves memories; `log` reads sequences of events instead.
+        history_from: `store` serves memories; `log` computes interest from stored events instead.
     """
 
     workspace: str
@@ -95,8 +95,8 @@ def _application(request: ServeRequest) -> Any:
     from jobs.serving.app import create_app  # noqa: PLC0415 - after `share_metrics`
     from jobs.serving.service import Service  # noqa: PLC0415
 
-    service = Service.open(request.open_context(), request.bundle, Metrics())
-    return create_app(service)
+    open_ = Service.open if request.history_from == "store" else Service.open_sequences
+    return create_app(open_(request.open_context(), request.bundle, Metrics()))
 
 
 def _serve_here(request: ServeRequest, listener: socket.socket) -> None:
@@ -112,8 +112,9 @@ def _serve_in_workers(request: ServeRequest, listener: socket.socket, workers: i
 
     from jobs.serving.service import check_openable  # noqa: PLC0415
 
-    # Refused here, with one line, and not in every worker.
-    check_openable(request.open_context(), request.bundle)
+    if request.history_from == "store":
+        # Refused here, with one line, and not in every worker.
+        check_openable(request.open_context(), request.bundle)
     os.environ[_VARIABLE] = json.dumps(asdict(request))
     config = uvicorn.Config(
         "jobs.serving.server:worker_app", factory=True, workers=workers, **_options(request)

@@ -18,6 +18,7 @@ from feature_repo.errors import StoreError
 from feature_repo.generations import Generations
 from feature_repo.layout import ViewKeys
 from feature_repo.repository import apply_definitions, open_feature_store
+from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
 from feature_repo.settings import StoreSettings
 from jobs.context import Context
 from jobs.serving.breaker import CircuitBreaker
@@ -28,9 +29,12 @@ from jobs.serving.loading import Library, pass_rows_of, warm
 from jobs.serving.memories import MemoryReader, ServiceFeatures
 from jobs.serving.metrics import Metrics
 from jobs.serving.readouts import Readouts
+from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed, Watcher
+from models.bundle import BundleError, load_bundle
 from models.bundle_shelf import BundleShelf
+from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
@@ -45,7 +49,7 @@ class Service:
     Args:
         settings: of the service.
         engine: ranks.
-        watcher: keeps bundles and items fresh.
+        watcher: keeps bundles and items fresh; None where nothing is followed.
         metrics: counters.
         store: Feast.
         feature_log: None unless switched on.
@@ -54,7 +58,7 @@ class Service:
 
     settings: ServeSettings
     engine: RankingEngine
-    watcher: Watcher
+    watcher: Watcher | None
     metrics: Metrics
     store: FeatureStore
     feature_log: FeatureLog | None
@@ -89,17 +93,7 @@ class Service:
         readouts = Readouts(current)
         with contextlib.suppress(StoreError):
             readouts = library.readouts(current, generations.all(), None)
-        warm(current)
-        breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_seconds)
-        reader = MemoryReader(store, features, breaker, 2 * settings.store_timeout_ms / 1000)
-        engine = RankingEngine(
-            reader,
-            readouts,
-            metrics,
-            pass_rows=pass_rows_of(current),
-            timeout_seconds=settings.request_timeout_ms / 1000,
-            max_age_seconds=settings.max_memory_age_seconds,
-        )
+        engine = _engine(settings, store, features, readouts, metrics)
         watcher = Watcher(
             engine=engine,
             library=library,
@@ -113,11 +107,30 @@ class Service:
         )
         watcher.begin()
         metrics.now_serving("bundles", current.label)
-        folder = context.workspace / "serving" / "features"
-        feature_log = (
-            FeatureLog(folder, settings.log_features_sample) if settings.log_features else None
-        )
-        return cls(settings, engine, watcher, metrics, store, feature_log)
+        return cls(settings, engine, watcher, metrics, store, _feature_log(context))
+
+    @classmethod
+    def open_sequences(cls, context: Context, bundle: str, metrics: Metrics) -> "Service":
+        """As `open`, for a ranker that reads a stored history; nothing is followed.
+
+        Raises:
+            UicError: no such bundle, it is damaged or keeps a memory, or the store does not answer.
+        """
+        torch.set_num_threads(1)
+        settings = context.config.serve
+        loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
+        if loaded.has_memory:
+            msg = f"{loaded.path}: model {loaded.name} keeps a memory; leave out --history-from"
+            raise BundleError(msg)
+        table = ItemTable.load(EventLog(context.log).items_file())
+        current = SequenceReadout(loaded, item_cache(loaded, table), SequenceRing())
+        store = _feast(context)
+        apply_sequences(store, context.workspace)
+        store.refresh_registry()
+        features = ServiceFeatures.of(store, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+        engine = _engine(settings, store, features, SequenceReadouts(current), metrics)
+        metrics.now_serving("bundles", current.label)
+        return cls(settings, engine, None, metrics, store, _feature_log(context))
 
     async def start(self) -> None:
         """Begin to watch; the first read opens the connection to the store."""
@@ -125,7 +138,8 @@ class Service:
         # What is alive now stays: collections look at a request's own garbage only.
         gc.collect()
         gc.freeze()
-        self._watching = asyncio.create_task(self.watcher.run())
+        if self.watcher is not None:
+            self._watching = asyncio.create_task(self.watcher.run())
 
     async def stop(self) -> None:
         """Close connections and write what is left to write."""
@@ -141,14 +155,15 @@ class Service:
     def status(self) -> dict[str, Any]:
         """What /readyz says."""
         readouts: Any = self.engine.readouts
+        current = readouts.current
         breaker = getattr(self.engine.reader, "breaker", None)
         return {
             "ready": not self.draining,
-            "bundle": readouts.current.label,
-            "bundle_hash": readouts.current.bundle.hash8.hex(),
-            "pending": self.watcher.pending,
+            "bundle": current.label,
+            "bundle_hash": current.bundle.hash8.hex(),
+            "pending": None if self.watcher is None else self.watcher.pending,
             "reads_also": sorted(other.label for other in readouts.all()[1:]),
-            "items": self.watcher.library.table.version,
+            "items": current.items.table.version,
             "store": "circuit open" if breaker is not None and breaker.is_open else "answers",
             "pass_candidates": self.engine.pass_rows,
             "worker": os.getpid(),
@@ -175,14 +190,8 @@ def open_features(
     Raises:
         UicError: the registry has no such service, even after the definitions were applied.
     """
-    serve = context.config.serve
-    settings = context.config.store.model_copy(
-        update={"timeout_seconds": serve.store_timeout_ms / 1000}
-    )
-    # Decoders of the registry read it; the same workspace for Feast and for us.
-    os.environ["UIC_WORKSPACE"] = str(context.workspace.resolve())
-    store = open_feature_store(settings, context.workspace)
-    name = manifest.get("feature_service", serve.feature_service)
+    store = _feast(context)
+    name = manifest.get("feature_service", context.config.serve.feature_service)
     if not store.list_feature_services():
         # Nothing was ever applied to this workspace; the store must be there for it.
         apply_definitions(
@@ -196,3 +205,40 @@ def _generations(settings: StoreSettings, workspace: Path) -> Generations:
     patient = settings.model_copy(update={"timeout_seconds": _WATCH_TIMEOUT_SECONDS})
     address = resolve_address(patient, workspace)
     return Generations(connect(address), ViewKeys.of_memories(settings.project), str(address))
+
+
+def _feast(context: Context) -> FeatureStore:
+    settings = context.config.store.model_copy(
+        update={"timeout_seconds": context.config.serve.store_timeout_ms / 1000}
+    )
+    # Decoders of the registry read it; the same workspace for Feast and for us.
+    os.environ["UIC_WORKSPACE"] = str(context.workspace.resolve())
+    return open_feature_store(settings, context.workspace)
+
+
+def _engine(
+    settings: ServeSettings,
+    store: FeatureStore,
+    features: ServiceFeatures,
+    readouts: Readouts | SequenceReadouts,
+    metrics: Metrics,
+) -> RankingEngine:
+    breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_seconds)
+    # Redis' own timeout comes first; this one is for what is slow around it.
+    reader = MemoryReader(store, features, breaker, 2 * settings.store_timeout_ms / 1000)
+    warm(readouts.current)
+    return RankingEngine(
+        reader,
+        readouts,
+        metrics,
+        pass_rows=pass_rows_of(readouts.current),
+        timeout_seconds=settings.request_timeout_ms / 1000,
+        max_age_seconds=settings.max_memory_age_seconds,
+    )
+
+
+def _feature_log(context: Context) -> FeatureLog | None:
+    settings = context.config.serve
+    if not settings.log_features:
+        return None
+    return FeatureLog(context.workspace / "serving" / "features", settings.log_features_sample)

@@ -19,7 +19,7 @@ import httpx
 from jobs.serving.load.generator import LoadPlan, LoadResult, run_load
 
 ROOT = Path(__file__).parents[3]
-START_SECONDS = 120
+START_SECONDS = 400
 # A machine that runs other tests too must not look like a store that is away.
 PATIENT = {"UIC_SERVE__STORE_TIMEOUT_MS": "5000", "UIC_SERVE__REQUEST_TIMEOUT_MS": "20000"}
 

@@ -1,0 +1,266 @@
+"""The other architecture: interest is computed in the request, from the stored last events.
+
+`uic serve --model din --history-from log` runs it, so that the gain of memories can be measured on
+one machine, one store and one HTTP stack. `fill_sequences` puts what the event log has into the
+store; `SequenceReadout` runs a trained ranker over candidates and histories.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feature_repo.layout import NO_GENERATION
+from feature_repo.packed import PackedStore
+from feature_repo.packed_view import with_vector_headers
+from jobs.serving.items import ItemCache, ItemTable
+from jobs.serving.readouts import Ask, RecordFacts, Scored
+from models.batch import RankerBatch
+from models.bundle import Bundle
+from models.groups import GroupBatch, offsets_of
+from models.hashing import stable_hash
+from models.positions import EventBatch
+from models.sequence_ring import RING_HEADER, SequenceRing, Sequences
+from pipelines.event_log import EventLog
+from pipelines.schemas import BEHAVIORS
+
+_USERS_AT_ONCE: Final = 20_000  # 340 MB of rings
+_COLUMNS: Final = (
+    "user_id",
+    "item_id",
+    "category_id",
+    "behavior",
+    "event_time",
+    "epoch",
+    "partition",
+    "offset",
+)
+_NO_DAY: Final = np.datetime64("1970-01-01", "D")
+
+
+class SequenceReadout:
+    """A bundle of a ranker that reads histories.
+
+    Args:
+        bundle: of any model without a memory.
+        items: its table gives candidates their categories; vectors are not taken from it, since
+            the model embeds candidates and events together.
+        ring: format of the stored sequences.
+        limit: events of a history that are read; None for all that a ring keeps.
+    """
+
+    def __init__(
+        self, bundle: Bundle, items: ItemCache, ring: SequenceRing, limit: int | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.items = items
+        self.label = f"{bundle.name}/{bundle.version}"
+        self._ring = ring
+        self._limit = limit
+        self._nobody = ring.empty(1)
+
+    def understands(self, record: bytes) -> bool:
+        """Whether a value is a ring of this capacity."""
+        return len(record) == self._ring.ring_bytes and record[:2] == b"US"
+
+    def score(self, asks: Sequence[Ask]) -> list[Scored]:
+        """One forward pass over the candidates and histories of some users."""
+        shown = np.array([item for ask in asks for item in ask.item_ids], dtype=np.int64)
+        sizes = np.array([len(ask.item_ids) for ask in asks])
+        categories, known = self.items.table.categories(shown)
+        logits = self._logits(self._rings(asks), shown, categories, sizes)
+        nobody = None
+        if any(ask.explain for ask in asks):
+            nobody = self._logits(self._nobody, shown, categories, np.array([len(shown)]))
+        answers = []
+        ends = np.cumsum(sizes)
+        for ask, first, last in zip(asks, ends - sizes, ends, strict=True):
+            rows = slice(first, last)
+            without = nobody[rows] if nobody is not None and ask.explain else None
+            answers.append(Scored(logits[rows], known[rows], self.label, without))
+        return answers
+
+    def _rings(self, asks: Sequence[Ask]) -> NDArray[np.uint8]:
+        nobody = self._nobody.tobytes()
+        joined = bytearray().join(ask.record or nobody for ask in asks)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(len(asks), self._ring.ring_bytes)
+
+    @torch.inference_mode()
+    def _logits(
+        self,
+        rings: NDArray[np.uint8],
+        shown: NDArray[np.int64],
+        categories: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        history = self._ring.read(rings, self._limit)
+        batch = ranker_batch(self.bundle, history, shown, categories, sizes)
+        logits: NDArray[np.float32] = self.bundle.model(batch).numpy()
+        return logits
+
+
+def ranker_batch(
+    bundle: Bundle,
+    history: Sequences,
+    shown: NDArray[np.int64],
+    categories: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> RankerBatch:
+    """A request as a ranker takes it; rows are looked up once, and not searched for repeats.
+
+    Args:
+        bundle: whose vocabulary.
+        history: of the users.
+        shown: (candidates,), item ids, user after user.
+        categories: (candidates,).
+        sizes: (users,), candidates of each.
+    """
+    counts = np.diff(history.offsets)
+    events = len(history.item_ids)
+    vocabulary = bundle.vocabulary
+    items = vocabulary.item.lookup(np.concatenate([history.item_ids, shown]))
+    kinds = vocabulary.category.lookup(np.concatenate([history.category_ids, categories]))
+    users = np.arange(len(sizes))
+    owners = np.repeat(users, sizes)
+    lengths = counts[owners]
+    source = GroupBatch(
+        user_ids=users,
+        days=np.full(len(users), _NO_DAY),
+        history_offsets=history.offsets,
+        history_item_ids=history.item_ids,
+        history_category_ids=history.category_ids,
+        history_behaviors=history.behaviors,
+        history_times_ms=history.event_times_ms,
+        impression_offsets=offsets_of(sizes),
+        item_ids=shown,
+        category_ids=categories,
+        event_times_ms=np.zeros(len(shown), np.int64),
+        labels=np.zeros(len(shown), np.bool_),
+        history_lengths=lengths,
+    )
+    places = torch.arange(events + len(shown))
+    return RankerBatch(
+        items=_tensor(items),
+        categories=_tensor(kinds),
+        history_items=places[:events],
+        history_categories=places[:events],
+        history_starts=_tensor(history.offsets[:-1]),
+        history_counts=_tensor(counts),
+        candidate_items=places[events:],
+        candidate_categories=places[events:],
+        groups=_tensor(owners),
+        lengths=_tensor(lengths),
+        cut_groups=_tensor(users),
+        cut_lengths=_tensor(counts),
+        cuts=_tensor(owners),
+        labels=torch.zeros(len(shown)),
+        source=source,
+    )
+
+
+def _tensor(values: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class SequenceReadouts:
+    """The one readout of an architecture without generations."""
+
+    current: SequenceReadout
+
+    def choose(self, record: bytes) -> SequenceReadout | None:
+        """The readout, if the value is a ring of its capacity."""
+        return self.current if self.current.understands(record) else None
+
+    def all(self) -> list[SequenceReadout]:
+        """The readout."""
+        return [self.current]
+
+    def facts(self, record: bytes) -> RecordFacts:
+        """Position and events of a ring; it has neither a generation nor a bundle."""
+        header = np.frombuffer(record, dtype=RING_HEADER, count=1)[0]
+        ring = SequenceRing(int(header["capacity"]))
+        last = ring.read(np.frombuffer(record, dtype=np.uint8).reshape(1, -1), limit=1)
+        return RecordFacts(
+            generation=NO_GENERATION,
+            events=int(header["appended"]),
+            last_event_time_ms=int(last.event_times_ms[-1]) if len(last.event_times_ms) else 0,
+            bundle="",
+            epoch=int(header["epoch"]),
+            partition=int(header["partition"]),
+            offset=int(header["offset"]),
+        )
+
+
+def item_cache(bundle: Bundle, table: ItemTable) -> ItemCache:
+    """A cache that only carries the item table and names some items to warm with."""
+    cache = ItemCache(table, bundle.embed, 1024)
+    cache.warm(bundle.vocabulary.item.ids[:1024].tolist())
+    return cache
+
+
+def fill_sequences(
+    log: EventLog,
+    store: PackedStore,
+    ring: SequenceRing,
+    users: NDArray[np.int64],
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write the last events of users from the log; returns the users that have any.
+
+    Args:
+        log: whose behaviour events.
+        store: of the view `user_sequence`.
+        ring: format.
+        users: (users,), int64, distinct.
+        progress: told the users done so far.
+    """
+    parts = max(1, -(-len(users) // _USERS_AT_ONCE))
+    written = 0
+    for part in range(parts):
+        chosen = np.sort(users[stable_hash(users) % np.uint64(parts) == part])
+        rings = ring.empty(len(chosen))
+        for events in _events_of(log, chosen):
+            rings = ring.append(rings, events)
+        filled = np.flatnonzero(ring.header(rings)["appended"] > 0)
+        write_rings(store, ring, chosen[filled], rings[filled])
+        written += len(filled)
+        progress(written)
+    return written
+
+
+def write_rings(
+    store: PackedStore, ring: SequenceRing, users: NDArray[np.int64], rings: NDArray[np.uint8]
+) -> None:
+    """Write rings as values of `user_sequence`."""
+    if not len(users):
+        return
+    times = ring.read(rings, limit=1).event_times_ms
+    store.write(NO_GENERATION, users, with_vector_headers(rings, times.tolist()))
+
+
+def _events_of(log: EventLog, users: NDArray[np.int64]) -> Iterable[EventBatch]:
+    """The log's events of some users (sorted), file by file, in log order."""
+    for file in log.behavior_files():
+        table = pq.ParquetFile(file.path).read(columns=list(_COLUMNS))
+        ids = table["user_id"].to_numpy()
+        places = np.minimum(np.searchsorted(users, ids), len(users) - 1)
+        rows = np.flatnonzero(users[places] == ids)
+        taken = table.take(rows)
+        codes = {name: code for code, name in enumerate(BEHAVIORS)}
+        behaviors = [codes[name] for name in taken["behavior"].to_pylist()]
+        yield EventBatch(
+            user_index=places[rows],
+            item_ids=taken["item_id"].to_numpy(),
+            category_ids=taken["category_id"].to_numpy(),
+            behaviors=np.array(behaviors, dtype=np.int8),
+            event_times_ms=taken["event_time"].to_numpy().astype("datetime64[ms]").astype(np.int64),
+            epochs=taken["epoch"].to_numpy().astype(np.int64),
+            partitions=taken["partition"].to_numpy().astype(np.int64),
+            offsets=taken["offset"].to_numpy(),
+        )

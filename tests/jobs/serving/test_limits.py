@@ -1,0 +1,135 @@
+"""Limits, token, workers, drain, feature log, and what `uic serve` refuses to start with."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.serving.load.generator import LoadPlan
+from jobs.serving.reloading import ReloadError, reload_service
+from tests.jobs.serving.running import ROOT, Load, running_service
+from tests.jobs.serving.shop import Shop
+
+ITEMS = list(range(1000, 1200))
+BODY = json.dumps({"user_id": 3, "item_ids": ITEMS}).encode()
+TOKEN = "a secret"
+
+
+@pytest.fixture
+def small_shop(shop: Shop) -> Shop:
+    bundle = shop.bundle("0001")
+    shop.generation(1, bundle, [20] * 5)
+    return shop
+
+
+def test_two_workers_with_a_token_reload_together_log_features_and_drain(small_shop: Shop):
+    shop = small_shop
+    with running_service(
+        shop.workspace, "--workers", "2", token=TOKEN, log_features="true"
+    ) as service:
+        # A token for everything but what a load balancer asks.
+        for wrong in ({}, {"Authorization": "Bearer no"}, {"Authorization": TOKEN}):
+            with httpx.Client(base_url=service.url, headers=wrong) as stranger:
+                assert stranger.post("/v1/rank", content=BODY).status_code == 401
+                assert stranger.get("/metrics").status_code == 401
+                assert stranger.get("/readyz").status_code == 200
+        # Both workers answer, and each shows the metrics of both.
+        workers = set()
+        with contextlib.suppress(StopIteration):
+            for _ in range(200):
+                fresh = httpx.get(f"{service.url}/readyz").json()
+                workers.add(fresh["worker"])
+                if len(workers) == 2:
+                    break
+        assert len(workers) == 2
+        assert service.metric('uic_serve_bundle_workers{bundle="mimn/0001"}') == 2
+        answer = service.rank(3, ITEMS, context={"page": "home"})
+        # A new current bundle, by the command.
+        compatible = (bytes.fromhex(answer["memory_bundle"]),)
+        shop.bundle("0002", seed=2, compatible=compatible, current=False)
+        label = reload_service(
+            shop.workspace / "bundles", "mimn/0002", service.url, TOKEN, wait_seconds=60
+        )
+        assert label == "mimn/0002"
+        assert service.rank(3, ITEMS)["bundle"] == "mimn/0002"
+        # SIGTERM under load: what was sent is answered, then the port is closed.
+        plan = LoadPlan(service.url, [BODY], rate=20, seconds=1.2, token=TOKEN)
+        going = Load(plan)
+        with going.running():
+            time.sleep(0.6)
+            service.process.send_signal(signal.SIGTERM)
+        statuses = [status for _, status, _ in going.answers]
+        assert statuses.count(200) >= 12
+        assert set(statuses) <= {200, 0}  # 0: sent after the port was closed
+        first_refused = statuses.index(0) if 0 in statuses else len(statuses)
+        assert 200 not in statuses[first_refused + 5 :]
+        assert service.process.wait(30) == 0
+    files = list((shop.workspace / "serving" / "features").rglob("*.parquet"))
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    logged = next(row for row in rows if row["context"])
+    assert json.loads(logged["context"]) == {"page": "home"}
+    assert (logged["user_id"], logged["bundle"], logged["generation"]) == (3, "mimn/0001", 1)
+    served = {item["item_id"]: item["probability"] for item in answer["items"]}
+    written = dict(zip(logged["item_ids"], logged["probabilities"], strict=True))
+    assert written == pytest.approx(served, abs=1e-6)
+    assert logged["memory"][:2] == b"UM"
+
+
+def test_more_requests_than_the_bound_are_told_to_come_again(small_shop: Shop):
+    with running_service(small_shop.workspace, max_in_flight="1") as service:
+        plan = LoadPlan(service.url, [BODY], rate=600, seconds=0.5)
+        going = Load(plan)
+        with going.running():
+            pass
+        statuses = [status for _, status, _ in going.answers]
+        assert set(statuses) == {200, 429}
+        refused = next(body for _, status, body in going.answers if status == 429)
+        assert "in flight" in json.loads(refused)["detail"]
+        # Health is asked for and answered all the same; a lone request is served again.
+        assert service.rank(3, ITEMS)["degraded"] is False
+
+
+def uic_serve(workspace: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "serve", *arguments, "--workspace", str(workspace)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        check=False,
+    )
+
+
+def test_what_cannot_be_served_is_one_line_and_status_2(small_shop: Shop):
+    shop = small_shop
+    shop.bundle("0001", model="din")
+    for arguments, variables, expected in (
+        (("--port", "0", "--bundle", "mimn/0007"), {}, "no bundle 'mimn/0007'"),
+        (("--port", "0", "--bundle", "din/0001"), {}, "keeps no memory"),
+        (("--host", "203.0.113.9"), {}, "cannot listen there"),
+        (
+            ("--port", "0"),
+            {"UIC_SERVE__FEATURE_SERVICE": "ranker_v9"},
+            "feature service 'ranker_v9'",
+        ),
+        (("--port", "0"), {"UIC_SERVE__FEATURE_SERVICE": "interest_v1"}, "another feature service"),
+    ):
+        done = uic_serve(shop.workspace, *arguments, **variables)
+        assert done.returncode == 2, done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("error:")
+        assert expected in last
+
+
+def test_reload_says_when_nobody_serves(small_shop: Shop):
+    with pytest.raises(ReloadError, match="no ranking service answers"):
+        reload_service(small_shop.workspace / "bundles", None, "http://127.0.0.1:9", None, 1)
