@@ -16,6 +16,7 @@ removes it (`pipelines.log_writer`).
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.errors import BadInputError, ManifestError, UicError
-from models.published import write_json_atomically
+from models.published import sync_directory, write_json_atomically
 from pipelines.epochs import (
     Epoch,
     EpochKind,
@@ -133,9 +134,10 @@ class EventLog:
         return epoch
 
     def publish(self, epoch: Epoch, manifest: Mapping[str, Any]) -> Path:
-        """Write a manifest, then `epochs.json` with it and `epoch`; call within `locked`.
+        """Make the files durable, write their manifest, then `epochs.json` with it and `epoch`.
 
-        `epoch` is the next one, or the same as a published one with larger `last_offsets`.
+        Call within `locked`. `epoch` is the next one, or the same as a published one with larger
+        `last_offsets`.
 
         Raises:
             EpochHandOverError: it is neither.
@@ -150,12 +152,23 @@ class EventLog:
             entries[epoch.number - 1] = epoch_to_json(epoch)
         name = f"{len(document['manifests']) + 1:06d}-{epoch.name}.json"
         path = self.root / "manifests" / name
+        self._sync([str(entry["path"]) for entry in manifest["files"]])
         write_json_atomically(
             path, {"kind": "event_log", "schema_version": LOG_SCHEMA_VERSION, **manifest}
         )
         document["manifests"].append(name)
         write_json_atomically(self._epochs_path, document)
         return path
+
+    def _sync(self, paths: Sequence[str]) -> None:
+        """Bring files and the folders that name them to disk, each folder once."""
+        folders: set[Path] = set()
+        for path in paths:
+            with (self.root / path).open("rb") as stream:
+                os.fsync(stream.fileno())
+            folders.update(self.root / parent for parent in Path(path).parents)
+        for folder in sorted(folders):
+            sync_directory(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -198,6 +211,10 @@ class EventLog:
             return {"schema_version": LOG_SCHEMA_VERSION, "epochs": [], "manifests": []}
         document = _read_json(self._epochs_path)
         _check_version(document, self._epochs_path)
+        for key in ("epochs", "manifests"):
+            if not isinstance(document.get(key), list):
+                msg = f"{self._epochs_path}: {key} is no list; restore the file from a backup"
+                raise ManifestError(msg)
         return document
 
     def _files(self, table: str, first: date | None, last: date | None) -> list[LogFile]:

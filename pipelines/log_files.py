@@ -1,6 +1,5 @@
 """One Parquet file of the log: how it is written, and its line in the manifest."""
 
-import os
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +20,7 @@ _DICTIONARY_COLUMNS: Final = ("behavior", "epoch", "partition", "source", "categ
 
 
 class DayFile:
-    """One file of a day; a context manager that closes and syncs it.
+    """One file of a day; a context manager that closes it.
 
     Args:
         root: of the log.
@@ -55,10 +54,9 @@ class DayFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close and sync."""
+        """Close it; publishing brings it to disk."""
         if self._writer is not None:
             self._writer.close()
-            sync_file(self._path)
 
     def entry(self) -> dict[str, Any]:
         """The manifest's line."""
@@ -79,12 +77,6 @@ def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def sync_file(path: Path) -> None:
-    """Make a file's bytes durable."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
 def write_item_table(
     root: Path, path: Path, items: ItemCatalog, older: Path | None
 ) -> dict[str, Any]:
@@ -97,5 +89,4 @@ def write_item_table(
     table = items.table(known)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    sync_file(path)
     return DayFile.entry_of(root, path, "items", table.num_rows)

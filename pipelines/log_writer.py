@@ -5,8 +5,8 @@ Memory is bounded whatever the input: rows are spooled to disk by day, then each
 
 1. Take the log's lock; remove what a killed writer left.
 2. Spool the rows (`add_behaviors`, `add_impressions`).
-3. Day by day, in order: sort, give positions, write `dt=…/epoch-NNNNN….parquet`, sync.
-4. Write the manifest, then `epochs.json`. This is the moment of publication.
+3. Day by day, in order: sort, give positions, write `dt=…/epoch-NNNNN….parquet`.
+4. Bring all files to disk, write the manifest, then `epochs.json`: the moment of publication.
 
 An error at any step removes what was written; a kill leaves files that no reader looks at and the
 next writer removes.
@@ -25,7 +25,7 @@ import pyarrow as pa
 from models.errors import BadInputError, UicError
 from models.hashing import stable_hash
 from pipelines.catalog import DistinctIds, ItemCatalog
-from pipelines.days import Days, day_of_number
+from pipelines.days import Days, day_number, day_of_number
 from pipelines.epochs import Epoch, EpochHandOverError
 from pipelines.event_columns import behavior_codes, event_table, times_ms
 from pipelines.event_log import EventLog, same_sources
@@ -48,7 +48,7 @@ class LogWriteError(UicError):
 
 @dataclass(frozen=True)
 class Publication:
-    """What was published."""
+    """What was published; `overlap` is a sentence if an earlier epoch goes on into its days."""
 
     epoch: Epoch
     behaviors: int
@@ -58,6 +58,7 @@ class Publication:
     days: int
     bytes: int
     manifest: Path
+    overlap: str | None = None
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class LogWriter:
             self._files.append(
                 write_item_table(self.log.root, target, self._items, self.log.items_file())
             )
-        epoch = positions.epoch(self.part.name)
+        epoch, overlap = positions.epoch(self.part.name), self._overlap(behavior_days)
         manifest = {
             "epoch": epoch.number,
             "name": self.part.name,
@@ -256,7 +257,19 @@ class LogWriter:
         days = len({*behavior_days, *impression_days})
         self._files = []
         return Publication(
-            epoch, rows, impressions, len(self._users), items.num_rows, days, size, path
+            epoch, rows, impressions, len(self._users), items.num_rows, days, size, path, overlap
+        )
+
+    def _overlap(self, behavior_days: Sequence[int]) -> str | None:
+        """Whether this import begins before an earlier epoch ends, in a sentence; by days."""
+        earlier = self.log.behavior_files() if behavior_days and not self._topic else []
+        last = max(earlier, key=lambda file: file.dt, default=None)
+        if last is None or day_number(last.dt) < behavior_days[0]:
+            return None
+        return (
+            f"epoch {self._number} begins on {day_of_number(behavior_days[0])}, epoch {last.epoch} "
+            f"goes on to {last.dt}: positions order events by epoch first, so log time falls for "
+            "a user who is in both, and samples refuse such a log; import the older data first"
         )
 
     def _write_day(self, table: str, day: int, tables: Iterator[pa.Table]) -> int:

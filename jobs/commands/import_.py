@@ -312,3 +312,5 @@ def _show(context: Context, summary: "ImportSummary") -> None:
     table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {escape(str(context.log))}")
     table.add_row("manifest", escape(str(published.manifest)))
     OUT.print(table)
+    if published.overlap:
+        ERR.print(f"[yellow]remark:[/] {escape(published.overlap)}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.errors import BadInputError
 from pipelines.importers.source import BATCH_ROWS, readable
-from pipelines.log_files import ROW_GROUP_ROWS, sync_file
+from pipelines.log_files import ROW_GROUP_ROWS
 from pipelines.log_writer import LogWriter
 from pipelines.spool import KeyedSpool
 
@@ -77,7 +77,6 @@ class StringIds:
                 for pairs in self._distinct(kind):
                     file.write_table(pairs, row_group_size=ROW_GROUP_ROWS)
                     rows += pairs.num_rows
-            sync_file(path)
             writer.add_file(f"{kind}_ids", path, rows)
 
     def _distinct(self, kind: str) -> Iterator[pa.Table]:

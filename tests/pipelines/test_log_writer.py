@@ -16,7 +16,7 @@ from models.hashing import stable_hash
 from pipelines.days import Days
 from pipelines.epochs import EpochHandOverError, UserMovedError
 from pipelines.event_log import EventLog, LogBusyError
-from pipelines.log_writer import DuplicateImportError, LogWriter, Part
+from pipelines.log_writer import DuplicateImportError, LogWriter, Part, Publication
 from pipelines.positions import LogOrderError
 from pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS
 
@@ -57,12 +57,13 @@ def read(log: EventLog) -> pa.Table:
     return pa.concat_tables([pq.read_table(file.path) for file in log.behavior_files()])
 
 
-def write(log: EventLog, *tables: pa.Table, **options: object) -> None:
+def write(log: EventLog, *tables: pa.Table, **options: object) -> Publication:
     options = {"time_zone": "UTC", "partitions": 2, **options}
+    progress = options.pop("progress", None)
     with LogWriter(log, options.pop("part", Part("test")), **options) as writer:  # type: ignore
         for table in tables:
             writer.add_behaviors(table)
-        writer.publish()
+        return writer.publish(progress)  # type: ignore
 
 
 def test_events_are_ordered_by_partition_and_time_with_dense_offsets(tmp_path: Path) -> None:
@@ -202,6 +203,36 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="found 'stare', expected one of click"):
         write(log, events([(1, 1, 1), (2, 2, 2)]), unknown, run_rows=1)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_an_error_between_days_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, _total: int) -> None:
+        assert len(list(tmp_path.glob("behaviors/*/*.parquet"))) == done
+        if done == 2:
+            raise KeyboardInterrupt
+
+    four_days = events([(1, 1, day * DAY_MS) for day in range(4)])
+    with pytest.raises(KeyboardInterrupt):
+        write(EventLog(tmp_path), four_days, progress=stop)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+
+
+@pytest.mark.parametrize(("day", "overlaps"), [(1, True), (2, True), (3, False)])
+def test_an_import_that_begins_before_the_last_one_ends_says_so(
+    tmp_path: Path, day: int, overlaps: bool
+) -> None:
+    log = EventLog(tmp_path)
+    write(log, events([(1, 1, DAY_MS), (1, 1, 2 * DAY_MS)]))
+    said = write(log, events([(2, 1, day * DAY_MS)])).overlap
+    assert (said is not None) == overlaps
+    if said:
+        assert "epoch 1 goes on to 1970-01-03" in said
+
+
+def test_an_epochs_file_without_its_lists_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "epochs.json").write_text('{"schema_version": 1, "epochs": []}')
+    with pytest.raises(ManifestError, match=r"epochs\.json: manifests is no list"):
+        EventLog(tmp_path).behavior_files()
 
 
 def test_readers_see_only_what_epochs_json_names(tmp_path: Path) -> None:
