@@ -1,6 +1,7 @@
 """`uic events`: a Kafka broker for development, and producers of behaviour events."""
 
 import signal
+import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,23 +60,23 @@ def broker(
 
     context = open_context(workspace, config)
     topic = context.config.stream.topic
-    server = KafkaServer(context.workspace / "kafka", port)
+    asked_to_stop = threading.Event()
 
     def on_signal(number: int, frame: "FrameType | None") -> None:
         del number, frame
-        server.stop()
+        asked_to_stop.set()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    server.start()
-    try:
-        server.create_topic(topic, partitions)
-    except KafkaException as error:
-        if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
-            server.stop()
-            raise
-    OUT.print(f"Kafka at {server.brokers}, topic {topic} (process {server.pid})", markup=False)
-    server.wait()
+    with KafkaServer(context.workspace / "kafka", port) as server:
+        try:
+            server.create_topic(topic, partitions)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
+        OUT.print(f"Kafka at {server.brokers}, topic {topic} (process {server.pid})", markup=False)
+        while server.is_running and not asked_to_stop.wait(0.5):
+            pass
 
 
 @app.command()

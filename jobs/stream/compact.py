@@ -19,7 +19,7 @@ import pyarrow as pa
 from jobs.context import Context
 from jobs.stream.archive import committed_files, file_range
 from jobs.stream.counters import PARTITION_MOVED
-from jobs.stream.dead_letters import read_dead_letters
+from jobs.stream.dead_letters import letters_of
 from jobs.stream.event_files import LoggedPayload, read_lines
 from models.errors import BadInputError, UicError
 from pipelines.epochs import Epoch
@@ -71,7 +71,7 @@ def _compact_epoch(
 ) -> Compaction | None:
     moved = {
         (letter.partition, letter.offset)
-        for letter in read_dead_letters(context.workspace / "stream" / "dead-letters")
+        for letter in letters_of(context)
         if letter.epoch == epoch.number and letter.reason == PARTITION_MOVED
     }
     parser = EventParser(context.config.log)

@@ -28,7 +28,7 @@ from feature_repo.errors import StoreError
 from feature_repo.packed import PackedStore
 from feature_repo.server import EmbeddedRedis
 from jobs.context import Context
-from jobs.stream.dead_letters import read_dead_letters
+from jobs.stream.dead_letters import letters_of
 from jobs.stream.drill_log import DrillLog, batch_fold
 from jobs.stream.kafka_server import KafkaServer
 from jobs.stream.planner import Planner, RunOptions
@@ -139,8 +139,9 @@ def _source(folder: Path, options: DrillOptions, log: DrillLog) -> Iterator[dict
         return
     with KafkaServer(folder / "kafka") as kafka:
         kafka.create_topic("behaviours", options.partitions)
+        kafka.create_topic("dead-letters", 1)
         log.send(kafka.brokers, "behaviours")
-        yield {"brokers": kafka.brokers}
+        yield {"brokers": kafka.brokers, "dead_letter_topic": "dead-letters"}
 
 
 def _streamed(
@@ -285,9 +286,6 @@ def _compare(context: Context, log: DrillLog, fold: MemoryFolder, report: DrillR
     right: NDArray[np.uint8] = np.stack([expected.memories[user] for user in users.tolist()])
     report.users = len(users)
     report.wrong = int(((records != right).any(axis=1) | ~found).sum())
-    letters = {
-        (letter.partition, letter.offset): letter.reason
-        for letter in read_dead_letters(planner.folder / "dead-letters")
-    }
+    letters = {(letter.partition, letter.offset): letter.reason for letter in letters_of(context)}
     report.rejects = len(expected.rejects)
     report.wrong_rejects = len(expected.rejects.items() ^ letters.items())

@@ -129,9 +129,10 @@ class KafkaServer:
             self._process.wait()
             self._process = None
 
-    def wait(self) -> int:
-        """Block until the broker ends; its exit status."""
-        return 0 if self._process is None else self._process.wait()
+    @property
+    def is_running(self) -> bool:
+        """Whether the broker's process is there."""
+        return self._process is not None and self._process.poll() is None
 
     def create_topic(
         self, topic: str, partitions: int, settings: dict[str, str] | None = None

@@ -1,0 +1,118 @@
+"""What the supervisor makes of failures, without Java: refusals, retries, one stream at a time."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.stream.kafka_server import free_port
+from jobs.stream.planner import Planner, RunOptions
+from jobs.stream.start_positions import folder_name
+from jobs.stream.supervisor import (
+    StreamBusyError,
+    StreamFailedError,
+    Supervisor,
+    failure_of,
+    readable,
+    running,
+)
+from jobs.stream.trial import start_trial, trial_context
+from models.errors import BadInputError
+
+
+@pytest.fixture
+def context(tmp_path):
+    context = trial_context(
+        tmp_path,
+        {"brokers": f"127.0.0.1:{free_port()}", "attempts": 2, "backoff_seconds": 0.01},
+    )
+    server, _ = start_trial(context)
+    yield context
+    server.stop()
+
+
+def test_the_error_of_a_worker_is_found_in_javas_stack_trace():
+    text = textwrap.dedent(
+        """\
+        org.apache.flink.runtime.taskmanager.AsynchronousException: Caught exception
+        Caused by: java.lang.RuntimeException: Error received from SDK harness: Traceback
+          File "fold_function.py", line 180, in _open_partitions
+        feature_repo.errors.StoreFellBehindError: epoch 1, partition 0: the store fell behind
+            at org.apache.beam.runners.fnexecution
+        """
+    )
+    assert readable(text) == "StoreFellBehindError: epoch 1, partition 0: the store fell behind"
+
+
+def test_without_one_of_ours_the_last_cause_is_told():
+    text = "org.apache.flink.SomeException: no\nCaused by: java.io.IOException: disk full\n\tat x"
+    assert readable(text) == "Caused by: java.io.IOException: disk full"
+
+
+def test_a_lost_java_process_is_called_so(tmp_path):
+    (tmp_path / "failure").write_text("An error occurred while calling o142.await")
+    assert failure_of(tmp_path) == "its Java process is gone"
+
+
+def test_a_process_that_left_nothing_was_killed(tmp_path):
+    assert failure_of(tmp_path).startswith("its process was killed")
+
+
+def test_it_gives_up_after_its_attempts(context):
+    """No broker: that may pass, so it is tried again, up to the limit."""
+    said: list[str] = []
+    with pytest.raises(StreamFailedError, match=r"2 attempts failed.*no Kafka broker answers"):
+        Supervisor(Planner(context, RunOptions()), said.append).run()
+    assert [line[:16] for line in said] == ["attempt 1 failed", "attempt 2 failed"]
+
+
+def test_a_generation_streams_once(context):
+    """A second process holds the lock that a running stream holds."""
+    folder = context.workspace / "stream" / folder_name(1)
+    folder.mkdir(parents=True)
+    script = (
+        "import fcntl, sys, time; stream = open(sys.argv[1], 'w'); "
+        "fcntl.flock(stream, fcntl.LOCK_EX); print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder / ".lock")], stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(StreamBusyError, match="generation 1 streams already"):
+            Supervisor(Planner(context, RunOptions()), print).run()
+        other.kill()
+
+
+def test_a_run_file_of_a_dead_process_does_not_count(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        process.wait()
+    (tmp_path / "run.json").write_text(f'{{"pid": {process.pid}, "created": 1.0}}')
+    assert running(tmp_path) is None
+    assert running(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["stream", "run", "--source", "pigeons"], "--source: .*pigeons"),
+        (["stream", "run", "--parallelism", "0"], "--parallelism: .*0"),
+        (["drill", "crash", "--kills", "worker,cat"], "--kills: found 'cat'"),
+        (["events", "produce"], "no events to send"),
+        (["memories", "upgrade", "--bundle", "mimn/none"], "--bundle mimn/none: no such folder"),
+        (["log", "compact", "2026-03-01"], "nothing up to 2026-03-01"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(tmp_path, arguments, text):
+    extra = [] if arguments[0] == "drill" else ["--workspace", str(tmp_path)]
+    result = CliRunner().invoke(app, [*arguments, *extra])
+    assert isinstance(result.exception, BadInputError)
+    with pytest.raises(BadInputError, match=text):
+        raise result.exception
+
+
+def test_without_letters_there_is_nothing_to_show(tmp_path):
+    result = CliRunner().invoke(app, ["dead-letters", "show", "--workspace", str(tmp_path)])
+    assert result.exit_code == 0
