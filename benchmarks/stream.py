@@ -254,8 +254,8 @@ def main() -> None:
     options = parser.parse_args()
     events = 60_000 if options.quick else options.events
     users = options.users or ([1000] if options.quick else [1000, 50_000, 1_000_000])
-    peer_seconds = 8.0 if options.quick else options.peer_seconds
-    fresh_seconds = 10.0 if options.quick else options.freshness_seconds
+    peer_seconds = 5.0 if options.quick else options.peer_seconds
+    fresh_seconds = 6.0 if options.quick else options.freshness_seconds
     names = ("per_1000",) if options.quick else tuple(PEERS)
     with tempfile.TemporaryDirectory(prefix="uic-bench-stream-") as name:
         folder = Path(name)
