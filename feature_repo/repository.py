@@ -1,5 +1,7 @@
 """The Feast repository opened by `uic`: the same yaml, with this workspace's folders and Redis."""
 
+import contextlib
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,4 +54,5 @@ def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Sna
     store = open_feature_store(settings, workspace)
     apply_definitions(store, workspace)
     cut = datetime.fromtimestamp(snapshot.manifest["cut_ms"] / 1000, UTC)
-    store.materialize(cut - timedelta(seconds=1), cut, feature_views=[MEMORY_VIEW])
+    with contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress
+        store.materialize(cut - timedelta(seconds=1), cut, feature_views=[MEMORY_VIEW])
