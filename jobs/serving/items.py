@@ -151,17 +151,21 @@ class ItemCache:
         self._slots.update(zip(missing, places.tolist(), strict=True))
 
     def _free(self, count: int) -> NDArray[np.int64]:
-        """Slots to write to: new ones first, then what the hand takes."""
+        """Slots to write to: new ones first, then what the hand takes; none of them twice."""
         fresh = np.arange(self._filled, min(self._filled + count, self._capacity))
         self._filled += len(fresh)
-        taken: list[NDArray[np.int64]] = [fresh]
         needed = count - len(fresh)
+        if not needed:
+            return fresh
+        given = np.zeros(self._capacity, dtype=np.bool_)
+        given[fresh] = True
+        taken: list[NDArray[np.int64]] = [fresh]
         while needed:
             stretch = np.arange(self._hand, min(self._hand + max(needed, 1024), self._capacity))
-            victims = stretch[~self._used[stretch]][:needed]
+            victims = stretch[~(self._used[stretch] | given[stretch])][:needed]
             last = int(victims[-1]) if len(victims) == needed else int(stretch[-1])
             self._used[self._hand : last + 1] = False
-            self._used[victims] = True  # not twice in one round
+            given[victims] = True
             for item in self._ids[victims].tolist():
                 del self._slots[item]
             taken.append(victims)

@@ -70,7 +70,7 @@ def test_a_generation_is_switched_without_a_failed_request_and_scores_change_onc
     with going.running():
         time.sleep(1)
         shop.generation(2, other, LENGTHS, seed=5, switch=False)
-        service.wait_until(lambda: service.ready()["reads_also"] != ["mimn/0001"])
+        service.wait_until(lambda: service.ready()["reads_also"] == ["mimn/0003"])
         with open_memories(shop.settings, shop.workspace) as store:
             store.generations.switch(2, shop.settings.switch_delay_seconds)
         service.wait_until(lambda: service.rank(1, ITEMS)["generation"] == 2)
