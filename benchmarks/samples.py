@@ -30,6 +30,8 @@ from pipelines.simulator.generator import Simulation, behaviors_table, impressio
 from pipelines.simulator.plan import SimulationPlan
 
 DAYS, SHOWN_DAYS = 67, 7
+# In a small run Beam's own second is most of ours, so only the other Beam pipeline is a fair peer.
+QUICK_TARGETS = {"row_wise_beam": ">=1"}
 TARGETS = {"row_wise_beam": ">=10", "duckdb": ">=1", "polars": ">=0.5", "flat_cost": "<=1.5"}
 # Behaviours of a user of average activity in a day, and of an impression: what `sized` uses too.
 ORGANIC, PER_IMPRESSION = 1.5 * 4.55, 0.217
@@ -154,7 +156,8 @@ def main() -> None:
     options = parser.parse_args()
     behaviors = 100_000 if options.quick else 5_000_000
     repeats = 1 if options.quick else options.repeats
-    sizes = [50_000, 100_000] if options.quick else [1_000_000, 5_000_000, 20_000_000]
+    sizes = [50_000] if options.quick else [1_000_000, 5_000_000, 20_000_000]
+    targets = QUICK_TARGETS if options.quick else TARGETS
     with tempfile.TemporaryDirectory(prefix="uic-samples-") as folder:
         scratch = Path(folder)
         root = scratch / "log"
@@ -175,7 +178,7 @@ def main() -> None:
         ours={**mine, **costs, "grouping_ratio": result["ratio"], "groups": result["groups"]},
         peers=found,
         ratios=ratios,
-        targets={name: target for name, target in TARGETS.items() if name in ratios},
+        targets={name: target for name, target in targets.items() if name in ratios},
         packages=("apache-beam", "duckdb", "numpy", "polars", "pyarrow"),
     )
 

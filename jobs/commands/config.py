@@ -1,8 +1,11 @@
 """`uic config`: the effective settings, which is also their manual."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
+import yaml
 from pydantic import BaseModel
 
 from jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
@@ -46,4 +49,13 @@ def _scalar(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_scalar(entry) for entry in value) + "]"
-    return str(value)
+    text = str(value)
+    return json.dumps(text) if isinstance(value, (str, Path)) and not _is_plain(text) else text
+
+
+def _is_plain(text: str) -> bool:
+    """Whether YAML reads the text as itself without quotes, also within a list."""
+    try:
+        return bool(yaml.safe_load(f"[{text}]") == [text])
+    except yaml.YAMLError:
+        return False

@@ -43,6 +43,13 @@ def test_a_mistake_is_named_with_its_field(tmp_path, text, message):
         load_config(write(tmp_path, text))
 
 
+@pytest.mark.parametrize("calendar", ["sale: days #1.yaml", "null", "1e3", "a, b.yaml", "s.yaml"])
+def test_config_show_quotes_what_yaml_would_read_otherwise(tmp_path, monkeypatch, calendar):
+    monkeypatch.setenv("UIC_SALE__CALENDAR", calendar)
+    result = CliRunner().invoke(app, ["config", "show", "-w", str(tmp_path)])
+    assert yaml.safe_load(result.stdout)["sale"]["calendar"] == calendar
+
+
 def test_config_show_prints_yaml_that_means_the_same(tmp_path):
     result = CliRunner().invoke(app, ["config", "show", "-w", str(tmp_path)])
     assert result.exit_code == 0
