@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.imn_settings import Attention, Distance
 
@@ -136,8 +137,9 @@ class _WeightedSums(torch.autograd.Function):
         sums = x.new_zeros(effective.shape[0], x.shape[2])
         kept = []
         for tile in sight.cut:
-            weights = _weights(x, scorer, sight, tile, softmax=softmax)
-            partial = weights @ x[tile.views]  # (views, queries, width)
+            events = _of_views(x, tile)
+            weights = _weights(events, scorer, sight, tile, softmax=softmax)
+            partial = torch.bmm(weights, events)  # (views, queries, width)
             # A place that is not used has weights 0 and repeats some query.
             sums.index_add_(0, tile.queries.flatten(), partial.flatten(0, 1))
             kept.append(weights)
@@ -154,54 +156,71 @@ class _WeightedSums(torch.autograd.Function):
         of_bias = torch.zeros_like(bias)
         width, hidden = x.shape[2], second.shape[0]
         for tile, weights in zip(ctx.cut, kept, strict=True):
-            events = x[tile.views]  # (views, steps, width)
+            events = _of_views(x, tile)  # (views, steps, width)
             views, queries = tile.queries.shape
             wanted = grad[tile.queries]  # (views, queries, width)
-            of_weights = wanted @ events.transpose(1, 2)  # (views, queries, steps)
+            of_weights = torch.bmm(wanted, events.transpose(1, 2))  # (views, queries, steps)
             if ctx.softmax:
                 mean = (weights * of_weights).sum(2, keepdim=True)
-                of_scores = weights * (of_weights - mean)
+                of_scores = of_weights.sub_(mean).mul_(weights)
             else:
-                of_scores = of_weights * weights * (1 - weights)
+                # sigmoid' = w (1 - w) = w - w * w
+                of_scores = of_weights.mul_(torch.addcmul(weights, weights, weights, value=-1))
             layer = _hidden(events, effective, constant, tile)
             layer = layer.view(views * queries, hidden, -1)
             scores = of_scores.view(views * queries, -1)
             of_second += torch.bmm(layer, scores.unsqueeze(2)).sum(0).squeeze(1)
             of_bias += scores.sum()
-            # sigmoid' = h (1 - h), in place: the tile's hidden layer is not needed any more.
-            before = layer.mul_(1 - layer).mul_(scores.unsqueeze(1)).mul_(second.unsqueeze(1))
+            # h (1 - h), in place: the tile's hidden layer is not needed any more. W2 is left out
+            # here and multiplied into what is small.
+            before = layer.addcmul_(layer, layer, value=-1).mul_(scores.unsqueeze(1))
             before = before.view(views, queries * hidden, -1)
             places = tile.queries.flatten()
-            of_effective.index_add_(0, places, (before @ events).view(-1, hidden, width))
-            of_constant.index_add_(0, places, before.sum(2).view(-1, hidden))
-            matrices = effective[tile.queries].view(views, queries * hidden, width)
-            of_events = before.transpose(1, 2) @ matrices + weights.transpose(1, 2) @ wanted
+            of_matrices = torch.bmm(before, events).view(-1, hidden, width)
+            of_effective.index_add_(0, places, of_matrices * second.unsqueeze(1))
+            of_constant.index_add_(0, places, before.sum(2).view(-1, hidden) * second)
+            matrices = (effective * second.unsqueeze(1))[tile.queries]
+            of_events = torch.bmm(before.transpose(1, 2), matrices.view(views, -1, width))
+            of_events.baddbmm_(weights.transpose(1, 2), wanted)
             of_x.index_add_(0, tile.views, of_events)
         return of_x, of_effective, of_constant, of_second, of_bias, None, None
+
+
+def _of_views(x: Tensor, tile: Tile) -> Tensor:
+    """Events of a tile's views: (views, steps, width); without a copy where there is one view."""
+    if tile.views.shape[0] == 1:
+        return x.narrow(0, int(tile.views[0]), 1)
+    return x.index_select(0, tile.views)
 
 
 def _hidden(events: Tensor, effective: Tensor, constant: Tensor, tile: Tile) -> Tensor:
     """The hidden layer of a tile: (views, queries * hidden, steps)."""
     views = tile.views.shape[0]
-    width = events.shape[2]
-    matrices = effective[tile.queries].view(views, -1, width)
-    added = constant[tile.queries].view(views, -1, 1)
-    return torch.baddbmm(added, matrices, events.transpose(1, 2)).sigmoid_()
+    matrices = effective[tile.queries].flatten(1, 2)  # (views, queries * hidden, width)
+    # c as one more column: adding it to the product would be another pass over all pairs.
+    matrices = torch.cat([matrices, constant[tile.queries].view(views, -1, 1)], dim=2)
+    columns = functional.pad(events, (0, 1), value=1.0)
+    return torch.bmm(matrices, columns.transpose(1, 2)).sigmoid_()
 
 
-def _weights(x: Tensor, scorer: _Scorer, sight: Sight, tile: Tile, *, softmax: bool) -> Tensor:
+def _weights(events: Tensor, scorer: _Scorer, sight: Sight, tile: Tile, *, softmax: bool) -> Tensor:
     """Weights of a tile's pairs, 0 where a query does not look: (views, queries, steps)."""
     views, queries = tile.queries.shape
-    layer = _hidden(x[tile.views], scorer.effective, scorer.constant, tile)
+    layer = _hidden(events, scorer.effective, scorer.constant, tile)
     layer = layer.view(views * queries, scorer.second.shape[0], -1)
-    scores = torch.matmul(scorer.second, layer).view(views, queries, -1) + scorer.bias
-    steps = torch.arange(x.shape[1], device=x.device)
-    last = torch.where(tile.used, sight.ends[tile.queries], 0).unsqueeze(2)
-    seen = (steps >= sight.firsts[tile.queries].unsqueeze(2)) & (steps < last)
+    # bmm and not matmul, which would copy the hidden layer to turn it.
+    second = scorer.second.expand(views * queries, 1, -1)
+    scores = torch.bmm(second, layer).view(views, queries, -1).add_(scorer.bias)
+    firsts = sight.firsts[tile.queries]
+    ends = torch.where(tile.used, sight.ends[tile.queries], 0)
+    if bool((firsts == 0).all()) and bool((ends >= events.shape[1]).all()):
+        return torch.softmax(scores, dim=2) if softmax else scores.sigmoid_()
+    steps = torch.arange(events.shape[1], device=events.device)
+    seen = (steps >= firsts.unsqueeze(2)) & (steps < ends.unsqueeze(2))
     if softmax:
-        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-        return torch.softmax(scores, dim=2) * seen
-    return torch.sigmoid(scores) * seen
+        scores = scores.masked_fill_(~seen, torch.finfo(scores.dtype).min)
+        return torch.softmax(scores, dim=2).mul_(seen)
+    return scores.sigmoid_().mul_(seen)
 
 
 class MultiWayAttention(nn.Module):
@@ -288,7 +307,8 @@ class MultiWayAttention(nn.Module):
         scorer = self._scorer(memory, target)
         found = x.new_zeros(memory.shape[0])
         for tile in sight.cut:
-            weights = _weights(x, scorer, sight, tile, softmax=self.softmax)
+            events = _of_views(x, tile)
+            weights = _weights(events, scorer, sight, tile, softmax=self.softmax)
             shares = weights / weights.sum(2, keepdim=True).clamp(min=1e-30)
             entropy = torch.special.entr(shares).sum(2)
             found[tile.queries[tile.used]] = entropy[tile.used]

@@ -70,7 +70,7 @@ class ImnSettings(WindowedSettings):
         Cross.EARLY, description="where the target meets the history: early|delayed (in the head)"
     )
     attention_width: Annotated[int, Field(ge=1, le=1024)] = Field(
-        16, description="hidden layer of the attention; width (the paper has none)"
+        8, description="hidden layer of the attention; width (the paper names none)"
     )
     shared_attention: bool = Field(
         default=True, description="whether all walks share one attention (the paper does not say)"
