@@ -14,7 +14,7 @@ class StreamSettings(Section):
     source: Literal["kafka", "files"] = Field(
         "kafka", description="where behaviour events come from: kafka|files"
     )
-    brokers: Annotated[str, Field(pattern=r"^[^'\\s]+$")] = Field(
+    brokers: Annotated[str, Field(pattern=r"^[^'\s]+$")] = Field(
         "127.0.0.1:9092", description="Kafka's bootstrap servers; host:port, comma-separated"
     )
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = Field(

@@ -146,7 +146,7 @@ class Supervisor:
             return Outcome("finished", "there was nothing to read")
         if plan.source == "files":
             self._planner.stage(plan)
-        process = _start(plan)
+        process = _start(plan, self._planner.address.password)
         try:
             write_json_atomically(
                 folder / RUN_FILE,
@@ -280,7 +280,7 @@ def failure_of(run_folder: Path) -> str:
     return f"its process was killed; logs are in {run_folder}"
 
 
-def _start(plan: JobPlan) -> "subprocess.Popen[bytes]":
+def _start(plan: JobPlan, password: str | None) -> "subprocess.Popen[bytes]":
     path = plan.run_folder / "plan.json"
     path.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     with (plan.run_folder / "out.log").open("wb") as out:
@@ -289,6 +289,8 @@ def _start(plan: JobPlan) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            # Not in the plan, which is a file.
+            env=os.environ | ({"UIC_STORE__PASSWORD": password} if password else {}),
             # Its own group: Java and the workers are in it too, and end with it.
             start_new_session=True,
         )
