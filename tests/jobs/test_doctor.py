@@ -1,0 +1,77 @@
+"""`uic doctor` on real things: an empty folder, a real Redis, and what would lose memories."""
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from feature_repo.server import EmbeddedRedis
+from jobs.cli import app
+from jobs.context import open_context
+from jobs.doctor import Level, examine
+
+
+def findings(workspace: Path) -> dict[str, list[tuple[Level, str]]]:
+    found: dict[str, list[tuple[Level, str]]] = {}
+    for finding in examine(open_context(workspace, None)):
+        found.setdefault(finding.subject, []).append((finding.level, finding.text))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch):
+    monkeypatch.setenv("UIC_STREAM__SOURCE", "files")
+
+
+def test_an_empty_workspace_is_fine_and_says_what_comes_first(tmp_path):
+    result = CliRunner().invoke(app, ["doctor", "--workspace", str(tmp_path / "new")])
+    assert result.exit_code == 0, result.output
+    assert "uic import" in result.output
+    assert "uic store start" in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_running_store_is_ok_and_one_without_its_log_is_wrong(tmp_path, monkeypatch):
+    server = EmbeddedRedis(tmp_path / "store")
+    running = server.start()
+    try:
+        assert findings(tmp_path)["store"][0][0] is Level.OK
+        import redis
+
+        client = redis.Redis(port=running.port)
+        client.config_set("appendonly", "no")
+        levels = [level for level, _ in findings(tmp_path)["store"]]
+        assert levels == [Level.OK, Level.WRONG]
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        [(level, text)] = findings(tmp_path)["store"]
+        assert level is Level.WRONG
+        assert "noeviction" in text
+        result = CliRunner().invoke(app, ["doctor", "--workspace", str(tmp_path)])
+        assert result.exit_code == 2
+        client.close()
+    finally:
+        server.stop()
+
+
+def test_a_store_that_is_set_and_away_is_wrong_not_a_remark(tmp_path, monkeypatch):
+    monkeypatch.setenv("UIC_STORE__ADDRESS", "127.0.0.1:1")
+    [(level, text)] = findings(tmp_path)["store"]
+    assert level is Level.WRONG
+    assert "127.0.0.1:1" in text
+
+
+def test_a_log_of_another_time_zone_is_wrong(tmp_path, monkeypatch):
+    simulate = ["simulate", "--users", "10", "--items", "100", "--days", "2"]
+    result = CliRunner().invoke(app, [*simulate, "--workspace", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    monkeypatch.setenv("UIC_TIME_ZONE", "Asia/Shanghai")
+    [(level, text)] = findings(tmp_path)["time zone"]
+    assert level is Level.WRONG
+    assert "the log's days are of UTC" in text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_workspace_that_cannot_be_written_is_wrong(tmp_path):
+    tmp_path.chmod(0o500)
+    assert findings(tmp_path)["workspace"][0][0] is Level.WRONG
