@@ -64,9 +64,10 @@ class Followed:
             return None
         try:
             version = self.pointer.read_text(encoding="utf-8").strip()
-            return self.pointer.stat().st_mtime_ns, version
+            replaced_ns = self.pointer.stat().st_mtime_ns
         except OSError:
-            return None  # it is being replaced, or was removed: stay
+            return None  # it was removed: stay
+        return (replaced_ns, version) if version else None  # empty: somebody is writing to it
 
 
 @dataclass

@@ -1,0 +1,110 @@
+"""The other architecture: histories from the log into the store, and scores from them."""
+
+import asyncio
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from feature_repo.layout import VECTOR, ViewKeys
+from feature_repo.opened import open_memories
+from feature_repo.packed import PackedStore
+from feature_repo.repository import open_feature_store
+from feature_repo.sequences import (
+    SEQUENCE_KEY_NAME,
+    SEQUENCE_SERVICE,
+    SEQUENCE_VIEW,
+    apply_sequences,
+)
+from jobs.serving.breaker import CircuitBreaker
+from jobs.serving.items import ItemTable
+from jobs.serving.memories import MemoryReader, ServiceFeatures
+from jobs.serving.readouts import Ask
+from jobs.serving.sequences import (
+    SequenceReadout,
+    SequenceReadouts,
+    fill_sequences,
+    item_cache,
+)
+from models.batch import Encoder
+from models.groups import GroupBatch, offsets_of
+from models.sequence_ring import SequenceRing
+from pipelines.event_log import EventLog
+from pipelines.log_writer import LogWriter, Part
+from tests.jobs.serving.shop import EVENT_TIME_MS, Shop, categories_of, random_events
+
+LENGTHS = np.array([0, 1, 7, 60])
+SHOWN = [1003, 1001, 1400, 1499, 1250]
+
+
+def write_log(shop: Shop) -> None:
+    """The events of users 1 to 4, as an import publishes them."""
+    events = random_events(LENGTHS)
+    table = pa.table(
+        {
+            "user_id": events.user_index + 1,
+            "item_id": events.item_ids,
+            "category_id": events.category_ids,
+            "behavior": pa.array(events.behaviors),
+            "event_time": pa.array(events.event_times_ms, pa.timestamp("ms")),
+        }
+    )
+    log = EventLog(shop.workspace / "log")
+    with LogWriter(log, Part("events"), time_zone="UTC", partitions=2, again=True) as writer:
+        writer.add_behaviors(table)
+        writer.publish()
+
+
+def offline(bundle, user: int) -> np.ndarray:
+    """Logits of the model's own path from samples: `Encoder` and `forward`."""
+    events = random_events(LENGTHS)
+    mine = events.user_index == user - 1
+    shown = np.array(SHOWN)
+    batch = GroupBatch(
+        user_ids=np.array([user]),
+        days=np.array(["2023-11-14"], "datetime64[D]"),
+        history_offsets=np.array([0, mine.sum()]),
+        history_item_ids=events.item_ids[mine],
+        history_category_ids=events.category_ids[mine],
+        history_behaviors=events.behaviors[mine],
+        history_times_ms=events.event_times_ms[mine],
+        impression_offsets=offsets_of(np.array([len(shown)])),
+        item_ids=shown,
+        category_ids=categories_of(shown),
+        event_times_ms=np.zeros(len(shown), np.int64),
+        labels=np.zeros(len(shown), np.bool_),
+        history_lengths=np.full(len(shown), mine.sum()),
+    )
+    with torch.no_grad():
+        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+
+
+def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
+    write_log(shop)
+    feast = open_feature_store(shop.settings, shop.workspace)
+    apply_sequences(feast, shop.workspace)
+    features = ServiceFeatures.of(feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+    reader = MemoryReader(feast, features, CircuitBreaker(3, 1.0), timeout_seconds=30)
+    log, ring = EventLog(shop.workspace / "log"), SequenceRing()
+    with open_memories(shop.settings, shop.workspace) as store:
+        keys = ViewKeys(shop.settings.project, SEQUENCE_KEY_NAME)
+        packed = PackedStore(store.client, keys, layout=VECTOR)
+        users = np.arange(1, 5)
+        assert fill_sequences(log, packed, ring, users) == 3  # user 1 has no event
+        assert fill_sequences(log, packed, ring, users) == 3  # again changes nothing
+    fetched = asyncio.run(reader.fetch([1, 2, 3, 4]))
+    assert [value is None for value in fetched.values] == [True, False, False, False]
+    table = ItemTable.load(log.items_file())
+    for model in ("din", "dien", "gru4rec"):
+        bundle = shop.bundle("0001", model=model, history_limit=50)
+        readout = SequenceReadout(bundle, item_cache(bundle, table), ring)
+        readouts = SequenceReadouts(readout)
+        asks = [Ask(SHOWN, value) for value in fetched.values]
+        for user, scored in enumerate(readout.score(asks), start=1):
+            np.testing.assert_allclose(scored.logits, offline(bundle, user), atol=1e-5)
+        assert readouts.choose(fetched.values[1]) is readout
+        assert readouts.choose(b"UM something else") is None
+    facts = readouts.facts(fetched.values[3])
+    assert facts.events == 60
+    assert facts.last_event_time_ms == pytest.approx(EVENT_TIME_MS + 67_000, abs=1000)
