@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export UIC_SHARED_DATA ?= ../shared/data
 # One numeric thread per process: work is spread over processes, and results do not depend on cores.
 export OMP_NUM_THREADS ?= 1
+# Without bytecode every `uic` compiles Beam, Feast and torch anew: seconds a start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test lint bench lock clean jars kafka
 help:  ## Show this list
