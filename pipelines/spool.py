@@ -3,7 +3,9 @@
 Rows collect in memory until a run is full; a run is brought into key order (stable, so rows of
 one key keep the order they came in) and written as one uncompressed Arrow file, which is read
 through the page cache without a copy. Memory is one run, whatever the size of the input; the
-number of open files is the number of runs, whatever the number of keys.
+number of open files is the number of runs, whatever the number of keys. The mapped pages count as
+resident (`RssFile`) and grow with the input, but the system takes them back when it needs them;
+`RssAnon` is what a process needs.
 """
 
 from collections.abc import Iterator
