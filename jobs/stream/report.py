@@ -1,10 +1,12 @@
 """The lines of `uic stream status`."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from jobs.context import Context
+from jobs.stream.counters import FRESHNESS_BOUNDS_MS, freshness_quantile
 from jobs.stream.event_files import scan_folder
 from jobs.stream.kafka_topic import end_offsets
 from jobs.stream.plan import JobPlan
@@ -53,14 +55,23 @@ def _figures(before: StreamStatus, after: StreamStatus) -> Iterator[str]:
     yield f"rejected    {after.totals.get('rejected', 0):,}" + (f" ({rejects})" if rejects else "")
     if after.totals.get("refused_writes"):
         yield f"refused     {after.totals['refused_writes']:,} writes (another writer is ahead)"
-    p50, p99 = after.freshness_ms(0.5), after.freshness_ms(0.99)
+    # Of this moment, if something came: a catch-up long ago says nothing about now.
+    recent = gained if gained.get("folded") else after.totals
+    p50, p99 = (freshness_quantile(recent, quantile) for quantile in (0.5, 0.99))
     if p50 is not None and p99 is not None:
-        yield f"freshness   p50 up to {p50:,.0f} ms, p99 up to {p99:,.0f} ms (log to memory)"
+        yield f"freshness   p50 {_bound(p50)}, p99 {_bound(p99)} (log to memory)"
     hits, misses = after.totals.get("cache_hits", 0), after.totals.get("cache_misses", 0)
     if hits + misses:
         yield f"cache       {hits / (hits + misses):.0%} of memories found in the workers"
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in after.stage_shares().items())
     yield f"time        {shares}"
+
+
+def _bound(milliseconds: float) -> str:
+    """The upper bound of a bucket in words."""
+    if math.isinf(milliseconds):
+        return f"more than {FRESHNESS_BOUNDS_MS[-1]:,} ms"
+    return f"up to {milliseconds:,.0f} ms"
 
 
 def lag_lines(planner: Planner, plan: JobPlan) -> Iterator[str]:

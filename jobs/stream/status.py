@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from jobs.stream.counters import freshness_quantile
-
 # A worker that has not published for this long is gone: its counts belong to the past.
 GONE_SECONDS: Final = 30.0
 _KEPT_SECONDS: Final = 24 * 3600
@@ -45,10 +43,6 @@ class StreamStatus:
             for name, count in sorted(self.totals.items())
             if name.startswith("rejected_") and count
         }
-
-    def freshness_ms(self, quantile: float) -> float | None:
-        """Log time to memory, milliseconds; upper bound of the quantile's bucket."""
-        return freshness_quantile(self.totals, quantile)
 
     def stage_shares(self) -> dict[str, float]:
         """Share of the workers' time by stage."""
