@@ -51,10 +51,11 @@ class Judgement:
 def great_expectations() -> Any:
     """The library; the first call takes seconds, which only a gate pays."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    # Its remarks at INFO would be on standard error as soon as anything has set up logging, as Beam
+    # does. One of its modules sets its own level to INFO when it is imported.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as library  # noqa: PLC0415 - seconds
 
-    # This module sets its own level to INFO and tells of a temporary folder, on standard error as
-    # soon as anything has set up logging, as Beam does.
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     return library
 
