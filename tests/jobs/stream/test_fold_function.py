@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from feature_repo.errors import EmptyStoreError, StoreFellBehindError, StoreUnavailableError
 from jobs.stream.counters import freshness_quantile
+from jobs.stream.fold_function import LogGapError
 
 NOW_MS = 1_700_000_000_000  # when all events of these tests were logged
 # (user, item, partition): users 0 to 3 are in partition 0, 10 to 13 in partition 1.
@@ -188,3 +189,36 @@ def test_freshness_is_counted_from_log_time(bench, send, make_payload):
     send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 1)])
     assert function.counters.totals["freshness_ms_le_150"] == 2
     assert freshness_quantile(function.counters.totals, 0.5) == 150
+
+
+def test_missing_offsets_are_lost_events(bench, send, make_payload):
+    """Retention that overtakes a job makes the broker go on at its earliest offset."""
+    function = bench.function()
+    send(function, [(make_payload(1, 5), 0, 0)])
+    with pytest.raises(LogGapError, match="partition 0: offset 3 follows 0: events are missing"):
+        send(function, [(make_payload(1, 6), 0, 3)])
+    within = [(make_payload(1, 6), 0, 1), (make_payload(1, 7), 0, 5)]
+    with pytest.raises(LogGapError, match="offset 5 follows 1"):
+        send(function, within)
+    assert bench.store().markers(1, 1) == {0: 0}
+
+
+def test_a_transactional_topic_may_have_gaps(bench, send, make_payload):
+    function = bench.function(offset_gaps=True)
+    send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 2)])
+    assert send(function, [(make_payload(1, 7), 0, 4)]) == [None]
+    assert send(bench.function(offset_gaps=True), [(make_payload(1, 8), 0, 6)]) == [None]
+    assert bench.store().markers(1, 1) == {0: 6}
+
+
+def test_partitions_may_come_in_any_order(bench, send, make_payload):
+    """Kafka keeps the order of a partition only; a batch may mix them as it likes."""
+    zero = [(make_payload(1, item), 0, item) for item in range(5)]
+    one = [(make_payload(10, item), 1, item) for item in range(5)]
+    mixed = [row for pair in zip(one, zero, strict=True) for row in pair]
+    send(bench.function(), mixed[:3])
+    send(bench.function(), mixed)
+    expected = bench.folded(
+        [(1, item, 0, item) for item in range(5)] + [(10, item, 1, item) for item in range(5)]
+    )
+    assert bench.memories([1, 10]) == [expected[1], expected[10]]
