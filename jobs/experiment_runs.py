@@ -118,7 +118,7 @@ def train_row(request: Request, row: Row, seed: int) -> Trained:
         "epochs": trained.epochs,
         "curve": trained.curve,
     }
-    write_json_atomically(_result_path(request, spec), document)
+    write_json_atomically(result_path(request, spec), document)
     checkpoint.unlink(missing_ok=True)
     return trained
 
@@ -130,7 +130,7 @@ def run_rows(request: Request, rows: Sequence[Row]) -> list[RowResult]:
         for row in rows:
             if row.model not in MODELS:
                 continue
-            path = _result_path(request, run_spec(request, row, seed))
+            path = result_path(request, run_spec(request, row, seed))
             if path.exists():
                 ERR.print(f"{row.label} seed {seed}: done before, {path}", markup=False)
             else:
@@ -140,6 +140,7 @@ def run_rows(request: Request, rows: Sequence[Row]) -> list[RowResult]:
     return [RowResult(row, found[row.label]) for row in rows]
 
 
-def _result_path(request: Request, spec: RunSpec) -> Path:
+def result_path(request: Request, spec: RunSpec) -> Path:
+    """Where the metrics of a run are kept."""
     folder = request.context.reports / "experiments" / "runs"
     return folder / f"{spec.model}-{spec.identity()[:16]}.json"

@@ -7,6 +7,7 @@ from models.baselines.arnn import Arnn
 from models.baselines.average_pooling import AveragePooling
 from models.baselines.dien import Dien, DienSettings
 from models.baselines.din import Din
+from models.baselines.dnn import Dnn
 from models.baselines.gru4rec import Gru4Rec
 from models.baselines.lr import LogisticRegression, LrSettings
 from models.baselines.rum import Rum, RumSettings
@@ -49,6 +50,7 @@ MODELS: dict[str, ModelKind] = {
     "din": ModelKind("DIN", DinSettings, Din),
     "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
     "dien": ModelKind("DIEN", DienSettings, Dien),
+    "dnn": ModelKind("Base", PoolingSettings, Dnn),
     "lr": ModelKind("LR", LrSettings, LogisticRegression),
     "arnn": ModelKind("ARNN", WindowedSettings, Arnn),
     "rum": ModelKind("RUM", RumSettings, Rum),

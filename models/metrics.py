@@ -125,6 +125,11 @@ def _areas(
     return areas, sizes
 
 
+def relative_auc_gain(found: float, base: float) -> float:
+    """`(AUC - 1/2) / (base AUC - 1/2) - 1` (LMN, section 3.1, after Yan et al., ICML 2014)."""
+    return (found - 0.5) / (base - 0.5) - 1 if base != 0.5 else math.nan
+
+
 def logloss(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
     """Mean cross-entropy of logits, in nats, without overflow at any logit; NaN of nothing."""
     if not labels.size:

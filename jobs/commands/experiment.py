@@ -1,4 +1,4 @@
-"""`uic experiment`: the tables and figure 6 of the MIMN paper, on any samples."""
+"""`uic experiment`: the tables of the MIMN, IMN and LMN papers, on any samples."""
 
 from datetime import datetime
 from typing import Annotated
@@ -22,7 +22,8 @@ def experiment(
         str,
         typer.Argument(
             help="table2 (models), table3 (slots of the NTM), table4 (MUR and MIU), or slots "
-            "(figure 6: share of writes of each slot)."
+            "(figure 6: share of writes of each slot), of MIMN; imn-table1, imn-table2, "
+            "imn-ablation, imn-efficiency, of IMN; lmn-table1, lmn-table2, of LMN."
         ),
     ],
     samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],
@@ -48,10 +49,18 @@ def experiment(
         int, typer.Option(min=1, help="The last so many days are the test, not trained on.")
     ] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    memory_limit_gib: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="IMN and LMN: memory that a row may take; more is recorded as a result. "
+            "GiB, 0 = no limit (paper: 10).",
+        ),
+    ] = 10.0,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
-    """Train the rows of a table of the MIMN paper and write Markdown, CSV and a plot.
+    """Train the rows of a table of a paper and write Markdown, CSV and a plot.
 
     Figures are the mean and the standard deviation over the seeds, on the test days, after the
     last epoch. The paper's stand beside them, labelled as published on other data. A run that was
@@ -61,11 +70,12 @@ def experiment(
     from jobs.experiment_report import write_table
     from jobs.experiment_runs import Request, check_assignments, run_rows
     from jobs.experiment_tables import TABLES
+    from jobs.family_experiment import FAMILY, run_family
     from jobs.training import check_device, open_samples
     from models.errors import BadInputError
 
-    if table not in {*TABLES, SLOTS}:
-        msg = f"experiment {table!r} is unknown; known: {', '.join([*TABLES, SLOTS])}"
+    if table not in {*TABLES, SLOTS, *FAMILY}:
+        msg = f"experiment {table!r} is unknown; known: {', '.join([*TABLES, SLOTS, *FAMILY])}"
         raise BadInputError(msg)
     check_assignments(set_ or [])
     request = Request(
@@ -80,7 +90,9 @@ def experiment(
     )
     folder = context.reports / "experiments"
     remark = _remark(request)
-    if table == SLOTS:
+    if table in FAMILY:
+        paths = run_family(table, request, folder, remark, only=rows, limit_gib=memory_limit_gib)
+    elif table == SLOTS:
         paths = _slots(request, folder, remark)
     else:
         wanted = None if rows is None else set(rows.split(","))
