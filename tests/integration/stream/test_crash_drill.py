@@ -4,6 +4,9 @@ import pytest
 
 from jobs.stream.drill import DrillFailedError, DrillOptions, run_drill
 
+# Java is started again after each kill; on a busy machine that takes a minute.
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.mark.kafka
 def test_kafka_worker_and_java_killed_and_redis_restored_and_away(tmp_path):
