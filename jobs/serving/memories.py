@@ -57,7 +57,7 @@ class ServiceFeatures:
             known = ", ".join(sorted(found.name for found in store.list_feature_services()))
             msg = (
                 f"feature service {name!r}: not in Feast's registry (it has: {known or 'none'}); "
-                "the bundle was made for another one, or `uic store apply` has not run"
+                "the bundle was made for another one; see serve.feature_service"
             )
             raise StoreSettingError(msg) from error
         found = {

@@ -5,16 +5,20 @@ import logging
 import os
 import signal
 import socket
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.context import Context, open_context
+from rich.markup import escape
+
+from jobs.context import ERR, Context, open_context
 from jobs.serving.metrics import FOLDER_VARIABLES, Metrics, forget_metrics, share_metrics
-from models.errors import BadInputError
+from models.errors import BadInputError, UicError
 
 _VARIABLE: Final = "UIC_SERVING_WORKER"
 _BACKLOG: Final = 2048
+STARTUP_FAILURE: Final = 3  # uvicorn's: a worker with this status is not started again
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,11 @@ def worker_app() -> Any:
     """The application of one of several workers; uvicorn calls it in each."""
     request = ServeRequest(**json.loads(os.environ[_VARIABLE]))
     assert all(name in os.environ for name in FOLDER_VARIABLES)  # noqa: S101 - the parent set them
-    return _application(request)
+    try:
+        return _application(request)
+    except UicError as error:
+        ERR.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}")
+        sys.exit(STARTUP_FAILURE)
 
 
 def _application(request: ServeRequest) -> Any:
@@ -110,16 +118,16 @@ def _serve_in_workers(request: ServeRequest, listener: socket.socket, workers: i
     import uvicorn  # noqa: PLC0415
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
 
-    from jobs.serving.service import check_openable  # noqa: PLC0415
 
-    if request.history_from == "store":
-        # Refused here, with one line, and not in every worker.
-        check_openable(request.open_context(), request.bundle)
     os.environ[_VARIABLE] = json.dumps(asdict(request))
     config = uvicorn.Config(
         "jobs.serving.server:worker_app", factory=True, workers=workers, **_options(request)
     )
-    Multiprocess(config, sockets=[listener]).run()
+    parent = Multiprocess(config, sockets=[listener])
+    parent.run()
+    # A worker that cannot open the service has said why; the others would fail the same way.
+    if any(process.exitcode == STARTUP_FAILURE for process in parent.processes):
+        raise SystemExit(UicError.exit_code)
 
 
 def _options(request: ServeRequest) -> dict[str, Any]:
@@ -134,6 +142,8 @@ def _options(request: ServeRequest) -> dict[str, Any]:
         "backlog": _BACKLOG,
         "server_header": False,
         "lifespan": "on",
+        # A worker that loads libraries on a busy machine does not answer its parent for seconds.
+        "timeout_worker_healthcheck": 120,
         "timeout_keep_alive": 75,
         "timeout_graceful_shutdown": int(settings.request_timeout_ms / 1000) + 10,
     }

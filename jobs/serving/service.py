@@ -171,17 +171,6 @@ class Service:
         }
 
 
-def check_openable(context: Context, bundle: str) -> None:
-    """Load what `Service.open` needs and forget it again.
-
-    Raises:
-        UicError: see `Service.open`.
-    """
-    library = Library(BundleShelf(context.bundles), 1, ItemTable.load(None))
-    current = library.load(Followed.of(library, bundle).path)
-    open_features(context, current.bundle.manifest)
-
-
 def open_features(
     context: Context, manifest: dict[str, Any]
 ) -> tuple[FeatureStore, ServiceFeatures]:
@@ -192,11 +181,10 @@ def open_features(
     """
     store = _feast(context)
     name = manifest.get("feature_service", context.config.serve.feature_service)
-    if not store.list_feature_services():
-        # Nothing was ever applied to this workspace; the store must be there for it.
-        apply_definitions(
-            open_feature_store(context.config.store, context.workspace), context.workspace
-        )
+    if name not in {service.name for service in store.list_feature_services()}:
+        # A new workspace, or one of an older version; the store must be there for it.
+        patient = open_feature_store(context.config.store, context.workspace)
+        apply_definitions(patient, context.workspace)
         store.refresh_registry()
     return store, ServiceFeatures.of(store, name)
 
