@@ -103,11 +103,11 @@ def choose_starts(
         offset, why = _wanted(partition, marker, snapshot, epoch)
         if archived.get(partition, offset) < offset:
             offset = archived[partition]
-            why = f"the archive goes on here; {why}, up to there events are skipped"
+            why = "where the archive goes on; what the store has is skipped"
         first, end = available.first[partition], available.end[partition]
         if offset < first:
             if offset <= marker + 1 and first <= marker + 1:
-                why = f"the source starts at {first}; {why}"
+                why = "where the source begins; what the store has is skipped"
             elif not accept_loss:
                 msg = (
                     f"{available.name}, partition {partition}: the next event to fold is at offset "
@@ -134,27 +134,24 @@ def _wanted(
     partition: int, marker: int, snapshot: Mapping[int, int], epoch: Epoch
 ) -> tuple[int, str]:
     if marker != NO_OFFSET and marker == snapshot.get(partition):
-        return marker + 1, f"after the snapshot's position {marker}"
+        return marker + 1, "after the snapshot's position"
     if marker != NO_OFFSET:
-        return marker + 1, f"after the store's marker {marker}"
-    return epoch.first_offsets[partition], "the generation has nothing of this epoch: earliest"
+        return marker + 1, "after the store's marker"
+    return epoch.first_offsets[partition], "earliest: the generation has nothing of this epoch"
 
 
 def summary(starts: Sequence[Start]) -> list[str]:
     """One line per reason, for people."""
-    lines: dict[str, list[Start]] = {}
+    groups: dict[str, list[Start]] = {}
     for start in starts:
-        kind = "".join("#" if character.isdigit() else character for character in start.why)
-        lines.setdefault(kind, []).append(start)
-    return [
-        f"partition {', '.join(str(start.partition) for start in group)}: from offset "
-        f"{', '.join(str(start.offset) for start in group)} ({group[0].why})"
-        if len(group) == 1
-        else f"partitions {', '.join(str(start.partition) for start in group)}: from offsets "
-        f"{', '.join(str(start.offset) for start in group)} "
-        f"({group[0].why.split(' ' + str(group[0].marker))[0]} of each)"
-        for group in lines.values()
-    ]
+        groups.setdefault(start.why, []).append(start)
+    lines = []
+    for why, group in groups.items():
+        partitions = ", ".join(str(start.partition) for start in group)
+        offsets = ", ".join(str(start.offset) for start in group)
+        several = "s" if len(group) > 1 else ""
+        lines.append(f"partition{several} {partitions}: from offset{several} {offsets} ({why})")
+    return lines
 
 
 def folder_name(generation: int) -> Path:

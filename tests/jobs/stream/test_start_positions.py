@@ -38,27 +38,27 @@ def _starts(marks, positions=None, *, archived=None, source=SOURCE, accept_loss=
 
 def test_it_starts_after_the_stores_marker():
     assert _starts({2: {0: 99, 1: 30}}) == [
-        (100, "after the store's marker 99"),
-        (31, "after the store's marker 30"),
+        (100, "after the store's marker"),
+        (31, "after the store's marker"),
     ]
 
 
 def test_a_loaded_generation_starts_after_its_snapshot():
     assert _starts({2: {0: 99, 1: 30}}, {2: {0: 99, 1: 30}}) == [
-        (100, "after the snapshot's position 99"),
-        (31, "after the snapshot's position 30"),
+        (100, "after the snapshot's position"),
+        (31, "after the snapshot's position"),
     ]
 
 
 def test_a_new_epoch_starts_at_its_first_event():
-    reason = "the generation has nothing of this epoch: earliest"
+    reason = "earliest: the generation has nothing of this epoch"
     assert _starts({1: {0: 99, 1: 49}}) == [(10, reason), (20, reason)]
 
 
 def test_it_starts_where_the_archive_ends_if_that_is_earlier():
     starts = _starts({2: {0: 99, 1: 30}}, archived={0: 80, 1: 40})
     assert [offset for offset, _ in starts] == [80, 31]
-    assert "archive goes on here" in starts[0][1]
+    assert "archive goes on" in starts[0][1]
 
 
 def test_retention_that_has_eaten_the_start_is_refused_with_both_offsets():
@@ -96,6 +96,6 @@ def test_an_epoch_before_must_be_folded_to_its_end():
 def test_the_summary_has_a_line_a_reason():
     starts = choose_starts(_generation({}), {2: {0: 99}}, TOPIC, SOURCE, {}, accept_loss=False)
     assert summary(starts) == [
-        "partition 0: from offset 100 (after the store's marker 99)",
-        "partition 1: from offset 20 (the generation has nothing of this epoch: earliest)",
+        "partition 0: from offset 100 (after the store's marker)",
+        "partition 1: from offset 20 (earliest: the generation has nothing of this epoch)",
     ]
