@@ -14,6 +14,7 @@ from jobs.context import Context
 from pipelines.audit.compare import Verdict
 from pipelines.audit.memories import AuditError, AuditRequest, audit_generation
 from pipelines.audit.report import GenerationAudit
+from pipelines.audit.served import ServedAudit, audit_served
 from pipelines.audit.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -117,6 +118,18 @@ def run_audit(
                     )
                 )
     return audits
+
+
+def run_served_audit(context: Context, settings: AuditSettings) -> ServedAudit | None:
+    """Hold what the service wrote down (`serve.log_features`) against the log; None for nothing.
+
+    Raises:
+        AuditError: snapshots that it needs are gone.
+    """
+    request = AuditRequest(context.log, context.memories, context.bundles, Path(), settings)
+    with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
+        features = context.workspace / "serving" / "features"
+        return audit_served(request.in_folder(Path(scratch) / "spool"), features)
 
 
 def audit_table(audits: list[GenerationAudit]) -> Table:

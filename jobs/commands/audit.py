@@ -46,10 +46,13 @@ def audit(
     has a user whom the store has not. extra: the store has one whom the log has not, or who was
     forgotten.
 
+    If the service has written down what it scored with (serve.log_features), those memories are
+    folded again too, and their candidates scored again by the model as it was trained.
+
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing or
     extra.
     """
-    from jobs.audit import audit_table, run_audit
+    from jobs.audit import audit_table, run_audit, run_served_audit
     from models.errors import BadInputError
     from models.published import write_json_atomically
     from pipelines.audit.report import require_no_mismatch
@@ -71,13 +74,22 @@ def audit(
 
         audits = run_audit(context, settings, generation, progress)
     OUT.print(audit_table(audits))
+    with ERR.status("holding what was served against the log"):
+        served = run_served_audit(context, settings)
+    if served is not None:
+        OUT.print(
+            f"served: {served.matched:,} of {served.memories:,} memories of {served.answers:,} "
+            f"answers are the log's ({served.ahead:,} ahead of it); {served.scored:,} "
+            f"probabilities differ by {served.largest_difference:.2g} at most"
+        )
     path = context.reports / REPORT_NAME
     write_json_atomically(
         path,
         {
             "sample_rate": settings.sample_rate,
             "generations": [found.to_json() for found in audits],
+            "served": None if served is None else served.to_json(),
         },
     )
     ERR.print(f"written to {path}", markup=False)
-    require_no_mismatch(audits)
+    require_no_mismatch(audits, served)

@@ -68,6 +68,15 @@ def with_own_ids(svg: str, name: str) -> str:
     return re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
 
 
+def _legend(axes: Axes, *labels: str) -> None:
+    """Above the picture, where no line can run through it."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "ncols": 2}
+    if labels:
+        axes.legend(labels, **place)
+    else:
+        axes.legend(**place)
+
+
 def log_days(log: dict[str, Any]) -> str:
     """Behaviours and impressions a day."""
 
@@ -77,7 +86,7 @@ def log_days(log: dict[str, Any]) -> str:
         rows = log["days"].values()
         axes.bar(places - 0.2, [row["behaviors"] for row in rows], 0.4, color=BLUE)
         axes.bar(places + 0.2, [row["impressions"] for row in rows], 0.4, color=ORANGE)
-        axes.legend(["behaviours", "impressions"])
+        _legend(axes, "behaviours", "impressions")
         step = max(1, len(days) // 12)
         axes.set_xticks(places[::step], [day[5:] for day in days[::step]], rotation=45)
         axes.set_xlabel(f"day (month-day, {log['time_zone']})")
@@ -103,7 +112,7 @@ def training(models: list[dict[str, Any]]) -> str:
             )
         axes.set_xlabel("training step (batches)")
         axes.set_ylabel("cross-entropy of the batch (nats)")
-        axes.legend()
+        _legend(axes)
 
     return draw(paint)
 
@@ -120,7 +129,7 @@ def model_table(models: list[dict[str, Any]]) -> str:
             for place, value in zip(places, values, strict=True):
                 axes.text(max(value, 0.5), place + offset, f" {value:.4f}", va="center", fontsize=9)
         axes.set_yticks(places, [f"{row['model']}/{row['version']}" for row in rows])
-        axes.legend(["AUC", "GAUC (AUC within each user)"], loc="lower right")
+        _legend(axes, "AUC", "GAUC (AUC within each user)")
         axes.set_xlabel("area under the ROC curve (0.5 = chance)")
         low = min(0.5, *(row["test"]["auc"] for row in rows))
         axes.set_xlim(left=low)
@@ -147,7 +156,7 @@ def real_time(live: dict[str, Any]) -> str:
             )
         axes.set_xlabel(f"hours since the first impression of {live['day']} (hours)")
         axes.set_ylabel("AUC of the next hours' impressions")
-        axes.legend()
+        _legend(axes)
 
     return draw(paint, 3.4)
 
@@ -169,7 +178,7 @@ def slots(rows: list[dict[str, Any]]) -> str:
         axes.set_xticks(np.arange(slots_of), [str(at + 1) for at in range(slots_of)])
         axes.set_xlabel("slot, the most used first (rank)")
         axes.set_ylabel("share of writing (%)")
-        axes.legend()
+        _legend(axes)
 
     return draw(paint)
 
@@ -180,7 +189,7 @@ def life(found: dict[str, Any]) -> str:
     def paint(axes: Axes) -> None:
         changes = np.array(found["channel_changes"]).T
         image = axes.imshow(changes, aspect="auto", cmap="cividis", interpolation="nearest")
-        axes.figure.colorbar(image, ax=axes, label="change of the channel (Euclidean norm)")
+        axes.figure.colorbar(image, ax=axes, label="change (Euclidean norm)")
         times = found["times_ms"]
         step = max(1, len(times) // 6)
         at = np.arange(0, len(times), step)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from models.errors import QualityGateError
 from pipelines.audit.compare import MISMATCHES, Verdict
@@ -84,13 +84,32 @@ class GenerationAudit:
         }
 
 
-def require_no_mismatch(audits: Sequence[GenerationAudit]) -> None:
-    """Raise if a memory is not what the log says.
+class Served(Protocol):
+    """What `require_no_mismatch` asks of an audit of answers."""
+
+    differing: int
+    largest_difference: float
+
+    @property
+    def mismatches(self) -> int:
+        """Zero if training and serving agree."""
+        ...
+
+
+def require_no_mismatch(audits: Sequence[GenerationAudit], served: Served | None = None) -> None:
+    """Raise if a memory is not what the log says, or an answer not what the model says.
 
     Raises:
         AuditMismatchError: names the generation, the counts and a user of each kind.
     """
     wrong = [audit for audit in audits if audit.mismatches]
+    if served is not None and served.mismatches and not wrong:
+        msg = (
+            f"what was served is not what the log says: {served.differing} memories differ, "
+            f"probabilities by up to {served.largest_difference:.2g}; docs/operations.md says what "
+            "to look at"
+        )
+        raise AuditMismatchError(msg)
     if not wrong:
         return
     parts = []

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,14 @@ BUCKET_SEED: Final = 9
 # Of one bucket: a hundred megabytes of events, and of memories with their float32 states.
 BUCKET_EVENTS: Final = 250_000
 BUCKET_USERS: Final = 25_000
+
+
+class Sample(Protocol):
+    """Which users are taken."""
+
+    def takes(self, user_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(users,) -> (users,), bool."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class SampledLog:
         self,
         files: Sequence[LogFile],
         exclusion: Exclusion,
-        sample: UserSample,
+        sample: Sample,
         progress: Callable[[int], None],
     ) -> None:
         """Read files of the log; `progress` gets the rows of each part.
