@@ -1,0 +1,115 @@
+"""Taking a day out of the log, and the day in order: nothing lost, nothing twice."""
+
+import itertools
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.replay.day import open_day
+from jobs.replay.hold_back import ReplayError, forget_replay, hold_back
+from jobs.stream.produce import write_files
+from models.hashing import stable_hash
+from pipelines.event_log import EventLog
+from pipelines.log_writer import LogWriter, Part
+from tests.pipelines.memories.conftest import FIRST, random_behaviors
+
+LAST = FIRST + timedelta(days=3)
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Four days of behaviours in three partitions, and an impression of each on the last day."""
+    behaviors = random_behaviors(days=4, events=400, users=30)
+    shown = behaviors.filter(behaviors.column("event_time").to_numpy() >= np.datetime64(LAST, "ms"))
+    impressions = shown.select(["user_id", "item_id", "category_id", "event_time"])
+    clicked = pa.array(np.arange(len(shown)) % 3 == 0)
+    log = EventLog(tmp_path / "log")
+    with LogWriter(log, Part("test"), time_zone="UTC", partitions=3) as writer:
+        writer.add_behaviors(behaviors)
+        writer.add_impressions(impressions.append_column("clicked", clicked))
+        writer.publish()
+    return log
+
+
+def rows(files):
+    return sum(file.rows for file in files)
+
+
+def test_the_log_ends_at_midnight_and_its_positions_with_it(log, tmp_path):
+    before = {file.dt: file.rows for file in log.behavior_files()}
+    held = hold_back(log.root, tmp_path / "replay", LAST)
+    assert held.events == before[LAST]
+    assert {file.dt for file in log.behavior_files()} == set(before) - {LAST}
+    [epoch] = log.epochs()
+    ends = {}
+    for file in log.behavior_files():
+        table = pq.read_table(file.path, columns=["partition", "offset"])
+        for partition, offset in zip(
+            *(column.to_pylist() for column in table.columns), strict=True
+        ):
+            ends[partition] = max(offset, ends.get(partition, -1))
+    assert epoch.last_offsets == ends
+    assert rows(log.impression_files(LAST, LAST)) == held.events
+
+
+def test_holding_the_same_day_back_again_changes_nothing(log, tmp_path):
+    first = hold_back(log.root, tmp_path / "replay", LAST)
+    names = sorted(path.name for path in log.root.rglob("*"))
+    assert hold_back(log.root, tmp_path / "replay", LAST) == first
+    assert sorted(path.name for path in log.root.rglob("*")) == names
+
+
+def test_a_day_that_the_log_does_not_have_is_refused(log, tmp_path):
+    with pytest.raises(ReplayError, match="no behaviours on 2030-01-01; it has"):
+        hold_back(log.root, tmp_path / "replay", date(2030, 1, 1))
+
+
+def test_a_log_with_a_topic_is_not_held_back(log, tmp_path):
+    log.append_epoch(kind="topic", name="live", partitions=1, first_offsets={0: 0})
+    with pytest.raises(ReplayError, match="has 2 epochs; a day is held back from a single import"):
+        hold_back(log.root, tmp_path / "replay", LAST)
+
+
+def test_the_stretches_of_a_day_hold_every_event_and_impression_once_and_in_order(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    day = open_day(log.root, tmp_path / "replay")
+    pieces = day.stretches(8, 3)
+    assert (pieces[0][0], pieces[-1][1]) == (day.start_ms, day.end_ms)
+    assert all(first[1] == second[0] for first, second in itertools.pairwise(pieces))
+    sent = [batch for piece in pieces for batch in day.events(*piece)]
+    assert sum(len(batch.payloads) for batch in sent) == day.behaviors.num_rows
+    times = np.concatenate([batch.log_times_ms for batch in sent])
+    assert (np.diff(times) >= 0).all()
+    seen = [len(day.impressions.between(*piece)) for piece in pieces]
+    assert sum(seen) == len(day.impressions)
+
+
+def test_the_first_stretch_has_an_event_for_every_partition(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    day = open_day(log.root, tmp_path / "replay")
+    pieces = day.stretches(2000, 3)
+    [first] = list(day.events(*pieces[0]))
+    assert set((stable_hash(first.user_ids) % np.uint64(3)).tolist()) == {0, 1, 2}
+    assert len(pieces) < 2000
+    assert write_files(day.events(*pieces[0]), tmp_path / "events", 3) == len(first.payloads)
+
+
+def test_a_forgotten_replay_leaves_the_log_as_it_was_held_back(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    before = (log.epochs(), [file.path for file in log.behavior_files()])
+    log.append_epoch(
+        kind="topic", name="files.events", partitions=3, first_offsets=dict.fromkeys(range(3), 0)
+    )
+    (tmp_path / "events").mkdir()
+    removed = forget_replay(tmp_path, log.root)
+    assert len(removed) == 2
+    assert (log.epochs(), [file.path for file in log.behavior_files()]) == before
+    assert forget_replay(tmp_path, log.root) == []
+
+
+def test_a_replay_without_a_held_back_day_says_what_to_do(log, tmp_path):
+    with pytest.raises(ReplayError, match="run `uic replay hold-back DAY` first"):
+        open_day(log.root, tmp_path / "replay")
