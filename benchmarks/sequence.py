@@ -52,6 +52,13 @@ def main() -> None:
         peaks[name] = in_process(peak_mib, name, lengths[-1])["result"]
         say(f"{name}: {peaks[name]} MiB more than before its first step")
     longest, half = lengths[-1], lengths[-2]
+    targets = {
+        "imn_forward_per_doubling": "<=2.3",
+        "lmn_million_over_base": "<=1.5",
+        "lmn_added_ms_1e6_over_1e4": "<=10",
+    }
+    if longest == LENGTHS[-1]:  # these are stated for 1,000 events
+        targets |= {"imn_training_over_average_pooling": "<=2", "dien_forward_over_imn": ">=20"}
     added = {count: seconds - base for count, seconds in values.items()}
     report(
         "sequence",
@@ -68,7 +75,7 @@ def main() -> None:
         },
         peers={},
         ratios={
-            # How much longer twice (or, in --quick, twice) the history takes.
+            # How much longer twice the history takes.
             "imn_forward_per_doubling": forward["imn"][longest] / forward["imn"][half],
             "imn_training_over_average_pooling": steps["imn"][longest]
             / steps["average_pooling"][longest],
@@ -77,13 +84,7 @@ def main() -> None:
             # 100 times the values: 10 times the keys.
             "lmn_added_ms_1e6_over_1e4": added[10**6] / added[10**4],
         },
-        targets={
-            "imn_forward_per_doubling": "<=2.3",
-            "imn_training_over_average_pooling": "<=2",
-            "dien_forward_over_imn": ">=20",
-            "lmn_million_over_base": "<=1.5",
-            "lmn_added_ms_1e6_over_1e4": "<=10",
-        },
+        targets=targets,
         packages=("numpy", "torch"),
     )
 
