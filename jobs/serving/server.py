@@ -143,7 +143,7 @@ def _options(request: ServeRequest) -> dict[str, Any]:
         "server_header": False,
         "lifespan": "on",
         # A worker that loads libraries on a busy machine does not answer its parent for seconds.
-        "timeout_worker_healthcheck": 120,
+        "timeout_worker_healthcheck": 30,
         "timeout_keep_alive": 75,
         "timeout_graceful_shutdown": int(settings.request_timeout_ms / 1000) + 10,
     }
