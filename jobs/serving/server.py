@@ -118,7 +118,6 @@ def _serve_in_workers(request: ServeRequest, listener: socket.socket, workers: i
     import uvicorn  # noqa: PLC0415
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
 
-
     os.environ[_VARIABLE] = json.dumps(asdict(request))
     config = uvicorn.Config(
         "jobs.serving.server:worker_app", factory=True, workers=workers, **_options(request)

@@ -93,7 +93,13 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
         users = np.arange(1, 5)
         assert fill_sequences(log, packed, ring, users) == 3  # user 1 has no event
         assert fill_sequences(log, packed, ring, users) == 3  # again changes nothing
-    fetched = asyncio.run(reader.fetch([1, 2, 3, 4]))
+
+    async def fetch():
+        found = await reader.fetch([1, 2, 3, 4])
+        await feast._get_provider().online_store.close()  # its connection belongs to this loop
+        return found
+
+    fetched = asyncio.run(fetch())
     assert [value is None for value in fetched.values] == [True, False, False, False]
     table = ItemTable.load(log.items_file())
     for model in ("din", "dien", "gru4rec"):
