@@ -108,7 +108,7 @@ def _train_within(request: Request, row: FamilyRow, seed: int, limit_gib: float)
 
     path = result_path(request, run_spec(request, row, seed))
     try:
-        with memory_limit(limit_gib):
+        with memory_limit(limit_gib, request.device):
             trained = train_row(request, row, seed)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

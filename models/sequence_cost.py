@@ -152,12 +152,20 @@ def measure(model: str, length: int, limit_gib: float, seconds: float = 1.0) -> 
 
 
 @contextmanager
-def memory_limit(limit_gib: float) -> Iterator[None]:
-    """Limit what this process may map on top of what it has mapped.
+def memory_limit(limit_gib: float, device: str = "cpu") -> Iterator[None]:
+    """Limit what this process may map on top of what it has mapped, or take of a GPU.
 
     Args:
         limit_gib: 0 for no limit.
+        device: cpu or cuda; CUDA maps far more addresses than it uses, so there torch counts.
     """
+    if device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        share = min(limit_gib * 2**30 / total, 1.0) if limit_gib else 1.0
+        torch.cuda.set_per_process_memory_fraction(share)
+        yield
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        return
     before = resource.getrlimit(resource.RLIMIT_AS)
     if limit_gib:
         mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
