@@ -4,82 +4,29 @@ Every stage is printed, run as a process of its own, and logged; so the demo is 
 what works in it works by hand. A stage that fails is named with its log and the command that goes
 on from there. The workspace belongs to the demo (it keeps `demo.stages.json`), which is how a rerun
 may empty it, and why any other folder is left alone.
+
+Whatever a stage leaves running (Redis, the stream, the service) is ended when the demo ends, also
+by a failure or by Ctrl-C.
 """
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from models.errors import BadInputError, UicError
+from jobs.demo_processes import Runner
+from jobs.demo_stages import Plan, Stage
+from models.errors import BadInputError
 from models.published import write_json_atomically
 
 STATE_NAME: Final = "demo.stages.json"
-KUAIRAND_FOLDER: Final = "kuairand_pure_14d"
-# KuaiRand's 14 days of impressions in its own zone, and the simulator's default last weeks.
-KUAIRAND_DAYS: Final = ("2022-04-25", "2022-05-08")
-KUAIRAND_ZONE: Final = "Asia/Shanghai"
-SIMULATED_DAYS: Final = ("2025-02-25", "2025-03-11")
-# Room for the log, samples and the installed environment's temporary files.
+# Room for the log, samples, memories, the store and the installed environment's temporary files.
 NEEDED_DISK_BYTES: Final = 2 * 2**30
-
-
-class StageFailedError(UicError):
-    """A stage of the demo failed; the line names its log and how to go on."""
-
-    exit_code = 1
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the demo: `uic` and these arguments."""
-
-    name: str
-    purpose: str
-    arguments: tuple[str, ...]
-
-    def command(self, workspace: Path) -> list[str]:
-        """The arguments with the workspace, as typed after `uic`."""
-        return [*self.arguments, "--workspace", str(workspace)]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The stages, and the time zone whose days they cut by."""
-
-    data: str
-    time_zone: str
-    stages: tuple[Stage, ...]
-
-
-def make_plan(shared_data: Path) -> Plan:
-    """KuaiRand if it is there, else the simulator."""
-    folder = shared_data / KUAIRAND_FOLDER
-    if folder.is_dir():
-        source = Stage("import", "behaviours and impressions", ("import", "kuairand", str(folder)))
-        return Plan(f"KuaiRand ({folder})", KUAIRAND_ZONE, _stages(source, KUAIRAND_DAYS))
-    source = Stage("import", "behaviours and impressions", ("simulate",))
-    return Plan("simulator", "UTC", _stages(source, SIMULATED_DAYS))
-
-
-def _stages(source: Stage, days: tuple[str, str]) -> tuple[Stage, ...]:
-    first, last = days
-    return (
-        source,
-        Stage("gates", "judge the log", ("check",)),
-        Stage(
-            "samples",
-            "group impressions with their history",
-            ("samples", "--first", first, "--last", last),
-        ),
-    )
+NEEDED_MEMORY_BYTES: Final = 3 * 2**30
 
 
 def run_plan(
@@ -92,36 +39,69 @@ def run_plan(
 
     Raises:
         BadInputError: no such stage, an earlier stage has not run, the workspace is somebody
-            else's, or the disk is too full.
+            else's, or disk or memory are too small.
         StageFailedError: a stage ended with an exit status other than 0.
     """
+    state = _open_workspace(workspace, fresh=start is None)
+    if start is not None and state.get("data", plan.data) != plan.data:
+        msg = f"{workspace}: its demo was of {state['data']}, this is {plan.data}; as then, or anew"
+        raise BadInputError(msg)
+    first = 0 if start is None else _first_stage(plan, start, state["done"], workspace)
     names = [stage.name for stage in plan.stages]
-    if start is not None and start not in names:
+    if start is not None and names[first] != start:
+        say(f"--from {start}: goes on from {names[first]}, with an empty store")
+    seconds: dict[str, float] = state["seconds"]
+    with ExitStack() as stack:
+        runner = Runner(plan, workspace, stack, say)
+        if start is not None:
+            _put_in_order(plan.stages[first:], runner, workspace)
+        for number, stage in enumerate(plan.stages, start=1):
+            if number <= first and not stage.again:
+                continue
+            words = stage.command(workspace)
+            say(f"[{number}/{len(names)}] {stage.name}: {stage.purpose}")
+            say(f"$ uic {shlex.join(words)}{' &' if stage.background else ''}")
+            started = time.monotonic()
+            runner.run(stage, words)
+            if number > first:
+                seconds[stage.name] = round(time.monotonic() - started, 2)
+                write_json_atomically(
+                    workspace / STATE_NAME,
+                    {"done": names[:number], "seconds": seconds, "data": plan.data},
+                )
+    return {name: seconds[name] for name in names[first:]}
+
+
+def _first_stage(plan: Plan, start: str, done: list[str], workspace: Path) -> int:
+    """Place of the stage to go on from; all before it must have run."""
+    names = [stage.name for stage in plan.stages]
+    if start not in names:
         msg = f"--from {start}: no such stage; stages are {', '.join(names)}"
         raise BadInputError(msg)
-    first = names.index(start) if start else 0
-    done = _open_workspace(workspace, fresh=start is None)
+    first = names.index(start)
+    while (other := plan.stages[first].resume_from) is not None:
+        # What has streamed cannot be streamed again into the same store.
+        first = names.index(other)
     missing = [name for name in names[:first] if name not in done]
     if missing:
         msg = f"--from {start}: stage {missing[0]} has not run in {workspace}; start from it"
         raise BadInputError(msg)
-    seconds: dict[str, float] = {}
-    for number, stage in enumerate(plan.stages[first:], start=first + 1):
-        command = stage.command(workspace)
-        say(f"[{number}/{len(names)}] {stage.name}: {stage.purpose}")
-        say(f"$ uic {shlex.join(command)}")
-        started = time.monotonic()
-        _run(stage, command, plan, workspace)
-        seconds[stage.name] = time.monotonic() - started
-        done = [*names[: number - 1], stage.name]
-        write_json_atomically(workspace / STATE_NAME, {"done": done})
-    return seconds
+    return first
 
 
-def _open_workspace(workspace: Path, *, fresh: bool) -> list[str]:
+def _put_in_order(stages: Sequence[Stage], runner: Runner, workspace: Path) -> None:
+    """Remove what an earlier run of these stages has left."""
+    for stage in stages:
+        for command in stage.before:
+            runner.run_quietly(command)
+        for folder in stage.removes:
+            shutil.rmtree(workspace / folder, ignore_errors=True)
+
+
+def _open_workspace(workspace: Path, *, fresh: bool) -> dict[str, Any]:
     """The stages that ran in a workspace of the demo; a fresh start empties it."""
-    state = workspace / STATE_NAME
-    if workspace.exists() and any(workspace.iterdir()) and not state.exists():
+    path = workspace / STATE_NAME
+    if workspace.exists() and any(workspace.iterdir()) and not path.exists():
         msg = (
             f"{workspace}: holds data that no demo made; "
             "name another folder with --workspace, or remove it"
@@ -130,6 +110,17 @@ def _open_workspace(workspace: Path, *, fresh: bool) -> list[str]:
     if fresh and workspace.exists():
         shutil.rmtree(workspace)
     workspace.mkdir(parents=True, exist_ok=True)
+    _refuse_small_machine(workspace)
+    empty: dict[str, Any] = {"done": [], "seconds": {}}
+    if fresh:
+        write_json_atomically(path, empty)
+        return empty
+    return empty | json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+
+
+def _refuse_small_machine(workspace: Path) -> None:
+    import psutil  # noqa: PLC0415 - only here
+
     free = shutil.disk_usage(workspace).free
     if free < NEEDED_DISK_BYTES:
         msg = (
@@ -137,36 +128,13 @@ def _open_workspace(workspace: Path, *, fresh: bool) -> list[str]:
             f"{NEEDED_DISK_BYTES / 2**30:.0f} GiB; name another folder with --workspace"
         )
         raise BadInputError(msg)
-    if fresh:
-        write_json_atomically(state, {"done": []})
-        return []
-    return list(json.loads(state.read_text(encoding="utf-8"))["done"]) if state.exists() else []
-
-
-def _run(stage: Stage, command: Sequence[str], plan: Plan, workspace: Path) -> None:
-    """Run one stage; its output goes to the terminal and to its log."""
-    log = workspace / "logs" / f"{stage.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "UIC_TIME_ZONE": plan.time_zone}
-    argv = [sys.executable, "-m", "jobs.cli", *command]
-    with (
-        log.open("w", encoding="utf-8") as sink,
-        subprocess.Popen(  # noqa: S603 - our own command line, without a shell
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        ) as process,
-    ):
-        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-        try:
-            for line in process.stdout:
-                sys.stdout.write(f"    {line}")
-                sink.write(line)
-        except BaseException:
-            # Ctrl-C: the child got it too; never leave it behind.
-            process.terminate()
-            raise
-    if process.returncode:
+    memory = psutil.virtual_memory().available
+    if memory < NEEDED_MEMORY_BYTES:
         msg = (
-            f"stage {stage.name} failed with exit status {process.returncode}; log: {log}; "
-            f"go on with: uic demo --from {stage.name} --workspace {workspace}"
+            f"{memory / 2**30:.1f} GiB of memory are free, the demo needs "
+            f"{NEEDED_MEMORY_BYTES / 2**30:.0f} GiB; end other programs"
         )
-        raise StageFailedError(msg)
+        raise BadInputError(msg)
+
+
+__all__ = ["STATE_NAME", "Plan", "Stage", "run_plan"]

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ def register(root: typer.Typer) -> None:
 
 
 def demo(
+    *,
     start: Annotated[
         str | None,
         typer.Option("--from", help="Rerun from this stage; default: all, from nothing."),
@@ -25,6 +27,9 @@ def demo(
         Path,
         typer.Option(envvar="UIC_SHARED_DATA", help="Folder of real data; else the simulator."),
     ] = Path("../shared/data"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small simulation: to see all stages, not figures.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -34,16 +39,21 @@ def demo(
     that it runs, so that the demo is the tutorial. The workspace is emptied first, if an earlier
     demo made it; a folder with anything else in it is refused.
     """
-    from jobs.demo import make_plan, run_plan
+    from jobs.demo import run_plan
+    from jobs.demo_stages import make_plan
 
     context = open_context(workspace, config)
-    plan = make_plan(shared_data)
+    plan = make_plan(shared_data, quick=quick)
     if context.config_path is not None:
         os.environ["UIC_CONFIG"] = str(context.config_path.resolve())
     OUT.print(f"[bold]data:[/] {escape(plan.data)}, days of {plan.time_zone}")
-    OUT.print(f"to run a command yourself: export UIC_TIME_ZONE={shlex.quote(plan.time_zone)}")
+    settings = {"UIC_TIME_ZONE": plan.time_zone, **plan.environment}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    OUT.print(f"to run a command yourself: export {exports}", markup=False)
+    # A polite kill ends the demo as Ctrl-C does: whatever it started is ended first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds = run_plan(plan, workspace, start, lambda line: OUT.print(f"[bold]{escape(line)}[/]"))
     OUT.print(f"\n[bold]done[/] in {sum(seconds.values()):.0f} s. Look at:")
+    OUT.print(f"  {context.reports / 'index.html'}   the whole day on one page")
     OUT.print(f"  {context.reports / 'quality' / 'behaviors.html'}   what the gates saw")
-    OUT.print(f"  {context.samples / 'default' / 'manifest.json'}   the training samples")
-    OUT.print("  uic check --help, uic samples --help   the same, by hand")
+    OUT.print(f"  uic store start --workspace {workspace}   and look around: uic --help")

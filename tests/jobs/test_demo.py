@@ -1,16 +1,28 @@
 """The demo's stages: what it runs, what it refuses, and how it says where it failed."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
-from jobs.demo import STATE_NAME, Plan, Stage, StageFailedError, make_plan, run_plan
+from jobs.demo import STATE_NAME, run_plan
+from jobs.demo_processes import StageFailedError
+from jobs.demo_stages import Plan, Stage, make_plan
 from models.errors import BadInputError
 
 GOOD = Stage("settings", "show them", ("config", "show"))
 BAD = Stage(
     "samples", "without a log", ("samples", "--first", "2025-01-01", "--last", "2025-01-02")
 )
+
+
+GOOD_TOO = Stage("settings-too", "show them", ("config", "show"))
 
 
 def plan(*stages):
@@ -66,3 +78,76 @@ def test_unknown_and_premature_stages_are_refused(tmp_path):
         run_plan(plan(GOOD), tmp_path / "w", "nap", str)
     with pytest.raises(BadInputError, match="stage settings has not run"):
         run_plan(plan(GOOD, BAD), tmp_path / "w", "samples", str)
+
+
+def test_the_plan_names_each_stage_once_and_goes_on_from_a_stage_before(tmp_path):
+    stages = make_plan(tmp_path).stages
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names)
+    for at, stage in enumerate(stages):
+        if stage.resume_from is not None:
+            assert names.index(stage.resume_from) < at
+    # Every command is one that `uic` has.
+    for stage in stages:
+        assert ("--help" in stage.command(tmp_path)) is False
+        assert stage.arguments[0] in _commands()
+
+
+def test_a_store_that_a_stage_started_is_stopped_when_a_later_one_fails(tmp_path):
+    store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
+    with pytest.raises(StageFailedError, match="stage samples failed"):
+        run_plan(plan(store, BAD), tmp_path / "w", None, str)
+    server = json.loads((tmp_path / "w" / "store" / "server.json").read_text())
+    assert not psutil.pid_exists(server["pid"])
+
+
+def test_going_on_later_starts_the_store_again_and_leaves_earlier_stages_alone(tmp_path):
+    store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"), again=True)
+    said = []
+    run_plan(plan(GOOD, store, GOOD_TOO), tmp_path / "w", None, str)
+    run_plan(plan(GOOD, store, GOOD_TOO), tmp_path / "w", "settings-too", said.append)
+    ran = [line for line in said if line.startswith("[")]
+    assert ran == ["[2/3] store: a Redis", "[3/3] settings-too: show them"]
+
+
+def test_a_stage_in_the_background_that_dies_is_said_with_its_log(tmp_path):
+    dying = Stage("serve", "no models", ("serve", "--port", "0"), background=True, port=1)
+    with pytest.raises(StageFailedError, match="stage serve failed with exit status 2"):
+        run_plan(plan(dying), tmp_path / "w", None, str)
+
+
+def test_ctrl_c_ends_everything_that_was_started(tmp_path):
+    script = f"""
+import signal
+from jobs.demo import run_plan
+from jobs.demo_stages import Plan, Stage
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
+long = Stage("broker", "waits", ("store", "start"), background=True, port=1)
+run_plan(Plan("none", "UTC", (store, long)), Path({str(tmp_path / "w")!r}), None, print)
+"""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    demo = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    server = tmp_path / "w" / "store" / "server.json"
+    until = time.monotonic() + 120
+    while not server.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    pid = json.loads(server.read_text())["pid"]
+    assert psutil.pid_exists(pid)
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(120) != 0
+    assert not psutil.pid_exists(pid)
+
+
+def test_each_plan_takes_a_port_that_is_free(tmp_path):
+    [serve] = [stage for stage in make_plan(tmp_path).stages if stage.background]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", serve.port))
+
+
+def _commands():
+    from jobs.cli import app
+
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    return names | {group.name for group in app.registered_groups}

@@ -1,0 +1,225 @@
+"""Which commands the demo runs, in order, and what each of them leaves behind."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+KUAIRAND_FOLDER: Final = "kuairand_pure_14d"
+# KuaiRand's 14 days of impressions in its own zone, and the simulator's default last weeks.
+KUAIRAND_DAYS: Final = (date(2022, 4, 25), date(2022, 5, 8))
+KUAIRAND_ZONE: Final = "Asia/Shanghai"
+SIMULATED_DAYS: Final = (date(2025, 2, 25), date(2025, 3, 11))
+# `--quick`: the same stages over a few users and days.
+QUICK: Final = ("simulate", "--users", "200", "--items", "500", "--days", "14")
+QUICK_DAYS: Final = (date(2025, 1, 7), date(2025, 1, 14))
+BASELINES: Final = ("sum_pooling", "din")
+VERSION: Final = "demo"
+# Six days of training and one of test: four models in about four minutes.
+TRAINED_DAYS: Final = 6
+# Stretches of the day that is lived again: a memory is at most half an hour of that day behind.
+STRETCHES: Final = 48
+QUICK_STRETCHES: Final = 4
+_SETTINGS: Final = {
+    # A day passes in a minute or two: what streamed must be in the archive soon after.
+    "UIC_STREAM__CHECKPOINT_SECONDS": "2",
+    "UIC_STREAM__ARCHIVE_ROLL_SECONDS": "2",
+    "UIC_SERVE__DRAIN_SECONDS": "0",
+    # A few dozen batches: a point of the training curve for every five.
+    "UIC_TRAIN__CURVE_EVERY_STEPS": "5",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the demo: `uic` and these arguments.
+
+    Args:
+        name: for `--from`.
+        purpose: for people.
+        arguments: typed after `uic`.
+        background: the process stays; it is ready when `ready_path` answers on `port`.
+        ended_by: arguments of the command that ends what this one leaves running.
+        resume_from: stage from which to go on instead; None: from this one.
+        before: commands that put things in order when the demo goes on from here or earlier.
+        removes: folders of the workspace that such a demo must not find.
+        again: run it also when the demo goes on from a later stage, which needs what it starts.
+        keeps_json_as: name below `reports` for the last line of its output.
+    """
+
+    name: str
+    purpose: str
+    arguments: tuple[str, ...]
+    background: bool = False
+    port: int = 0
+    ready_path: str = "/readyz"
+    ended_by: tuple[str, ...] = ()
+    resume_from: str | None = None
+    before: tuple[tuple[str, ...], ...] = ()
+    removes: tuple[str, ...] = ()
+    again: bool = False
+    keeps_json_as: str | None = None
+
+    def command(self, workspace: Path) -> list[str]:
+        """The arguments with the workspace, as typed after `uic`."""
+        return [*self.arguments, "--workspace", str(workspace)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages, the time zone whose days they cut by, and settings for all of them."""
+
+    data: str
+    time_zone: str
+    stages: tuple[Stage, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def make_plan(shared_data: Path, *, quick: bool = False) -> Plan:
+    """KuaiRand if it is there, else the simulator; `quick`: a small simulation."""
+    folder = shared_data / KUAIRAND_FOLDER
+    if quick:
+        stages = _stages(QUICK, *QUICK_DAYS, stretches=QUICK_STRETCHES)
+        return Plan("simulator, a small one", "UTC", stages, dict(_SETTINGS))
+    if folder.is_dir():
+        source = ("import", "kuairand", str(folder))
+        stages = _stages(source, *KUAIRAND_DAYS)
+        return Plan(f"KuaiRand ({folder})", KUAIRAND_ZONE, stages, dict(_SETTINGS))
+    return Plan("simulator", "UTC", _stages(("simulate",), *SIMULATED_DAYS), dict(_SETTINGS))
+
+
+def _stages(
+    source: Sequence[str], first: date, last: date, stretches: int = STRETCHES
+) -> tuple[Stage, ...]:
+    eve = last - timedelta(days=1)
+    return (
+        Stage("import", "behaviours and impressions", tuple(source), removes=("log", "replay")),
+        Stage("gates", "judge the log", ("check",)),
+        Stage("hold-back", f"keep {last} for later", ("replay", "hold-back", f"{last}")),
+        Stage(
+            "samples",
+            "group impressions with their history",
+            ("samples", "--first", f"{first}", "--last", f"{eve}"),
+        ),
+        *_training(eve),
+        *_loading(eve),
+        *_live_day(last, stretches),
+        *_checks(eve, last),
+    )
+
+
+def _training(eve: date) -> tuple[Stage, ...]:
+    """Each trains on the same days, and is tested on the last of them."""
+    first = eve - timedelta(days=TRAINED_DAYS)
+    common = ("--samples", "default", "--first", f"{first}", "--epochs", "1")
+    plain = ("--set", "utilization_loss_weight=0")
+    runs = (
+        ("train-plain", "mimn", "plain", "the same without the slots' regularisation", plain),
+        ("train-mimn", "mimn", VERSION, "the ranker with a memory", ()),
+        *((f"train-{name}", name, VERSION, "a ranker without one", ()) for name in BASELINES),
+    )
+    return tuple(
+        Stage(
+            name,
+            purpose,
+            ("train", model, *options, *common, "--version", version),
+            removes=(f"bundles/{model}/{version}",),
+        )
+        for name, model, version, purpose, options in runs
+    )
+
+
+def _loading(eve: date) -> tuple[Stage, ...]:
+    bundle = ("--bundle", f"mimn/{VERSION}")
+    return (
+        Stage(
+            "memories",
+            f"fold everybody's log up to the midnight after {eve}",
+            ("memories", "build", *bundle, "--until", f"{eve}", "--generation", "1"),
+            removes=("memories",),
+        ),
+        Stage(
+            "store",
+            "a Redis of our own",
+            ("store", "start"),
+            ended_by=("store", "stop"),
+            before=(("replay", "reset"),),
+            again=True,
+        ),
+        Stage(
+            "load",
+            "feast apply and feast materialize",
+            ("memories", "load", f"generation=001/dt={eve}", "--by-feast"),
+            resume_from="store",
+        ),
+        Stage("switch", "let readers read it", ("memories", "switch", "1"), resume_from="store"),
+    )
+
+
+def _live_day(day: date, count: int) -> tuple[Stage, ...]:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    stretches = ("--url", url, "--stretches", f"{count}")
+    stream = ("--source", "files")
+    return (
+        Stage(
+            "serve",
+            "the ranking service",
+            ("serve", "--bundle", "mimn", "--port", f"{port}"),
+            background=True,
+            port=port,
+            resume_from="store",
+        ),
+        Stage(
+            "begin",
+            f"rank {day} with the memories of midnight, and let the first events happen",
+            ("replay", "begin", *stretches),
+            resume_from="store",
+        ),
+        Stage(
+            "stream",
+            "the job that folds events into memories",
+            ("stream", "run", *stream, "--detach"),
+            ended_by=("stream", "stop"),
+            resume_from="store",
+        ),
+        Stage(
+            "replay",
+            f"live through {day}: events as they happened, impressions ranked on time",
+            ("replay", "run", *stretches),
+            resume_from="store",
+        ),
+        Stage("stop", "end the stream", ("stream", "stop"), resume_from="store"),
+        Stage(
+            "compact",
+            "what streamed becomes part of the log",
+            ("log", "compact", f"{day}"),
+            resume_from="store",
+        ),
+    )
+
+
+def _checks(eve: date, last: date) -> tuple[Stage, ...]:
+    bundle, yesterdays = ("--bundle", f"mimn/{VERSION}"), f"generation=001/dt={eve}"
+    return (
+        Stage(
+            "snapshot",
+            "the nightly snapshot: yesterday's and one day",
+            ("memories", "build", *bundle, "--until", f"{last}", "--from", yesterdays),
+            removes=(f"memories/generation=001/dt={last}",),
+        ),
+        Stage(
+            "audit",
+            "hold what is served against the log",
+            ("audit", "--sample-rate", "1"),
+        ),
+        Stage("report", "the page", ("report",)),
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
