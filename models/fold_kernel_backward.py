@@ -214,9 +214,10 @@ class PackedGradient:
             yield "balance.weight", parts["logits_gradient"].T @ field(before, "g")
         if config.induction:
             picks = config.top_k
-            seen = parts["channel_inputs"].reshape(len(x) * picks, -1)
+            # `unflatten` of the last dimension: a batch may hold no event at all.
+            seen = parts["channel_inputs"].unflatten(-1, (picks, -1)).flatten(0, 1)
             slot, channel = torch.split(seen, [config.memory_width, config.channel_width], dim=1)
-            gates = parts["channel_gates"].reshape(len(x) * picks, -1)
+            gates = parts["channel_gates"].unflatten(-1, (picks, -1)).flatten(0, 1)
             inputs = torch.cat([x.repeat_interleave(picks, 0), slot], dim=1)
             yield from _gate_gradients("channel", gates, inputs, channel)
 

@@ -120,3 +120,13 @@ def test_starting_memories_get_a_gradient_too():
     assert torch.equal(rows.grad, torch.ones_like(rows))  # the cut before any event is the start
     fold.states.to_rows()[1].sum().backward()
     assert bool((rows.grad != 1).any())
+
+
+def test_a_batch_without_any_event_has_a_gradient_of_zero_in_the_cell():
+    memory = network()
+    x = torch.zeros(0, memory.config.event_width, requires_grad=True)
+    nothing = torch.zeros(2, dtype=torch.int64)
+    fold = fold_groups(memory, x, nothing, torch.tensor([0, 1]), nothing)
+    fold.states.to_rows().sum().backward()
+    assert x.grad.shape == (0, memory.config.event_width)
+    assert not memory.heads.weight.grad.any()
