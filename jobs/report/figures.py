@@ -131,8 +131,6 @@ def model_table(models: list[dict[str, Any]]) -> str:
         axes.set_yticks(places, [f"{row['model']}/{row['version']}" for row in rows])
         _legend(axes, "AUC", "GAUC (AUC within each user)")
         axes.set_xlabel("area under the ROC curve (0.5 = chance)")
-        low = min(0.5, *(row["test"]["auc"] for row in rows))
-        axes.set_xlim(left=low)
         axes.margins(x=0.12)
 
     return draw(paint, 1.4 + 0.55 * len(models))
