@@ -214,10 +214,11 @@ class PackedGradient:
             yield "balance.weight", parts["logits_gradient"].T @ field(before, "g")
         if config.induction:
             picks = config.top_k
-            # `unflatten` of the last dimension: a batch may hold no event at all.
-            seen = parts["channel_inputs"].unflatten(-1, (picks, -1)).flatten(0, 1)
-            slot, channel = torch.split(seen, [config.memory_width, config.channel_width], dim=1)
-            gates = parts["channel_gates"].unflatten(-1, (picks, -1)).flatten(0, 1)
+            # Widths in full, not as -1, which cannot be told of a batch without any event.
+            widths = [config.memory_width, config.channel_width]
+            seen = parts["channel_inputs"].reshape(len(x) * picks, sum(widths))
+            slot, channel = torch.split(seen, widths, dim=1)
+            gates = parts["channel_gates"].reshape(len(x) * picks, 4 * config.channel_width)
             inputs = torch.cat([x.repeat_interleave(picks, 0), slot], dim=1)
             yield from _gate_gradients("channel", gates, inputs, channel)
 
