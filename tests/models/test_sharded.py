@@ -134,7 +134,9 @@ def recall(world, folder):
 def run(size, work, folder):
     """Run `work` on `size` ranks; returns what each raised, or an exit status, or None."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("fork")
+    # Not by fork: other tests leave threads in this process, whose locks a child would inherit.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["models.sharded", "models.row_table"])
     processes = [
         context.Process(target=_child, args=(store.port, rank, size, work, folder))
         for rank in range(size)
@@ -166,7 +168,7 @@ def _child(port, rank, size, work, folder):
         traceback.print_exc()
         (folder / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, str(error)]))
         status = 3
-    os._exit(status)  # a forked pytest must not run its own shutdown
+    os._exit(status)  # without torch's shutdown, which waits for ranks that are gone
 
 
 # ------------------------------------------------------------------------------- the tests
