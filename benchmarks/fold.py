@@ -35,10 +35,10 @@ class Example:
 
     def __init__(self, users, length):
         # Here, because `with_or_without_rounding` has to come before the kernel's import.
-        from models.fold import MemoryFolder  # noqa: PLC0415
-        from models.fold_kernel import PackedNetwork  # noqa: PLC0415
-        from models.memory import MemoryConfig, MemoryNetwork  # noqa: PLC0415
-        from models.positions import EventBatch  # noqa: PLC0415
+        from models.fold import MemoryFolder  # noqa: PLC0415 - see above
+        from models.fold_kernel import PackedNetwork  # noqa: PLC0415 - see above
+        from models.memory import MemoryConfig, MemoryNetwork  # noqa: PLC0415 - see above
+        from models.positions import EventBatch  # noqa: PLC0415 - see above
 
         torch.manual_seed(0)
         self.users, self.length, self.events = users, length, users * length

@@ -137,7 +137,7 @@ def loading(snapshot: Snapshot, workspace: Path) -> dict[str, float]:
     """Seconds of both ways into an empty Redis with every write synced."""
     warnings.filterwarnings("ignore")
     # Here, and not in every process of a build: importing Feast takes seconds.
-    from feature_repo.repository import materialize_memories  # noqa: PLC0415
+    from feature_repo.repository import materialize_memories  # noqa: PLC0415 - see above
 
     server = EmbeddedRedis(workspace / "redis")
     running = server.start()

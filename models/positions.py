@@ -4,7 +4,8 @@ Positions of one user compare as (epoch, offset). A newer epoch may be in any pa
 one epoch all events of a user are in one partition (DESIGN, "Positions and epochs").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,10 @@ class EventBatch:
     def __len__(self) -> int:
         """Number of events."""
         return len(self.user_index)
+
+    def select(self, chosen: NDArray[np.bool_] | slice) -> Self:
+        """The chosen events, in the same order; a slice gives views."""
+        return type(self)(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
 
 def compare_positions(

@@ -80,11 +80,11 @@ def one_life(context: Context, bundle_name: str) -> dict[str, Any] | None:
     _, batch = _batch(events)
     folder = MemoryFolder(bundle, 1)
     first = max(0, len(batch) - LIFE_EVENTS)
-    record = folder.fold(folder.initial_records(1), _rows(batch, 0, first)).records
+    record = folder.fold(folder.initial_records(1), batch.select(slice(first))).records
     changes = []
     before = _channels(record, bundle)
     for at in range(first, len(batch)):
-        record = folder.fold(record, _rows(batch, at, at + 1)).records
+        record = folder.fold(record, batch.select(slice(at, at + 1))).records
         after = _channels(record, bundle)
         changes.append(np.linalg.norm(after - before, axis=1).tolist())
         before = after
@@ -190,18 +190,4 @@ def _batch(events: pa.Table) -> tuple[NDArray[np.int64], EventBatch]:
         epochs=columns["epoch"],
         partitions=columns["partition"],
         offsets=columns["offset"],
-    )
-
-
-def _rows(batch: EventBatch, first: int, end: int) -> EventBatch:
-    part = slice(first, end)
-    return EventBatch(
-        user_index=batch.user_index[part],
-        item_ids=batch.item_ids[part],
-        category_ids=batch.category_ids[part],
-        behaviors=batch.behaviors[part],
-        event_times_ms=batch.event_times_ms[part],
-        epochs=batch.epochs[part],
-        partitions=batch.partitions[part],
-        offsets=batch.offsets[part],
     )

@@ -65,10 +65,10 @@ def fold_to_positions(
     before = marked & ~own & ~(folded[batch.user_index] & (batch.epochs > at_epoch))
     chosen = reached | before
     initial = folder.initial_records(len(users))
-    outcome = folder.fold(initial, _rows(batch, chosen))
+    outcome = folder.fold(initial, batch.select(chosen))
     later = marked & ~chosen
     # Events in a user's second partition of an epoch are refused, and so leave nobody behind.
-    further = folder.fold(outcome.records, _rows(batch, later))
+    further = folder.fold(outcome.records, batch.select(later))
     behind = (further.records != outcome.records).any(axis=1)
     return Expected(outcome.records, behind, int(chosen.sum()))
 
@@ -87,19 +87,6 @@ def _batch(users: NDArray[np.int64], events: pa.Table) -> EventBatch:
         epochs=columns["epoch"],
         partitions=columns["partition"],
         offsets=columns["offset"],
-    )
-
-
-def _rows(batch: EventBatch, chosen: NDArray[np.bool_]) -> EventBatch:
-    return EventBatch(
-        user_index=batch.user_index[chosen],
-        item_ids=batch.item_ids[chosen],
-        category_ids=batch.category_ids[chosen],
-        behaviors=batch.behaviors[chosen],
-        event_times_ms=batch.event_times_ms[chosen],
-        epochs=batch.epochs[chosen],
-        partitions=batch.partitions[chosen],
-        offsets=batch.offsets[chosen],
     )
 
 
