@@ -26,7 +26,7 @@ from matplotlib import pyplot as plt
 
 from feature_repo.opened import open_memories
 from jobs.context import Context, open_context
-from jobs.stream.drill_log import batch_fold
+from jobs.drills.log import batch_fold
 from jobs.stream.kafka_server import KafkaServer
 from jobs.stream.plan import JobPlan
 from jobs.stream.planner import Planner, RunOptions

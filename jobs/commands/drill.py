@@ -50,7 +50,7 @@ def crash(
     worker waits, `restore` puts it back to a copy of its files from before. Takes a few minutes;
     needs Java, and for Kafka `make jars`.
     """
-    from jobs.stream.drill import KILLS, DrillOptions, run_drill
+    from jobs.drills.crash import KILLS, DrillOptions, run_drill
     from models.errors import BadInputError
 
     chosen = tuple(name.strip() for name in kills.split(",") if name.strip())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.stream.drill import DrillFailedError, DrillOptions, run_drill
+from jobs.drills.crash import DrillFailedError, DrillOptions, run_drill
 
 # Java is started again after each kill; on a busy machine that takes a minute.
 pytestmark = pytest.mark.timeout(1200)

@@ -8,7 +8,7 @@ import pytest
 
 from feature_repo.loading import load_snapshot
 from feature_repo.opened import open_memories
-from jobs.stream.drill_log import batch_fold
+from jobs.drills.log import batch_fold
 from jobs.stream.event_files import LoggedPayload, read_lines, write_event_file
 from jobs.stream.fold_function import FoldFunction
 from jobs.stream.planner import Planner, RunOptions

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from feature_repo.packed import PackedStore
+from jobs.drills.log import batch_fold
 from jobs.stream.dead_letters import read_dead_letters
-from jobs.stream.drill_log import batch_fold
 from jobs.stream.event_files import LoggedPayload, read_lines, write_event_file
 from jobs.stream.planner import Planner, RunOptions
 from jobs.stream.produce import payload_of

@@ -28,8 +28,8 @@ from feature_repo.errors import StoreError
 from feature_repo.packed import PackedStore
 from feature_repo.server import EmbeddedRedis
 from jobs.context import Context
+from jobs.drills.log import DrillLog, batch_fold
 from jobs.stream.dead_letters import letters_of
-from jobs.stream.drill_log import DrillLog, batch_fold
 from jobs.stream.kafka_server import KafkaServer
 from jobs.stream.planner import Planner, RunOptions
 from jobs.stream.start_positions import folder_name
