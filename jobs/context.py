@@ -68,6 +68,11 @@ class Context:
         return self.workspace / "bundles"
 
     @property
+    def images(self) -> Path:
+        """One published directory of image features a name."""
+        return self.workspace / "images"
+
+    @property
     def memories(self) -> Path:
         """Snapshots: `generation=NNN/dt=YYYY-MM-DD/`."""
         return self.workspace / "memories"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.context import ERR, Context
 from jobs.experiment_tables import Row
-from jobs.training import checkpoint_path, watched
+from jobs.training import checkpoint_path, watched, with_images
 from models.catalogue import MODELS
 from models.metrics import Metrics
 from models.published import write_json_atomically
@@ -85,6 +85,7 @@ def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
     settings, training = apply_settings(
         row.model, request.context.config.train, [*shared, *row.settings]
     )
+    settings, _ = with_images(request.context, settings)
     reader = request.reader
     days = split_days(
         reader.days(), request.first, request.last, request.test_days, str(reader.root)
@@ -105,9 +106,15 @@ def train_row(request: Request, row: Row, seed: int) -> Trained:
     spec = run_spec(request, row, seed)
     checkpoint = checkpoint_path(request.context.workspace, spec)
     title = f"{row.label} seed {seed}"
+    _, images = with_images(request.context, spec.settings)
     with watched(request.reader, spec, title) as watcher:
         trained = Trainer(
-            request.reader, spec, device=request.device, checkpoint=checkpoint, watcher=watcher
+            request.reader,
+            spec,
+            device=request.device,
+            checkpoint=checkpoint,
+            watcher=watcher,
+            images=images,
         ).run()
     document = {
         "row": row.label,

@@ -5,16 +5,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from rich.progress import Progress, TaskID
 
 from jobs.context import ERR, Context, progress_display
 from models.checkpoint import Progress as RunProgress
 from models.errors import BadInputError
+from models.image_features import ImageFeatures
+from models.image_settings import ImageSettings
 from models.metrics import Metrics
+from models.ranker_settings import RankerSettings
 from models.reader import BatchPlan, SamplesReader
 from models.run_spec import RunSpec
 from models.trainer import StepReport, Watcher
+
+SettingsType = TypeVar("SettingsType", bound=RankerSettings)
 
 # Rates are averaged over about this many seconds.
 _RATE_SECONDS = 5.0
@@ -40,6 +46,27 @@ def open_samples(context: Context, name: str) -> SamplesReader:
         )
         raise BadInputError(msg)
     return SamplesReader(root)
+
+
+def with_images(
+    context: Context, settings: SettingsType, *, trained: bool = False
+) -> tuple[SettingsType, ImageFeatures | None]:
+    """Settings of a model, and the image features that they name; None without images.
+
+    Args:
+        context: whose workspace.
+        settings: of any model.
+        trained: they are a bundle's (`models.batch_images.resolve_images`).
+
+    Raises:
+        ImageSourceError: no such features, of another encoder or width.
+        ManifestError: not published.
+    """
+    from models.batch_images import resolve_images  # noqa: PLC0415 - imports torch
+
+    if not isinstance(settings, ImageSettings):
+        return settings, None
+    return resolve_images(settings, context.images, trained=trained)
 
 
 def check_device(device: str) -> str:

@@ -33,6 +33,7 @@ from models.published import (
     verify_checksums,
 )
 from models.ranker import Ranker
+from models.ranker_settings import RankerSettings
 from models.run_spec import SettingError, section_from
 from models.settings import Section
 from models.trainer import Trained
@@ -112,6 +113,12 @@ class Bundle:
         """Hashes of the bundles whose memories this one's readout understands; its own included."""
         listed = (bytes.fromhex(text) for text in self.manifest["readout_compatible_with"])
         return frozenset(listed) | {self.hash8}
+
+    @property
+    def settings(self) -> RankerSettings:
+        """The model's hyper-parameters."""
+        kind = model_kind(self.config.model).settings
+        return section_from(kind, self.config.settings, f"{self.path / _CONFIG}: settings.")
 
     @property
     def has_memory(self) -> bool:

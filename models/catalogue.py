@@ -15,6 +15,8 @@ from models.baselines.sasrec import SasRec, SasRecSettings
 from models.baselines.sim import Sim, SimSettings
 from models.baselines.sum_pooling import SumPooling
 from models.baselines.ubr4ctr import Ubr4Ctr, Ubr4CtrSettings
+from models.dicm import Dicm
+from models.dicm_settings import DicmSettings
 from models.errors import BadInputError
 from models.imn import Imn
 from models.imn_settings import ImnSettings
@@ -59,6 +61,7 @@ MODELS: dict[str, ModelKind] = {
     "ubr4ctr": ModelKind("UBR4CTR", Ubr4CtrSettings, Ubr4Ctr),
     "imn": ModelKind("IMN", ImnSettings, Imn),
     "lmn": ModelKind("LMN", LmnOnDinSettings, Din),
+    "dicm": ModelKind("DICM", DicmSettings, Dicm),
 }
 
 

@@ -18,7 +18,7 @@ from models.hashing import stable_hash
 from models.lmn_settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
 from models.product_keys import best_products
 from models.row_table import RowTable
-from models.windows import group_windows, window_firsts, window_pairs
+from models.windows import group_windows, value_sums, window_firsts, window_pairs
 
 # Independent of the hashes that place users in partitions and ids in spare rows.
 _USER_SEED = 2
@@ -191,11 +191,8 @@ class LargeMemory(nn.Module):
             scores = self.attention(candidates, found, pairs.impressions, pairs.events)
             weights = pairs.softmax(scores).unsqueeze(1)
             return pairs.sums(weights * found.index_select(0, pairs.events))
-        # Running sums in float64: a difference of two of a whole batch loses four digits.
-        running = functional.pad(found.double().cumsum(0), (0, 0, 1, 0))
-        first = window_firsts(batch, self.limit)
-        starts = batch.history_starts[batch.groups]
-        sums = running[starts + batch.lengths] - running[starts + first]
+        sums = value_sums(found, batch, self.limit)
         if self.settings.lmn_pooling is Pooling.MEAN:
-            sums = sums / (batch.lengths - first).clamp(min=1).unsqueeze(1)
-        return sums.to(found.dtype)
+            counts = batch.lengths - window_firsts(batch, self.limit)
+            sums = sums / counts.clamp(min=1).unsqueeze(1)
+        return sums

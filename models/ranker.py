@@ -6,6 +6,7 @@ group: what a server would have known.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from models.batch import RankerBatch
 from models.embedding import BatchRows, ItemEmbedding
 from models.head import Head
+from models.image_features import ImageFeatures
 from models.lmn import LargeMemory
 from models.lmn_settings import LmnSettings, Memory
 from models.ranker_settings import RankerSettings
@@ -41,6 +43,11 @@ class Ranker(nn.Module):
         features: width of the head's input.
     """
 
+    # Prefixes of tensors that a warm start does not copy, beside `embedding.` that it maps by id:
+    # `PER_ROW` never (they follow the vocabulary's rows), `HASHED_IDS` not with --except-ids.
+    PER_ROW: ClassVar[tuple[str, ...]] = ()
+    HASHED_IDS: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self, settings: RankerSettings, item_rows: int, category_rows: int, features: int
     ) -> None:
@@ -59,6 +66,9 @@ class Ranker(nn.Module):
             self.large = LargeMemory(settings, self.embedding.width, limit)
             features += self.large.features
         self.head = Head(features, settings.head_widths, settings.activation, settings.input_norm)
+
+    def attach_images(self, images: ImageFeatures | None) -> None:
+        """Say where images of items come from; a model without images does not look."""
 
     def finish(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """Features of impressions, and what the large memory recalls, to logits and penalty."""

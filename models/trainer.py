@@ -21,6 +21,7 @@ from models.errors import BadInputError
 from models.evaluation import evaluate
 from models.fold import EventValueError
 from models.groups import GroupBatch
+from models.image_features import ImageFeatures
 from models.metrics import Metrics
 from models.optimizer import Optimizer
 from models.ranker import Ranker
@@ -96,6 +97,7 @@ class Trainer:
         checkpoint: file to resume from and to save to; None saves nothing.
         watcher: told how it goes.
         prepare: changes fresh weights before the first step (warm start).
+        images: features of the images that the model looks at (`models.batch_images`).
     """
 
     reader: SamplesReader
@@ -104,6 +106,7 @@ class Trainer:
     checkpoint: Path | None = None
     watcher: Watcher = field(default_factory=Watcher)
     prepare: Callable[[Ranker, Vocabulary], None] | None = None
+    images: ImageFeatures | None = None
 
     def run(self) -> Trained:
         """Train to the end, from the checkpoint if there is one.
@@ -117,6 +120,7 @@ class Trainer:
         model = build_model(spec, vocabulary)
         if self.prepare is not None:
             self.prepare(model, vocabulary)
+        model.attach_images(self.images)
         model.to(self.device)
         optimizer = Optimizer(
             model,

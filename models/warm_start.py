@@ -29,8 +29,9 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
     @torch.no_grad()
     def prepare(model: Ranker, vocabulary: Vocabulary) -> None:
         weights = bundle.model.state_dict()
+        skipped = (_EMBEDDING, *model.PER_ROW, *(model.HASHED_IDS if except_ids else ()))
         for name, tensor in model.state_dict().items():
-            if name.startswith(_EMBEDDING):
+            if name.startswith(skipped):
                 continue
             if name not in weights or weights[name].shape != tensor.shape:
                 found = list(weights[name].shape) if name in weights else "missing"

@@ -50,6 +50,14 @@ def window_sums(rows: BatchRows, batch: RankerBatch, limit: int | None = None) -
     return (running[index[1]] - running[index[0]]).to(rows.items.dtype)
 
 
+def value_sums(values: Tensor, batch: RankerBatch, limit: int | None = None) -> Tensor:
+    """`window_sums` of any value per event: (events, width) to (impressions, width)."""
+    running = functional.pad(values.double().cumsum(0), (0, 0, 1, 0))  # (events + 1, width)
+    starts = batch.history_starts[batch.groups]
+    sums = running[starts + batch.lengths] - running[starts + window_firsts(batch, limit)]
+    return sums.to(values.dtype)
+
+
 def window_firsts(batch: RankerBatch, limit: int | None) -> Tensor:
     """Position of the first event that each impression looks at: (impressions,) int64."""
     if limit is None:

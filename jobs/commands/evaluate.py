@@ -43,7 +43,7 @@ def evaluate(
     context = open_context(workspace, config)
     import json
 
-    from jobs.training import check_device, open_samples
+    from jobs.training import check_device, open_samples, with_images
     from models.batch import Encoder
     from models.bundle import load_bundle
     from models.bundle_shelf import BundleShelf
@@ -54,6 +54,8 @@ def evaluate(
     device = check_device(device)
     reader = open_samples(context, samples)
     loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
+    _, images = with_images(context, loaded.settings, trained=True)
+    loaded.model.attach_images(images)
     final = reader.days()[-1]
     plan = BatchPlan(
         first=first.date() if first else (None if last else final),

@@ -23,8 +23,8 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            help="mimn, imn or lmn, or a baseline: dnn, lr, sum_pooling, average_pooling, din, "
-            "gru4rec, arnn, rum, dien, sasrec, sim, ubr4ctr."
+            help="mimn, imn, lmn or dicm, or a baseline: dnn, lr, sum_pooling, average_pooling, "
+            "din, gru4rec, arnn, rum, dien, sasrec, sim, ubr4ctr."
         ),
     ],
     samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],
@@ -80,6 +80,7 @@ def train(
         describe,
         open_samples,
         watched,
+        with_images,
     )
     from models.bundle import load_bundle, save_bundle
     from models.bundle_shelf import BundleShelf
@@ -90,6 +91,7 @@ def train(
 
     assignments = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     settings, training = apply_settings(model, context.config.train, assignments)
+    settings, images = with_images(context, settings)
     device = check_device(device)
     reader = open_samples(context, samples)
     shelf = BundleShelf(context.bundles)
@@ -127,6 +129,7 @@ def train(
             checkpoint=checkpoint,
             watcher=watcher,
             prepare=warm_start_from(start, except_ids=except_ids) if start else None,
+            images=images,
         ).run()
     # Memories of a bundle whose item vectors this one trained on from are still understood.
     compatible = (

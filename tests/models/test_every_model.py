@@ -18,6 +18,8 @@ MORE = {
     "lmn": ["lmn_keys=20"],
     "dien": ["auxiliary_weight=0.1"],
     "sim": ["search=soft"],
+    # With images: test_dicm.py.
+    "dicm": ["ad_image=false", "behavior_images=false", "image_ids=false"],
 }
 
 

@@ -1,0 +1,68 @@
+"""Ids of images as a sparse field (DICM, section 7.4: the baseline has them too).
+
+The id of an image is its content's hash, so that it is the same in every publication of the
+features; it is hashed to a fixed number of rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.batch_images import BatchImages
+from models.hashing import stable_hash
+from models.image_features import ImageFeatures
+from models.row_table import RowTable, distinct_rows
+
+# Independent of the hashes that place users in partitions, ids in spare rows and users in rows.
+_SEED = 3
+
+
+@dataclass(frozen=True)
+class ImageIds:
+    """The ids of a batch's images.
+
+    Attributes:
+        rows: (rows,) int64, distinct, ascending.
+        embeddings: (rows, width).
+        index: (distinct images + 1,) int64: which row each image has; last, that of no image.
+    """
+
+    rows: Tensor
+    embeddings: Tensor
+    index: Tensor
+
+
+class ImageIdTable(nn.Module):
+    """Embeddings of image ids; the last row is that of items without an image.
+
+    Args:
+        rows: that ids are hashed to.
+        width: of an embedding.
+        std: standard deviation of initial values.
+    """
+
+    def __init__(self, rows: int, width: int, std: float) -> None:
+        super().__init__()
+        self.rows = rows
+        self.table = RowTable(rows + 1, width, std)
+        self._of_image: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+
+    def know(self, images: ImageFeatures) -> None:
+        """Hash the ids of all images once."""
+        contents = np.array([int(text[:15], 16) for text in images.sha256], dtype=np.int64)
+        hashed = stable_hash(contents, seed=_SEED) % np.uint64(self.rows)
+        self._of_image = hashed.astype(np.int64)
+
+    def find(self, images: BatchImages) -> tuple[Tensor, Tensor]:
+        """Distinct rows that a batch wants, and `ImageIds.index`."""
+        rows = np.append(self._of_image[images.rows], self.rows)
+        return distinct_rows(torch.from_numpy(rows).to(images.history.device), self.rows + 1)
+
+    def of(self, images: BatchImages) -> ImageIds:
+        """The embeddings that a batch wants; a step moves them (`models.optimizer`)."""
+        self.table.forget()
+        rows, index = self.find(images)
+        return ImageIds(rows, self.table.take(rows), index)
