@@ -33,6 +33,7 @@ from harness import alternate, arguments, median, report, say
 
 from feature_repo.connection import Address, connect
 from feature_repo.generations import Generation, Generations
+from feature_repo.item_vectors import packed_item_vectors
 from feature_repo.layout import ViewKeys
 from feature_repo.packed import MarkerMove, PackedStore
 from feature_repo.repository import apply_definitions, open_feature_store
@@ -152,6 +153,13 @@ def open_ours(folder: Path, port: int, client: redis.Redis) -> tuple[FeatureStor
     return feast, PackedStore(client, keys)
 
 
+def live_item_version(client: redis.Redis) -> None:
+    versions = Generations(client, ViewKeys("uic", "item_image"))
+    versions.register(Generation(1, 0, b"bundle-1", "dicm/1", 72, {}, "version=001"))
+    versions.complete(1, np.zeros(0, np.int64))
+    versions.switch(1, delay_seconds=0)
+
+
 def measure(folder: Path, users: int, calls: int) -> None:
     server = EmbeddedRedis(folder / "redis")
     running = server.start()
@@ -210,15 +218,17 @@ def measure(folder: Path, users: int, calls: int) -> None:
         )
         vectors = np.random.default_rng(1).normal(size=(ITEMS, 12)).astype("<f4")
         items = {"item_id": np.arange(ITEMS), "event_timestamp": NOW}
+        live_item_version(client)
+        values = packed_item_vectors(1, b"bundle-1", 1, vectors)
         ours.write_to_online_store(
-            "item_image", pd.DataFrame(items | {"embedding": [row.tobytes() for row in vectors]})
+            "item_image", pd.DataFrame(items | {"embedding": [row.tobytes() for row in values]})
         )
         stock.write_to_online_store(
             "item_image", pd.DataFrame(items | {"embedding": list(vectors)})
         )
         one = [{"user_id": 5}]
         shown = [{"item_id": item} for item in range(ITEMS)]
-        item_keys = ViewKeys("uic", "item_image").entities(0, np.arange(ITEMS))
+        item_keys = ViewKeys("uic", "item_image").entities(1, np.arange(ITEMS))
         say("latencies through get_online_features")
         user_ms = percentiles(
             {

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.item_vectors import unpacked_item_vectors
 from feature_repo.layout import MEMORY, VECTOR_HEADER
 from models.record import HEADER, HEADER_BYTES
 
@@ -54,7 +55,7 @@ def decode_memories(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def decode_vectors(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """A column `embedding_values` of lists from a column `embedding` of float32 bytes."""
+    """A column `embedding_values` of lists from a column `embedding` of packed item vectors."""
     values: list[Any] = []
     for value in inputs["embedding"]:
         if value is None:
@@ -62,7 +63,8 @@ def decode_vectors(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
         elif value == FEAST_PROBE:
             values.append([0.0])
         else:
-            values.append(np.frombuffer(value, dtype="<f4").tolist())
+            packed = np.frombuffer(value, dtype=np.uint8)[None, :]
+            values.append(unpacked_item_vectors(packed, "item_image")[0].tolist())
     return {"embedding_values": values}
 
 

@@ -15,6 +15,7 @@ from feast.types import Array, Bytes, Float32, Int64, String
 from feast.value_type import ValueType
 
 from feature_repo.decode import workspace
+from feature_repo.item_vectors import ITEM_VIEW
 from feature_repo.layout import MEMORY_KEY_NAME, MEMORY_VIEW
 
 NEVER = timedelta(0)
@@ -67,20 +68,20 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
     )
 
     image = FeatureView(
-        name="item_image",
+        name=ITEM_VIEW,
         entities=[item],
         ttl=NEVER,
         schema=[
             Field(name="item_id", dtype=Int64),
-            Field(name="embedding", dtype=Bytes, description="12 numbers, float32, little-endian"),
+            Field(name="embedding", dtype=Bytes, description="see feature_repo.item_vectors"),
         ],
         source=FileSource(
             name="item_images",
             path=str(root / "item_images" / "current" / "*.parquet"),
             timestamp_field="event_timestamp",
         ),
-        tags={"layout": "packed", "packed_as": "vector"},
-        description="The embedding of an item's picture (12 numbers).",
+        tags={"layout": "packed", "packed_as": "item_vector"},
+        description="The embedding of an item's picture (12 numbers), of one item version.",
     )
     return interest, image
 

@@ -34,7 +34,7 @@ from feature_repo.live import LivePointer
 from feature_repo.packed import PackedStore
 from feature_repo.packed_reads import OpenedView, append_answer, entity_ids, split_views
 from feature_repo.packed_view import PackedView, is_packed
-from feature_repo.packed_writes import delete_everything, write_memories
+from feature_repo.packed_writes import delete_everything, write_generation
 from feature_repo.settings import StoreSettings
 
 
@@ -276,7 +276,7 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         rows = opened.view.packed(data)
         if opened.view.has_generations:
             for generation, part in rows.by_generation():
-                write_memories(opened, table, generation, part)
+                write_generation(opened, table, generation, part)
         elif len(rows.ids):
             opened.store.write(NO_GENERATION, rows.ids, rows.values)
         if progress:

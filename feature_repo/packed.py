@@ -11,7 +11,8 @@ import redis
 from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.errors import ForeignValueError, GenerationStateError, typed_errors
-from feature_repo.layout import MEMORY, PackedLayout, ViewKeys
+from feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
+from feature_repo.layout import MEMORY, NO_GENERATION, PackedLayout, ViewKeys
 from feature_repo.writer import (
     FOLDABLE_STATES,
     LOADABLE_STATES,
@@ -168,19 +169,20 @@ class PackedStore:
 
     def _bundle_of(self, generation: int, records: Records) -> bytes:
         """The one bundle of a batch, whose headers must all name `generation`."""
-        if self.layout is not MEMORY or not len(records):
+        if generation == NO_GENERATION or not len(records):
             return b""
-        header = header_view(records)
+        item_vectors = self.layout is ITEM_VECTOR
+        header = item_vector_headers(records) if item_vectors else header_view(records)
         others = np.flatnonzero(header["generation"] != generation)
         if others.size:
             msg = (
-                f"a record of generation {int(header['generation'][others[0]])} was to be written "
+                f"a value of generation {int(header['generation'][others[0]])} was to be written "
                 f"to generation {generation}"
             )
             raise GenerationStateError(msg)
         bundles = np.unique(header["bundle"])
         if len(bundles) != 1:
-            msg = f"one batch holds memories of {len(bundles)} bundles, expected one"
+            msg = f"one batch holds values of {len(bundles)} bundles, expected one"
             raise GenerationStateError(msg)
         return bytes(bundles[0])
 

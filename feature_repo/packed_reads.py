@@ -10,11 +10,13 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from feature_repo.errors import typed_errors
+from feature_repo.errors import EmptyStoreError, typed_errors
+from feature_repo.item_vectors import ITEM_VECTOR
 from feature_repo.layout import NO_GENERATION
-from feature_repo.live import LivePointer
+from feature_repo.live import EMPTY, LivePointer
 from feature_repo.packed import PackedStore
 from feature_repo.packed_view import PackedView, is_packed
+from feature_repo.pinned import pinned_generation
 
 # (n,) values as Redis has them; None where there is nothing.
 Values = Sequence[bytes | None]
@@ -31,10 +33,16 @@ class OpenedView:
     pointer: LivePointer | None
 
     def values(self, ids: Sequence[int]) -> Values:
-        """The stored values of entities, of the live generation, in one MGET."""
-        generation = NO_GENERATION if self.pointer is None else self.pointer.resolve()
+        """The stored values of entities, of the live (or pinned) generation, in one MGET."""
+        generation = self._pinned()
+        if generation is None and self.pointer is not None:
+            try:
+                generation = self.pointer.resolve()
+            except EmptyStoreError:
+                return self._nothing(ids)
         if not ids:
             return []
+        generation = NO_GENERATION if generation is None else generation
         distinct = list(dict.fromkeys(ids))
         with typed_errors(self.store.address):
             values: Values = self.store.client.mget(self.view.keys.entities(generation, distinct))
@@ -43,19 +51,37 @@ class OpenedView:
     async def values_async(self, client: Any, ids: Sequence[int]) -> Values:
         """As `values`, with an asynchronous client."""
         with typed_errors(self.store.address):
-            generation = NO_GENERATION
-            if self.pointer is not None:
+            generation = self._pinned()
+            if generation is None and self.pointer is not None:
                 if self.pointer.due:
                     pipe = client.pipeline(transaction=False)
                     pipe.hgetall(self.view.keys.live)
                     pipe.time()
                     self.pointer.accept(*await pipe.execute())
-                generation = self.pointer.number()
+                try:
+                    generation = self.pointer.number()
+                except EmptyStoreError:
+                    return self._nothing(ids)
             if not ids:
                 return []
+            generation = NO_GENERATION if generation is None else generation
             distinct = list(dict.fromkeys(ids))
             values: Values = await client.mget(self.view.keys.entities(generation, distinct))
         return _spread(distinct, values, ids)
+
+    def _pinned(self) -> int | None:
+        return None if self.pointer is None else pinned_generation(self.view.name)
+
+    def _nothing(self, ids: Sequence[int]) -> Values:
+        """Where no item version is live, no item has a vector; without memories it is an error.
+
+        Raises:
+            EmptyStoreError: always, for memories.
+        """
+        if self.view.layout is ITEM_VECTOR:
+            return [None] * len(ids)
+        msg = EMPTY.format(address=self.store.address)
+        raise EmptyStoreError(msg)
 
 
 def _spread(distinct: Sequence[int], values: Values, ids: Sequence[int]) -> Values:

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from feature_repo.errors import ForeignValueError, StoreSettingError
+from feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
 from feature_repo.layout import (
     MEMORY,
     VECTOR,
@@ -24,11 +25,18 @@ from feature_repo.layout import (
     PackedLayout,
     ViewKeys,
 )
-from models.record import HEADER_BYTES, RecordFormatError, Records, header_view
+from models.record import RecordFormatError, Records, header_view
 
 LAYOUT_TAG: Final = "layout"
 PACKED: Final = "packed"
-_LAYOUTS: Final = {"memory": MEMORY, "vector": VECTOR}
+_LAYOUTS: Final = {
+    "memory": MEMORY,
+    "vector": VECTOR,
+    "sequence": SEQUENCE,
+    "item_vector": ITEM_VECTOR,
+}
+# Values that say themselves which generation they belong to.
+_OF_GENERATIONS: Final = ("memory", "item_vector")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,7 +54,7 @@ class PackedView:
         feature: its one feature.
         keys: in Redis.
         layout: of the values.
-        has_generations: whether its values belong to generations (memories do).
+        has_generations: whether its values belong to generations (memories and item vectors do).
     """
 
     name: str
@@ -78,7 +86,7 @@ class PackedView:
             feature=features[0],
             keys=ViewKeys(project, view.tags.get("key_name", name)),
             layout=_LAYOUTS[kind],
-            has_generations=kind == "memory",
+            has_generations=kind in _OF_GENERATIONS,
         )
 
     def packed(self, rows: Sequence[tuple[Any, Any, datetime, Any]]) -> "PackedRows":
@@ -89,16 +97,27 @@ class PackedView:
         """
         ids = np.array([_integer(row[0].entity_values[0], self.name) for row in rows], np.int64)
         values = [row[1][self.feature].bytes_val for row in rows]
-        width = len(values[0]) if values else HEADER_BYTES
+        least = self.layout.header_bytes if self.has_generations else 1
+        width = len(values[0]) if values else least
         other = next((value for value in values if len(value) != width or not value), None)
-        if other is not None or (self.has_generations and width < HEADER_BYTES):
+        if other is not None or width < least:
             found = width if other is None else len(other)
             msg = f"{self.name}: a value of {found} bytes among values of {width} bytes"
             raise RecordFormatError(msg)
         array = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)
         if self.has_generations:
-            return PackedRows(ids, array)
+            self._check(array)
+            return PackedRows(ids, array, self.layout)
         return PackedRows(ids, with_vector_headers(array, [_milliseconds(row[2]) for row in rows]))
+
+    def _check(self, values: Records) -> None:
+        """Refuse values of another layout before any of them is written."""
+        start = np.frombuffer(self.layout.start, dtype=np.uint8)
+        wrong = np.flatnonzero((values[:, : len(start)] != start).any(axis=1))
+        if wrong.size:
+            found = bytes(values[wrong[0], :8])
+            msg = f"{self.name}: a value starts with {found!r}, expected {self.layout.start!r}"
+            raise RecordFormatError(msg)
 
     def unpacked(self, value: bytes) -> bytes:
         """The feature's bytes of a stored value.
@@ -116,8 +135,10 @@ class PackedView:
 
     def event_time(self, value: bytes) -> Timestamp:
         """When a stored value was true: a memory's last event, a vector's own time."""
-        if self.has_generations:
+        if self.layout is MEMORY:
             milliseconds = int.from_bytes(value[24:32], "little", signed=True)
+        elif self.layout is ITEM_VECTOR:
+            milliseconds = int.from_bytes(value[8:16], "big", signed=True)
         else:
             milliseconds = int.from_bytes(value[4:12], "big", signed=True)
         return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
@@ -136,17 +157,25 @@ class PackedRows:
 
     ids: NDArray[np.int64]
     values: Records
+    layout: PackedLayout = VECTOR
 
     def by_generation(self) -> list[tuple[int, "PackedRows"]]:
-        """Memories by the generation in their headers."""
+        """Values by the generation in their headers."""
         if not len(self.ids):
             return []
-        numbers = header_view(self.values)["generation"].astype(np.int64)
+        headers = value_headers(self.layout, self.values)
+        numbers = headers["generation"].astype(np.int64)
         parts = []
         for number in np.unique(numbers).tolist():
             chosen = numbers == number
-            parts.append((number, PackedRows(self.ids[chosen], self.values[chosen])))
+            part = PackedRows(self.ids[chosen], self.values[chosen], self.layout)
+            parts.append((number, part))
         return parts
+
+
+def value_headers(layout: PackedLayout, values: Records) -> NDArray[np.void]:
+    """Headers of values that belong to generations, with `generation` and `bundle`, (n,)."""
+    return item_vector_headers(values) if layout is ITEM_VECTOR else header_view(values)
 
 
 def with_vector_headers(payload: Records, event_times_ms: Sequence[int]) -> Records:

@@ -5,7 +5,10 @@ from pathlib import Path
 from feast import FeatureView
 
 from feature_repo.errors import EmptyStoreError, typed_errors
-from feature_repo.generations import Generations
+from feature_repo.generations import Generation, Generations
+from feature_repo.item_images import ItemImages
+from feature_repo.item_vectors import ITEM_VECTOR
+from feature_repo.layout import PackedLayout
 from feature_repo.packed_reads import OpenedView
 from feature_repo.packed_view import PackedRows
 from feature_repo.snapshots import Snapshot
@@ -13,14 +16,14 @@ from feature_repo.snapshots import Snapshot
 _SCAN_KEYS = 1000
 
 
-def write_memories(
+def write_generation(
     opened: OpenedView, table: FeatureView, generation: int, rows: PackedRows
 ) -> None:
-    """Write the memories of one generation.
+    """Write values of one generation: memories, or item vectors.
 
     A generation that the store does not know is registered from the manifest beside the view's
-    source, if the source is a snapshot of that generation: this is `feast materialize` into an
-    empty store.
+    source, if the source is a snapshot (or an item version) of that generation: this is
+    `feast materialize` into an empty store.
 
     Raises:
         EmptyStoreError: the store does not know the generation, and the source does not either.
@@ -29,11 +32,11 @@ def write_memories(
     try:
         opened.store.write(generation, rows.ids, rows.values)
     except EmptyStoreError:
-        snapshot = _source_snapshot(table)
-        if snapshot is None or snapshot.generation != generation:
+        described = _source_generation(table, opened.view.layout)
+        if described is None or described.number != generation:
             raise
         registry = Generations(opened.store.client, opened.view.keys, opened.store.address)
-        registry.register(snapshot.as_generation())
+        registry.register(described)
         opened.store.write(generation, rows.ids, rows.values)
 
 
@@ -53,8 +56,11 @@ def delete_everything(opened: OpenedView) -> None:
             client.unlink(*found)
 
 
-def _source_snapshot(table: FeatureView) -> Snapshot | None:
-    """The snapshot that a view's source points to, if it is one."""
+def _source_generation(table: FeatureView, layout: PackedLayout) -> Generation | None:
+    """What a view's source holds: a snapshot's generation, or an item version; None if neither."""
     path = Path(getattr(table.batch_source, "path", "") or "")
     folder = path.parent.resolve()
-    return Snapshot.open(folder) if (folder / "manifest.json").exists() else None
+    if not (folder / "manifest.json").exists():
+        return None
+    source = ItemImages.open(folder) if layout is ITEM_VECTOR else Snapshot.open(folder)
+    return source.as_generation()

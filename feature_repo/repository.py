@@ -10,6 +10,8 @@ import yaml
 from feast import FeatureStore, RepoConfig
 
 from feature_repo.features import DEFINITIONS, feature_views
+from feature_repo.item_images import ItemImages
+from feature_repo.item_vectors import ITEM_VIEW
 from feature_repo.layout import MEMORY_VIEW
 from feature_repo.settings import StoreSettings
 from feature_repo.snapshots import Snapshot
@@ -51,8 +53,17 @@ def apply_definitions(store: FeatureStore, workspace: Path) -> None:
 
 def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Snapshot) -> None:
     """Load a snapshot as `feast materialize` does; `memories/current` must point to it."""
+    _materialize(settings, workspace, MEMORY_VIEW, snapshot.manifest["cut_ms"])
+
+
+def materialize_item_images(settings: StoreSettings, workspace: Path, images: ItemImages) -> None:
+    """Load an item version as `feast materialize` does; `item_images/current` must point to it."""
+    _materialize(settings, workspace, ITEM_VIEW, images.manifest["cut_ms"])
+
+
+def _materialize(settings: StoreSettings, workspace: Path, view: str, cut_ms: int) -> None:
     store = open_feature_store(settings, workspace)
     apply_definitions(store, workspace)
-    cut = datetime.fromtimestamp(snapshot.manifest["cut_ms"] / 1000, UTC)
+    cut = datetime.fromtimestamp(cut_ms / 1000, UTC)
     with contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress
-        store.materialize(cut - timedelta(seconds=1), cut, feature_views=[MEMORY_VIEW])
+        store.materialize(cut - timedelta(seconds=1), cut, feature_views=[view])

@@ -29,6 +29,7 @@ from feast.value_type import ValueType
 
 from feature_repo.errors import EmptyStoreError, StoreSettingError
 from feature_repo.generations import Generation, Generations
+from feature_repo.item_vectors import packed_item_vectors
 from feature_repo.layout import ViewKeys
 from feature_repo.online_store import UicOnlineStore
 from feature_repo.packed import PackedStore
@@ -179,23 +180,50 @@ def test_a_row_for_a_generation_nobody_registered_is_refused(feast: FeatureStore
         feast.get_online_features(["user_interest:memory"], ROWS)
 
 
-def test_vectors_of_items_are_read_as_written_and_decoded(feast: FeatureStore) -> None:
+def live_item_version(client: redis.Redis) -> None:
+    versions = Generations(client, ViewKeys("uic", "item_image"))
+    versions.register(
+        Generation(
+            number=1,
+            rows_expected=0,
+            bundle=BUNDLE,
+            bundle_name="dicm/1",
+            record_bytes=72,
+            positions={},
+            snapshot="version=001",
+        )
+    )
+    versions.complete(1, np.zeros(0, np.int64))
+    versions.switch(1, delay_seconds=0)
+
+
+def test_without_an_item_version_items_have_no_vector(feast: FeatureStore) -> None:
+    found = feast.get_online_features(["item_image:embedding"], [{"item_id": 8}]).to_dict()
+    assert found["embedding"] == [None]
+
+
+def test_vectors_of_items_are_read_as_written_and_decoded(
+    feast: FeatureStore, redis_server: redis.Redis
+) -> None:
+    live_item_version(redis_server)
     vectors = np.arange(24, dtype="<f4").reshape(2, 12)
+    values = packed_item_vectors(1, BUNDLE, 1000, vectors)
     rows = pd.DataFrame(
         {
             "item_id": [7, 8],
             "event_timestamp": pd.Timestamp(NOW),
-            "embedding": [vector.tobytes() for vector in vectors],
+            "embedding": [value.tobytes() for value in values],
         }
     )
     feast.write_to_online_store("item_image", rows)
-    older = rows.assign(event_timestamp=pd.Timestamp(NOW - timedelta(days=1)), embedding=b"\0" * 48)
-    feast.write_to_online_store("item_image", older)
+    older = packed_item_vectors(1, BUNDLE, 999, 0 * vectors)
+    older_rows = rows.assign(embedding=[value.tobytes() for value in older])
+    feast.write_to_online_store("item_image", older_rows)
     found = feast.get_online_features(
         ["item_image:embedding", "item_image_decoded:embedding_values"],
         [{"item_id": 8}, {"item_id": 9}],
     ).to_dict()
-    assert found["embedding"] == [vectors[1].tobytes(), None]
+    assert found["embedding"] == [values[1].tobytes(), None]
     assert found["embedding_values"] == [vectors[1].tolist(), None]
 
 
