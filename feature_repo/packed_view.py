@@ -32,7 +32,6 @@ PACKED: Final = "packed"
 _LAYOUTS: Final = {
     "memory": MEMORY,
     "vector": VECTOR,
-    "sequence": SEQUENCE,
     "item_vector": ITEM_VECTOR,
 }
 # Values that say themselves which generation they belong to.
