@@ -164,6 +164,10 @@ class EmbeddedRedis:
             *("--daemonize", "yes", "--pidfile", str(pid_file)),
             *("--logfile", str(self.directory / LOG_FILE)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            # A stream over few users doubles a small file every second, and each rewrite writes
+            # all memories once more: measured, up to 3.5 times the bytes. A restart reads 512 MiB
+            # in a few seconds.
+            *("--auto-aof-rewrite-min-size", "512mb"),
             *("--maxmemory-policy", "noeviction"),
             *self.options,
         ]

@@ -34,7 +34,9 @@ class StreamSettings(Section):
         1, description="subtasks, each with one Python worker; count, at most one a partition"
     )
     batch_rows: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        4000, description="events folded at once, at most; more is faster and later; 1 to 100000"
+        16_000,
+        description="events folded at once, at most: a backlog's batches, while others close after "
+        "batch_milliseconds; 1 to 100000",
     )
     batch_milliseconds: Annotated[int, Field(ge=1, le=60_000)] = Field(
         50, description="how long a batch waits to be filled; milliseconds, 1 to 60000"
@@ -43,6 +45,11 @@ class StreamSettings(Section):
         100_000,
         description="memories that a worker keeps, 1.3 KB each, so that it need not read them "
         "again; count, 0 to 10000000",
+    )
+    sequences: bool = Field(
+        default=False,
+        description="keep the last 1,000 folded events of each user as well (view user_sequence, "
+        "17 KB a user), for rankers that read a history: true|false",
     )
     checkpoint_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
         10.0, description="between Flink's checkpoints; seconds, 0.1 to 3600"
