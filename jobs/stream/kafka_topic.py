@@ -1,15 +1,28 @@
 """What the broker knows of a topic: its identity, partitions, and which offsets are still there."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from models.errors import BadInputError, UicError
 
 _TIMEOUT_SECONDS: Final = 6.0
+_POLL_SECONDS: Final = 0.1
+_NO_LEADER_YET: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 
 
 class NoBrokerError(UicError):
@@ -73,9 +86,7 @@ def describe_topic(brokers: str, name: str) -> Topic:
     consumer = Consumer(quiet(brokers, **{"group.id": "uic-look", "enable.auto.commit": False}))
     try:
         marks = {
-            partition: consumer.get_watermark_offsets(
-                TopicPartition(name, partition), timeout=_TIMEOUT_SECONDS
-            )
+            partition: _watermarks(consumer, name, partition, brokers)
             for partition in sorted(metadata.topics[name].partitions)
         }
     finally:
@@ -101,13 +112,29 @@ def end_offsets(brokers: str, topic: str, partitions: int) -> dict[int, int]:
     consumer = Consumer(quiet(brokers, **{"group.id": "uic-look", "enable.auto.commit": False}))
     try:
         return {
-            partition: consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=_TIMEOUT_SECONDS
-            )[1]
+            partition: _watermarks(consumer, topic, partition, brokers)[1]
             for partition in range(partitions)
         }
-    except KafkaException as error:
-        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
-        raise NoBrokerError(msg) from error
     finally:
         consumer.close()
+
+
+def _watermarks(consumer: Consumer, topic: str, partition: int, brokers: str) -> tuple[int, int]:
+    """First and next offset; a partition that has just been made may still wait for its leader.
+
+    Raises:
+        NoBrokerError: no answer in time.
+    """
+    until = time.monotonic() + _TIMEOUT_SECONDS
+    while True:
+        try:
+            marks: tuple[int, int] = consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_TIMEOUT_SECONDS
+            )
+        except KafkaException as error:
+            if error.args[0].code() in _NO_LEADER_YET and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
+                continue
+            msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
+            raise NoBrokerError(msg) from error
+        return marks
