@@ -31,11 +31,10 @@ from harness import arguments, report, say
 
 from feature_repo.connection import STORE_FOLDER
 from feature_repo.generations import Generation
-from feature_repo.layout import VECTOR, ViewKeys
+from feature_repo.layout import SEQUENCE, ViewKeys
 from feature_repo.opened import open_memories
 from feature_repo.packed import PackedStore
 from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.sequences import SEQUENCE_KEY_NAME
 from feature_repo.server import EmbeddedRedis
 from feature_repo.settings import StoreSettings
 from jobs.serving.load.generator import LoadPlan, run_load
@@ -122,7 +121,7 @@ def fill(workspace: Path, settings: StoreSettings, bundle: Bundle) -> dict[str, 
     folder, ring = MemoryFolder(bundle, GENERATION), SequenceRing()
     with open_memories(settings, workspace) as store:
         sequences = PackedStore(
-            store.client, ViewKeys(settings.project, SEQUENCE_KEY_NAME), layout=VECTOR
+            store.client, ViewKeys.of_sequences(settings.project), layout=SEQUENCE
         )
         parts = []
         for length in MEMORY_LENGTHS:

@@ -63,7 +63,8 @@ def typed_errors(address: str) -> Iterator[None]:
 
 def translated(error: redis.RedisError, address: str) -> StoreError:
     """The `StoreError` for an exception of redis-py."""
-    text = " ".join(str(error).split())
+    # Of a pipeline, redis-py gives the whole command first: a script and its megabyte of values.
+    text = " ".join(str(error).rpartition(" of pipeline caused error: ")[2].split())
     if isinstance(error, redis.AuthenticationError) or any(
         word in text for word in ("NOAUTH", "WRONGPASS", "NOPERM")
     ):

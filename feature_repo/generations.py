@@ -27,7 +27,7 @@ from feature_repo.generation import (
     marker_fields,
     to_fields,
 )
-from feature_repo.layout import ViewKeys, big_endian
+from feature_repo.layout import NO_GENERATION, ViewKeys, big_endian
 from feature_repo.live import EMPTY, LivePointer, milliseconds, resolved
 
 __all__ = ["Generation", "Generations", "Positions", "State"]
@@ -162,7 +162,7 @@ class Generations:
         return np.frombuffer(packed, dtype=">i8").astype(np.int64)
 
     def forget(self, user_id: int) -> list[int]:
-        """Delete a user in every generation for good; the generations that held them.
+        """Delete a user in every generation, and their sequence; the generations that held them.
 
         The tombstone is written first and in the same transaction, and outlives every drop.
         """
@@ -171,9 +171,10 @@ class Generations:
             numbers = sorted(int(text) for text in pipe.smembers(self.keys.generations))
             pipe.multi()
             pipe.sadd(self.keys.forgotten, name)
+            pipe.delete(ViewKeys.of_sequences(self.keys.project).prefix(NO_GENERATION) + name)
             for number in numbers:
                 pipe.delete(self.keys.prefix(number) + name)
-            deleted = pipe.execute()[1:]
+            deleted = pipe.execute()[2:]
         held = [number for number, count in zip(numbers, deleted, strict=True) if count]
         with typed_errors(self.address):
             for number in held:

@@ -16,7 +16,8 @@ a key of 22 bytes or fewer takes 16 bytes less of Redis' memory than a longer on
 
 A **memory** is the record of `models.record`. A **vector** (features of an item) is 12 bytes,
 `UV`, version, event time in milliseconds as 8 big-endian bytes, and then the feature's own bytes;
-its position is the event time, so that a late load cannot undo a newer one either.
+its position is the event time, so that a late load cannot undo a newer one either. A **sequence**
+(`models.sequence_ring`) stands behind the same 12 bytes; its position is that of its last event.
 """
 
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.record import POSITION_FIRST_BYTE, RECORD_MAGIC, RECORD_VERSION
+from models.sequence_ring import RING_HEADER, RING_POSITION_FIRST_BYTE
 
 MEMORY_VIEW: Final = "user_interest"
 MEMORY_KEY_NAME: Final = "m"
+SEQUENCE_KEY_NAME: Final = "s"
 ID_BYTES: Final = 8
 VECTOR_MAGIC: Final = b"UV"
 VECTOR_VERSION: Final = 1
@@ -66,6 +69,12 @@ VECTOR: Final = PackedLayout(
     position_format=">I4I4",
     header_bytes=VECTOR_HEADER.itemsize,
 )
+SEQUENCE: Final = PackedLayout(
+    start=VECTOR.start,
+    position_first_byte=VECTOR_HEADER.itemsize + RING_POSITION_FIRST_BYTE,
+    position_format=MEMORY.position_format,
+    header_bytes=VECTOR_HEADER.itemsize + RING_HEADER.itemsize,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,11 @@ class ViewKeys:
     def of_memories(cls, project: str) -> Self:
         """The keys of `user_interest`."""
         return cls(project, MEMORY_KEY_NAME)
+
+    @classmethod
+    def of_sequences(cls, project: str) -> Self:
+        """The keys of `user_sequence`."""
+        return cls(project, SEQUENCE_KEY_NAME)
 
     def prefix(self, generation: int) -> bytes:
         """What comes before the id in the key of an entity."""

@@ -18,6 +18,7 @@ from feature_repo.errors import ForeignValueError, StoreSettingError
 from feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
 from feature_repo.layout import (
     MEMORY,
+    SEQUENCE,
     VECTOR,
     VECTOR_HEADER,
     VECTOR_MAGIC,
@@ -32,6 +33,7 @@ PACKED: Final = "packed"
 _LAYOUTS: Final = {
     "memory": MEMORY,
     "vector": VECTOR,
+    "sequence": SEQUENCE,
     "item_vector": ITEM_VECTOR,
 }
 # Values that say themselves which generation they belong to.

@@ -2,7 +2,8 @@
 
 It is there to be compared with (and for teams that already serve such a ranker), so it is applied
 by whoever serves from it, and not with the other definitions. A value is a ring
-(`models.sequence_ring`) behind the header of a vector: the later event time wins.
+(`models.sequence_ring`) behind the header of a vector; of two, the one with the later position
+wins. `feature_repo.sequence_writer` is how the stream adds events.
 """
 
 from pathlib import Path
@@ -12,10 +13,10 @@ from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
 from feast.types import Bytes, Int64
 
 from feature_repo.features import NEVER, user
+from feature_repo.layout import SEQUENCE_KEY_NAME
 
 SEQUENCE_VIEW: Final = "user_sequence"
 SEQUENCE_SERVICE: Final = "sequence_v1"
-SEQUENCE_KEY_NAME: Final = "s"
 
 
 def sequence_view(root: Path) -> FeatureView:
@@ -33,7 +34,7 @@ def sequence_view(root: Path) -> FeatureView:
             path=str(root / "sequences" / "current" / "*.parquet"),
             timestamp_field="event_timestamp",
         ),
-        tags={"layout": "packed", "packed_as": "vector", "key_name": SEQUENCE_KEY_NAME},
+        tags={"layout": "packed", "packed_as": "sequence", "key_name": SEQUENCE_KEY_NAME},
         description="The last 1,000 events of a user, packed.",
     )
 

@@ -31,7 +31,7 @@ from feature_repo.errors import (
     StoreFellBehindError,
     typed_errors,
 )
-from feature_repo.layout import NO_GENERATION, PackedLayout, ViewKeys, big_endian
+from feature_repo.layout import NO_GENERATION, SEQUENCE, PackedLayout, ViewKeys, big_endian
 
 # A retired generation can be switched back to, so its stream job may keep it fresh.
 FOLDABLE_STATES: Final = ("ready", "live", "retired")
@@ -175,7 +175,7 @@ def _script_call(
         _SCRIPT,
         3,
         keys.generation(target.generation) if in_generation else "",
-        keys.forgotten if in_generation else "",
+        _tombstones(target),
         keys.markers(target.generation) if in_generation else "",
         keys.prefix(target.generation),
         big_endian(ids),
@@ -188,6 +188,13 @@ def _script_call(
         target.bundle,
         *marker_fields,
     ]
+
+
+def _tombstones(target: WriteTarget) -> str:
+    """The set of ids that must not come back; items are never forgotten."""
+    if target.layout is SEQUENCE:
+        return ViewKeys.of_memories(target.keys.project).forgotten
+    return "" if target.generation == NO_GENERATION else target.keys.forgotten
 
 
 def _fates_of(reply: list[bytes], target: WriteTarget, address: str) -> bytes:

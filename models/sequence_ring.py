@@ -11,14 +11,14 @@ shape (users, ring bytes), uint8; every field is a view of it.
 | 2-3 | version | uint16 |
 | 4-7 | capacity of the ring | uint32, events |
 | 8-15 | events ever appended; the next place is this modulo the capacity | uint64 |
-| 16-19, 20-23, 24-31 | epoch, partition, offset of the last event | uint32, uint32, uint64 |
-| 32- | item ids | int64 each |
-| then | category ids | int32 each |
-| then | event times, seconds since 1970 UTC | uint32 each |
-| then | behaviours | int8 each |
+| 16-19, 20-27 | epoch, offset of the last event | uint32, uint64, big-endian |
+| 28-31 | its partition | uint32 |
+| 32- | events, each: item id, category id | int64, int32 |
+| | event time in seconds since 1970 UTC, behaviour | uint32, int8 |
 
-With 1,000 events that is 17,032 bytes; a memory of 8 slots has 1,276. Category ids beyond 32 bits
-are refused: nobody has so many.
+The position is as in a memory's header, so that Redis can compare it. With 1,000 events a ring has
+17,032 bytes; a memory of 8 slots has 1,276. Category ids beyond 32 bits are refused: nobody has so
+many.
 """
 
 from dataclasses import dataclass
@@ -32,20 +32,24 @@ from models.positions import EventBatch
 
 RING_EVENTS: Final = 1000
 RING_MAGIC: Final = b"US"
-RING_VERSION: Final = 1
+RING_VERSION: Final = 2
 RING_HEADER: Final = np.dtype(
     [
         ("magic", "S2"),
         ("version", "<u2"),
         ("capacity", "<u4"),
         ("appended", "<u8"),
-        ("epoch", "<u4"),
+        ("epoch", ">u4"),
+        ("offset", ">u8"),
         ("partition", "<u4"),
-        ("offset", "<u8"),
     ]
 )
-_ITEM, _CATEGORY, _TIME = 8, 4, 4
-_EVENT_BYTES: Final = _ITEM + _CATEGORY + _TIME + 1
+RING_POSITION_FIRST_BYTE: Final = 16
+# An event is one run of bytes, so that a stream writes it into a ring in Redis at one go.
+RING_EVENT: Final = np.dtype(
+    [("item_id", "<i8"), ("category_id", "<i4"), ("seconds", "<u4"), ("behavior", "i1")]
+)
+LARGEST_CATEGORY: Final = 2**31 - 1
 
 Rings = NDArray[np.uint8]
 
@@ -82,7 +86,7 @@ class SequenceRing:
 
     def __init__(self, capacity: int = RING_EVENTS) -> None:
         self.capacity = capacity
-        self.ring_bytes = RING_HEADER.itemsize + capacity * _EVENT_BYTES
+        self.ring_bytes = RING_HEADER.itemsize + capacity * RING_EVENT.itemsize
 
     def empty(self, users: int) -> Rings:
         """Rings without an event, (users, ring_bytes) uint8."""
@@ -129,7 +133,7 @@ class SequenceRing:
             RingFormatError: not rings of this capacity, or a category id beyond 32 bits.
         """
         self.check(rings, "append")
-        if len(events) and int(np.abs(events.category_ids).max()) >= 2**31:
+        if len(events) and int(np.abs(events.category_ids).max()) > LARGEST_CATEGORY:
             msg = f"category_id {int(events.category_ids.max())}: a sequence holds up to 2^31 - 1"
             raise RingFormatError(msg)
         after = rings.copy()
@@ -145,11 +149,7 @@ class SequenceRing:
         rows = events.user_index[order]
         places = (header["appended"][rows].astype(np.int64) + rank) % self.capacity
         source, rows, places = order[kept], rows[kept], places[kept]
-        items, categories, times, behaviors = self._columns(after)
-        items[rows, places] = events.item_ids[source]
-        categories[rows, places] = events.category_ids[source]
-        times[rows, places] = events.event_times_ms[source] // 1000
-        behaviors[rows, places] = events.behaviors[source]
+        self._events(after)[rows, places] = packed_events(events)[source]
         header["appended"][users] += counts.astype(np.uint64)
         last = order[firsts + counts - 1]
         header["epoch"][users] = events.epochs[last]
@@ -171,13 +171,13 @@ class SequenceRing:
         rows = np.repeat(np.arange(len(rings)), kept)
         steps = np.arange(offsets[-1]) - offsets[:-1][rows]
         places = ((appended - kept)[rows] + steps) % self.capacity
-        items, categories, times, behaviors = self._columns(rings)
+        events = self._events(rings)[rows, places]
         return Sequences(
             offsets=offsets,
-            item_ids=items[rows, places],
-            category_ids=categories[rows, places].astype(np.int64),
-            behaviors=behaviors[rows, places],
-            event_times_ms=times[rows, places].astype(np.int64) * 1000,
+            item_ids=events["item_id"].copy(),
+            category_ids=events["category_id"].astype(np.int64),
+            behaviors=events["behavior"].copy(),
+            event_times_ms=events["seconds"].astype(np.int64) * 1000,
         )
 
     def _fresh(self, header: NDArray[np.void], events: EventBatch) -> NDArray[np.int64]:
@@ -188,16 +188,16 @@ class SequenceRing:
         behind = same & (events.offsets > of_user["offset"].astype(np.int64))
         return np.flatnonzero(later | behind | (of_user["appended"] == 0))
 
-    def _columns(
-        self, rings: Rings
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32], NDArray[np.int8]]:
-        """The four columns as views, (users, capacity) each."""
-        ends = np.cumsum([RING_HEADER.itemsize, *(self.capacity * np.array([_ITEM, _CATEGORY]))])
-        first, second, third = (int(end) for end in ends)
-        fourth = third + self.capacity * _TIME
-        return (
-            rings[:, first:second].view("<i8"),
-            rings[:, second:third].view("<i4"),
-            rings[:, third:fourth].view("<u4"),
-            rings[:, fourth:].view("<i1"),
-        )
+    def _events(self, rings: Rings) -> NDArray[np.void]:
+        """The events as a view, (users, capacity), dtype `RING_EVENT`."""
+        return rings[:, RING_HEADER.itemsize :].view(RING_EVENT)
+
+
+def packed_events(events: EventBatch) -> NDArray[np.void]:
+    """Events as a ring holds them, (events,), dtype `RING_EVENT`."""
+    packed = np.empty(len(events), dtype=RING_EVENT)
+    packed["item_id"] = events.item_ids
+    packed["category_id"] = events.category_ids
+    packed["seconds"] = events.event_times_ms // 1000
+    packed["behavior"] = events.behaviors
+    return packed

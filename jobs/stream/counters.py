@@ -17,7 +17,7 @@ FRESHNESS_NAMES: Final = (
     *(f"freshness_ms_le_{bound}" for bound in FRESHNESS_BOUNDS_MS),
     "freshness_ms_more",
 )
-STAGES: Final = ("parse", "read", "fold", "write")
+STAGES: Final = ("parse", "read", "fold", "sequence", "write")
 COUNTER_NAMES: Final = (
     "events",  # rows that came in
     "folded",
@@ -25,6 +25,7 @@ COUNTER_NAMES: Final = (
     "excluded",  # by the generation's rules, or of a sale day
     "rejected",
     "refused_writes",  # memories that Redis kept: another writer is ahead, or the user is forgotten
+    "left_out_of_sequences",  # folded, but no sequence can hold their category id
     "batches",
     "users",  # memories changed, summed over batches
     "cache_hits",

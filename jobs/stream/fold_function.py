@@ -8,7 +8,8 @@ The order of one batch:
 3. Drop what the generation's rules and the sale calendar leave out.
 4. Group by user; take memories from the cache, and read those that it lacks in one bulk read.
 5. Fold.
-6. Write the changed memories, then move the markers, on one connection.
+6. Add the folded events to their users' sequences, if those are kept; write the changed memories,
+   then move the markers, on one connection.
 7. Keep the written memories in the cache.
 
 An event counts as dealt with when the marker has passed it. So a crash anywhere in here means that
@@ -69,6 +70,13 @@ class MemoryStore(Protocol):
         """Offset of the last folded event by partition."""
 
 
+class SequenceStore(Protocol):
+    """What the function needs of `feature_repo.sequence_writer.SequenceWriter`."""
+
+    def append(self, user_ids: NDArray[np.int64], events: EventBatch) -> int:
+        """Add events that a sequence has not seen; how many fit into none."""
+
+
 @dataclass(frozen=True)
 class _Batch:
     """The rows of one call: where each stands in the log, and what the parser made of it."""
@@ -100,6 +108,7 @@ class FoldFunction:
             marker, or at the start as long as the marker has not fallen; else the store has.
         offset_gaps: whether offsets may leave out some (a transactional topic).
         exclude: which events the generation leaves out; None for none.
+        sequences: the last events of users, kept beside the memories; None to keep none.
         cache_users: memories kept between batches.
         retry_seconds: how long to wait for a store that is away.
         counters: totals.
@@ -118,6 +127,7 @@ class FoldFunction:
     start_markers: Mapping[int, int] = field(default_factory=dict)
     offset_gaps: bool = False
     exclude: Exclude | None = None
+    sequences: SequenceStore | None = None
     cache_users: int = 100_000
     retry_seconds: float = 60.0
     counters: StreamCounters = field(default_factory=StreamCounters)
@@ -237,21 +247,23 @@ class FoldFunction:
         events, at = batch.events, batch.events.index[chosen]
         users, user_index = np.unique(events.user_ids[chosen], return_inverse=True)
         records = self._memories(users)
+        todo = EventBatch(
+            user_index=user_index.astype(np.int64, copy=False),
+            item_ids=events.item_ids[chosen],
+            category_ids=events.category_ids[chosen],
+            behaviors=events.behaviors[chosen],
+            event_times_ms=events.event_times_ms[chosen],
+            epochs=np.full(len(at), self.epoch, dtype=np.int64),
+            partitions=batch.partitions[at],
+            offsets=batch.offsets[at],
+        )
         with self.counters.stage("fold"):
             outcome = self.folder.fold(
-                records if self.position_check else _without_positions(records),
-                EventBatch(
-                    user_index=user_index.astype(np.int64, copy=False),
-                    item_ids=events.item_ids[chosen],
-                    category_ids=events.category_ids[chosen],
-                    behaviors=events.behaviors[chosen],
-                    event_times_ms=events.event_times_ms[chosen],
-                    epochs=np.full(len(at), self.epoch, dtype=np.int64),
-                    partitions=batch.partitions[at],
-                    offsets=batch.offsets[at],
-                ),
+                records if self.position_check else _without_positions(records), todo
             )
         folded = ~(outcome.skipped | outcome.moved)
+        if self.sequences is not None and folded.any():
+            self._keep(self.sequences, users, todo.select(folded))
         changed = np.unique(user_index[folded])
         self._write(users[changed], outcome.records[changed], batch.last)
         for position in at[outcome.moved].tolist():
@@ -279,8 +291,14 @@ class FoldFunction:
             records[new] = self.folder.initial_records(len(new))
         return records
 
+    def _keep(self, sequences: SequenceStore, users: NDArray[np.int64], folded: EventBatch) -> None:
+        """Step 6, first half: an event that a memory has seen is in its user's sequence."""
+        with self.counters.stage("sequence"):
+            left_out = self._retried(lambda: sequences.append(users, folded))
+        self.counters.add("left_out_of_sequences", left_out)
+
     def _write(self, users: NDArray[np.int64], records: Records, last: Mapping[int, int]) -> None:
-        """Steps 6 and 7."""
+        """Step 6, second half, and step 7."""
         moves = [
             MarkerMove(self.epoch, partition, offset, self._markers[partition])
             for partition, offset in sorted(last.items())

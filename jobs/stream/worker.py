@@ -10,6 +10,7 @@ from feature_repo.generation import Generation
 from feature_repo.generations import Generations
 from feature_repo.layout import ViewKeys
 from feature_repo.packed import PackedStore
+from feature_repo.sequence_writer import SequenceWriter
 from jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
 from jobs.stream.fold_function import Exclude, FoldFunction
 from jobs.stream.plan import JobPlan
@@ -77,9 +78,20 @@ def make_fold_function(plan: JobPlan) -> FoldFunction:
         start_markers=plan.start_markers,
         offset_gaps=plan.stream.offset_gaps,
         exclude=exclusion(plan),
+        sequences=sequence_writer(plan, store) if plan.stream.sequences else None,
         cache_users=plan.stream.cache_users,
         retry_seconds=plan.stream.retry_seconds,
         position_check=plan.position_check,
+    )
+
+
+def sequence_writer(plan: JobPlan, store: PackedStore) -> SequenceWriter:
+    """Where the last events of users are kept: the Redis of the memories."""
+    return SequenceWriter(
+        store.client,
+        plan.project,
+        address=plan.address,
+        users_per_script=plan.keys_per_script,
     )
 
 

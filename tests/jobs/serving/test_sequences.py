@@ -7,12 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from feature_repo.layout import VECTOR, ViewKeys
+from feature_repo.layout import SEQUENCE, ViewKeys
 from feature_repo.opened import open_memories
 from feature_repo.packed import PackedStore
 from feature_repo.repository import open_feature_store
 from feature_repo.sequences import (
-    SEQUENCE_KEY_NAME,
     SEQUENCE_SERVICE,
     SEQUENCE_VIEW,
     apply_sequences,
@@ -88,8 +87,8 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
     reader = MemoryReader(feast, features, CircuitBreaker(3, 1.0), timeout_seconds=30)
     log, ring = EventLog(shop.workspace / "log"), SequenceRing()
     with open_memories(shop.settings, shop.workspace) as store:
-        keys = ViewKeys(shop.settings.project, SEQUENCE_KEY_NAME)
-        packed = PackedStore(store.client, keys, layout=VECTOR)
+        keys = ViewKeys.of_sequences(shop.settings.project)
+        packed = PackedStore(store.client, keys, layout=SEQUENCE)
         users = np.arange(1, 5)
         assert fill_sequences(log, packed, ring, users) == 3  # user 1 has no event
         assert fill_sequences(log, packed, ring, users) == 3  # again changes nothing
