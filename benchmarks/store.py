@@ -155,7 +155,7 @@ def open_ours(folder: Path, port: int, client: redis.Redis) -> tuple[FeatureStor
 
 def live_item_version(client: redis.Redis) -> None:
     versions = Generations(client, ViewKeys("uic", "item_image"))
-    versions.register(Generation(1, 0, b"bundle-1", "dicm/1", 72, {}, "version=001"))
+    versions.register(Generation(1, 0, b"bundle-1", "dicm/1", 80, {}, "version=001"))
     versions.complete(1, np.zeros(0, np.int64))
     versions.switch(1, delay_seconds=0)
 

@@ -1,6 +1,6 @@
 """The packed item vector: what the store holds for an item of one item version.
 
-A value is 24 bytes and the vector as float32, little-endian; of a batch, one numpy array of shape
+A value is 32 bytes and the vector as float32, little-endian; of a batch, one numpy array of shape
 (items, bytes), uint8.
 
 | bytes | field | type |
@@ -10,11 +10,13 @@ A value is 24 bytes and the vector as float32, little-endian; of a batch, one nu
 | 4-7 | item version (a generation of the view `item_image`) | uint32 |
 | 8-15 | when it was embedded, milliseconds since 1970 UTC: its position | int64, big-endian |
 | 16-23 | first 8 bytes of the hash of the bundle that embedded it | 8 bytes |
-| 24- | the vector | float32 |
+| 24-31 | first 8 bytes of the sha256 of the image file: the id of the image | 8 bytes |
+| 32- | the vector | float32 |
 
 So whoever reads one can tell whose space it is in: a ranker never mixes vectors of two bundles.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -35,6 +37,7 @@ ITEM_VECTOR_HEADER: Final = np.dtype(
         ("generation", "<u4"),
         ("event_time_ms", ">i8"),
         ("bundle", "V8"),
+        ("image", "V8"),
     ]
 )
 HEADER_BYTES: Final = ITEM_VECTOR_HEADER.itemsize
@@ -47,7 +50,11 @@ ITEM_VECTOR: Final = PackedLayout(
 
 
 def packed_item_vectors(
-    item_version: int, bundle: bytes, event_time_ms: int, vectors: ArrayLike
+    item_version: int,
+    bundle: bytes,
+    event_time_ms: int,
+    vectors: ArrayLike,
+    images: Sequence[bytes] | None = None,
 ) -> Values:
     """Vectors as they are stored.
 
@@ -56,9 +63,10 @@ def packed_item_vectors(
         bundle: first 8 bytes of the hash of the bundle that embedded them.
         event_time_ms: when, milliseconds since 1970 UTC; of two values the later stays.
         vectors: (items, width), float32.
+        images: (items,), first 8 bytes of each image's sha256; None if they are not images.
 
     Returns:
-        (items, 24 + 4 x width), uint8.
+        (items, 32 + 4 x width), uint8.
     """
     numbers = np.ascontiguousarray(vectors, dtype="<f4")
     values = np.zeros((len(numbers), HEADER_BYTES + 4 * numbers.shape[1]), dtype=np.uint8)
@@ -67,6 +75,8 @@ def packed_item_vectors(
     header["generation"] = item_version
     header["event_time_ms"] = event_time_ms
     header["bundle"] = np.void(bundle)
+    if images is not None:
+        header["image"] = np.frombuffer(b"".join(images), dtype="V8")
     values[:, HEADER_BYTES:] = numbers.view(np.uint8)
     return values
 

@@ -18,6 +18,7 @@ from jobs.stream.settings import StreamSettings
 from models.errors import BadInputError
 from models.train_settings import TrainSettings
 from pipelines.audit.settings import AuditSettings
+from pipelines.images.settings import ImagesSettings
 from pipelines.settings import (
     LogSettings,
     MemoriesSettings,
@@ -56,6 +57,7 @@ class Config(BaseSettings):
     serve: ServeSettings = Field(default_factory=ServeSettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
+    images: ImagesSettings = Field(default_factory=ImagesSettings)
 
     @classmethod
     def settings_customise_sources(

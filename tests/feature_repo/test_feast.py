@@ -188,7 +188,7 @@ def live_item_version(client: redis.Redis) -> None:
             rows_expected=0,
             bundle=BUNDLE,
             bundle_name="dicm/1",
-            record_bytes=72,
+            record_bytes=80,
             positions={},
             snapshot="version=001",
         )

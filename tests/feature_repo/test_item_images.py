@@ -60,7 +60,7 @@ def publish(root: Path, version: int, bundle: bytes, values: np.ndarray) -> Item
             "files": [file_entry(path, path / "a.parquet", len(IDS))],
             "version": version,
             "rows": len(IDS),
-            "value_bytes": 72,
+            "value_bytes": 80,
             "bundle": f"dicm/{version}",
             "bundle_hash8": bundle.hex(),
             "cut_ms": TIME_MS,
@@ -165,8 +165,8 @@ def test_vectors_of_another_bundle_or_layout_never_enter_a_version(
         list(mixed.batches())
     found, _ = store.vectors.read(1, IDS)
     np.testing.assert_array_equal(found, values)
-    with pytest.raises(ForeignValueError, match="item vector of 72 bytes"):
-        unpacked_item_vectors(np.zeros((1, 72), np.uint8), "here")
+    with pytest.raises(ForeignValueError, match="item vector of 80 bytes"):
+        unpacked_item_vectors(np.zeros((1, 80), np.uint8), "here")
 
 
 def test_an_added_item_is_announced_and_a_late_load_does_not_undo_it(

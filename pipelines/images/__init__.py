@@ -1,0 +1,1 @@
+"""Images: from files to features, once an image, and from features to item vectors."""

@@ -1,0 +1,164 @@
+"""Features of images, once per content, as a Beam pipeline.
+
+1. Read: each file's bytes are summed; one that the ledger knows unchanged is not read.
+2. Contents without features go to buckets by their sum, each content once.
+3. Encode: a bucket's images are decoded, encoded `batch_images` at a time, and written as a block.
+4. Publish: the features there were, the new blocks in order of their sums, which item shows which
+   image, and the ledger with every reject and its reason.
+
+Features and items amend what the directory holds; an item that is named again shows its newer
+image. A run that finds nothing new publishes nothing.
+"""
+
+import fcntl
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import apache_beam as beam
+
+from models.errors import BadInputError
+from models.image_features import ImageFeatures, ImageFeaturesError
+from models.published import MANIFEST_NAME
+from pipelines.beam_run import pipeline_options, run_pipeline
+from pipelines.images.encoders import limits_of
+from pipelines.images.extract_run import OUTCOME, Block, ExtractRequest, ExtractRun, Known
+from pipelines.images.ledger import FileLine, Ledger
+from pipelines.overlapped import OverlappedMap
+
+_READ_IMAGES: Final = 256
+THREADS: Final = 2
+
+
+class ImagesBusyError(BadInputError):
+    """Another run writes the same image features."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a run did.
+
+    Attributes:
+        features: what is published now.
+        seen: images of the source.
+        encoded: contents that went through the encoder in this run.
+        known: images of the source whose features were there already.
+        rejected: lines of this source without features.
+        published: False if there was nothing new.
+    """
+
+    features: ImageFeatures
+    seen: int
+    encoded: int
+    known: int
+    rejected: tuple[FileLine, ...]
+    published: bool
+
+
+def extract_images(
+    request: ExtractRequest, runner: str = "DirectRunner", beam_arguments: Sequence[str] = ()
+) -> Extracted:
+    """Extract what is new and publish it.
+
+    Raises:
+        ImageFeaturesError: the directory holds features of another encoder.
+        ImagesBusyError: another run writes to it.
+        BadInputError: the encoder cannot be loaded, or a Beam option is wrong.
+    """
+    options = pipeline_options(runner, beam_arguments)
+    request.output.mkdir(parents=True, exist_ok=True)
+    with _only_writer(request.output):
+        before = published_features(request.output)
+        _check_encoder(request, before)
+        # Beside the output: a publication removes what its manifest does not name.
+        drafts = request.output.parent / f".{request.output.name}.{uuid.uuid4().hex}"
+        drafts.mkdir()
+        run = ExtractRun(request, _known(request, before), drafts)
+        try:
+            run_pipeline(lambda pipeline: _build(pipeline, run), options)
+            outcome = json.loads((drafts / OUTCOME).read_text(encoding="utf-8"))
+        finally:
+            shutil.rmtree(drafts, ignore_errors=True)
+    rejected = tuple(FileLine(**line) for line in outcome.pop("rejected"))
+    return Extracted(ImageFeatures.open(request.output), rejected=rejected, **outcome)
+
+
+def published_features(path: Path) -> ImageFeatures | None:
+    """What a directory holds; None if nothing was published there yet."""
+    return ImageFeatures.open(path) if (path / MANIFEST_NAME).exists() else None
+
+
+def _check_encoder(request: ExtractRequest, before: ImageFeatures | None) -> None:
+    encoder = request.choice.load()
+    if before is not None and before.encoder != encoder.identity:
+        msg = (
+            f"{request.output}: holds features of encoder {before.encoder}, this run's is "
+            f"{encoder.identity}; give another --out, or the same encoder"
+        )
+        raise ImageFeaturesError(msg)
+
+
+def _known(request: ExtractRequest, before: ImageFeatures | None) -> Known:
+    """What earlier runs found out; reasons only if files may cost what they might then."""
+    if before is None:
+        return Known(frozenset(), {}, {})
+    ledger = Ledger.of(before)
+    limits = vars(limits_of(request.choice.settings))
+    same = before.manifest.get("limits") == limits
+    return Known(
+        frozenset(before.sha256),
+        ledger.of_folder(request.source.folder),
+        ledger.bad_contents() if same else {},
+    )
+
+
+def _build(pipeline: beam.Pipeline, run: ExtractRun) -> None:
+    images = list(enumerate(run.request.source.images))
+    parts = [images[at : at + _READ_IMAGES] for at in range(0, len(images), _READ_IMAGES)]
+    read = (
+        pipeline
+        | "Images" >> beam.Create(parts)
+        | "Spread" >> beam.Reshuffle()
+        | "Read" >> beam.ParDo(OverlappedMap(run.read, THREADS))
+    )
+    lines = read | "Lines" >> beam.Map(_line)
+    blocks = (
+        read
+        | "New" >> beam.FlatMap(run.wanted).with_output_types(tuple[int, tuple[str, str]])
+        | "ByBucket" >> beam.GroupByKey()
+        | "Encode" >> beam.ParDo(OverlappedMap(run.encode, THREADS))
+        | "Blocks" >> beam.Map(_block)
+    )
+    # So that the last step runs for a source without any image, too.
+    start = pipeline | "Start" >> beam.Create([(None, None)])
+    _ = (
+        (lines, blocks, start)
+        | "Everything" >> beam.Flatten()
+        | "Together" >> beam.GroupByKey()
+        | "Publish" >> beam.Map(run.publish)
+    )
+
+
+def _line(line: tuple[int, FileLine]) -> tuple[None, Any]:
+    return None, line
+
+
+def _block(block: Block) -> tuple[None, Any]:
+    return None, block
+
+
+@contextmanager
+def _only_writer(output: Path) -> Iterator[None]:
+    """Hold the lock of an output's name; the system frees it when the process dies."""
+    with (output.parent / f".{output.name}.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"{output}: another run writes these features; wait for it, or give another --out"
+            raise ImagesBusyError(msg) from error
+        yield

@@ -1,0 +1,60 @@
+"""The section `images` of `uic.yaml`. Light on purpose (no Beam, no torch)."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from models.image_encoder_settings import Fc6, PretrainSettings
+from models.settings import Section
+
+
+def _default_pretraining() -> PretrainSettings:
+    return PretrainSettings.model_validate({})
+
+
+class ImagesSettings(Section):
+    """Decoding of images and the encoder that makes features of them (DICM, section 4.1)."""
+
+    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)] = Field(
+        50_000_000,
+        description="an image with more, by its header, is rejected unread (a decompression bomb); "
+        "pixels, up to Pillow's own limit of 89478485",
+    )
+    max_file_bytes: Annotated[int, Field(ge=1, le=2**31)] = Field(
+        64 << 20, description="a larger file is rejected unread; bytes"
+    )
+    batch_images: Annotated[int, Field(ge=1, le=4096)] = Field(
+        16, description="images that the encoder takes at once; count, 1 to 4096"
+    )
+    resize_px: Annotated[int, Field(ge=224, le=1024)] = Field(
+        256, description="VGG16: shorter side after resizing; pixels (not in the paper)"
+    )
+    crop_px: Annotated[int, Field(ge=32, le=1024)] = Field(
+        224, description="VGG16: the square in the middle of that; pixels (not in the paper)"
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406),
+        description="VGG16: mean of red, green, blue in 0 to 1 (not in the paper)",
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225),
+        description="VGG16: standard deviation of red, green, blue (not in the paper)",
+    )
+    fc6: Fc6 = Field(
+        Fc6.AFTER_RELU,
+        description="VGG16: features before or after the ReLU of FC6 (not in the paper): "
+        "before_relu|after_relu",
+    )
+    pretrain: PretrainSettings = Field(
+        default_factory=_default_pretraining, description="training of the compact encoder"
+    )
+
+    @model_validator(mode="after")
+    def _the_crop_fits(self) -> Self:
+        if self.crop_px > self.resize_px:
+            msg = f"crop_px is {self.crop_px}, more than resize_px ({self.resize_px})"
+            raise ValueError(msg)
+        if min(self.std) <= 0:
+            msg = f"std is {self.std}, expected numbers above 0"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,110 @@
+"""Which images there are to extract, and which item shows which.
+
+A folder holds images, directly or in class folders; a file whose whole name is a number (`42.jpg`)
+is the image of that item. A manifest (CSV or Parquet with `item_id, path`) names items; its paths
+are relative to its own folder, or to another one that is given.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from models.errors import BadInputError
+
+_MANIFEST_SUFFIXES: Final = (".csv", ".parquet")
+# What lies beside images and is none, and is not worth a line in the list of rejects.
+_OTHER_FILES: Final = (".txt", ".md", ".json", ".csv", ".parquet", ".html", ".yaml", ".yml")
+_MAX_ID: Final = 2**63 - 1
+
+
+class ImageSourceListError(BadInputError):
+    """A folder or a manifest of images cannot be read."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image to extract.
+
+    Args:
+        path: relative to the source's folder, or absolute; as it was named.
+        item_id: that shows it; None if none is known.
+        label: name of its class folder; None if it is in none.
+    """
+
+    path: str
+    item_id: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images, and the folder that they must not leave."""
+
+    folder: Path
+    images: tuple[SourceImage, ...]
+
+    @classmethod
+    def open(cls, source: Path, root: Path | None = None) -> "ImageSource":
+        """List a folder, or read a manifest.
+
+        Args:
+            source: a folder, or a manifest.
+            root: folder that a manifest's paths are relative to; None for its own.
+
+        Raises:
+            ImageSourceListError: neither, not readable, or without the columns.
+        """
+        if source.is_dir():
+            return cls(source.resolve(), tuple(_listed(source)))
+        if source.suffix.lower() not in _MANIFEST_SUFFIXES or not source.is_file():
+            found = "no such file" if not source.exists() else "neither"
+            msg = f"{source}: {found}; expected a folder of images, or a .csv or .parquet manifest"
+            raise ImageSourceListError(msg)
+        folder = (root or source.parent).resolve()
+        if not folder.is_dir():
+            msg = f"{folder}: no such folder; --root must be the folder that the paths start from"
+            raise ImageSourceListError(msg)
+        table = _manifest(source)
+        pairs = zip(table["item_id"].to_pylist(), table["path"].to_pylist(), strict=True)
+        return cls(folder, tuple(SourceImage(path, item) for item, path in pairs))
+
+
+def _listed(folder: Path) -> Iterator[SourceImage]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path.suffix.lower() in _OTHER_FILES or path.name.startswith("."):
+            continue
+        if not path.suffix and path.stem.isupper():  # LICENSE, README
+            continue
+        relative = path.relative_to(folder)
+        number = path.stem.isascii() and path.stem.isdecimal() and int(path.stem) <= _MAX_ID
+        label = relative.parts[-2] if len(relative.parts) > 1 else None
+        yield SourceImage(relative.as_posix(), int(path.stem) if number else None, label)
+
+
+def _manifest(path: Path) -> pa.Table:
+    """`item_id` int64 and `path` text, without nulls."""
+    columns = {"item_id": pa.int64(), "path": pa.string()}
+    try:
+        if path.suffix.lower() == ".csv":
+            table = pacsv.read_csv(
+                path,
+                convert_options=pacsv.ConvertOptions(
+                    column_types=columns, include_columns=list(columns)
+                ),
+            )
+        else:
+            table = pq.read_table(path, columns=list(columns)).cast(pa.schema(columns.items()))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        msg = f"{path}: cannot be read as item_id (int64), path (text): {reason}"
+        raise ImageSourceListError(msg) from error
+    for name in columns:
+        if table[name].null_count:
+            msg = f"{path}: {name} is empty in {table[name].null_count} rows; name an item and path"
+            raise ImageSourceListError(msg)
+    return table
