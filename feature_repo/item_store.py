@@ -16,7 +16,7 @@ import redis
 from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.connection import Address, connect, refuse_eviction, resolve_address
-from feature_repo.errors import EmptyStoreError, typed_errors
+from feature_repo.errors import EmptyStoreError, GenerationStateError, typed_errors
 from feature_repo.generation import Generation, State
 from feature_repo.generations import Generations
 from feature_repo.item_vectors import ITEM_VECTOR, ITEM_VIEW, Values
@@ -84,6 +84,23 @@ class ItemStore:
             return self.versions.live()
         except EmptyStoreError:
             return None
+
+    def version(self, number: int) -> Generation:
+        """One item version.
+
+        Raises:
+            GenerationStateError: the store has none of that number.
+        """
+        found = self.versions.all()
+        for version in found:
+            if version.number == number:
+                return version
+        known = ", ".join(str(version.number) for version in found) or "none"
+        msg = (
+            f"{self.address}: no item version {number} (the store has {known}); load one with "
+            "`uic images load`"
+        )
+        raise GenerationStateError(msg)
 
     def version_of(self, bundle: bytes) -> Generation | None:
         """The version with a bundle's vectors: the live one, else the newest ready one."""

@@ -1,0 +1,147 @@
+"""One new image, from its file to the store: what `uic images add` does.
+
+The vector of an image depends on nothing but the image (DICM, section 3), so it can be used at
+once: by every item version whose bundle is at hand, live or about to be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import GenerationStateError
+from feature_repo.generation import Generation, State
+from feature_repo.item_store import ItemStore
+from feature_repo.item_vectors import packed_item_vectors
+from models.bundle import Bundle
+from models.errors import BadInputError
+from models.image_features import ImageFeatures, write_image_features
+from pipelines.images.decode import RejectedImageError, content_sum, decode_square, read_image
+from pipelines.images.embed import check_encoder, embedded, image_id
+from pipelines.images.encoders import EncoderChoice, limits_of
+from pipelines.images.ledger import FILES_ROLE, Ledger
+
+
+class AddImageError(BadInputError):
+    """The file is no image that can be used."""
+
+
+@dataclass(frozen=True)
+class AddedImage:
+    """What was added.
+
+    Attributes:
+        sha256: of the file.
+        versions: item versions that have the vector now.
+        left_out: versions whose bundle is not at hand: number -> its name.
+        encoded: False if the features were there already.
+    """
+
+    sha256: str
+    versions: tuple[int, ...]
+    left_out: dict[int, str]
+    encoded: bool
+
+
+def add_image(
+    file: Path,
+    item_id: int,
+    output: Path,
+    *,
+    choice: EncoderChoice,
+    store: ItemStore,
+    bundle_of: Callable[[bytes], Bundle | None],
+    now_ms: int,
+) -> AddedImage:
+    """Embed an image, write it to the store, and keep its features for the next embedding.
+
+    Args:
+        file: the image.
+        item_id: that shows it from now on.
+        output: `WORKSPACE/images/NAME`.
+        choice: the encoder of those features.
+        store: item versions.
+        bundle_of: the bundle of a hash; None if it is not at hand.
+        now_ms: when this is; later than the vectors that are there.
+
+    Raises:
+        AddImageError: the file is rejected, with the reason.
+        ImageFeaturesError: the features are of another encoder.
+        GenerationStateError: no item version's bundle is at hand.
+    """
+    features = ImageFeatures.open(output)
+    digest, row, found = _features_of(file, features, choice)
+    written, left_out = [], {}
+    for version in _readable(store):
+        bundle = bundle_of(version.bundle)
+        if bundle is None:
+            left_out[version.number] = version.bundle_name
+            continue
+        check_encoder(bundle, features)
+        vector = embedded(bundle, found)
+        values = packed_item_vectors(
+            version.number, bundle.hash8, now_ms, vector, [image_id(digest)]
+        )
+        store.add(version.number, [item_id], values)
+        written.append(version.number)
+    if not written:
+        names = ", ".join(left_out.values()) or "none"
+        msg = (
+            f"{store.address}: no item version whose bundle is at hand (the store's are of: "
+            f"{names}); run `uic images embed` and `uic images load` first"
+        )
+        raise GenerationStateError(msg)
+    _keep(features, item_id, digest, row, found)
+    return AddedImage(digest, tuple(written), left_out, row is None)
+
+
+def _readable(store: ItemStore) -> list[Generation]:
+    """Versions that are read now, or may be after a switch."""
+    return [found for found in store.versions.all() if found.state is not State.DROPPING]
+
+
+def _features_of(
+    file: Path, features: ImageFeatures, choice: EncoderChoice
+) -> tuple[str, int | None, NDArray[np.float32]]:
+    """Sum of a file, its row if it is known, and its features (1, width)."""
+    limits = limits_of(choice.settings)
+    try:
+        data = read_image(file.resolve().parent, file.resolve().name, limits)
+        digest = content_sum(data)
+        if digest in features.sha256:
+            row = features.sha256.index(digest)
+            return digest, row, np.array(features.features[row : row + 1])
+        encoder = choice.load()
+        if encoder.identity != features.encoder:
+            msg = (
+                f"{features.path}: holds features of encoder {features.encoder}, this one is "
+                f"{encoder.identity}; give --weights or --encoder of the same"
+            )
+            raise AddImageError(msg)
+        prepared = encoder.preparation
+        square = decode_square(data, prepared.resize_px, prepared.crop_px, limits)
+    except RejectedImageError as error:
+        msg = f"{file}: {error}; give another image"
+        raise AddImageError(msg) from error
+    return digest, None, encoder.encode(square[None])
+
+
+def _keep(
+    features: ImageFeatures, item_id: int, digest: str, row: int | None, found: NDArray[np.float32]
+) -> None:
+    """Publish the features with the new image; its cost is a copy of the features' file."""
+    shown = dict(zip(features.item_ids.tolist(), features.item_rows.tolist(), strict=True))
+    shown[item_id] = len(features) if row is None else row
+    blocks = [features.features, *([found] if row is None else [])] if len(features) else [found]
+    write_image_features(
+        features.path,
+        blocks,
+        [*features.sha256, *([digest] if row is None else [])],
+        list(shown),
+        list(shown.values()),
+        encoder=features.encoder,
+        facts={"limits": features.manifest.get("limits")},
+        tables={FILES_ROLE: Ledger.of(features).table()},
+    )

@@ -1,0 +1,253 @@
+"""Item vectors by a bundle's image embedding: features to 12 floats, as a Beam pipeline.
+
+1. The rows of the features that items show are cut into parts; each image is in one part, however
+   many items show it.
+2. A part is read from the memory map, embedded, and travels on as bytes.
+3. The last step gives every item the vector of its image and publishes the item version.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from feature_repo.item_images import (
+    ITEM_IMAGES_KIND,
+    ITEM_IMAGES_SCHEMA_VERSION,
+    ITEM_VECTORS,
+    ItemImages,
+)
+from feature_repo.item_vectors import Values, packed_item_vectors
+from models.bundle import Bundle, BundleError, load_bundle
+from models.errors import BadInputError
+from models.image_embedding import ImageEmbedding
+from models.image_features import ImageFeatures, ImageFeaturesError
+from models.image_settings import ImageSettings
+from models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
+from pipelines.beam_run import pipeline_options, run_pipeline
+from pipelines.overlapped import OverlappedMap
+
+# Rows of a part: 64 MB of features.
+PART_IMAGES: Final = 4096
+_FILE_ITEMS: Final = 1_000_000
+_ID_BYTES: Final = 16  # hex digits of a sha256 that make the 8 bytes of an image's id
+THREADS: Final = 2
+
+
+class ItemVersionError(BadInputError):
+    """An item version cannot be made of these features and this bundle."""
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """What `uic images embed` was asked for.
+
+    Args:
+        features: `WORKSPACE/images/NAME`.
+        bundle: a bundle with an image embedding.
+        output: `WORKSPACE/item_images/version=NNN`.
+        version: the item version.
+        now_ms: when this is, milliseconds since 1970 UTC: the position of its vectors.
+    """
+
+    features: Path
+    bundle: Path
+    output: Path
+    version: int
+    now_ms: int
+
+
+def image_embedding_of(bundle: Bundle) -> ImageEmbedding:
+    """The image embedding of a bundle.
+
+    Raises:
+        BundleError: it has none.
+    """
+    found = getattr(bundle.model, "image_embedding", None)
+    if not isinstance(found, ImageEmbedding):
+        msg = f"{bundle.path}: model {bundle.name} has no image embedding; give a bundle of dicm"
+        raise BundleError(msg)
+    return found
+
+
+def check_encoder(bundle: Bundle, features: ImageFeatures) -> None:
+    """Features must be of the encoder that the bundle was trained with.
+
+    Raises:
+        ImageFeaturesError: of another encoder, or of another width.
+    """
+    settings = bundle.settings
+    wanted = settings.image_encoder if isinstance(settings, ImageSettings) else ""
+    if wanted not in {"", features.encoder}:
+        msg = (
+            f"{features.path}: features of encoder {features.encoder}, bundle "
+            f"{bundle.name}/{bundle.version} was trained with {wanted}; extract them with that one"
+        )
+        raise ImageFeaturesError(msg)
+    width = image_embedding_of(bundle).features
+    if len(features) and features.width != width:
+        msg = (
+            f"{features.path}: features are {features.width} wide, bundle "
+            f"{bundle.name}/{bundle.version} embeds {width}; extract them with its encoder"
+        )
+        raise ImageFeaturesError(msg)
+
+
+def embed_item_images(
+    request: EmbedRequest, runner: str = "DirectRunner", beam_arguments: Sequence[str] = ()
+) -> ItemImages:
+    """Embed the images of all items and publish them as an item version.
+
+    Raises:
+        ItemVersionError: the version is published already.
+        ImageFeaturesError: the features are not of the bundle's encoder.
+        BundleError: the bundle has no image embedding.
+    """
+    options = pipeline_options(runner, beam_arguments)
+    if (request.output / MANIFEST_NAME).exists():
+        msg = f"{request.output}: this item version is published already; give another --version"
+        raise ItemVersionError(msg)
+    features = ImageFeatures.open(request.features)
+    check_encoder(_bundle(request.bundle), features)
+    rows = np.unique(features.item_rows)
+    parts = [rows[at : at + PART_IMAGES] for at in range(0, len(rows), PART_IMAGES)]
+    work = _Embedding(request)
+    run_pipeline(lambda pipeline: _build(pipeline, parts, work), options)
+    return ItemImages.open(request.output)
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """The steps; travels to workers, which open features and bundle once each."""
+
+    request: EmbedRequest
+
+    def embed(self, rows: NDArray[np.int32]) -> list[tuple[None, tuple[bytes, bytes]]]:
+        """Step 2: rows (n,) and their vectors (n, width), as bytes."""
+        features = _features(self.request.features)
+        vectors = embedded(_bundle(self.request.bundle), features.features[rows])
+        return [(None, (rows.tobytes(), vectors.tobytes()))]
+
+    def publish(self, element: tuple[None, Iterable[tuple[bytes, bytes]]]) -> None:
+        """Step 3."""
+        features = _features(self.request.features)
+        bundle = _bundle(self.request.bundle)
+        width = image_embedding_of(bundle).width
+        vectors = np.zeros((len(features), width), dtype=np.float32)
+        for rows, part in element[1]:
+            vectors[np.frombuffer(rows, np.int32)] = np.frombuffer(part, "<f4").reshape(-1, width)
+        write_item_images(self.request, features, bundle, vectors)
+
+
+def embedded(bundle: Bundle, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features (n, features) through a bundle's image embedding: (n, width), float32."""
+    with torch.inference_mode():
+        # A copy: torch has no read-only tensors, and a memory map may be one.
+        found = image_embedding_of(bundle)(torch.from_numpy(np.array(features, dtype=np.float32)))
+        vectors: NDArray[np.float32] = found.numpy()
+        return vectors
+
+
+def image_id(digest: str) -> bytes:
+    """The 8 bytes that stand for an image in an item vector, of its hex sha256."""
+    return bytes.fromhex(digest[:_ID_BYTES])
+
+
+def write_item_images(
+    request: EmbedRequest,
+    features: ImageFeatures,
+    bundle: Bundle,
+    vectors: NDArray[np.float32],
+) -> None:
+    """Publish an item version.
+
+    Args:
+        request: where to, and when.
+        features: which item shows which image.
+        bundle: that embedded them.
+        vectors: (images, width), by row of the features.
+    """
+    request.output.mkdir(parents=True, exist_ok=True)
+    ids = [image_id(digest) for digest in features.sha256]
+    files: list[dict[str, Any]] = []
+    value_bytes = packed_item_vectors(0, bundle.hash8, 0, vectors[:0]).shape[1]
+    for at in range(0, len(features.item_ids), _FILE_ITEMS):
+        shown = features.item_rows[at : at + _FILE_ITEMS]
+        values = packed_item_vectors(
+            request.version,
+            bundle.hash8,
+            request.now_ms,
+            vectors[shown],
+            [ids[row] for row in shown.tolist()],
+        )
+        path = request.output / f"part-{at // _FILE_ITEMS:05d}.parquet"
+        table = _table(features.item_ids[at : at + _FILE_ITEMS], values, request.now_ms)
+        pq.write_table(table, path)
+        files.append(file_entry(request.output, path, table.num_rows))
+    publish_manifest(
+        request.output,
+        {
+            "kind": ITEM_IMAGES_KIND,
+            "schema_version": ITEM_IMAGES_SCHEMA_VERSION,
+            "files": files,
+            "version": request.version,
+            "rows": len(features.item_ids),
+            "images": len(np.unique(features.item_rows)),
+            "value_bytes": value_bytes,
+            "bundle": f"{bundle.name}/{bundle.version}",
+            "bundle_hash8": bundle.hash8.hex(),
+            "features": request.features.name,
+            "features_sha256": sha256_of(request.features / MANIFEST_NAME),
+            "encoder": features.encoder,
+            "cut_ms": request.now_ms,
+        },
+    )
+
+
+def _table(item_ids: NDArray[np.int64], values: Values, now_ms: int) -> pa.Table:
+    count, width = values.shape
+    offsets = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * np.int32(width))
+    embedding = pa.Array.from_buffers(
+        pa.binary(), count, [None, offsets, pa.py_buffer(np.ascontiguousarray(values))]
+    )
+    return pa.table([item_ids, np.full(count, now_ms), embedding], schema=ITEM_VECTORS)
+
+
+def next_version(folder: Path, taken: Iterable[int] = ()) -> int:
+    """A version that neither `WORKSPACE/item_images` nor the store has."""
+    used = [int(path.name.partition("=")[2]) for path in folder.glob("version=*")]
+    return max([*used, *taken], default=0) + 1
+
+
+@lru_cache(maxsize=2)
+def _features(path: Path) -> ImageFeatures:
+    return ImageFeatures.open(path)
+
+
+@lru_cache(maxsize=2)
+def _bundle(path: Path) -> Bundle:
+    return load_bundle(path)
+
+
+def _build(pipeline: beam.Pipeline, parts: list[NDArray[np.int32]], embedding: _Embedding) -> None:
+    made = (
+        pipeline
+        | "Rows" >> beam.Create(parts)
+        | "Spread" >> beam.Reshuffle()
+        | "Embed" >> beam.ParDo(OverlappedMap(embedding.embed, THREADS))
+    )
+    start = pipeline | "Start" >> beam.Create([(None, (b"", b""))])
+    _ = (
+        (made, start)
+        | "Everything" >> beam.Flatten()
+        | "Together" >> beam.GroupByKey()
+        | "Publish" >> beam.Map(embedding.publish)
+    )
