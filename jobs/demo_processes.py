@@ -114,12 +114,12 @@ class Runner:
                 env=self._environment,
                 start_new_session=True,
             )
-        self._stack.callback(_end_session, process)
+        self._stack.callback(end_session, process)
         until = time.monotonic() + _READY_SECONDS
         while time.monotonic() < until:
             if process.poll() is not None:
                 raise self._failure(stage, f"exit status {process.returncode}", log)
-            if _answers(stage.port, stage.ready_path):
+            if answers(stage.port, stage.ready_path):
                 self._say(f"    {stage.name} is ready at http://127.0.0.1:{stage.port}")
                 return
             time.sleep(0.1)
@@ -151,7 +151,8 @@ class Runner:
         return StageFailedError(msg)
 
 
-def _answers(port: int, path: str) -> bool:
+def answers(port: int, path: str) -> bool:
+    """Whether something on loopback answers a GET with 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", path)
@@ -162,7 +163,7 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _end_session(process: "subprocess.Popen[bytes]") -> None:
+def end_session(process: "subprocess.Popen[bytes]") -> None:
     """TERM to the whole session, then KILL to what is left of it."""
     for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, _END_SECONDS)):
         try:

@@ -30,7 +30,6 @@ GenerationOption = Annotated[
     int | None, typer.Option(help="Generation to fold; default: the live one.")
 ]
 _DETACHED_SECONDS = 240.0
-_STOP_SECONDS = 240.0
 
 
 def register(root: typer.Typer) -> None:
@@ -141,25 +140,14 @@ def stop(
     config: ConfigOption = None,
 ) -> None:
     """Stop the stream of a generation with a savepoint, and wait until it has ended."""
-    import psutil
-
+    from jobs.stream.detached import stop_stream
     from jobs.stream.planner import Planner, RunOptions
-    from jobs.stream.start_positions import folder_name
-    from jobs.stream.supervisor import StreamFailedError, running
 
-    planner = Planner(open_context(workspace, config), RunOptions(generation=generation))
-    number = planner.generation().number
-    found = running(planner.folder / folder_name(number))
-    if found is None:
+    context = open_context(workspace, config)
+    number = Planner(context, RunOptions(generation=generation)).generation().number
+    if not stop_stream(context, number):
         OUT.print(f"generation {number} was not streaming")
         return
-    process = psutil.Process(found["pid"])
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except psutil.TimeoutExpired as error:
-        msg = f"the stream (process {found['pid']}) did not end in {_STOP_SECONDS:.0f} s"
-        raise StreamFailedError(msg) from error
     OUT.print(f"generation {number}: stopped")
 
 

@@ -33,7 +33,7 @@ def upgrade(
     time; the same command goes on. Until the old generation is dropped, `uic memories switch`
     goes back.
     """
-    from jobs.stream.upgrade import UpgradeOptions
+    from jobs.stream.upgrade import CatchUp, UpgradeOptions
     from jobs.stream.upgrade import upgrade as run_upgrade
     from models.errors import BadInputError
 
@@ -42,6 +42,6 @@ def upgrade(
     if not found:
         msg = f"--bundle {bundle}: no such folder, neither here nor in {context.bundles}"
         raise BadInputError(msg)
-    options = UpgradeOptions(found[0], max_lag)
+    options = UpgradeOptions(found[0], CatchUp(max_lag))
     live = run_upgrade(context, options, lambda line: ERR.print(line, markup=False))
     OUT.print(f"generation {live} is live")

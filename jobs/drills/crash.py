@@ -28,6 +28,7 @@ from feature_repo.errors import StoreError
 from feature_repo.packed import PackedStore
 from feature_repo.server import EmbeddedRedis
 from jobs.context import Context
+from jobs.drills.errors import DrillFailedError
 from jobs.drills.log import DrillLog, batch_fold
 from jobs.stream.dead_letters import letters_of
 from jobs.stream.kafka_server import KafkaServer
@@ -35,7 +36,6 @@ from jobs.stream.planner import Planner, RunOptions
 from jobs.stream.start_positions import folder_name
 from jobs.stream.supervisor import Supervisor, running
 from jobs.stream.trial import start_trial, trial_context
-from models.errors import UicError
 from models.fold import MemoryFolder
 
 KILLS: Final = ("worker", "java", "redis", "away", "restore")
@@ -47,12 +47,6 @@ _OLD_AGE_SECONDS: Final = 1200.0
 # A worker waits 4 s in a drill: `redis` is within the limit, `away` is beyond it.
 _RETRY_SECONDS: Final = 4.0
 _REDIS_BACK_SECONDS: Final = {"redis": 1.0, "away": 9.0}
-
-
-class DrillFailedError(UicError):
-    """The store did not end as the log says."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)

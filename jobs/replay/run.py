@@ -42,7 +42,7 @@ MIDNIGHT_NAME: Final = "midnight.parquet"
 LIVE_NAME: Final = "live.parquet"
 RESULT_NAME: Final = "replay.json"
 _POLL_SECONDS: Final = 0.02
-_FOLD_SECONDS: Final = 120.0
+FOLD_SECONDS: Final = 120.0
 _PERCENTILES: Final = (50, 90, 99)
 
 
@@ -120,7 +120,7 @@ def run(
         fresh = sum(len(batch.payloads) for batch in day.events(*pieces[0]))
         for piece in pieces[1:]:
             # Step 1
-            _wait_until_folded(context, store, generation, events)
+            wait_until_folded(context, store, generation, events)
             waited.append(Waited(fresh, time.monotonic() - at))
             # Step 2
             shown = day.impressions.between(*piece)
@@ -134,7 +134,7 @@ def run(
             fresh = write_files(day.events(*piece), events, partitions)
             written += len(shown)
             progress(written, len(day.impressions))
-        _wait_until_folded(context, store, generation, events)
+        wait_until_folded(context, store, generation, events)
         waited.append(Waited(fresh, time.monotonic() - at))
     wall = time.monotonic() - started
     live = np.concatenate(scores)
@@ -163,11 +163,21 @@ def run(
     return document
 
 
-def _wait_until_folded(context: Context, store: OpenedStore, generation: int, events: Path) -> None:
-    """Until the markers are at the ends of the event files."""
+def wait_until_folded(
+    context: Context,
+    store: OpenedStore,
+    generation: int,
+    events: Path,
+    seconds: float = FOLD_SECONDS,
+) -> None:
+    """Wait until the markers are at the ends of the event files.
+
+    Raises:
+        ReplayError: they are not, after so many seconds.
+    """
     ends = {partition: files[-1].last for partition, files in scan_folder(events).items()}
     name = f"files.{events.resolve().name}"
-    until = time.monotonic() + _FOLD_SECONDS
+    until = time.monotonic() + seconds
     marks: dict[int, int] = {}
     while time.monotonic() < until:
         numbers = [epoch.number for epoch in EventLog(context.log).epochs() if epoch.name == name]
@@ -177,7 +187,7 @@ def _wait_until_folded(context: Context, store: OpenedStore, generation: int, ev
         time.sleep(_POLL_SECONDS)
     msg = (
         f"generation {generation}: the stream has folded {marks} and not {ends} after "
-        f"{_FOLD_SECONDS:.0f} s; is it running? `uic stream status` tells"
+        f"{seconds:.0f} s; is it running? `uic stream status` tells"
     )
     raise ReplayError(msg)
 

@@ -104,17 +104,18 @@ def simulated_payloads(users: int, days: int, seed: int, *, now: bool) -> Iterat
         yield Outgoing(payloads, batch.user_ids, batch.log_times_ms)
 
 
-def payload_of(user: int, item: int, category: int, behavior: str, time_ms: int) -> bytes:
-    """One event on the wire."""
-    return msgspec.json.encode(
-        {
-            "user_id": user,
-            "item_id": item,
-            "category_id": category,
-            "behavior": behavior,
-            "event_time": time_ms,
-        }
-    )
+def payload_of(
+    user: int, item: int, category: int, behavior: str, time_ms: int, *, source: str | None = None
+) -> bytes:
+    """One event on the wire; `source` is which producer sent it, None for not said."""
+    document = {
+        "user_id": user,
+        "item_id": item,
+        "category_id": category,
+        "behavior": behavior,
+        "event_time": time_ms,
+    }
+    return msgspec.json.encode(document if source is None else document | {"source": source})
 
 
 @dataclass

@@ -13,11 +13,9 @@ goes on where it was.
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +24,11 @@ from feature_repo.loading import load_snapshot
 from feature_repo.opened import OpenedStore, open_memories
 from feature_repo.snapshots import Snapshot, list_snapshots
 from jobs.context import Context
+from jobs.stream.detached import start_stream, stream_folder
 from jobs.stream.plan import JobPlan
 from jobs.stream.planner import Planner, RunOptions
 from jobs.stream.report import lag_of
-from jobs.stream.start_positions import folder_name
-from jobs.stream.supervisor import RUN_FILE, running
+from jobs.stream.supervisor import running
 from models.bundle import load_bundle
 from models.errors import BadInputError, UicError
 from pipelines.event_log import EventLog
@@ -44,18 +42,29 @@ class CatchUpError(UicError):
 
 
 @dataclass(frozen=True)
+class CatchUp:
+    """When readers may turn to a new generation.
+
+    Args:
+        max_lag_events: how far it may be behind the log then.
+        seconds: how long catching up may take.
+    """
+
+    max_lag_events: int = 1000
+    seconds: float = 24 * 3600.0
+
+
+@dataclass(frozen=True)
 class UpgradeOptions:
     """What the command line says.
 
     Args:
         bundle: directory of the new bundle.
-        max_lag_events: how far the new generation may be behind when readers turn.
-        catch_up_seconds: how long catching up may take.
+        catch_up: when readers may turn.
     """
 
     bundle: Path
-    max_lag_events: int = 1000
-    catch_up_seconds: float = 24 * 3600.0
+    catch_up: CatchUp = field(default_factory=CatchUp)
 
 
 def upgrade(context: Context, options: UpgradeOptions, say: Callable[[str], None]) -> int:
@@ -70,27 +79,42 @@ def upgrade(context: Context, options: UpgradeOptions, say: Callable[[str], None
         if store.generations.get(old).bundle == load_bundle(options.bundle).hash8:
             msg = f"{options.bundle}: generation {old}, which is live, is of this bundle already"
             raise BadInputError(msg)
-        # Steps 1 and 2
+        # Step 1
         snapshot = _built(context, store, options, say)
-        _loaded(store, snapshot, say)
-        new = snapshot.generation
-        # Step 3
-        streams = running(_folder(context, old)) is not None
-        if streams:
-            _caught_up(context, new, options, say)
-        else:
-            say(f"generation {old} does not stream, so there is nothing to catch up with")
-        # Step 4
-        seconds = store.generations.switch(new, context.config.store.switch_delay_seconds)
-        say(f"generation {new} is live in {seconds:.1f} s")
-        time.sleep(seconds)
-    # Step 5
+        take_over(context, store, snapshot, options.catch_up, say)
+        return snapshot.generation
+
+
+def take_over(
+    context: Context,
+    store: OpenedStore,
+    snapshot: Snapshot,
+    catch_up: CatchUp,
+    say: Callable[[str], None],
+) -> None:
+    """Steps 2 to 5: a snapshot's generation becomes the live one, without a pause.
+
+    Raises:
+        CatchUpError: the new generation's stream ended, or was too slow; nothing was switched.
+    """
+    old, new = store.generations.live(), snapshot.generation
+    # Step 2
+    _loaded(store, snapshot, say)
+    # Step 3
+    streams = running(stream_folder(context, old)) is not None
     if streams:
-        found = running(_folder(context, old))
-        if found is not None:
-            os.kill(found["pid"], signal.SIGTERM)
-            say(f"the stream of generation {old} stops; that of {new} goes on")
-    return new
+        _caught_up(context, new, catch_up, say)
+    else:
+        say(f"generation {old} does not stream, so there is nothing to catch up with")
+    # Step 4
+    seconds = store.generations.switch(new, context.config.store.switch_delay_seconds)
+    say(f"generation {new} is live in {seconds:.1f} s")
+    time.sleep(seconds)
+    # Step 5
+    found = running(stream_folder(context, old)) if streams else None
+    if found is not None:
+        os.kill(found["pid"], signal.SIGTERM)
+        say(f"the stream of generation {old} stops; that of {new} goes on")
 
 
 def _built(
@@ -142,15 +166,13 @@ def _loaded(store: OpenedStore, snapshot: Snapshot, say: Callable[[str], None]) 
     load_snapshot(snapshot, store.memories, store.generations)
 
 
-def _caught_up(
-    context: Context, new: int, options: UpgradeOptions, say: Callable[[str], None]
-) -> None:
+def _caught_up(context: Context, new: int, catch_up: CatchUp, say: Callable[[str], None]) -> None:
     """Stream the new generation until its lag is below the bound."""
-    folder = _folder(context, new)
-    process = None if running(folder) else _start_stream(context, new)
+    folder = stream_folder(context, new)
+    process = None if running(folder) else start_stream(context, new)
     planner = Planner(context, RunOptions(generation=new))
     said = 0.0
-    until = time.monotonic() + options.catch_up_seconds
+    until = time.monotonic() + catch_up.seconds
     while time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
         if process is not None and process.poll() is not None:
@@ -164,33 +186,11 @@ def _caught_up(
             continue
         plan = JobPlan.model_validate_json(Path(found["plan"]).read_text(encoding="utf-8"))
         lag = sum(lag_of(planner, plan).values())
-        if lag <= options.max_lag_events:
+        if lag <= catch_up.max_lag_events:
             say(f"generation {new} is {lag:,} events behind the log")
             return
         if time.monotonic() - said > 10:
             said = time.monotonic()
             say(f"generation {new} catches up: {lag:,} events to go")
-    msg = f"generation {new} had not caught up after {options.catch_up_seconds:.0f} s"
+    msg = f"generation {new} had not caught up after {catch_up.seconds:.0f} s"
     raise CatchUpError(msg)
-
-
-def _start_stream(context: Context, generation: int) -> "subprocess.Popen[bytes]":
-    folder = _folder(context, generation)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN_FILE).unlink(missing_ok=True)
-    arguments = ["stream", "run", "--generation", str(generation)]
-    arguments += ["--workspace", str(context.workspace)]
-    if context.config_path is not None:
-        arguments += ["--config", str(context.config_path)]
-    with (folder / "supervisor.log").open("wb") as out:
-        return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "jobs.cli", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-
-
-def _folder(context: Context, generation: int) -> Path:
-    return context.workspace / "stream" / folder_name(generation)

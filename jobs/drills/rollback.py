@@ -1,0 +1,305 @@
+"""The rollback drill: poison a day, notice it, and give everybody the memory that they should have.
+
+`uic drill rollback` runs it in a folder of its own, on embedded Redis, a real Flink stream and the
+real ranking service, which is asked for rankings from the first step to the last:
+
+1. A shop at midnight: simulated log, trained model, everybody's memory as generation 1.
+2. The day happens and is streamed. A broken producer and a crawler write into it.
+3. What streamed becomes log, and the audit looks at it: the store is what the log says, so the
+   fault is in the log. AUC says that there is one.
+4. Midnight's snapshot and the day so far, less what the exclude rules name, are folded into
+   generation 2; meanwhile the day goes on, and so does the poison.
+5. Generation 2 is loaded beside the live one, catches up by a stream of its own, and readers turn.
+6. Everybody's memory is compared, byte for byte, with a fold of a log that never had the poison.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.connection import STORE_FOLDER
+from feature_repo.layout import ids_of_keys
+from feature_repo.opened import OpenedStore, open_memories
+from feature_repo.server import EmbeddedRedis
+from jobs.audit import run_audit
+from jobs.drills.errors import DrillFailedError
+from jobs.drills.log import batch_fold
+from jobs.drills.poison import PoisonedDay, write_rules
+from jobs.drills.shop import VERSION, Shop, ShopSize, build, open_shop, ranking_service
+from jobs.drills.steady_requests import Answers, SteadyRequests, wait_for_generation
+from jobs.replay.run import wait_until_folded
+from jobs.stream.archive import committed_files, file_range
+from jobs.stream.compact import compact
+from jobs.stream.detached import start_stream, stop_stream
+from jobs.stream.event_files import LoggedPayload, scan_folder
+from jobs.stream.produce import payload_of, write_files
+from jobs.stream.upgrade import CatchUp, take_over
+from models.bundle import load_bundle
+from models.fold import MemoryFolder
+from pipelines.event_log import EventLog
+from pipelines.memories.exclude import load_rules
+
+_PATIENCE_SECONDS: Final = 900.0
+_LOOK_SECONDS: Final = 0.1
+_IMPORT, _TOPIC = 1, 2
+_OLD, _NEW = 1, 2
+_CANDIDATES: Final = 20
+
+
+@dataclass(frozen=True)
+class RollbackOptions:
+    """What the drill does.
+
+    Args:
+        size: of the shop.
+        wrong_clicks: of the broken producer, for each user of the day.
+        crawler_clicks: in all.
+        seed: of log, model and poison.
+        exclude: False builds generation 2 without the rules; then the drill must fail.
+    """
+
+    size: ShopSize = field(default_factory=ShopSize)
+    wrong_clicks: int = 30
+    crawler_clicks: int = 3000
+    seed: int = 1
+    exclude: bool = True
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One line of the timeline: seconds since the shop opened, what was done, what was seen."""
+
+    seconds: float
+    step: str
+    figure: str
+
+
+@dataclass
+class RollbackReport:
+    """What happened, and what was compared at the end."""
+
+    timeline: list[Moment] = field(default_factory=list)
+    auc: dict[str, float] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
+    users: int = 0
+    wrong: int = 0
+    extra: int = 0
+
+
+@dataclass
+class _Drill:
+    """A drill under way."""
+
+    shop: Shop
+    poison: PoisonedDay
+    options: RollbackOptions
+    report: RollbackReport
+    note: Callable[[str, str], None]
+
+    def happen(self, start_ms: int, end_ms: int) -> str:
+        """Append a part of the day to the stream's files; how much, for people."""
+        part = self.poison.between(start_ms, end_ms)
+        write_files([part], self.shop.events, self.shop.context.config.log.partitions)
+        bad = sum(payload in self.poison.poisoned for payload in part.payloads)
+        return f"{len(part.payloads):,} events, {bad:,} of them poisoned"
+
+    def measure(self, url: str, name: str) -> str:
+        """AUC of the day after through the service, for people; kept in the report."""
+        found, without = self.shop.probe.measure(url)
+        self.report.auc[name], self.report.auc["none"] = found, without
+        return f"AUC of the next day's impressions {found:.4f} (without memory {without:.4f})"
+
+    def audit(self, only: int | None) -> str:
+        """Audit everybody, and say what was found."""
+        context = self.shop.context
+        found = run_audit(context, context.config.audit, only)
+        return "; ".join(
+            f"generation {one.number}: {one.mismatches} of {one.users:,} memories are not the log's"
+            for one in found
+        )
+
+
+def run_rollback(
+    folder: Path, options: RollbackOptions, say: Callable[[str], None]
+) -> RollbackReport:
+    """Run the drill in `folder`, which must be empty or new.
+
+    Raises:
+        DrillFailedError: a memory differs at the end, or a request failed; says how many.
+        UicError: a step went wrong.
+    """
+    workspace = folder / "workspace"
+    report = RollbackReport()
+    with ExitStack() as stack:
+        server = EmbeddedRedis(workspace / STORE_FOLDER)
+        server.start()
+        stack.callback(server.stop)
+        # Step 1
+        say("simulating a shop, training its model, folding everybody's memory up to midnight")
+        shop = open_shop(workspace, options.size, options.seed)
+        poison = PoisonedDay.make(
+            shop.day,
+            shop.categories,
+            wrong_clicks=options.wrong_clicks,
+            crawler_clicks=options.crawler_clicks,
+            seed=options.seed,
+        )
+        url = stack.enter_context(ranking_service(shop.context))
+        began = time.monotonic()
+
+        def note(step: str, figure: str) -> None:
+            moment = Moment(time.monotonic() - began, step, figure)
+            report.timeline.append(moment)
+            say(f"{moment.seconds:6.1f} s  {step}: {figure}")
+
+        drill = _Drill(shop, poison, options, report, note)
+        store = stack.enter_context(open_memories(shop.context.config.store, workspace))
+        for generation in (_OLD, _NEW):
+            stack.callback(stop_stream, shop.context, generation)
+        items = np.unique(shop.probe.item_ids)[:_CANDIDATES]
+        with SteadyRequests(url, np.unique(shop.probe.user_ids), items) as requests:
+            report.answers = requests.answers
+            _poisoned(drill, store, url)
+            _rolled_back(drill, store, url, requests)
+        _over(drill, store)
+    return report
+
+
+def _poisoned(drill: _Drill, store: OpenedStore, url: str) -> None:
+    """Steps 2 and 3."""
+    context, day, note = drill.shop.context, drill.shop.day, drill.note
+    note("midnight", drill.measure(url, "midnight"))
+    happened = drill.happen(day.start_ms, _noon(drill))
+    start_stream(context, _OLD)
+    wait_until_folded(context, store, _OLD, drill.shop.events, _PATIENCE_SECONDS)
+    note("the morning is streamed", happened)
+    note("the rankings of users who are not themselves", drill.measure(url, "poisoned"))
+    _wait_until_archived(drill)
+    compact(context, day.day)
+    note("uic log compact; uic audit", drill.audit(_OLD))
+
+
+def _rolled_back(drill: _Drill, store: OpenedStore, url: str, requests: SteadyRequests) -> None:
+    """Steps 4 and 5."""
+    context, day, note = drill.shop.context, drill.shop.day, drill.note
+    note("the afternoon happens meanwhile", drill.happen(_noon(drill), day.end_ms))
+    rules = context.workspace / "exclude.yaml"
+    write_rules(rules)
+    snapshot = build(
+        context,
+        day.day,
+        generation=_NEW,
+        start=drill.shop.midnight.path,
+        rules=load_rules(rules) if drill.options.exclude else (),
+    )
+    events = snapshot.manifest["events"]
+    note(
+        f"uic memories build --from {drill.shop.midnight.name}"
+        + (f" --exclude {rules.name}" if drill.options.exclude else ""),
+        f"{events['folded']:,} events folded, {events['excluded']:,} left out",
+    )
+    take_over(
+        context,
+        store,
+        snapshot,
+        CatchUp(max_lag_events=0, seconds=_PATIENCE_SECONDS),
+        lambda line: note("load, catch up, switch", line),
+    )
+    if not wait_for_generation(requests, _NEW, _PATIENCE_SECONDS):
+        msg = f"generation {_NEW} is live, but no answer used it in {_PATIENCE_SECONDS:.0f} s"
+        raise DrillFailedError(msg)
+    wait_until_folded(context, store, _NEW, drill.shop.events, _PATIENCE_SECONDS)
+    note("the rankings after it", drill.measure(url, "rolled back"))
+    found = requests.answers
+    note(
+        "the service, all the while",
+        f"{found.asked:,} requests, {len(found.failed)} failed, {found.degraded.total()} degraded",
+    )
+
+
+def _over(drill: _Drill, store: OpenedStore) -> None:
+    """Step 6."""
+    context, report = drill.shop.context, drill.report
+    for generation in (_OLD, _NEW):
+        stop_stream(context, generation)
+    compact(context, drill.shop.day.day)
+    drill.note("uic log compact; uic audit", drill.audit(None))
+    _compare(drill, store)
+    drill.note(
+        "compared with a log that never had the poison",
+        f"{report.wrong:,} of {report.users:,} memories differ, {report.extra:,} should not be",
+    )
+    if report.wrong or report.extra:
+        msg = (
+            f"{context.workspace}: {report.wrong} of {report.users} memories differ from those of "
+            f"a log without the poison, and {report.extra} users should have none"
+        )
+        raise DrillFailedError(msg)
+    if report.answers.failed:
+        failed = report.answers.failed
+        msg = f"{len(failed)} requests failed meanwhile, the first with {failed[0]}"
+        raise DrillFailedError(msg)
+
+
+def _compare(drill: _Drill, store: OpenedStore) -> None:
+    """Fold the clean log in one go, without Flink, rules or a store, and look at every memory."""
+    context = drill.shop.context
+    bundle = load_bundle(context.bundles / "mimn" / VERSION)
+    folder, limits = MemoryFolder(bundle, _NEW), context.config.log
+    before = batch_fold(_imported(EventLog(context.log)), folder, limits, _IMPORT)
+    clean = drill.poison.clean(drill.shop.events)
+    expected = batch_fold(clean, folder, limits, _TOPIC, before.memories).memories
+    users = np.array(sorted(expected), dtype=np.int64)
+    records, found = store.memories.read(_NEW, users, folder.record_bytes)
+    right = np.stack([expected[user] for user in users.tolist()])
+    prefix = store.memories.keys.prefix(_NEW)
+    stored = ids_of_keys(list(store.client.scan_iter(match=prefix + b"*", count=1000)))
+    report = drill.report
+    report.users = len(users)
+    report.wrong = int(((records != right).any(axis=1) | ~found).sum())
+    report.extra = int((~np.isin(stored, users)).sum())
+
+
+def _imported(log: EventLog) -> Iterator[LoggedPayload]:
+    """The import's events as payloads with their positions."""
+    names = ["user_id", "item_id", "category_id", "behavior", "event_time"]
+    for file in log.behavior_files():
+        table = pq.read_table(file.path, columns=[*names, "epoch", "partition", "offset"])
+        table = table.filter(pa.compute.equal(table.column("epoch"), _IMPORT))
+        table = table.set_column(3, "behavior", table.column("behavior").cast(pa.string()))
+        times = table.column("event_time").to_numpy().view(np.int64).tolist()
+        columns = [table.column(name).to_pylist() for name in names[:4]]
+        places = [table.column(name).to_pylist() for name in ("partition", "offset")]
+        for *event, time_ms, partition, offset in zip(*columns, times, *places, strict=True):
+            payload = payload_of(*event, time_ms)
+            yield LoggedPayload(payload, partition, offset, time_ms)
+
+
+def _wait_until_archived(drill: _Drill) -> None:
+    """Until the archive has every event file's last event: Flink commits it with a checkpoint."""
+    archive = drill.shop.context.workspace / "stream" / "archive"
+    ends = {at: files[-1].last for at, files in scan_folder(drill.shop.events).items()}
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < until:
+        reached = {
+            at: max(
+                (file_range(path)[1] for path in committed_files(archive, _TOPIC, at)), default=-1
+            )
+            for at in ends
+        }
+        if all(reached[at] >= end for at, end in ends.items()):
+            return
+        time.sleep(_LOOK_SECONDS)
+    msg = f"{archive}: holds events up to {reached} and not {ends} after {_PATIENCE_SECONDS:.0f} s"
+    raise DrillFailedError(msg)
+
+
+def _noon(drill: _Drill) -> int:
+    return (drill.shop.day.start_ms + drill.shop.day.end_ms) // 2
