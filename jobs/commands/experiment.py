@@ -23,7 +23,8 @@ def experiment(
         typer.Argument(
             help="table2 (models), table3 (slots of the NTM), table4 (MUR and MIU), or slots "
             "(figure 6: share of writes of each slot), of MIMN; imn-table1, imn-table2, "
-            "imn-ablation, imn-efficiency, of IMN; lmn-table1, lmn-table2, of LMN."
+            "imn-ablation, imn-efficiency, of IMN; lmn-table1, lmn-table2, of LMN; out-of-sync "
+            "and big-sale (table 5), of MIMN."
         ),
     ],
     samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],
@@ -57,6 +58,13 @@ def experiment(
             "GiB, 0 = no limit (paper: 10).",
         ),
     ] = 10.0,
+    sale_samples: Annotated[
+        str | None,
+        typer.Option(
+            help="big-sale: samples of the same days with sale days in them (`uic samples` with "
+            "sale.behaviors and sale.impressions: keep); --samples are without."
+        ),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -67,6 +75,7 @@ def experiment(
     done before is not done again, and a killed experiment goes on where it was.
     """
     context = open_context(workspace, config)
+    from jobs.deployment_experiment import DEPLOYMENT, run_deployment
     from jobs.experiment_report import write_table
     from jobs.experiment_runs import Request, check_assignments, run_rows
     from jobs.experiment_tables import TABLES
@@ -74,8 +83,9 @@ def experiment(
     from jobs.training import check_device, open_samples
     from models.errors import BadInputError
 
-    if table not in {*TABLES, SLOTS, *FAMILY}:
-        msg = f"experiment {table!r} is unknown; known: {', '.join([*TABLES, SLOTS, *FAMILY])}"
+    known = [*TABLES, SLOTS, *FAMILY, *DEPLOYMENT]
+    if table not in known:
+        msg = f"experiment {table!r} is unknown; known: {', '.join(known)}"
         raise BadInputError(msg)
     check_assignments(set_ or [])
     request = Request(
@@ -92,6 +102,9 @@ def experiment(
     remark = _remark(request)
     if table in FAMILY:
         paths = run_family(table, request, folder, remark, only=rows, limit_gib=memory_limit_gib)
+    elif table in DEPLOYMENT:
+        with_sale = None if sale_samples is None else open_samples(context, sale_samples)
+        paths = run_deployment(table, request, with_sale, folder, remark)
     elif table == SLOTS:
         paths = _slots(request, folder, remark)
     else:
