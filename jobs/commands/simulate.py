@@ -17,6 +17,7 @@ from jobs.context import (
 from models.errors import BadInputError
 
 if TYPE_CHECKING:
+    from pipelines.simulator.item_images import Photographs
     from pipelines.simulator.plan import SimulationPlan
     from pipelines.simulator.write import SimulatedLog
 
@@ -53,6 +54,13 @@ def simulate(
         float,
         typer.Option(help="Share of behaviours that the log gets late or from a fast clock."),
     ] = 0.0,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Class folders of photographs that items show, as users' tastes go."),
+    ] = None,
+    new_item_share: Annotated[
+        float, typer.Option(help="With --images: share of items that appear after the first day.")
+    ] = 0.3,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -62,6 +70,10 @@ def simulate(
     all of them decide what is clicked. So a model that remembers more ranks better, and the best
     reachable AUC is known: it is printed and kept in the manifest. Days are of `time_zone`.
 
+    With --images, items show photographs: users have a taste for their classes, and some items
+    appear every day with photographs never seen before, so that images say what ids cannot yet.
+    Which item shows which file is written beside the log, for `uic images extract`.
+
     With --sale-day, a calendar of these days is written beside the log; name it as
     `sale.calendar` in the settings to leave them out of samples and memories.
     """
@@ -70,6 +82,7 @@ def simulate(
     from pipelines.simulator.write import write_simulation
 
     context = open_context(workspace, config)
+    photographs = None if images is None else _photographs(images)
     plan = SimulationPlan.of(
         users=users,
         items=items,
@@ -81,6 +94,8 @@ def simulate(
         visits_per_user_day=visits_per_user_day,
         impressions_per_user_day=impressions_per_user_day,
         late_share=late_share,
+        photographs=() if photographs is None else photographs.counts,
+        new_item_share=new_item_share,
     )
     with progress_display() as display:
         making = display.add_task("simulating days", total=plan.days)
@@ -94,6 +109,33 @@ def simulate(
         )
     calendar = _write_calendar(plan, context.workspace)
     _print_summary(plan, simulated, context.log, calendar)
+    if photographs is not None and images is not None:
+        _write_images(plan, photographs, images, context.workspace)
+
+
+def _photographs(folder: Path) -> "Photographs":
+    from pipelines.images.sources import ImageSource
+    from pipelines.simulator.item_images import Photographs
+
+    if not folder.is_dir():
+        msg = f"--images {folder}: not a folder; expected folders of photographs, one a class"
+        raise BadInputError(msg)
+    listed = ImageSource.open(folder).images
+    return Photographs.of(((image.path, image.label) for image in listed), folder)
+
+
+def _write_images(
+    plan: "SimulationPlan", photographs: "Photographs", folder: Path, workspace: Path
+) -> None:
+    from pipelines.simulator.item_images import ITEM_IMAGES_NAME, write_item_images
+    from pipelines.simulator.world import Catalogue
+
+    path = workspace / ITEM_IMAGES_NAME
+    write_item_images(plan, Catalogue.of(plan), photographs, path)
+    OUT.print(
+        f"images                {path}, for `uic images extract {path} --root {folder} --out NAME`",
+        markup=False,
+    )
 
 
 def _write_calendar(plan: "SimulationPlan", workspace: Path) -> Path | None:

@@ -14,6 +14,8 @@
 - Popularity is skewed, by category and within one; activity differs by user; a share of clicks is
   off topic; clicks lead to carts, favourites and buys; clicked impressions become behaviours.
 - On a sale day visits are many and go to bargains drawn at random, whoever the user is.
+- With photographs (`--images`), items show one of a class that users have a taste for, and some
+  items are new each day with photographs never seen before (`pipelines.simulator.photographs`).
 - Clicks are drawn with a known probability, kept in the impressions' column `click_probability`,
   so the best reachable AUC is known: that of the probabilities themselves.
 

@@ -69,6 +69,7 @@ def day_chunk(
 ) -> DayChunk:
     """Simulate one block on one day; `bargains` on a sale day, else None."""
     stream = random_stream(plan.seed, block.number, day, Purpose.DAY)
+    catalogue = catalogue.on(day)
     sale = bargains is not None
     visits = visits_of_day(plan, block, stream, day, sale=sale)
     strengths = block.strengths(day)

@@ -17,6 +17,8 @@ from pipelines.simulator.world import INTERESTS, Catalogue, Floats, Ints, UserBl
 
 # Impressions from the user's interests, awake or dormant; the rest is popular.
 _INTEREST_SHARE: Final = 0.5
+# With photographs: impressions of items that are new on the day, if there are any.
+_ARRIVAL_SHARE: Final = 0.15
 # Log-odds of a click: base, and the gain of each part.
 _BASE, _LONG_TERM, _AWAKE, _STYLE, _QUALITY = -3.2, 3.2, 0.4, 0.8, 0.25
 # Log-odds on a sale day: base, and the gain of how deep the price is cut.
@@ -80,7 +82,18 @@ def _candidates(
     slots = stream.integers(INTERESTS, size=len(users))
     own = uniform(stream, len(users)) < _INTEREST_SHARE
     popular = catalogue.popular_categories(stream, len(users))
-    return catalogue.popular_rows(stream, np.where(own, block.interests[users, slots], popular))
+    rows = catalogue.popular_rows(stream, np.where(own, block.interests[users, slots], popular))
+    if catalogue.gallery is None or catalogue.day is None:
+        return rows
+    return _with_arrivals(rows, catalogue.gallery.launched_on(catalogue.day), stream)
+
+
+def _with_arrivals(rows: Ints, arrived: Ints, stream: np.random.Generator) -> Ints:
+    """A share of what is shown is new on this day."""
+    shown = uniform(stream, len(rows)) < _ARRIVAL_SHARE
+    if not len(arrived):
+        return rows
+    return np.where(shown, arrived[stream.integers(len(arrived), size=len(rows))], rows)
 
 
 def _odds(

@@ -52,6 +52,13 @@ class SimulationPlan(Section):
         0.0, description="behaviours whose event time is not their log time; share, 0 to 1"
     )
 
+    photographs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="photographs of each class that items show; counts, none without --images"
+    )
+    new_item_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.3, description="with photographs: items that appear after the first day; share, 0 to 1"
+    )
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:

@@ -43,6 +43,8 @@ _CART, _FAVOURITE, _BUY_OF_CARTS = 0.08, 0.04, 0.4
 _SALE_VISITS: Final = 3.0
 _SALE_FUNNEL: Final = 2.0
 _BARGAIN_SHARE: Final = 0.05
+# How much the class of a photograph counts beside the style.
+_LOOKS: Final = np.float32(1.5)
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,11 @@ class Bargains:
         """Draw the bargains of a day, the same for all users."""
         stream = random_stream(plan.seed, 0, day, Purpose.BARGAINS)
         count = max(1, round(plan.items * _BARGAIN_SHARE))
-        rows = stream.choice(len(catalogue.item_ids), count, replace=False)
-        return cls(rows.astype(np.int64), stream.standard_normal(count, dtype=np.float32))
+        there = np.arange(len(catalogue.item_ids))
+        if catalogue.gallery is not None:
+            there = np.flatnonzero(catalogue.gallery.launch_day_of_row <= day)
+        rows = stream.choice(there, min(count, len(there)), replace=False)
+        return cls(rows.astype(np.int64), stream.standard_normal(len(rows), dtype=np.float32))
 
 
 def visits_of_day(
@@ -138,9 +143,12 @@ def bargain_clicks(bargains: Bargains, visits: Visits, stream: np.random.Generat
 
 
 def style_match(catalogue: Catalogue, block: UserBlock, users: Ints, rows: Ints) -> Floats:
-    """How well the style of each item fits the taste of each user, (users,), float32."""
+    """How well style and looks of each item fit the taste of each user, (users,), float32."""
     match: Floats = np.einsum("nd,nd->n", block.taste[users], catalogue.styles[rows])
-    return match
+    if catalogue.gallery is None:
+        return match
+    looks: Floats = block.class_taste[users, catalogue.gallery.class_of_row[rows]]
+    return match + _LOOKS * looks
 
 
 def joined(one: Acts, two: Acts) -> Acts:

@@ -5,13 +5,14 @@ block of any day can be made on its own, in any order and on any machine of one 
 out the same. All shapes below: U users of a block, K interests, D style dimensions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.simulator.photographs import Gallery
 from pipelines.simulator.plan import SimulationPlan
 
 # Part of what a seed means: another block size is another simulation.
@@ -31,6 +32,8 @@ _WAVE_SHARPNESS: Final = 4.0
 # Log-normal activity of users, mean 1: a few visit often, most seldom.
 _ACTIVITY_SIGMA: Final = 0.6
 _MAX_ACTIVITY: Final = 5.0
+# Halving a rank so often leads to the first of any category, which is there from the first day.
+_LAUNCH_TRIES: Final = 32
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -43,6 +46,7 @@ class Purpose(IntEnum):
     USERS = 1
     DAY = 2
     BARGAINS = 3
+    PHOTOGRAPHS = 4
 
 
 def random_stream(seed: int, block: int, day: int, purpose: Purpose) -> np.random.Generator:
@@ -70,6 +74,8 @@ class Catalogue:
         quality: (items,), float32; liked by everybody alike.
         category_of_row: (items,), int64, from 0; `category_id` in the log is one more.
         category_starts: (categories + 1,), int64.
+        gallery: photographs of the items; None without.
+        day: whose items there are; None for all.
     """
 
     item_ids: Ints
@@ -77,6 +83,8 @@ class Catalogue:
     quality: Floats
     category_of_row: Ints
     category_starts: Ints
+    gallery: Gallery | None = None
+    day: int | None = None
 
     @classmethod
     def of(cls, plan: SimulationPlan) -> "Catalogue":
@@ -97,7 +105,12 @@ class Catalogue:
             quality=stream.standard_normal(plan.items, dtype=np.float32),
             category_of_row=np.repeat(np.arange(categories), np.diff(starts)),
             category_starts=starts,
+            gallery=_gallery(plan, starts) if plan.photographs else None,
         )
+
+    def on(self, day: int) -> "Catalogue":
+        """The items that there are on a day."""
+        return self if self.gallery is None else replace(self, day=day)
 
     @property
     def categories(self) -> int:
@@ -115,6 +128,16 @@ class Catalogue:
         # P(rank < r) = log(r + 1) / log(n + 1), turned round.
         ranks = np.exp(uniform(stream, len(sizes)) * np.log(sizes + 1)).astype(np.int64) - 1
         rows: Ints = starts + np.clip(ranks, 0, sizes - 1)
+        return rows if self.gallery is None else self._launched(rows, starts)
+
+    def _launched(self, rows: Ints, starts: Ints) -> Ints:
+        """An item that is not there yet gives way to a more popular one of its category."""
+        gallery, day = self.gallery, self.day
+        if gallery is None or day is None:
+            return rows
+        for _ in range(_LAUNCH_TRIES):
+            missing = gallery.launch_day_of_row[rows] > day
+            rows = np.where(missing, starts + (rows - starts) // 2, rows)
         return rows
 
 
@@ -136,6 +159,7 @@ class UserBlock:
         periods, phases: (U, K), float32: days from height to height, and where it starts.
         taste: (U, D), float32: which styles the user likes, in every category.
         activity: (U,), float32, mean 1.
+        class_taste: (U, classes of photographs), float32; no class without photographs.
     """
 
     number: int
@@ -146,6 +170,7 @@ class UserBlock:
     phases: Floats
     taste: Floats
     activity: Floats
+    class_taste: Floats
 
     @classmethod
     def of(cls, plan: SimulationPlan, catalogue: Catalogue, number: int) -> "UserBlock":
@@ -165,6 +190,7 @@ class UserBlock:
             phases=uniform(stream, *shape),
             taste=stream.standard_normal((users, STYLE_DIMENSIONS), dtype=np.float32),
             activity=np.minimum(np.exp(activity - _ACTIVITY_SIGMA**2 / 2), _MAX_ACTIVITY),
+            class_taste=_class_taste(plan, number, users),
         )
 
     def strengths(self, day: int) -> Floats:
@@ -187,6 +213,20 @@ class UserBlock:
 
 def _between(low: float, high: float, draws: Floats) -> Floats:
     return np.float32(low) + np.float32(high - low) * draws
+
+
+def _gallery(plan: SimulationPlan, category_starts: Ints) -> Gallery:
+    """Photographs of the items; the first item of each category is there from the first day."""
+    stream = random_stream(plan.seed, 0, 0, Purpose.PHOTOGRAPHS)
+    new = uniform(stream, plan.items) < plan.new_item_share
+    new[category_starts[:-1]] = False
+    return Gallery.draw(stream, plan.photographs, plan.days, np.flatnonzero(new), plan.items)
+
+
+def _class_taste(plan: SimulationPlan, number: int, users: int) -> Floats:
+    # Block 0's stream is that of the gallery.
+    stream = random_stream(plan.seed, number + 1, 0, Purpose.PHOTOGRAPHS)
+    return stream.standard_normal((users, len(plan.photographs)), dtype=np.float32)
 
 
 def block_count(plan: SimulationPlan) -> int:
