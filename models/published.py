@@ -47,13 +47,18 @@ def file_entry(root: Path, path: Path, rows: int | None = None) -> dict[str, Any
 
 
 def write_json_atomically(path: Path, document: Any) -> None:
-    """Replace `path` by `document` as JSON, in one rename, synced to disk before and after."""
+    """Replace `path` by `document` as JSON; see `write_bytes_atomically`."""
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, in one rename, synced to disk before and after."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     try:
-        with draft.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with draft.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
