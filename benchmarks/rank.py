@@ -56,6 +56,9 @@ from pipelines.log_writer import LogWriter, Part
 ITEMS, CATEGORIES, CANDIDATES = 100_000, 500, 200
 MEMORY_LENGTHS = (50, 150, 1_000, 10_000)
 SEQUENCE_LENGTHS = (150, 1_000)
+# Requests/s that the peers keep up with: else the line, and not the model, is measured.
+SEQUENCE_RATES = {150: 5.0, 1_000: 0.5}
+PEER_REQUESTS = 30
 USERS = 50  # of each length
 LIMIT_MS = 10.0
 GENERATION = 1
@@ -296,10 +299,10 @@ def measure(
         peers[model] = {}
         with service(workspace, "--model", model, "--history-from", "log") as url:
             for length in SEQUENCE_LENGTHS:
-                # A rate that it can keep up with: else the line, and not the model, is measured.
-                peer_rate = 2.0 if length == 1_000 else 5.0
+                peer_rate = SEQUENCE_RATES[length]
                 asked = bodies((length,), length)
-                found = figures(load(pool, url, asked, peer_rate, 2 * seconds))
+                long = max(seconds, PEER_REQUESTS / peer_rate)
+                found = figures(load(pool, url, asked, peer_rate, long))
                 peers[model][f"{length}_events"] = found | {"rate_per_second": peer_rate}
                 say(f"{model}, {length} events: {found}")
     return ours, peers

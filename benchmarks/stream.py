@@ -1,12 +1,11 @@
 """The stream job against the idiomatic PyFlink job: Kafka to memories in Redis, end to end.
 
-    python benchmarks/stream.py [--quick] [--users N] [--freshness-seconds S] [--plot FILE]
+    python benchmarks/stream.py [--quick] [--users N] [--events N]
 
 Same machine, same Kafka, same events, same Redis (append-only file, every write synced), one after
 the other. The peers are `peers/stream_keyed.py`: keyed `ValueState` and one torch step an event,
 written through Feast per event, per 1,000 events with large bundles, and per 1,000 in thread mode.
-Rates are between the first and the last event seen, so the start of Java is left out. Then ours
-runs at half of its rate while probes are timed from the producer to Feast's `get_online_features`.
+Rates are between the first and the last event seen, so the start of Java is left out.
 """
 
 import json
@@ -15,29 +14,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from confluent_kafka import Producer
 from harness import arguments, report, say
-from matplotlib import pyplot as plt
+from running_stream import PARTITIONS, Ours
 
 from feature_repo.connection import resolve_address
-from feature_repo.repository import apply_definitions, open_feature_store
 from jobs.stream.java import jars, java_home
 from jobs.stream.kafka_server import KafkaServer
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.produce import PRODUCER_SETTINGS, Outgoing, Pace, payload_of, send_to_kafka
-from jobs.stream.status import read_status
-from jobs.stream.supervisor import Supervisor
+from jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
 from jobs.stream.trial import start_trial, trial_context
 
 HERE = Path(__file__).resolve().parent
-PARTITIONS = 4
 SEND_ROWS = 50_000
 PEERS = {
     "per_event": {"rows_per_write": 1, "mode": "process", "bundle_size": 1000},
@@ -45,7 +36,6 @@ PEERS = {
     "per_1000_threads": {"rows_per_write": 1000, "mode": "thread", "bundle_size": 20_000},
 }
 TARGETS = {"per_event": ">=300", "per_1000": ">=50", "per_1000_threads": ">=25"}
-PROBE_USERS = 10**9  # above all others
 
 
 def fill(brokers: str, topic: str, events: int, users: int) -> None:
@@ -61,38 +51,6 @@ def fill(brokers: str, topic: str, events: int, users: int) -> None:
         ]
         batch = Outgoing(payloads, ids, np.full(count, now, np.int64))
         send_to_kafka([batch], brokers, topic, Pace())
-
-
-class Ours:
-    """Our stream in a workspace of its own, supervised in a thread."""
-
-    def __init__(self, folder: Path, brokers: str, topic: str, **stream: Any) -> None:
-        settings = {"brokers": brokers, "topic": topic, "parallelism": 2, **stream}
-        self.context = trial_context(folder, settings)
-        self.server, _ = start_trial(self.context)
-        self.planner = Planner(self.context, RunOptions())
-        self.supervisor = Supervisor(self.planner, say)
-        self.thread = threading.Thread(target=self.supervisor.run, daemon=True)
-
-    def __enter__(self) -> "Ours":
-        """Start streaming."""
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop it, and Redis."""
-        self.supervisor.request_stop()
-        self.thread.join(120)
-        self.server.stop()
-
-    def folded(self) -> int:
-        """Events that the markers have passed."""
-        marks = self.planner.generations.markers(1)
-        return sum(offset + 1 for epoch in marks.values() for offset in epoch.values())
-
-    def status(self):
-        """Counts of the workers."""
-        return read_status(self.planner.client, self.planner.keys.project, 1)
 
 
 def ours_rate(folder: Path, brokers: str, topic: str, events: int) -> dict[str, Any]:
@@ -181,81 +139,15 @@ def _progress_rate(process, progress: Path, seconds: float, folder: Path) -> dic
     raise RuntimeError(msg)
 
 
-def freshness(ours: Ours, rate: float, seconds: float) -> list[tuple[float, float]]:
-    """(seconds since the start, milliseconds) of each probe while events come at `rate`."""
-    stream = ours.context.config.stream
-    draw = np.random.default_rng(5)
-    ended = threading.Event()
-
-    def load() -> None:
-        pace = Pace(rate)
-
-        def batches():
-            while not ended.is_set():
-                ids = draw.integers(0, 50_000, 2000)
-                now = int(time.time() * 1000)
-                payloads = [payload_of(user, user % 5000, 1, "click", now) for user in ids.tolist()]
-                yield Outgoing(payloads, ids, np.full(len(ids), now, np.int64))
-
-        send_to_kafka(batches(), stream.brokers, stream.topic, pace)
-
-    feast = open_feature_store(ours.context.config.store, ours.context.workspace)
-    apply_definitions(feast, ours.context.workspace)
-    sender = threading.Thread(target=load, daemon=True)
-    sender.start()
-    producer = Producer({"bootstrap.servers": stream.brokers, **PRODUCER_SETTINGS})
-    probes: list[tuple[float, float]] = []
-    began = time.monotonic()
-    try:
-        for user in range(PROBE_USERS, PROBE_USERS + 10**6):
-            if time.monotonic() - began > seconds:
-                break
-            produced = time.monotonic()
-            payload = payload_of(user, 1, 1, "click", int(time.time() * 1000))
-            producer.produce(stream.topic, key=str(user), value=payload)
-            producer.flush()
-            while True:
-                answer = feast.get_online_features(
-                    features=["user_interest:memory"], entity_rows=[{"user_id": user}]
-                ).to_dict()
-                if answer["memory"][0] is not None:
-                    break
-                if time.monotonic() - produced > 30:
-                    msg = "a probe did not arrive within 30 s"
-                    raise RuntimeError(msg)
-            probes.append((produced - began, 1000 * (time.monotonic() - produced)))
-            time.sleep(0.2)
-    finally:
-        ended.set()
-        sender.join(60)
-    return probes
-
-
-def plot(probes: list[tuple[float, float]], path: Path) -> None:
-    mpl.use("Agg")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    times, values = zip(*probes, strict=True)
-    left.plot(times, values, ".", markersize=3)
-    left.set(xlabel="seconds", ylabel="produced to readable through Feast, ms", yscale="log")
-    right.plot(np.sort(values), np.linspace(0, 1, len(values)))
-    right.set(xlabel="ms", ylabel="share of events", xscale="log")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--events", type=int, default=1_000_000, help="events of ours' run")
+    parser.add_argument("--events", type=int, default=2_000_000, help="events of ours' run")
     parser.add_argument("--users", type=int, action="append", help="users; may be repeated")
-    parser.add_argument("--peer-seconds", type=float, default=40.0)
-    parser.add_argument("--freshness-seconds", type=float, default=300.0)
-    parser.add_argument("--plot", type=Path, help="where to draw the freshness")
+    parser.add_argument("--peer-seconds", type=float, default=25.0)
     options = parser.parse_args()
     events = 60_000 if options.quick else options.events
     users = options.users or ([1000] if options.quick else [1000, 50_000, 1_000_000])
     peer_seconds = 5.0 if options.quick else options.peer_seconds
-    fresh_seconds = 6.0 if options.quick else options.freshness_seconds
     names = ("per_1000",) if options.quick else tuple(PEERS)
     with tempfile.TemporaryDirectory(prefix="uic-bench-stream-") as name:
         folder = Path(name)
@@ -276,19 +168,6 @@ def main() -> None:
                         place, kafka, topic, PEERS[peer], peer_seconds
                     )
                     say(f"{peer}, {count:,} users: {peers[peer][f'users_{count}']}")
-            middle = f"users_{users[len(users) // 2]}"
-            rate = ours[middle]["events_per_second"] / 2
-            kafka.create_topic("fresh", PARTITIONS)
-            with Ours(folder / "fresh", kafka.brokers, "fresh") as running:
-                _wait_until_folding(running, kafka)
-                probes = freshness(running, rate, fresh_seconds)
-    values = np.array([value for _, value in probes])
-    ours["freshness_at_events_per_second"] = round(rate)
-    ours["freshness_p50_ms"] = float(f"{np.percentile(values, 50):.4g}")
-    ours["freshness_p99_ms"] = float(f"{np.percentile(values, 99):.4g}")
-    ours["freshness_probes"] = len(values)
-    if options.plot:
-        plot(probes, options.plot)
     # The smallest advantage over all numbers of users.
     ratios = {
         peer: min(
@@ -297,10 +176,7 @@ def main() -> None:
         )
         for peer, figures in peers.items()
     }
-    ratios["freshness_p50_ms"] = ours["freshness_p50_ms"]
-    ratios["freshness_p99_ms"] = ours["freshness_p99_ms"]
     targets = {peer: TARGETS[peer] for peer in names}
-    targets |= {"freshness_p50_ms": "<=300", "freshness_p99_ms": "<=1000"}
     report(
         "stream",
         ours=ours,
@@ -309,23 +185,6 @@ def main() -> None:
         targets=targets,
         packages=("apache-flink", "feast", "torch", "numpy", "redis"),
     )
-
-
-def _wait_until_folding(ours: Ours, kafka: KafkaServer) -> None:
-    """The first events start the workers; the probes come when they run."""
-    ids = np.arange(2000)
-    batch = Outgoing(
-        [payload_of(user, 1, 1, "click", int(time.time() * 1000)) for user in ids.tolist()],
-        ids,
-        ids,
-    )
-    send_to_kafka([batch], kafka.brokers, "fresh", Pace())
-    until = time.monotonic() + 240
-    while ours.folded() < len(ids):
-        if time.monotonic() > until:
-            msg = "the stream did not start"
-            raise RuntimeError(msg)
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ class Mimn(Ranker):
         super().__init__(settings, item_rows, category_rows, readout.features)
         self.memory = MemoryNetwork(config)
         self.reading = readout
+        # Off only to measure what float16 costs: no record could hold such a state.
+        self.rounding = True
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`; the penalty is L_reg."""
@@ -139,6 +141,7 @@ class Mimn(Ranker):
             batch.history_counts,
             batch.cut_groups,
             batch.cut_lengths,
+            rounding=self.rounding,
         )
 
     # ====== the cut between the two: `MemoryState`, packed into a record in the store ======

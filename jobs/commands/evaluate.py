@@ -32,6 +32,13 @@ def evaluate(
     last: Annotated[
         datetime | None, typer.Option(formats=_DAY, help="Last day; default: the last one.")
     ] = None,
+    rounding: Annotated[
+        bool,
+        typer.Option(
+            help="mimn: memories as records hold them, rounded to float16 after every event; "
+            "without, to measure what that costs."
+        ),
+    ] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
@@ -49,6 +56,7 @@ def evaluate(
     from models.bundle_shelf import BundleShelf
     from models.errors import BadInputError
     from models.evaluation import evaluate as measure
+    from models.mimn import Mimn
     from models.reader import BatchPlan
 
     device = check_device(device)
@@ -56,6 +64,11 @@ def evaluate(
     loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
     _, images = with_images(context, loaded.settings, trained=True)
     loaded.model.attach_images(images)
+    if not rounding:
+        if not isinstance(loaded.model, Mimn):
+            msg = f"--no-rounding: {loaded.name} keeps no memory; it is for mimn"
+            raise BadInputError(msg)
+        loaded.model.rounding = False
     final = reader.days()[-1]
     plan = BatchPlan(
         first=first.date() if first else (None if last else final),

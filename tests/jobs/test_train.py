@@ -59,6 +59,17 @@ def test_a_model_is_trained_published_evaluated_and_verified(workspace):
     assert list((workspace / "training").iterdir()) == []
 
 
+def test_what_float16_costs_is_measured_on_the_same_weights(workspace):
+    run(workspace, "train", "mimn", "--samples", "small", *TINY, "--epochs", "1")
+    rounded = json.loads(run(workspace, "evaluate", "mimn", "--samples", "small"))
+    exact = json.loads(run(workspace, "evaluate", "mimn", "--samples", "small", "--no-rounding"))
+    assert rounded["logloss"] != exact["logloss"]
+    assert rounded["logloss"] == pytest.approx(exact["logloss"], abs=1e-3)
+    run(workspace, "train", "sum_pooling", "--samples", "small", *TINY, "--epochs", "1")
+    words = ("evaluate", "sum_pooling", "--samples", "small", "--no-rounding")
+    assert "sum_pooling keeps no memory" in refused(workspace, *words)
+
+
 def refused(workspace, *words, error=BadInputError):
     with pytest.raises(error) as caught:
         CliRunner().invoke(app, [*words, "-w", str(workspace)], catch_exceptions=False)
