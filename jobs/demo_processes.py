@@ -43,7 +43,13 @@ class Runner:
         self._workspace = workspace
         self._stack = stack
         self._say = say
-        self._environment = {**os.environ, "UIC_TIME_ZONE": plan.time_zone, **plan.environment}
+        self._environment = {
+            **os.environ,
+            # A line of output is in the log when it is printed.
+            "PYTHONUNBUFFERED": "1",
+            "UIC_TIME_ZONE": plan.time_zone,
+            **plan.environment,
+        }
 
     def run(self, stage: Stage, command: Sequence[str]) -> None:
         """Run one stage; its output goes to the terminal and to its log.
@@ -119,8 +125,9 @@ class Runner:
         while time.monotonic() < until:
             if process.poll() is not None:
                 raise self._failure(stage, f"exit status {process.returncode}", log)
-            if answers(stage.port, stage.ready_path):
-                self._say(f"    {stage.name} is ready at http://127.0.0.1:{stage.port}")
+            ready = ready_line_of(stage, log)
+            if ready:
+                self._say(f"    {ready}")
                 return
             time.sleep(0.1)
         raise self._failure(stage, f"no answer in {_READY_SECONDS:.0f} s", log)
@@ -149,6 +156,15 @@ class Runner:
             f"go on with: uic demo --from {stage.name} --workspace {self._workspace}"
         )
         return StageFailedError(msg)
+
+
+def ready_line_of(stage: Stage, log: Path) -> str:
+    """A line for people once a background stage is ready; empty until then."""
+    if not stage.ready_line:
+        url = f"http://127.0.0.1:{stage.port}"
+        return f"{stage.name} is ready at {url}" if answers(stage.port, stage.ready_path) else ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line for line in lines if stage.ready_line in line), "")
 
 
 def answers(port: int, path: str) -> bool:

@@ -1,11 +1,13 @@
 """Which commands the demo runs, in order, and what each of them leaves behind."""
 
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
+
+from jobs.stream.kafka_server import free_port
 
 KUAIRAND_FOLDER: Final = "kuairand_pure_14d"
 # KuaiRand's 14 days of impressions in its own zone, and the simulator's default last weeks.
@@ -19,6 +21,9 @@ BASELINES: Final = ("sum_pooling", "din")
 VERSION: Final = "demo"
 # Six days of training and one of test: four models in about four minutes.
 TRAINED_DAYS: Final = 6
+# How every model of the demo is trained; `--quick` too.
+EPOCHS: Final = 1
+LEARNING_RATE: Final = 0.001
 # Stretches of the day that is lived again: a memory is at most half an hour of that day behind.
 STRETCHES: Final = 48
 QUICK_STRETCHES: Final = 4
@@ -29,7 +34,13 @@ _SETTINGS: Final = {
     "UIC_SERVE__DRAIN_SECONDS": "0",
     # A few dozen batches: a point of the training curve for every five.
     "UIC_TRAIN__CURVE_EVERY_STEPS": "5",
+    # What some users were ranked with is written down, for the audit of what was served.
+    "UIC_SERVE__LOG_FEATURES": "true",
+    "UIC_SERVE__LOG_FEATURES_SAMPLE": "0.05",
 }
+# A broker stamps events with the time of now, so a day of years ago is very late.
+_KAFKA_SETTINGS: Final = {"UIC_LOG__MAX_EVENT_AGE_DAYS": "36500"}
+_KAFKA_PARTITIONS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,8 @@ class Stage:
         name: for `--from`.
         purpose: for people.
         arguments: typed after `uic`.
-        background: the process stays; it is ready when `ready_path` answers on `port`.
+        background: the process stays; it is ready when `ready_path` answers on `port`, or when
+            its output has `ready_line`.
         ended_by: arguments of the command that ends what this one leaves running.
         resume_from: stage from which to go on instead; None: from this one.
         before: commands that put things in order when the demo goes on from here or earlier.
@@ -55,6 +67,7 @@ class Stage:
     background: bool = False
     port: int = 0
     ready_path: str = "/readyz"
+    ready_line: str = ""
     ended_by: tuple[str, ...] = ()
     resume_from: str | None = None
     before: tuple[tuple[str, ...], ...] = ()
@@ -77,22 +90,55 @@ class Plan:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def make_plan(shared_data: Path, *, quick: bool = False) -> Plan:
-    """KuaiRand if it is there, else the simulator; `quick`: a small simulation."""
+def make_plan(shared_data: Path, *, quick: bool = False, kafka: bool = False) -> Plan:
+    """The demo of KuaiRand if it is there, else of the simulator.
+
+    Args:
+        shared_data: folder of real data.
+        quick: a small simulation.
+        kafka: the day streams through a real broker, not from files.
+    """
     folder = shared_data / KUAIRAND_FOLDER
+    settings, zone = dict(_SETTINGS), "UTC"
     if quick:
-        stages = _stages(QUICK, *QUICK_DAYS, stretches=QUICK_STRETCHES)
-        return Plan("simulator, a small one", "UTC", stages, dict(_SETTINGS))
-    if folder.is_dir():
-        source = ("import", "kuairand", str(folder))
-        stages = _stages(source, *KUAIRAND_DAYS)
-        return Plan(f"KuaiRand ({folder})", KUAIRAND_ZONE, stages, dict(_SETTINGS))
-    return Plan("simulator", "UTC", _stages(("simulate",), *SIMULATED_DAYS), dict(_SETTINGS))
+        data, source, days, stretches = "simulator, a small one", QUICK, QUICK_DAYS, QUICK_STRETCHES
+        settings["UIC_SERVE__LOG_FEATURES_SAMPLE"] = "1"
+    elif folder.is_dir():
+        data, zone = f"KuaiRand ({folder})", KUAIRAND_ZONE
+        source, days, stretches = ("import", "kuairand", str(folder)), KUAIRAND_DAYS, STRETCHES
+    else:
+        data, source, days, stretches = "simulator", ("simulate",), SIMULATED_DAYS, STRETCHES
+    if not kafka:
+        return Plan(data, zone, _stages(source, days, _Stream(stretches, days[1])), settings)
+    # A broker's log time is now: the day that is lived again becomes part of today's log.
+    today = datetime.now(ZoneInfo(zone)).date()
+    stream = _Stream(stretches, today, broker_port=free_port())
+    settings |= {**_KAFKA_SETTINGS, "UIC_STREAM__BROKERS": f"127.0.0.1:{stream.broker_port}"}
+    return Plan(f"{data}, through Kafka", zone, _stages(source, days, stream), settings)
 
 
-def _stages(
-    source: Sequence[str], first: date, last: date, stretches: int = STRETCHES
-) -> tuple[Stage, ...]:
+@dataclass(frozen=True)
+class _Stream:
+    """How the day is lived again.
+
+    Args:
+        stretches: pieces of the day.
+        log_day: whose log its events become.
+        broker_port: of the Kafka broker; 0 for event files.
+    """
+
+    stretches: int
+    log_day: date
+    broker_port: int = 0
+
+    @property
+    def source(self) -> str:
+        """As `uic stream run` and `uic replay` call it."""
+        return "kafka" if self.broker_port else "files"
+
+
+def _stages(source: Sequence[str], days: tuple[date, date], stream: _Stream) -> tuple[Stage, ...]:
+    first, last = days
     eve = last - timedelta(days=1)
     return (
         Stage("import", "behaviours and impressions", tuple(source), removes=("log", "replay")),
@@ -105,15 +151,17 @@ def _stages(
         ),
         *_training(eve),
         *_loading(eve),
-        *_live_day(last, stretches),
-        *_checks(eve, last),
+        *_broker(stream),
+        *_live_day(last, stream),
+        *_checks(eve, stream.log_day),
     )
 
 
 def _training(eve: date) -> tuple[Stage, ...]:
     """Each trains on the same days, and is tested on the last of them."""
     first = eve - timedelta(days=TRAINED_DAYS)
-    common = ("--samples", "default", "--first", f"{first}", "--epochs", "1")
+    common = ("--samples", "default", "--first", f"{first}", "--epochs", f"{EPOCHS}")
+    common += ("--set", f"learning_rate={LEARNING_RATE}")
     plain = ("--set", "utilization_loss_weight=0")
     runs = (
         ("train-plain", "mimn", "plain", "the same without the slots' regularisation", plain),
@@ -158,11 +206,27 @@ def _loading(eve: date) -> tuple[Stage, ...]:
     )
 
 
-def _live_day(day: date, count: int) -> tuple[Stage, ...]:
-    port = _free_port()
+def _broker(stream: _Stream) -> tuple[Stage, ...]:
+    if not stream.broker_port:
+        return ()
+    options = ("--port", f"{stream.broker_port}", "--partitions", f"{_KAFKA_PARTITIONS}")
+    return (
+        Stage(
+            "broker",
+            "a real Kafka broker",
+            ("events", "broker", *options),
+            background=True,
+            ready_line="Kafka at",
+            resume_from="store",
+            removes=("kafka",),
+        ),
+    )
+
+
+def _live_day(day: date, stream: _Stream) -> tuple[Stage, ...]:
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
-    stretches = ("--url", url, "--stretches", f"{count}")
-    stream = ("--source", "files")
+    stretches = ("--url", url, "--stretches", f"{stream.stretches}", "--to", stream.source)
     return (
         Stage(
             "serve",
@@ -181,7 +245,7 @@ def _live_day(day: date, count: int) -> tuple[Stage, ...]:
         Stage(
             "stream",
             "the job that folds events into memories",
-            ("stream", "run", *stream, "--detach"),
+            ("stream", "run", "--source", stream.source, "--detach"),
             ended_by=("stream", "stop"),
             resume_from="store",
         ),
@@ -195,7 +259,7 @@ def _live_day(day: date, count: int) -> tuple[Stage, ...]:
         Stage(
             "compact",
             "what streamed becomes part of the log",
-            ("log", "compact", f"{day}"),
+            ("log", "compact", f"{stream.log_day}"),
             resume_from="store",
         ),
     )
@@ -217,9 +281,3 @@ def _checks(eve: date, last: date) -> tuple[Stage, ...]:
         ),
         Stage("report", "the page", ("report",)),
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -30,6 +30,10 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="A small simulation: to see all stages, not figures.")
     ] = False,
+    kafka: Annotated[
+        bool,
+        typer.Option("--kafka", help="Through a real Kafka broker (needs Java and `make jars`)."),
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -38,12 +42,15 @@ def demo(
     Real data (KuaiRand) if it is there, else the simulator. Every stage prints the plain command
     that it runs, so that the demo is the tutorial. The workspace is emptied first, if an earlier
     demo made it; a folder with anything else in it is refused.
+
+    With --kafka the replayed day goes through a real broker. Its events keep the times at which
+    they happened, but become part of today's log: a broker's log time is when it got them.
     """
     from jobs.demo import run_plan
     from jobs.demo_stages import make_plan
 
     context = open_context(workspace, config)
-    plan = make_plan(shared_data, quick=quick)
+    plan = make_plan(shared_data, quick=quick, kafka=kafka)
     if context.config_path is not None:
         os.environ["UIC_CONFIG"] = str(context.config_path.resolve())
     OUT.print(f"[bold]data:[/] {escape(plan.data)}, days of {plan.time_zone}")

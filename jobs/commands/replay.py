@@ -22,6 +22,9 @@ app = typer.Typer(
 UrlOption = Annotated[
     str | None, typer.Option(help="Of the ranking service; default: serve.port on loopback.")
 ]
+ToOption = Annotated[
+    str, typer.Option(help="Where events go: files, or kafka (the topic of the settings).")
+]
 StretchesOption = Annotated[
     int, typer.Option(min=2, help="The day in so many pieces; a memory is at most one behind.")
 ]
@@ -73,17 +76,20 @@ def begin(
     *,
     url: UrlOption = None,
     stretches: StretchesOption = 48,
+    to: ToOption = "files",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
     """Rank the day with the memories of midnight, and write its first events, before it streams."""
     context = open_context(workspace, config)
     from jobs.replay.client import RankingClient
+    from jobs.replay.destination import destination_of
     from jobs.replay.run import begin as start
 
+    destination = destination_of(context, to)
     client = RankingClient(_url(context, url), _token(context))
     try:
-        events = start(context, client, stretches)
+        events = start(context, client, stretches, destination)
     finally:
         client.close()
     OUT.print(f"{events:,} events of the first stretch are in the source of the stream")
@@ -94,19 +100,24 @@ def run(
     *,
     url: UrlOption = None,
     stretches: StretchesOption = 48,
+    to: ToOption = "files",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
     """Let the day happen: append its events, rank each impression with the memory of its moment.
 
-    Needs `uic replay begin`, a running `uic stream run --source files` and a running `uic serve`.
+    Needs `uic replay begin`, a running `uic stream run --source files` (or kafka) and a running
+    `uic serve`. A Kafka broker stamps events with the time of now: set log.max_event_age_days so
+    that they are not refused as too old.
     Writes WORKSPACE/replay/replay.json: AUC with live memories, with midnight's and with none,
     latency of the requests, and how long events took from the source into the store.
     """
     context = open_context(workspace, config)
     from jobs.replay.client import RankingClient
+    from jobs.replay.destination import destination_of
     from jobs.replay.run import run as live
 
+    destination = destination_of(context, to)
     client = RankingClient(_url(context, url), _token(context))
     try:
         with progress_display() as display:
@@ -115,6 +126,7 @@ def run(
                 context,
                 client,
                 stretches,
+                destination,
                 lambda done, total: display.update(task, completed=done, total=total),
             )
     finally:

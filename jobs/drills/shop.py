@@ -28,6 +28,7 @@ from jobs.demo_processes import answers, end_session
 from jobs.drills.errors import DrillFailedError
 from jobs.replay.client import RankingClient
 from jobs.replay.day import HeldDay, open_day
+from jobs.replay.destination import EventFiles
 from jobs.replay.hold_back import hold_back
 from jobs.replay.run import FOLDER as HELD_FOLDER
 from jobs.stream.kafka_server import free_port
@@ -118,9 +119,9 @@ class Shop:
     categories: dict[int, int]
 
     @property
-    def events(self) -> Path:
-        """Where the stream's event files are."""
-        return self.context.workspace / "events"
+    def events(self) -> EventFiles:
+        """What is streamed."""
+        return EventFiles(self.context.workspace / "events", self.context.config.log.partitions)
 
 
 def open_shop(workspace: Path, size: ShopSize, seed: int) -> Shop:

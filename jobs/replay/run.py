@@ -3,7 +3,7 @@
 `begin` (before the stream runs):
 
 1. Rank the whole day's impressions with the memories of midnight, and without any.
-2. Write the first stretch's events as the first event files.
+2. Send the first stretch's events to the source of the stream.
 
 `run` (beside the stream and the service), for each further stretch:
 
@@ -30,9 +30,8 @@ from feature_repo.opened import OpenedStore, open_memories
 from jobs.context import Context
 from jobs.replay.client import RankingClient
 from jobs.replay.day import HeldDay, open_day
+from jobs.replay.destination import Destination
 from jobs.replay.hold_back import ReplayError
-from jobs.stream.event_files import scan_folder
-from jobs.stream.produce import write_files
 from models.metrics import measure
 from models.published import write_json_atomically
 from pipelines.event_log import EventLog
@@ -54,8 +53,8 @@ class Waited:
     seconds: float
 
 
-def begin(context: Context, client: RankingClient, stretches: int) -> int:
-    """Rank the day with the memories of midnight, and write the first events.
+def begin(context: Context, client: RankingClient, stretches: int, destination: Destination) -> int:
+    """Rank the day with the memories of midnight, and send the first events.
 
     Returns:
         Events written.
@@ -65,9 +64,8 @@ def begin(context: Context, client: RankingClient, stretches: int) -> int:
     """
     folder = context.workspace / FOLDER
     day = open_day(context.log, folder)
-    events = _event_folder(context)
-    if events.is_dir() and scan_folder(events):
-        msg = f"{events}: holds events already; a replay begins once in a workspace"
+    if any(destination.ends().values()):
+        msg = f"{destination}: holds events already; a replay begins once in a workspace"
         raise ReplayError(msg)
     # Step 1
     shown = day.impressions
@@ -75,15 +73,15 @@ def begin(context: Context, client: RankingClient, stretches: int) -> int:
     table = {"midnight": ranked.scores, "none": ranked.without_memory}
     pq.write_table(pa.table(table), folder / MIDNIGHT_NAME)
     # Step 2
-    partitions = context.config.log.partitions
-    first = day.stretches(stretches, partitions)[0]
-    return write_files(day.events(*first), events, partitions)
+    first = day.stretches(stretches, context.config.log.partitions)[0]
+    return destination.send(day.events(*first))
 
 
 def run(
     context: Context,
     client: RankingClient,
     stretches: int,
+    destination: Destination,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Live through the day; the document that is written to `replay/replay.json`.
@@ -92,6 +90,7 @@ def run(
         context: workspace and configuration.
         client: of the running service.
         stretches: the day in so many pieces; as in `begin`.
+        destination: where events go; as in `begin`.
         progress: gets impressions done, of how many.
 
     Raises:
@@ -104,9 +103,7 @@ def run(
         msg = f"{midnight}: missing; run `uic replay begin` first"
         raise ReplayError(msg)
     before = pq.read_table(midnight)
-    partitions = context.config.log.partitions
-    pieces = day.stretches(stretches, partitions)
-    events = _event_folder(context)
+    pieces = day.stretches(stretches, context.config.log.partitions)
     # The first stretch was ranked with midnight's memories, which is what there was.
     count = len(day.impressions.between(*pieces[0]))
     scores = [before.column("midnight").to_numpy()[:count]]
@@ -120,7 +117,7 @@ def run(
         fresh = sum(len(batch.payloads) for batch in day.events(*pieces[0]))
         for piece in pieces[1:]:
             # Step 1
-            wait_until_folded(context, store, generation, events)
+            wait_until_folded(context, store, generation, destination)
             waited.append(Waited(fresh, time.monotonic() - at))
             # Step 2
             shown = day.impressions.between(*piece)
@@ -131,10 +128,10 @@ def run(
                 reasons[reason] = reasons.get(reason, 0) + times
             # Step 3
             at = time.monotonic()
-            fresh = write_files(day.events(*piece), events, partitions)
+            fresh = destination.send(day.events(*piece))
             written += len(shown)
             progress(written, len(day.impressions))
-        wait_until_folded(context, store, generation, events)
+        wait_until_folded(context, store, generation, destination)
         waited.append(Waited(fresh, time.monotonic() - at))
     wall = time.monotonic() - started
     live = np.concatenate(scores)
@@ -167,16 +164,16 @@ def wait_until_folded(
     context: Context,
     store: OpenedStore,
     generation: int,
-    events: Path,
+    destination: Destination,
     seconds: float = FOLD_SECONDS,
 ) -> None:
-    """Wait until the markers are at the ends of the event files.
+    """Wait until the markers are at the ends of the log that is streamed.
 
     Raises:
         ReplayError: they are not, after so many seconds.
     """
-    ends = {partition: files[-1].last for partition, files in scan_folder(events).items()}
-    name = f"files.{events.resolve().name}"
+    ends = {partition: end - 1 for partition, end in destination.ends().items()}
+    name = destination.epoch_name()
     until = time.monotonic() + seconds
     marks: dict[int, int] = {}
     while time.monotonic() < until:
@@ -245,7 +242,3 @@ def _write_scores(folder: Path, day: HeldDay, live: NDArray[np.float64], before:
         }
     )
     pq.write_table(table, folder / LIVE_NAME)
-
-
-def _event_folder(context: Context) -> Path:
-    return context.config.stream.files or context.workspace / "events"

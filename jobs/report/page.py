@@ -287,6 +287,30 @@ def _audit(page: Page, audit: dict[str, Any], _: Context) -> None:
         ("", *(f"generation {row['generation']} ({row['state']})" for row in rows)),
         [(name.replace("_", " "), *(f"{row[name]:,}" for row in rows)) for name in names],
     )
+    if audit.get("served"):
+        _served(page, audit["served"])
+
+
+def _served(page: Page, served: dict[str, Any]) -> None:
+    page.section(
+        "Training and serving",
+        f"The service wrote down what it scored {served['answers']:,} answers with. Each memory "
+        "was folded again from the log up to its own position, as training folds it, and each "
+        "candidate was scored again by the model as it was trained. Memories must be the same "
+        "bytes; a probability may differ by what summing in another order does, "
+        f"{served['probability_tolerance']:g}.",
+    )
+    page.table(
+        ("what was served", "of the log and the model"),
+        [
+            *(
+                (f"memories {name}", f"{served[name]:,}")
+                for name in ("matched", "differing", "ahead")
+            ),
+            ("probabilities computed again", f"{served['scored']:,}"),
+            ("largest difference of a probability", f"{served['largest_difference']:.2g}"),
+        ],
+    )
 
 
 def _demo(page: Page, demo: dict[str, Any], _: Context) -> None:

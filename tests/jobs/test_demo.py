@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jobs.demo import STATE_NAME, run_plan
-from jobs.demo_processes import StageFailedError
+from jobs.demo_processes import StageFailedError, ready_line_of
 from jobs.demo_stages import Plan, Stage, make_plan
 from models.errors import BadInputError
 
@@ -35,6 +35,33 @@ def test_real_data_is_used_where_it_is_and_the_simulator_elsewhere(tmp_path):
     real = make_plan(tmp_path)
     assert real.stages[0].arguments[:2] == ("import", "kuairand")
     assert real.time_zone == "Asia/Shanghai"
+
+
+def test_through_kafka_the_same_stages_and_a_broker_and_todays_log(tmp_path):
+    files = {stage.name: stage for stage in make_plan(tmp_path, quick=True).stages}
+    plan_of_kafka = make_plan(tmp_path, quick=True, kafka=True)
+    stages = {stage.name: stage for stage in plan_of_kafka.stages}
+    assert set(stages) - set(files) == {"broker"}
+    names = list(stages)
+    assert names.index("store") < names.index("broker") < names.index("begin")
+    port = plan_of_kafka.environment["UIC_STREAM__BROKERS"].removeprefix("127.0.0.1:")
+    assert ("--port", port) == stages["broker"].arguments[2:4]
+    for name in ("begin", "replay", "stream"):
+        assert "kafka" in stages[name].arguments
+        assert "kafka" not in files[name].arguments
+    # The broker stamps events with the time of now, so they are of today's log.
+    assert stages["compact"].arguments[2] >= "2026"
+    assert files["compact"].arguments[2] == "2025-01-14"
+    assert plan_of_kafka.data != make_plan(tmp_path, quick=True).data
+
+
+def test_a_broker_is_ready_when_its_output_says_so(tmp_path):
+    [broker] = [stage for stage in make_plan(tmp_path, kafka=True).stages if stage.ready_line]
+    log = tmp_path / "broker.log"
+    log.write_text("")
+    assert ready_line_of(broker, log) == ""
+    log.write_text("starting\nKafka at 127.0.0.1:9092, topic behaviours (process 7)\n")
+    assert ready_line_of(broker, log).startswith("Kafka at 127.0.0.1:9092")
 
 
 def test_every_stage_is_printed_as_the_command_that_one_could_type(tmp_path):

@@ -64,7 +64,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generation |= {"generation": 1, "state": "live", "users": 20, "events": 400, "matched": 20}
     write_json_atomically(
         root / "reports" / "audit.json",
-        {"sample_rate": 1.0, "generations": [generation | {"through_feast": 20}]},
+        {
+            "sample_rate": 1.0,
+            "generations": [generation | {"through_feast": 20}],
+            "served": {
+                "answers": 640,
+                "memories": 640,
+                "matched": 633,
+                "differing": 0,
+                "ahead": 7,
+                "scored": 12345,
+                "largest_difference": 2.4e-7,
+                "probability_tolerance": 1e-4,
+            },
+        },
     )
     write_report(open_context(root, None))
     return root
@@ -211,6 +224,15 @@ def test_the_same_numbers_are_in_demo_json(workspace):
     assert numbers["log"]["behaviors"] == 400
     assert [row["bundle"] for row in numbers["slots"]] == ["mimn/1"]
     assert abs(sum(numbers["slots"][0]["share"]) - 1) < 1e-6
+
+
+def test_what_was_served_stands_beside_the_log(workspace):
+    page = (workspace / "reports" / "index.html").read_text()
+    assert "scored 640 answers with" in page
+    assert "<td>memories matched</td><td>633</td>" in page
+    assert "<td>largest difference of a probability</td><td>2.4e-07</td>" in page
+    numbers = json.loads((workspace / "reports" / "demo.json").read_text())
+    assert numbers["audit"]["served"]["differing"] == 0
 
 
 def test_what_has_not_run_is_left_out(tmp_path):

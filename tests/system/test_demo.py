@@ -25,6 +25,11 @@ def test_the_demo_shows_a_day_and_leaves_nothing_behind(tmp_path: Path) -> None:
     wrong = ("differing", "behind", "missing", "extra", "ahead")
     assert {name: generation[name] for name in wrong} == dict.fromkeys(wrong, 0)
     assert generation["through_feast"] == 200
+    served = numbers["audit"]["served"]
+    assert served["answers"] >= served["matched"] == served["memories"] - served["ahead"] > 0
+    assert (served["differing"], served["ahead"]) == (0, 0)
+    assert served["scored"] > 0
+    assert served["largest_difference"] < served["probability_tolerance"]
     live = numbers["live"]
     assert live["degraded"] == {}
     assert live["latency_ms"]["p50"] > 0
