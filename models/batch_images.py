@@ -66,7 +66,13 @@ class BatchImages:
 
 
 class ImageVectors(Protocol):
-    """Who embeds: this process, or the servers of AMS."""
+    """Who embeds: this process, or the servers of AMS.
+
+    Attributes:
+        counts: of everything asked for.
+    """
+
+    counts: ImageCounts
 
     def vectors(self, rows: NDArray[np.int64]) -> Tensor:
         """(distinct,) rows of the features to (distinct, width), with a gradient."""

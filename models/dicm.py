@@ -124,7 +124,8 @@ class Dicm(Ranker):
         }
         if ids is not None:
             touched["image_id"] = (ids.rows, ids.embeddings)
-        return Outputs(logits, self.regularization.penalty(touched))
+        wide = {name: pair for name, pair in touched.items() if pair[1].shape[1]}
+        return Outputs(logits, self.regularization.penalty(wide))
 
     def find(self, batch: RankerBatch) -> BatchImages | None:
         """The images that a batch wants; None if the switches want none.
@@ -145,7 +146,7 @@ class Dicm(Ranker):
             history=ids or self.settings.behavior_images,
             candidates=ids or self.settings.ad_image,
         )
-        if isinstance(self.vectors, LocalImages):
+        if self.vectors is not None:
             self.vectors.counts.wanted += found.wanted
             self.vectors.counts.missing += found.missing
         return found

@@ -1,5 +1,6 @@
 """The fully connected network at the end of every ranker: 200 x 80 x 2 (MIMN, section 5.1)."""
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -33,10 +34,13 @@ class RunningNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        # Sums over all processes that share a batch (`models.ams`); None for one process.
+        self.sum_over_ranks: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """(n, width) to (n, width)."""
-        if self.training and values.shape[0]:
+        # A rank without a row of a batch still takes part in the sums.
+        if self.training and (values.shape[0] or self.sum_over_ranks is not None):
             self._move(values.detach())
         normalised: Tensor = (values - self.mean) * (self.variance + _NORM_EPSILON).rsqrt()
         return normalised
@@ -45,11 +49,19 @@ class RunningNorm(nn.Module):
     def _move(self, values: Tensor) -> None:
         self.batches += 1
         step = 1.0 / self.batches.clamp(max=self.HORIZON_BATCHES).to(values.dtype)
-        mean = values.mean(0)
+        mean = self._mean(values)
         # Spread around the running mean, so that means that differ by batch count as variance.
-        spread = (values - (self.mean + step * (mean - self.mean))).square().mean(0)
+        spread = self._mean((values - (self.mean + step * (mean - self.mean))).square())
         self.variance += step * (spread - self.variance)
         self.mean += step * (mean - self.mean)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Of the rows of a batch, here and on other ranks: (n, width) to (width,)."""
+        if self.sum_over_ranks is None:
+            return values.mean(0)
+        count = values.new_full((1,), values.shape[0])
+        total = self.sum_over_ranks(torch.cat([values.sum(0), count]))
+        return total[:-1] / total[-1]
 
 
 class Dice(nn.Module):

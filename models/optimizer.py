@@ -63,6 +63,11 @@ class Optimizer:
         decay_rate: factor on the rate after `decay_steps` steps.
         decay_steps: see above; the rate falls smoothly in between.
         gradient_clip: largest norm of the gradient of all weights together; 0 = no limit.
+
+    Attributes:
+        steps: done.
+        dense: weights that are stepped densely.
+        rows: Adam of each table that is stepped by row, by name.
     """
 
     def __init__(
@@ -77,18 +82,18 @@ class Optimizer:
         self._rate = learning_rate
         self._decay_rate = decay_rate
         self._decay_steps = decay_steps
-        self._clip = gradient_clip
+        self.gradient_clip = gradient_clip
         self.steps = 0
-        self._dense = [weight for weight in model.parameters() if weight.requires_grad]
-        self._adam = torch.optim.Adam(self._dense, lr=learning_rate, betas=BETAS, eps=EPSILON)
-        self._rows = {
+        self.dense = [weight for weight in model.parameters() if weight.requires_grad]
+        self._adam = torch.optim.Adam(self.dense, lr=learning_rate, betas=BETAS, eps=EPSILON)
+        self.rows = {
             "item": RowAdam(model.embedding.item.data),
             "category": RowAdam(model.embedding.category.data),
         }
         self._tables = {
             name: module for name, module in model.named_modules() if isinstance(module, RowTable)
         }
-        self._rows |= {name: RowAdam(table.weight.data) for name, table in self._tables.items()}
+        self.rows |= {name: RowAdam(table.weight.data) for name, table in self._tables.items()}
 
     @property
     def rate(self) -> float:
@@ -97,8 +102,6 @@ class Optimizer:
 
     def step(self, batch: RankerBatch, rows: BatchRows) -> None:
         """Apply the gradients that a backward pass has left on the weights and on `rows`."""
-        rate = self.rate
-        self.steps += 1
         touched = [
             ("item", batch.items, rows.items),
             ("category", batch.categories, rows.categories),
@@ -108,23 +111,30 @@ class Optimizer:
             if taken is not None:
                 touched.append((name, taken.rows, taken.leaf))
         leaves = [leaf for _, _, leaf in touched if leaf.grad is not None]
-        if self._clip:
-            nn.utils.clip_grad_norm_([*self._dense, *leaves], self._clip)
+        if self.gradient_clip:
+            nn.utils.clip_grad_norm_([*self.dense, *leaves], self.gradient_clip)
+        rate = self.step_dense()
+        for name, index, leaf in touched:
+            if leaf.grad is not None:
+                self.rows[name].step(index, leaf.grad, rate, self.steps)
+
+    def step_dense(self) -> float:
+        """Begin a step: move the dense weights, drop their gradients; the rate of this step."""
+        rate = self.rate
+        self.steps += 1
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
-        for name, index, leaf in touched:
-            if leaf.grad is not None:
-                self._rows[name].step(index, leaf.grad, rate, self.steps)
+        return rate
 
     def tensors(self) -> dict[str, Tensor]:
         """All moments, by name, for a checkpoint."""
         found: dict[str, Tensor] = {}
-        for name, table in self._rows.items():
+        for name, table in self.rows.items():
             found[f"rows.{name}.mean"] = table.mean
             found[f"rows.{name}.square"] = table.square
-        for index, weight in enumerate(self._dense):
+        for index, weight in enumerate(self.dense):
             for key, value in self._adam.state.get(weight, {}).items():
                 found[f"dense.{index}.{key}"] = value
         return found
@@ -132,10 +142,10 @@ class Optimizer:
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
         """Continue from `tensors()` taken after `steps` steps."""
         self.steps = steps
-        for name, table in self._rows.items():
+        for name, table in self.rows.items():
             table.mean.copy_(tensors[f"rows.{name}.mean"])
             table.square.copy_(tensors[f"rows.{name}.square"])
-        for index, weight in enumerate(self._dense):
+        for index, weight in enumerate(self.dense):
             prefix = f"dense.{index}."
             state = {
                 key.removeprefix(prefix): value.clone()

@@ -35,11 +35,13 @@ class Traffic:
         ids: of requests.
         values: of answers.
         gradients: of updates.
+        sums: of sums over all ranks, as a ring sends them: 2 (ranks - 1) / ranks of each.
     """
 
     ids: int = 0
     values: int = 0
     gradients: int = 0
+    sums: int = 0
 
 
 @dataclass
@@ -135,6 +137,33 @@ class ShardWorld:
         arrived = values.new_empty((sum(received), *values.shape[1:]))
         self._exchange(arrived, values.contiguous(), received, sent)
         return arrived
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks, element by element; every rank gets the same bits.
+
+        Args:
+            values: of one shape and dtype on all ranks.
+
+        Raises:
+            RankDiedError: names the ranks that are gone.
+        """
+        total = values.clone()
+        if self.size > 1:
+            size = values.numel() * values.element_size()
+            self.traffic.sums += 2 * (self.size - 1) * size // self.size
+            try:
+                dist.all_reduce(total)
+            except RuntimeError as error:
+                raise self._roll_call() from error
+        return total
+
+    def everyone(self, rows: Tensor) -> list[Tensor]:
+        """The rows of every rank, rank by rank: (n, ...) to (n of that rank, ...) each."""
+        count = torch.full((self.size,), rows.shape[0], dtype=torch.int64, device=rows.device)
+        counts = self.exchange_counts(count).tolist()
+        sent = [rows.shape[0]] * self.size
+        arrived = self.exchange(torch.cat([rows] * self.size), sent, counts)
+        return list(torch.split(arrived, counts))
 
     def barrier(self) -> None:
         """Wait for all."""

@@ -189,21 +189,17 @@ class Trainer:
             raise self._non_finite(float(total.detach()), batch, progress)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step(batch, rows)
+        self._count_step(progress, value, batch.source.impressions, batch.source.events)
+
+    def _count_step(self, progress: Progress, loss: float, impressions: int, events: int) -> None:
+        """A step is done: the place in the epoch, the curve, the display."""
         progress.steps += 1
         progress.batch += 1
-        progress.loss_sum += value * batch.source.impressions
-        progress.loss_count += batch.source.impressions
+        progress.loss_sum += loss * impressions
+        progress.loss_count += impressions
         if progress.steps % self.spec.training.curve_every_steps == 0:
             _add_point(progress)
-        self.watcher.step(
-            StepReport(
-                progress.epoch,
-                progress.steps,
-                value,
-                batch.source.impressions,
-                batch.source.events,
-            )
-        )
+        self.watcher.step(StepReport(progress.epoch, progress.steps, loss, impressions, events))
 
     def _non_finite(
         self, value: float, batch: RankerBatch, progress: Progress
@@ -223,6 +219,10 @@ class Trainer:
         if days.test_first is not None and days.test_last is not None:
             plan = self.plan(days.test_first, days.test_last, shuffle=False)
             metrics = evaluate(model, self.reader.batches(plan), encoder)
+        return self._end_epoch(progress, metrics)
+
+    def _end_epoch(self, progress: Progress, metrics: Metrics | None) -> Metrics | None:
+        """An epoch is done: the curve, its metrics, the display."""
         if progress.loss_count:
             _add_point(progress)
         progress.epochs.append({} if metrics is None else metrics.to_json())

@@ -1,0 +1,309 @@
+"""DICM: its formula, its images (each once), its switches, and what it refuses."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from models.adaptive_regularization import AdaptiveRegularization
+from models.batch import Encoder
+from models.batch_images import ImageSourceError, images_of, resolve_images
+from models.bundle import load_bundle, save_bundle
+from models.evaluation import score
+from models.hashing import stable_hash
+from models.image_embedding import ImageEmbedding, ImageEmbeddingError
+from models.reader import BatchPlan, SamplesReader
+from models.run_spec import RunSpec, SettingError, apply_settings, split_days
+from models.train_settings import TrainSettings
+from models.trainer import Trainer
+from models.vocabulary import build_vocabulary
+from models.warm_start import warm_start
+
+
+def _module(name):
+    path = Path(__file__).parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"dicm_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+family, literal, pictures = (_module(name) for name in ("family", "literal_dicm", "images"))
+
+SMALL = ("image_widths=[5, 4]", "image_width=9", "image_id_rows=11", "history_limit=6")
+BASELINE = ("ad_image=false", "behavior_images=false")
+VARIANTS = {
+    "joint": (),
+    "baseline": BASELINE,
+    "ad image": ("behavior_images=false",),
+    "behaviour images, sum": ("ad_image=false", "aggregator=sum"),
+    "behaviour images, asked by id": ("ad_image=false", "id_query=item"),
+    "without image ids": ("image_ids=false",),
+    "concatenate": ("aggregator=concatenate", "concatenate_events=3"),
+    "concatenate more than the limit": ("aggregator=concatenate", "concatenate_events=8"),
+    "max": ("aggregator=max",),
+    "sum": ("aggregator=sum",),
+    "attentive": ("aggregator=attentive",),
+    "din": ("basic_net=din",),
+    "lr": ("basic_net=lr",),
+}
+
+
+@pytest.fixture
+def features(tmp_path):
+    return pictures.publish_features(tmp_path / "images" / "small")
+
+
+@pytest.fixture
+def data(make_samples, make_rows):
+    reader = SamplesReader(make_samples(make_rows(24, longest=11)))
+    vocabulary = build_vocabulary(reader.batches(BatchPlan()), 2, 3, 2)
+    (batch,) = reader.batches(BatchPlan())
+    return batch, vocabulary
+
+
+def build(vocabulary, features, *assignments):
+    model = family.build("dicm", vocabulary, *SMALL, *assignments)
+    model.attach_images(features)
+    with torch.no_grad():
+        if model.image_embedding is not None:
+            model.image_embedding.default.uniform_(-1, 1)
+    return model.eval()
+
+
+def image_id_row(features, item):
+    row = int(features.rows_of([item])[0])
+    if row < 0:
+        return 11
+    content = np.array([int(features.sha256[row][:15], 16)])
+    return int(stable_hash(content, seed=3)[0] % np.uint64(11))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_is_its_formula(variant, data, features):
+    batch, vocabulary = data
+    model = build(vocabulary, features, *VARIANTS[variant])
+    encoded = family.encode(batch, vocabulary)
+    with torch.no_grad():
+        found = model(encoded)
+
+    def image_of(item):
+        row = int(features.rows_of([item])[0])
+        return None if row < 0 else features.features[row].astype(np.float64)
+
+    expected = family.literal_logits(
+        model,
+        model.settings,
+        batch,
+        vocabulary,
+        literal.dicm,
+        image_of=image_of,
+        image_id_of=lambda item: image_id_row(features, item),
+    )
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)
+    loss = np.log1p(np.exp(-expected * np.where(batch.labels, 1, -1))).mean()
+    ours = binary_cross_entropy_with_logits(found, encoded.labels)
+    assert float(ours) == pytest.approx(loss, abs=1e-12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_are_those_of_the_loss(variant, data, features):
+    batch, vocabulary = data
+    model = build(vocabulary, features, *VARIANTS[variant], "adaptive_regularization=0.3")
+    family.check_gradients(model, family.encode(batch, vocabulary))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_groups_order_and_company_change_nothing(variant, data, features):
+    batch, vocabulary = data
+    model = build(vocabulary, features, *VARIANTS[variant])
+    with torch.no_grad():
+        together = model(family.encode(batch, vocabulary))
+        single = model(family.encode(batch.ungrouped(), vocabulary))
+        order = np.random.default_rng(1).permutation(batch.groups)
+        shuffled = model(family.encode(batch.select(order), vocabulary))
+    torch.testing.assert_close(single, together, rtol=0, atol=1e-9)
+    places = np.concatenate(
+        [np.arange(*batch.impression_offsets[group : group + 2]) for group in order]
+    )
+    torch.testing.assert_close(shuffled, together[torch.from_numpy(places)], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("aggregator", ["concatenate", "max", "sum", "multi_query"])
+def test_images_of_later_events_change_nothing(aggregator, data, features):
+    batch, vocabulary = data
+    model = build(vocabulary, features, f"aggregator={aggregator}")
+    group = int(np.argmax(np.diff(batch.history_offsets)))
+    one = batch.select(np.array([group]))
+    changed = one.select(np.array([0]))
+    changed.history_item_ids[int(one.history_lengths.min()) :] += 1
+    first = int(np.argmin(one.history_lengths))
+    with torch.no_grad():
+        before = model(family.encode(one, vocabulary))
+        after = model(family.encode(changed, vocabulary))
+    # Not to the bit: another number of distinct images is another order of sums in BLAS.
+    assert float((before - after)[first].abs()) < 1e-12
+    assert float((before - after).abs().max()) > 1e-6
+
+
+def test_an_image_is_embedded_once_a_batch_however_often_it_is_wanted(data, features):
+    batch, vocabulary = data
+    model = build(vocabulary, features, "history_limit=100")
+    seen = []
+    model.image_embedding.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[0]))
+    with torch.no_grad():
+        model(family.encode(batch, vocabulary))
+    rows = features.rows_of(np.concatenate([batch.history_item_ids, batch.item_ids]))
+    shown = rows[rows >= 0]
+    assert seen == [np.unique(shown).size]
+    counts = model.vectors.counts
+    assert (counts.wanted, counts.embedded) == (shown.size, np.unique(shown).size)
+    assert counts.missing == rows.size - shown.size
+    assert counts.missing > 0
+    assert counts.wanted > 5 * counts.embedded
+
+
+def test_events_that_nobody_looks_at_are_not_embedded(data, features):
+    batch, vocabulary = data
+    encoded = family.encode(batch, vocabulary)
+    short, all_ = (images_of(encoded, features, limit) for limit in (1, None))
+    assert short.wanted < all_.wanted
+    only_ads = images_of(encoded, features, None, history=False)
+    rows = features.rows_of(batch.item_ids)
+    np.testing.assert_array_equal(only_ads.rows, np.unique(rows[rows >= 0]))
+    assert int(only_ads.history.min()) == only_ads.rows.size
+
+
+def train(reader, features_root, *assignments, prepare=None, epochs=2):
+    settings, training = apply_settings(
+        "dicm",
+        TrainSettings(),
+        ["images=small", *SMALL[:1], f"epochs={epochs}", "batch_impressions=16", *assignments],
+    )
+    settings, images = resolve_images(settings, features_root)
+    days = split_days(reader.days(), None, None, 1, "small")
+    spec = RunSpec("dicm", settings, training, days, 0, reader.name, reader.manifest_sha256())
+    return Trainer(reader, spec, prepare=prepare, images=images).run()
+
+
+def test_it_trains_and_comes_back_from_its_bundle(make_samples, make_rows, features, tmp_path):
+    reader = SamplesReader(make_samples(make_rows(40)))
+    trained = train(reader, tmp_path / "images")
+    save_bundle(tmp_path / "bundles" / "dicm" / "0001", trained)
+    loaded = load_bundle(tmp_path / "bundles" / "dicm" / "0001")
+    assert loaded.settings.images_sha256 == trained.spec.settings.images_sha256 != ""
+    assert loaded.settings.image_encoder == pictures.ENCODER
+    _, images = resolve_images(loaded.settings, tmp_path / "images", trained=True)
+    loaded.model.attach_images(images)
+    scores = [
+        score(model, reader.batches(BatchPlan(shuffle=False)), Encoder(trained.vocabulary))[0]
+        for model in (trained.model, loaded.model)
+    ]
+    assert np.array_equal(*scores)
+    start = train(reader, tmp_path / "images", epochs=1).model.image_embedding.layers[0].weight
+    assert (loaded.model.image_embedding.layers[0].weight - start).abs().max() > 1e-5
+
+
+def test_warm_up_partial_leaves_ids_random_and_full_does_not(
+    make_samples, make_rows, features, tmp_path
+):
+    reader = SamplesReader(make_samples(make_rows(40)))
+    save_bundle(tmp_path / "b" / "dicm" / "0001", train(reader, tmp_path / "images"))
+    bundle = load_bundle(tmp_path / "b" / "dicm" / "0001")
+    started = {}
+    for mode in ("none", "partial", "full"):
+
+        def prepare(model, vocabulary, mode=mode):
+            if mode != "none":
+                warm_start(bundle, except_ids=mode == "partial")(model, vocabulary)
+            started[mode] = {key: value.clone() for key, value in model.state_dict().items()}
+
+        train(reader, tmp_path / "images", prepare=prepare, epochs=1)
+    old = bundle.model.state_dict()
+
+    def taken(mode, prefix):
+        same = [torch.equal(old[key], value) for key, value in started[mode].items()
+                if key.startswith(prefix) and old[key].abs().sum() > 0]  # fmt: skip
+        assert same
+        return same
+
+    for prefix in ("image_embedding.layers", "head.", "aggregator."):
+        assert all(taken("partial", prefix))
+        assert all(taken("full", prefix))
+        assert not any(taken("none", prefix))
+    for prefix in ("embedding.", "image_ids."):
+        assert not any(taken("partial", prefix))
+    assert all(taken("full", "image_ids."))
+    known = slice(0, 5)
+    assert torch.equal(started["full"]["embedding.item"][known], old["embedding.item"][known])
+    for mode in started:
+        assert started[mode]["regularization.item"].sum() == 0
+
+
+def test_rare_ids_are_pulled_harder():
+    regularization = AdaptiveRegularization(0.5, {"item": 4}).train()
+    rows = torch.tensor([[2.0, 0.0], [2.0, 0.0]], requires_grad=True)
+    regularization.penalty({"item": (torch.tensor([0, 2]), rows)})
+    rows.grad = None
+    regularization.penalty({"item": (torch.tensor([0, 3]), rows)}).backward()
+    assert regularization.item.tolist() == [2, 0, 1, 1]
+    # lambda row / n
+    assert rows.grad.tolist() == [[0.5, 0.0], [1.0, 0.0]]
+
+
+def test_the_papers_embedding_has_its_weights():
+    model = ImageEmbedding()
+    layers = sum(p.numel() for name, p in model.named_parameters() if "layers" in name)
+    prelu = 256 + 64
+    assert layers - prelu == 1_066_060
+    assert model.width == 12
+    with pytest.raises(ImageEmbeddingError, match="features are 1000 wide, the model embeds 4096"):
+        model(torch.zeros(2, 1000))
+
+
+def refused(root, *assignments):
+    settings, _ = apply_settings("dicm", TrainSettings(), list(assignments))
+    with pytest.raises(ImageSourceError) as caught:
+        resolve_images(settings, root)
+    return str(caught.value)
+
+
+def test_features_that_are_not_there_or_do_not_fit_are_refused(features, tmp_path):
+    root = tmp_path / "images"
+    assert "no such image features; there is: small" in refused(root, "images=smal")
+    assert "there is: none" in refused(tmp_path / "nowhere", "images=small")
+    message = refused(root, "images=small", "image_width=4096")
+    assert "features are 9 wide, image_width is 4096" in message
+    message = refused(root, "images=small", "image_encoder=vgg16")
+    assert "features of encoder 'test-encoder sha256:0', the model is for 'vgg16'" in message
+
+
+def test_added_images_are_understood_and_another_encoder_is_not(features, tmp_path):
+    settings, _ = apply_settings("dicm", TrainSettings(), ["images=small"])
+    trained, _ = resolve_images(settings, tmp_path / "images")
+    pictures.publish_features(tmp_path / "images" / "small", images=30)
+    again, images = resolve_images(trained, tmp_path / "images", trained=True)
+    assert len(images) == 30
+    assert again.images_sha256 == trained.images_sha256
+    pictures.publish_features(tmp_path / "images" / "small", encoder="another")
+    with pytest.raises(ImageSourceError, match="features of encoder 'another'"):
+        resolve_images(trained, tmp_path / "images", trained=True)
+
+
+def test_a_model_that_looks_at_images_needs_some(data, features):
+    batch, vocabulary = data
+    with pytest.raises(ImageSourceError, match="name image features with --set images=NAME"):
+        family.build("dicm", vocabulary)
+    model = family.build("dicm", vocabulary, *SMALL, "images=small")
+    with pytest.raises(ImageSourceError, match="'small' are not attached"):
+        model(family.encode(batch, vocabulary))
+
+
+def test_attention_without_a_query_is_refused():
+    with pytest.raises(SettingError, match="asks with the candidate's image, and ad_image=false"):
+        apply_settings("dicm", TrainSettings(), ["ad_image=false", "aggregator=attentive"])
+    with pytest.raises(SettingError, match="asks with the category, and category_width=0"):
+        apply_settings("dicm", TrainSettings(), ["category_width=0"])
