@@ -2,21 +2,29 @@
 
 import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from pathlib import Path
 
 from jobs.context import ERR, Context
 from jobs.experiment_tables import Row
 from jobs.training import checkpoint_path, watched, with_images
+from models.bundle import load_bundle, save_bundle
 from models.catalogue import MODELS
+from models.errors import BadInputError
 from models.metrics import Metrics
-from models.published import write_json_atomically
+from models.published import MANIFEST_NAME, write_json_atomically
+from models.ranker import Ranker
 from models.reader import SamplesReader
-from models.run_spec import RunSpec, SettingError, apply_settings, split_days
+from models.run_spec import Days, RunSpec, SettingError, apply_settings, split_days
 from models.train_settings import TrainSettings
 from models.trainer import Trained, Trainer
+from models.vocabulary import Vocabulary
+from models.warm_start import warm_start
+from models.warm_up import WarmUp
+
+Prepare = Callable[[Ranker, Vocabulary], None]
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
     days = split_days(
         reader.days(), request.first, request.last, request.test_days, str(reader.root)
     )
-    return RunSpec(
+    spec = RunSpec(
         model=row.model,
         settings=settings,
         training=training,
@@ -99,13 +107,40 @@ def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
         samples=reader.name,
         samples_sha256=reader.manifest_sha256(),
     )
+    if row.warm_up is WarmUp.NONE:
+        return spec
+    before = day_before(spec).identity()
+    return replace(spec, warm_start=before, except_ids=row.warm_up is WarmUp.PARTIAL)
 
 
-def train_row(request: Request, row: Row, seed: int) -> Trained:
-    """Train one row and seed, from its checkpoint if there is one, and keep its metrics."""
-    spec = run_spec(request, row, seed)
+def day_before(spec: RunSpec) -> RunSpec:
+    """The run that a warm-up starts from: without the last training day, and without a test.
+
+    Raises:
+        BadInputError: there is one training day only.
+    """
+    days = spec.days
+    last = days.last - timedelta(days=1)
+    if last < days.first:
+        msg = f"warm-up: one training day, {days.last}; a model of the days before needs two"
+        raise BadInputError(msg)
+    return replace(spec, days=Days(days.first, last), warm_start="", except_ids=False)
+
+
+def _warm_up(request: Request, row: Row, spec: RunSpec) -> Prepare | None:
+    """Train what a row starts from, if it was not trained before."""
+    if row.warm_up is WarmUp.NONE:
+        return None
+    before = day_before(spec)
+    folder = request.context.reports / "experiments" / "bundles"
+    path = folder / f"{before.model}-{before.identity()[:16]}"
+    if not (path / MANIFEST_NAME).exists():
+        save_bundle(path, _train(request, before, f"day before, seed {spec.seed}", None))
+    return warm_start(load_bundle(path), except_ids=spec.except_ids)
+
+
+def _train(request: Request, spec: RunSpec, title: str, prepare: Prepare | None) -> Trained:
     checkpoint = checkpoint_path(request.context.workspace, spec)
-    title = f"{row.label} seed {seed}"
     _, images = with_images(request.context, spec.settings)
     with watched(request.reader, spec, title) as watcher:
         trained = Trainer(
@@ -114,8 +149,18 @@ def train_row(request: Request, row: Row, seed: int) -> Trained:
             device=request.device,
             checkpoint=checkpoint,
             watcher=watcher,
+            prepare=prepare,
             images=images,
         ).run()
+    checkpoint.unlink(missing_ok=True)
+    return trained
+
+
+def train_row(request: Request, row: Row, seed: int) -> Trained:
+    """Train one row and seed, from its checkpoint if there is one, and keep its metrics."""
+    spec = run_spec(request, row, seed)
+    prepare = _warm_up(request, row, spec)
+    trained = _train(request, spec, f"{row.label} seed {seed}", prepare)
     document = {
         "row": row.label,
         "model": spec.model,
@@ -126,7 +171,6 @@ def train_row(request: Request, row: Row, seed: int) -> Trained:
         "curve": trained.curve,
     }
     write_json_atomically(result_path(request, spec), document)
-    checkpoint.unlink(missing_ok=True)
     return trained
 
 

@@ -4,8 +4,10 @@ Published AUCs were measured on other data (Taobao and Amazon Books, prepared by
 stand beside ours for the order of the rows, never to be compared with ours as numbers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from models.warm_up import WarmUp
 
 # Published mean and standard deviation of AUC: Taobao, then Amazon Books.
 Published = tuple[float, float, float, float]
@@ -20,12 +22,14 @@ class Row:
         model: name in the catalogue; a row whose model is not there is published only.
         settings: `key=value` of this row.
         published: the paper's figures; None for a row that the paper does not have.
+        warm_up: what the row starts from: nothing, or a model of the days before the last one.
     """
 
     label: str
     model: str
     settings: tuple[str, ...] = ()
     published: Published | None = None
+    warm_up: WarmUp = field(default=WarmUp.NONE, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`uic experiment imn-*|lmn-*`: train the rows, or measure what models cost, and write it down.
+"""`uic experiment imn-*|lmn-*|dicm-*`: train the rows, or measure costs, and write it down.
 
 A row that needs more memory than the limit is a result ("out of memory"), kept like any other, so
 that a second call does not try it again.
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from jobs.context import ERR
+from jobs.dicm_experiment import AMS_TABLE, ams_table, new_items
+from jobs.dicm_tables import DICM_TABLES
 from jobs.experiment_runs import Request, RowResult, result_path, run_spec, train_row
 from jobs.family_report import Measured, write_cost, write_family
 from jobs.family_tables import (
@@ -20,11 +22,14 @@ from jobs.family_tables import (
     FAMILY_TABLES,
     FamilyRow,
 )
+from models.catalogue import MODELS
 from models.errors import BadInputError
+from models.image_settings import ImageSettings
 from models.metrics import Metrics
 from models.published import write_json_atomically
 
-FAMILY: Final = (*FAMILY_TABLES, *COST_TABLES)
+_TABLES: Final = {**FAMILY_TABLES, **DICM_TABLES}
+FAMILY: Final = (*_TABLES, *COST_TABLES, AMS_TABLE)
 
 
 def run_family(
@@ -55,12 +60,12 @@ def run_family(
         _check(models, table, only, EFFICIENCY_MODELS)
         remark = f"200 candidates over one history; at most {limit_gib:g} GiB a model, one thread."
         return write_cost(folder, table, _costs(models, limit_gib), remark)
-    rows = [row for row in FAMILY_TABLES[table].rows if wanted is None or row.model in wanted]
-    _check(rows, table, only, [str(row.model) for row in FAMILY_TABLES[table].rows])
+    if table == AMS_TABLE:
+        return ams_table(request, folder, remark)
+    rows = [row for row in _TABLES[table].rows if wanted is None or row.model in wanted]
+    _check(rows, table, only, [str(row.model) for row in _TABLES[table].rows])
     measured = _run_rows(request, rows, limit_gib)
-    return write_family(
-        folder, f"{table}-{request.reader.name}", FAMILY_TABLES[table], measured, remark
-    )
+    return write_family(folder, f"{table}-{request.reader.name}", _TABLES[table], measured, remark)
 
 
 def _check(
@@ -77,6 +82,8 @@ def _run_rows(request: Request, rows: list[FamilyRow], limit_gib: float) -> list
     documents: dict[str, list[dict]] = {row.label: [] for row in rows}
     for seed in range(request.repeats):
         for row in rows:
+            if row.model not in MODELS:
+                continue
             path = result_path(request, run_spec(request, row, seed))
             if path.exists():
                 ERR.print(f"{row.label} seed {seed}: done before, {path}", markup=False)
@@ -85,10 +92,14 @@ def _run_rows(request: Request, rows: list[FamilyRow], limit_gib: float) -> list
             documents[row.label].append(json.loads(path.read_text(encoding="utf-8")))
     found = []
     for row in rows:
+        if row.model not in MODELS:
+            found.append(Measured(RowResult(row, []), length="-"))
+            continue
         done = [document for document in documents[row.label] if document.get("epochs")]
         metrics = [Metrics.from_json(document["epochs"][-1]) for document in done]
         limits = {doc["out_of_memory_gib"] for doc in documents[row.label] if not doc.get("epochs")}
         length = getattr(run_spec(request, row, 0).settings, "history_limit", None)
+        new = [Metrics.from_json(doc["new_items"]) for doc in done if doc.get("new_items")]
         entropies = [doc["attention_entropies"] for doc in done if "attention_entropies" in doc]
         found.append(
             Measured(
@@ -96,6 +107,7 @@ def _run_rows(request: Request, rows: list[FamilyRow], limit_gib: float) -> list
                 length="all" if length is None else str(length),
                 out_of_memory_gib=max(limits, default=None),
                 entropies=entropies[0] if entropies else None,
+                new_items=RowResult(row, new),
             )
         )
     return found
@@ -116,9 +128,12 @@ def _train_within(request: Request, row: FamilyRow, seed: int, limit_gib: float)
         ERR.print(f"{row.label} seed {seed}: needs more than {limit_gib:g} GiB", markup=False)
         write_json_atomically(path, {"row": row.label, "out_of_memory_gib": limit_gib})
         return
+    document = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(trained.model, Imn):
-        document = json.loads(path.read_text(encoding="utf-8"))
         document["attention_entropies"] = _entropies(request, trained)
+        write_json_atomically(path, document)
+    if isinstance(trained.spec.settings, ImageSettings):
+        document["new_items"] = new_items(request, trained)
         write_json_atomically(path, document)
 
 

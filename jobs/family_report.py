@@ -23,6 +23,12 @@ _COLOURS: Final = (
 _OURS: Final = ("events", "AUC", "GAUC", "LogLoss", "AUC Imp", "LogLoss Imp", "attention entropy")
 
 
+_OURS_WITH_IMAGES: Final = (
+    "events", "GAUC", "GAUC gain", "AUC", "AUC gain", "LogLoss", "AUC, new items",
+    "AUC gain, new items",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Measured:
     """A row of ours.
@@ -32,12 +38,14 @@ class Measured:
         length: events that the model looks at.
         out_of_memory_gib: the limit that it ran into; None if it did not.
         entropies: of each walk's attention, nats; None for other models.
+        new_items: metrics of the impressions whose item training has not seen; None if unknown.
     """
 
     result: RowResult
     length: str
     out_of_memory_gib: float | None = None
     entropies: list[float] | None = None
+    new_items: RowResult | None = None
 
 
 def write_family(
@@ -46,18 +54,41 @@ def write_family(
     """Write `name`.md, .csv and .png into `folder`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in ("md", "csv", "png")]
-    base = rows[0].result
-    head = ["model", *(f"{name}, ours" for name in _OURS)]
+    head = ["model"]
+    head += [f"{name}, ours" for name in (_OURS_WITH_IMAGES if table.images else _OURS)]
     head += [f"{name}, published" for name in table.printed]
-    cells = [[row.result.row.label, *_ours(row, base), *_printed(row)] for row in rows]
+    ours = _ours_with_images if table.images else _ours
+    cells = [[row.result.row.label, *ours(row, rows[0]), *_printed(row)] for row in rows]
     _write_text(paths[0], table.title, remark, head, cells)
     _write_csv(paths[1], head, cells)
     _plot_family(paths[2], table, rows)
     return paths
 
 
-def _ours(row: Measured, base: RowResult) -> list[str]:
+def _ours_with_images(row: Measured, base: Measured) -> list[str]:
+    """Our cells of a row, in the order of `_OURS_WITH_IMAGES`; gains are differences."""
+    if row.out_of_memory_gib is not None and not row.result.metrics:
+        return [row.length, f"out of memory (> {row.out_of_memory_gib:g} GiB)", *["-"] * 6]
+    cells = [row.length]
+    for name in ("gauc", "auc"):
+        cells += [_plus_minus(row.result, name), _gain(row.result, base.result, name)]
+    cells.append(_plus_minus(row.result, "logloss"))
+    if row.new_items is None or base.new_items is None:
+        return [*cells, "-", "-"]
+    new = _plus_minus(row.new_items, "auc")
+    return [*cells, new, _gain(row.new_items, base.new_items, "auc")]
+
+
+def _gain(result: RowResult, base: RowResult, name: str) -> str:
+    ours, theirs = result.mean(name), base.mean(name)
+    if result is base or ours is None or theirs is None:
+        return "-"
+    return f"{ours - theirs:+.4f}"
+
+
+def _ours(row: Measured, first: Measured) -> list[str]:
     """Our cells of a row, in the order of `_OURS`."""
+    base = first.result
     if row.out_of_memory_gib is not None and not row.result.metrics:
         return [row.length, f"out of memory (> {row.out_of_memory_gib:g} GiB)", *["-"] * 5]
     figures = [_plus_minus(row.result, name) for name in ("auc", "gauc", "logloss")]
@@ -92,16 +123,18 @@ def _plot_family(path: Path, table: FamilyTable, rows: Sequence[Measured]) -> No
     figure = Figure(figsize=(9, 1.6 + 0.42 * len(labels)), layout="constrained")
     ours, theirs = figure.subplots(1, 2, sharey=True)
     for row, place in zip(rows, places, strict=True):
-        mean = row.result.mean("auc")
+        metric = "gauc" if table.images else "auc"
+        mean = row.result.mean(metric)
         if mean is not None:
-            bar = row.result.deviation("auc") or 0.0
+            bar = row.result.deviation(metric) or 0.0
             ours.errorbar(mean, place, xerr=bar, fmt="o", color=_BLUE, capsize=3)
         try:
             theirs.plot(float(_printed(row)[0]), place, "s", color=_ORANGE)
         except (IndexError, ValueError):  # a row without a printed number
             continue
     ours.set_yticks(places, labels)
-    ours.set_xlabel("AUC, ours (bars: standard deviation over seeds)")
+    name = "GAUC" if table.images else "AUC"
+    ours.set_xlabel(f"{name}, ours (bars: standard deviation over seeds)")
     theirs.set_xlabel(f"{table.printed[0]}, published, on other data")
     for axes in (ours, theirs):
         axes.grid(axis="x", color="#dddddd")

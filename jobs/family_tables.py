@@ -28,17 +28,19 @@ class FamilyTable:
 
     Attributes:
         title: for its head line.
-        printed: names of the published columns; the first is an AUC.
+        printed: names of the published columns; the first is an AUC, or with `images` a GAUC.
         rows: in the paper's order; relative improvements are over the first.
+        images: the table is about images: GAUC first, gains as differences, new items apart.
     """
 
     title: str
     printed: tuple[str, ...]
     rows: tuple[FamilyRow, ...]
+    images: bool = False
 
 
 def _row(label: str, model: str, settings: tuple[str, ...], *printed: str) -> FamilyRow:
-    return FamilyRow(label, model, settings, None, printed)
+    return FamilyRow(label, model, settings, printed=printed)
 
 
 _IMN: Final = ("AUC, Books", "AUC, Movies", "AUC, industrial")

@@ -1,4 +1,4 @@
-"""`uic experiment`: the tables of the MIMN, IMN and LMN papers, on any samples."""
+"""`uic experiment`: the tables of the MIMN, IMN, LMN and DICM papers, on any samples."""
 
 from datetime import datetime
 from typing import Annotated
@@ -24,7 +24,9 @@ def experiment(
             help="table2 (models), table3 (slots of the NTM), table4 (MUR and MIU), or slots "
             "(figure 6: share of writes of each slot), of MIMN; imn-table1, imn-table2, "
             "imn-ablation, imn-efficiency, of IMN; lmn-table1, lmn-table2, of LMN; out-of-sync "
-            "and big-sale (table 5), of MIMN."
+            "and big-sale (table 5), of MIMN; dicm-table2 (bytes of AMS and of parameter servers), "
+            "dicm-table3 to dicm-table6, dicm-table8, dicm-figure5, of DICM: name the image "
+            "features with --set images=NAME."
         ),
     ],
     samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],

@@ -64,6 +64,14 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="Name of the bundle's version; default: the next number.")
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="dicm over several processes: ams (servers embed images), ps-worker (image "
+            "features in the samples) or ps-server (features travel); bytes are counted."
+        ),
+    ] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="With --strategy: processes.")] = 1,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -74,6 +82,7 @@ def train(
     metrics.json; weights are those after the last epoch, never chosen by the test.
     """
     context = open_context(workspace, config)
+    from jobs.ams_run import AmsRun, describe_costs, strategy_of, train_on_ranks
     from jobs.training import (
         check_device,
         checkpoint_path,
@@ -85,10 +94,12 @@ def train(
     from models.bundle import load_bundle, save_bundle
     from models.bundle_shelf import BundleShelf
     from models.errors import BadInputError
+    from models.published import write_json_atomically
     from models.run_spec import RunSpec, apply_settings, split_days
-    from models.trainer import Trainer
+    from models.trainer import Trainer, Watcher
     from models.warm_start import warm_start as warm_start_from
 
+    chosen = strategy_of(model, strategy, ranks)
     assignments = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     settings, training = apply_settings(model, context.config.train, assignments)
     settings, images = with_images(context, settings)
@@ -121,16 +132,29 @@ def train(
     )
     checkpoint = checkpoint_path(context.workspace, spec)
     ERR.print(f"training on {days.first} to {days.last}, on {device}; checkpoint {checkpoint}")
-    with watched(reader, spec, model) as watcher:
-        trained = Trainer(
-            reader,
-            spec,
-            device=device,
+    prepare = warm_start_from(start, except_ids=except_ids) if start else None
+    trainer = Trainer(
+        reader, spec, device=device, checkpoint=checkpoint, prepare=prepare, images=images
+    )
+    if chosen is not None:
+        run = AmsRun(
+            samples=reader.root,
+            images=images.path if images else None,
+            spec=spec,
             checkpoint=checkpoint,
-            watcher=watcher,
-            prepare=warm_start_from(start, except_ids=except_ids) if start else None,
-            images=images,
-        ).run()
+            strategy=chosen,
+            warm_start=start.path if start else None,
+        )
+        costs = train_on_ranks(run, ranks)
+        write_json_atomically(context.reports / "ams" / f"{model}-{version}.json", costs)
+        # The ranks left the finished run behind; it is read, not trained.
+        trainer.watcher = Watcher()
+        trained = trainer.run()
+        ERR.print(describe_costs(costs), markup=False)
+    else:
+        with watched(reader, spec, model) as watcher:
+            trainer.watcher = watcher
+            trained = trainer.run()
     # Memories of a bundle whose item vectors this one trained on from are still understood.
     compatible = (
         tuple(start.readout_compatible_with) if start is not None and not except_ids else ()
