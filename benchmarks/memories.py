@@ -51,6 +51,7 @@ FIRST, DAYS = date(2024, 1, 1), 120
 UNTIL = FIRST + timedelta(days=DAYS - 1)
 ITEMS, CATEGORIES = 100_000, 500
 EVENTS_PER_USER = 50
+LOADED_USERS = 100_000  # the largest snapshot of no more users is the one that is loaded
 CHUNK = 1_000_000
 PANDAS_EVENTS = 3_000
 
@@ -182,7 +183,8 @@ def measure(folder: Path, sizes: list[int]) -> None:
             rates[str(cores)] = events / seconds
             if cores == 1:
                 per_event_us.append(1e6 * seconds / events)
-                snapshot = Snapshot.open(Path(run["result"]["path"]))
+                if snapshot is None or events <= LOADED_USERS * EVENTS_PER_USER:
+                    snapshot = Snapshot.open(Path(run["result"]["path"]))
             else:
                 shutil.rmtree(out)
     pandas_rate = per_user_pandas(folder / f"log-{sizes[0]}", bundle)
