@@ -97,13 +97,13 @@ class Watcher:
     every_seconds: float
     pending: str | None = None
     _stamp: tuple[int, str] | None = None
-    _items_file: Path | None = None
+    _items: tuple[Path, int, int] | None = None
     _registry_due: float = 0.0
 
     def begin(self) -> None:
         """Remember what was loaded at start."""
         self._stamp = self.followed.stamp()
-        self._items_file = self.log.items_file()
+        self._items = self._items_stamp()
         self._registry_due = time.monotonic() + _REGISTRY_SECONDS
 
     async def run(self) -> None:
@@ -148,13 +148,24 @@ class Watcher:
         LOG.info("bundle %s is served now, %s was", readout.label, current.label)
 
     async def _follow_items(self) -> None:
-        newest = self.log.items_file()
-        if newest == self._items_file:
+        stamp = self._items_stamp()
+        if stamp == self._items:
             return
-        self._items_file = newest
-        self.library.table = await asyncio.to_thread(ItemTable.load, newest)
+        self._items = stamp
+        self.library.table = await asyncio.to_thread(ItemTable.load, stamp and stamp[0])
         self._swap(await asyncio.to_thread(self._with_new_items, self._loaded()))
         LOG.info("item table %s", self.library.table.version)
+
+    def _items_stamp(self) -> tuple[Path, int, int] | None:
+        """The item table's file, its size, and when it was written.
+
+        The name is not enough: names start again with a log that is made anew.
+        """
+        path = self.log.items_file()
+        if path is None:
+            return None
+        found = path.stat()
+        return path, found.st_size, found.st_mtime_ns
 
     def _with_new_items(self, loaded: Readouts) -> Readouts:
         def renewed(readout: Readout) -> Readout:

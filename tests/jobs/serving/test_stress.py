@@ -4,10 +4,13 @@ import json
 import time
 from collections.abc import Iterator
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.opened import open_memories
 from jobs.serving.load.generator import LoadPlan
+from pipelines.event_log import EventLog
 from tests.jobs.serving.running import Load, RunningService, running_service
 from tests.jobs.serving.shop import Shop
 
@@ -134,3 +137,29 @@ def test_new_items_are_known_once_the_log_has_them(changing):
     assert service.rank(1, [new])["reasons"] == ["unknown_item"]
     shop.write_items(items=501, name="more")
     service.wait_until(lambda: service.rank(1, [new])["reasons"] == [])
+
+
+def test_an_item_table_made_anew_under_its_old_name_is_another_version(changing):
+    shop, service = changing
+    new = 1700
+    before = service.ready()["items"]
+    assert service.rank(1, [new])["reasons"] == ["unknown_item"]
+    path = EventLog(shop.workspace / "log").items_file()
+    replace_items(shop.workspace / "log", path, new)
+    service.wait_until(lambda: service.rank(1, [new])["reasons"] == [])
+    after = service.ready()["items"]
+    assert after != before
+    assert after.split(":")[0] == before.split(":")[0]
+
+
+def replace_items(log, path, item):
+    """Another item table in the place of `path`, as after `rm -r log` and an import."""
+    table = pq.read_table(path)
+    row = {"item_id": [item], "category_id": [0]}
+    pq.write_table(pa.concat_tables([table, pa.table(row, schema=table.schema)]), path)
+    for manifest in (log / "manifests").glob("*.json"):
+        document = json.loads(manifest.read_text())
+        for entry in document["files"]:
+            if log / entry["path"] == path:
+                entry["bytes"] = path.stat().st_size
+        manifest.write_text(json.dumps(document))
