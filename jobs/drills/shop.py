@@ -58,7 +58,7 @@ _SETTINGS: Final[dict[str, Any]] = {
         "archive_roll_seconds": 1.0,
         "backoff_seconds": 0.5,
     },
-    "serve": {"store_timeout_ms": 10_000, "request_timeout_ms": 60_000, "drain_seconds": 0},
+    "serve": {"store_timeout_ms": 10_000, "request_timeout_ms": 120_000, "drain_seconds": 0},
     "audit": {"sample_rate": 1.0, "feast_users": 50},
 }
 

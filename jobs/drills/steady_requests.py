@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-_TIMEOUT_SECONDS: Final = 30.0
+# Longer than a busy machine needs: what is slow has not failed.
+_TIMEOUT_SECONDS: Final = 120.0
 
 
 @dataclass
