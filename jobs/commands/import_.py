@@ -1,6 +1,5 @@
 """`uic import`: other people's files into the event log."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.commands.next_item_options import Sequence, with_next_item_options
 from jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
@@ -40,41 +40,9 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="import")
 
 
-class Protocol(StrEnum):
-    """Where impressions come from."""
-
-    NONE = "none"
-    NEXT_ITEM = "next-item"
-
-
-class Sequence(StrEnum):
-    """Which behaviours make a user's sequence in the next-item protocol."""
-
-    CLICK = "click"
-    ALL = "all"
-
-
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Import a file that the log already holds once more.")
 ]
-ProtocolOption = Annotated[
-    Protocol,
-    typer.Option(
-        help="next-item: make impressions as the papers do: each user's last event, clicked, and "
-        "one item that is not in the user's sequence. The last event is then left out of the "
-        "behaviours, and so are users with a shorter sequence than --min-length."
-    ),
-]
-MinLengthOption = Annotated[
-    int, typer.Option(min=2, help="next-item: least events of a user, the target included.")
-]
-TruncateOption = Annotated[
-    int, typer.Option(min=0, help="next-item: events kept before the target; 0 keeps all.")
-]
-SequenceOption = Annotated[
-    Sequence, typer.Option("--sequence-of", help="next-item: which behaviours count.")
-]
-SeedOption = Annotated[int, typer.Option(min=0, help="next-item: seed of the negatives.")]
 
 
 @app.command()
@@ -101,14 +69,11 @@ def kuairand(
 
 
 @app.command("ali-brand")
+@with_next_item_options()
 def ali_brand(
     *,
     file: Annotated[Path, typer.Argument(help="behaviors.parquet")],
-    protocol: ProtocolOption = Protocol.NONE,
-    min_length: MinLengthOption = 20,
-    truncate: TruncateOption = 100,
-    sequence_of: SequenceOption = Sequence.CLICK,
-    seed: SeedOption = 0,
+    next_item: "NextItemOptions | None",
     again: AgainOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
@@ -117,19 +82,15 @@ def ali_brand(
     from pipelines.importers.ali_brand import AliBrand
 
     context = open_context(workspace, config)
-    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
-    _run(context, AliBrand(file, context.config.time_zone), again=again, next_item=options)
+    _run(context, AliBrand(file, context.config.time_zone), again=again, next_item=next_item)
 
 
 @app.command()
+@with_next_item_options(truncate=200)
 def taobao(
     *,
     file: Annotated[Path, typer.Argument(help="UserBehavior.csv, or .csv.gz")],
-    protocol: ProtocolOption = Protocol.NONE,
-    min_length: MinLengthOption = 20,
-    truncate: TruncateOption = 200,
-    sequence_of: SequenceOption = Sequence.CLICK,
-    seed: SeedOption = 0,
+    next_item: "NextItemOptions | None",
     again: AgainOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
@@ -138,20 +99,16 @@ def taobao(
     from pipelines.importers.taobao import Taobao
 
     context = open_context(workspace, config)
-    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
-    _run(context, Taobao(file), again=again, next_item=options)
+    _run(context, Taobao(file), again=again, next_item=next_item)
 
 
 @app.command()
+@with_next_item_options(sequence_of=Sequence.ALL)
 def amazon(
     *,
     reviews: Annotated[Path, typer.Argument(help="Reviews, JSON lines, .gz or not")],
     meta: Annotated[Path, typer.Argument(help="Product data, JSON lines, .gz or not")],
-    protocol: ProtocolOption = Protocol.NONE,
-    min_length: MinLengthOption = 20,
-    truncate: TruncateOption = 100,
-    sequence_of: SequenceOption = Sequence.ALL,
-    seed: SeedOption = 0,
+    next_item: "NextItemOptions | None",
     again: AgainOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
@@ -160,11 +117,11 @@ def amazon(
     from pipelines.importers.amazon import Amazon
 
     context = open_context(workspace, config)
-    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
-    _run(context, Amazon(reviews, meta), again=again, next_item=options)
+    _run(context, Amazon(reviews, meta), again=again, next_item=next_item)
 
 
 @app.command("table")
+@with_next_item_options()
 def table_(
     *,
     file: Annotated[Path, typer.Argument(help="CSV with a header line (.gz or not), or Parquet")],
@@ -195,11 +152,7 @@ def table_(
     ] = "milliseconds",
     delimiter: Annotated[str, typer.Option(help="CSV: one character.")] = ",",
     name: Annotated[str, typer.Option(help="Of the epoch: a-z, 0-9, - and _.")] = "table",
-    protocol: ProtocolOption = Protocol.NONE,
-    min_length: MinLengthOption = 20,
-    truncate: TruncateOption = 100,
-    sequence_of: SequenceOption = Sequence.CLICK,
-    seed: SeedOption = 0,
+    next_item: "NextItemOptions | None",
     again: AgainOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
@@ -226,8 +179,7 @@ def table_(
         time_unit=TimeUnit(_one_of("--time-unit", time_unit, [unit.value for unit in TimeUnit])),
         delimiter=_one_character(delimiter),
     )
-    options = _next_item(protocol, min_length, truncate, sequence_of, seed)
-    _run(context, TableImporter(file, columns, name), again=again, next_item=options)
+    _run(context, TableImporter(file, columns, name), again=again, next_item=next_item)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -251,18 +203,6 @@ def _one_character(text: str) -> str:
         msg = f"--delimiter: found {text!r}, expected one character, or tab"
         raise BadInputError(msg)
     return plain
-
-
-def _next_item(
-    protocol: Protocol, min_length: int, truncate: int, sequence_of: Sequence, seed: int
-) -> "NextItemOptions | None":
-    if protocol is Protocol.NONE:
-        return None
-    from pipelines.importers.next_item import NextItemOptions
-    from pipelines.schemas import BEHAVIORS
-
-    behaviors = (BEHAVIORS.index("click"),) if sequence_of is Sequence.CLICK else None
-    return NextItemOptions(min_length, truncate or None, behaviors, seed)
 
 
 def _run(
