@@ -53,8 +53,16 @@ class ImageIdTable(nn.Module):
     def know(self, images: ImageFeatures) -> None:
         """Hash the ids of all images once."""
         contents = np.array([int(text[:15], 16) for text in images.sha256], dtype=np.int64)
-        hashed = stable_hash(contents, seed=_SEED) % np.uint64(self.rows)
-        self._of_image = hashed.astype(np.int64)
+        self.know_rows(self.hashed(contents))
+
+    def hashed(self, contents: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of images, by the first 60 bits of their sha256: (n,) to (n,)."""
+        rows = stable_hash(contents, seed=_SEED) % np.uint64(self.rows)
+        return rows.astype(np.int64)
+
+    def know_rows(self, rows: NDArray[np.int64]) -> None:
+        """Say which row each image has: (images,), in the order that batches count them."""
+        self._of_image = rows
 
     def find(self, images: BatchImages) -> tuple[Tensor, Tensor]:
         """Distinct rows that a batch wants, and `ImageIds.index`."""

@@ -240,6 +240,9 @@ class RankingEngine:
         for member, scored in zip(members, answers, strict=True):
             if not scored.known.all():
                 member.reasons.append(Reason.UNKNOWN_ITEM)
+            member.reasons.extend(scored.reasons)
+            if scored.without_image:
+                metrics.items_without_image.inc(scored.without_image)
             for reason in member.reasons:
                 metrics.degraded.labels(reason.value).inc()
             member.stages["score"] = seconds

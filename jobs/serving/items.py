@@ -135,6 +135,16 @@ class ItemCache:
         room = self._capacity - self._filled
         self._insert(list(dict.fromkeys(item_ids))[:room])
 
+    def cached(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which items are in the cache, (n,) bool."""
+        return np.fromiter((item in self._slots for item in item_ids.tolist()), np.bool_)
+
+    def replace(self, item_ids: NDArray[np.int64], vectors: Tensor) -> None:
+        """Give items that are in the cache other vectors, (n, width); others are left out."""
+        inside = self.cached(item_ids)
+        places = [self._slots[item] for item in item_ids[inside].tolist()]
+        self._vectors[torch.tensor(places, dtype=torch.int64)] = vectors[torch.from_numpy(inside)]
+
     def _load(self, item_ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
         categories, known = self.table.categories(item_ids)
         return self._embed(item_ids, categories), known
@@ -143,9 +153,9 @@ class ItemCache:
         """Load items in bulk and put them into free slots, or those of the least used."""
         if not missing:
             return
-        places = self._free(len(missing))
         ids = np.asarray(missing, dtype=np.int64)
-        vectors, known = self._load(ids)
+        vectors, known = self._load(ids)  # first: if it fails, no slot was given away
+        places = self._free(len(missing))
         self._vectors[torch.from_numpy(places)] = vectors
         self._ids[places], self._known[places], self._used[places] = ids, known, True
         self._slots.update(zip(missing, places.tolist(), strict=True))

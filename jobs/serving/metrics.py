@@ -54,6 +54,10 @@ class Metrics:
         self.degraded = Counter("uic_serve_degraded", "Degraded answers by reason", ["reason"])
         self.cache_hits = Counter("uic_serve_item_cache_hits", "Candidates found in the cache")
         self.cache_misses = Counter("uic_serve_item_cache_misses", "Candidates loaded")
+        self.items_without_image = Counter(
+            "uic_serve_items_without_image",
+            "Candidates and events that were scored with the default vector",
+        )
         self.memory_age = Histogram(
             "uic_serve_memory_age_seconds", "Since the memory's last event", buckets=_AGES
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jobs.serving.items import ItemCache
+from jobs.serving.reasons import Reason
 from models.bundle import Bundle
 from models.memory import address
 from models.memory_state import MemoryState, StateLayout
@@ -50,6 +51,8 @@ class Scored:
         bundle: `model/version` that scored them.
         without_memory: (candidates,), the logits of somebody new; None unless asked for.
         slot_weights: (candidates, slots), how much each slot of M was read; None unless asked for.
+        reasons: why these scores are not what they could be.
+        without_image: candidates and events that were scored with the default image; count.
     """
 
     logits: NDArray[np.float32]
@@ -57,6 +60,8 @@ class Scored:
     bundle: str
     without_memory: NDArray[np.float32] | None = None
     slot_weights: NDArray[np.float32] | None = None
+    reasons: tuple[Reason, ...] = ()
+    without_image: int = 0
 
 
 class Readout:

@@ -13,4 +13,7 @@ class Reason(StrEnum):
     STORE_EMPTY = "store_empty"  # no generation is live: wiped, or never loaded
     FOREIGN_VALUE = "foreign_value"  # what is stored for the user is not a memory
     UNKNOWN_BUNDLE = "unknown_bundle"  # no readout here understands the memory's bundle
+    NO_ITEM_VERSION = "no_item_version"  # no item version of the bundle: items have no image
+    ITEM_VECTORS_UNAVAILABLE = "item_vectors_unavailable"  # the store did not answer for new items
+    FOREIGN_ITEM_VECTOR = "foreign_item_vector"  # an item's vector is of another bundle: not used
     STALE_MEMORY = "stale_memory"  # its last event is older than the limit

@@ -18,8 +18,10 @@ from torch import Tensor
 from feature_repo.layout import NO_GENERATION
 from feature_repo.packed import PackedStore
 from feature_repo.packed_view import with_vector_headers
+from jobs.serving.item_vectors import ItemVectors
 from jobs.serving.items import ItemCache, ItemTable
 from jobs.serving.readouts import Ask, RecordFacts, Scored
+from jobs.serving.reasons import Reason
 from models.batch import RankerBatch
 from models.bundle import Bundle
 from models.groups import GroupBatch, offsets_of
@@ -52,12 +54,21 @@ class SequenceReadout:
             the model embeds candidates and events together.
         ring: format of the stored sequences.
         limit: events of a history that are read; None for all that a ring keeps.
+        images: vectors of items' images, for a model that looks at them.
     """
 
     def __init__(
-        self, bundle: Bundle, items: ItemCache, ring: SequenceRing, limit: int | None = None
+        self,
+        bundle: Bundle,
+        items: ItemCache,
+        ring: SequenceRing,
+        limit: int | None = None,
+        images: ItemVectors | None = None,
     ) -> None:
+        if images is not None:
+            images.serve(bundle.model)
         self.bundle = bundle
+        self.images = images
         self.items = items
         self.label = f"{bundle.name}/{bundle.version}"
         self._ring = ring
@@ -73,7 +84,10 @@ class SequenceReadout:
         shown = np.array([item for ask in asks for item in ask.item_ids], dtype=np.int64)
         sizes = np.array([len(ask.item_ids) for ask in asks])
         categories, known = self.items.table.categories(shown)
+        if self.images is not None:
+            self.images.begin()
         logits = self._logits(self._rings(asks), shown, categories, sizes)
+        reasons, without_image = self._of_images()
         nobody = None
         if any(ask.explain for ask in asks):
             nobody = self._logits(self._nobody, shown, categories, np.array([len(shown)]))
@@ -82,8 +96,21 @@ class SequenceReadout:
         for ask, first, last in zip(asks, ends - sizes, ends, strict=True):
             rows = slice(first, last)
             without = nobody[rows] if nobody is not None and ask.explain else None
-            answers.append(Scored(logits[rows], known[rows], self.label, without))
+            answers.append(
+                Scored(logits[rows], known[rows], self.label, without, None, reasons, without_image)
+            )
+            without_image = 0  # of the whole pass, counted once
         return answers
+
+    def with_images(self, images: ItemVectors) -> "SequenceReadout":
+        """The same bundle with other vectors of images."""
+        return SequenceReadout(self.bundle, self.items, self._ring, self._limit, images)
+
+    def _of_images(self) -> tuple[tuple[Reason, ...], int]:
+        """What the last pass says of images: reasons, and how many were the default one."""
+        if self.images is None:
+            return (), 0
+        return self.images.reasons(), self.images.counts.missing
 
     def _rings(self, asks: Sequence[Ask]) -> NDArray[np.uint8]:
         nobody = self._nobody.tobytes()

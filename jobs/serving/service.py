@@ -16,6 +16,8 @@ from feast import FeatureStore
 from feature_repo.connection import connect, resolve_address
 from feature_repo.errors import StoreError
 from feature_repo.generations import Generations
+from feature_repo.item_store import ItemStore
+from feature_repo.item_vectors import ITEM_VIEW
 from feature_repo.layout import ViewKeys
 from feature_repo.repository import apply_definitions, open_feature_store
 from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
@@ -24,17 +26,16 @@ from jobs.context import Context
 from jobs.serving.breaker import CircuitBreaker
 from jobs.serving.engine import RankingEngine
 from jobs.serving.feature_log import FeatureLog
+from jobs.serving.image_watch import ImageRankers, ImageWatcher
 from jobs.serving.items import ItemTable
 from jobs.serving.loading import Library, pass_rows_of, warm
 from jobs.serving.memories import MemoryReader, ServiceFeatures
 from jobs.serving.metrics import Metrics
 from jobs.serving.readouts import Readouts
-from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
+from jobs.serving.sequences import SequenceReadouts
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed, Watcher
-from models.bundle import BundleError, load_bundle
 from models.bundle_shelf import BundleShelf
-from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
@@ -58,7 +59,7 @@ class Service:
 
     settings: ServeSettings
     engine: RankingEngine
-    watcher: Watcher | None
+    watcher: Watcher | ImageWatcher | None
     metrics: Metrics
     store: FeatureStore
     feature_log: FeatureLog | None
@@ -111,26 +112,40 @@ class Service:
 
     @classmethod
     def open_sequences(cls, context: Context, bundle: str, metrics: Metrics) -> "Service":
-        """As `open`, for a ranker that reads a stored history; nothing is followed.
+        """As `open`, for a ranker that reads a stored history, and maybe images of items.
 
         Raises:
             UicError: no such bundle, it is damaged or keeps a memory, or the store does not answer.
         """
         torch.set_num_threads(1)
         settings = context.config.serve
-        loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
-        if loaded.has_memory:
-            msg = f"{loaded.path}: model {loaded.name} keeps a memory; leave out --history-from"
-            raise BundleError(msg)
-        table = ItemTable.load(EventLog(context.log).items_file())
-        current = SequenceReadout(loaded, item_cache(loaded, table), SequenceRing())
         store = _feast(context)
         apply_sequences(store, context.workspace)
         store.refresh_registry()
         features = ServiceFeatures.of(store, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+        rankers = ImageRankers(
+            BundleShelf(context.bundles),
+            store,
+            _item_store(context.config.store, context.workspace),
+            ItemTable.load(EventLog(context.log).items_file()),
+            settings,
+        )
+        followed = Followed.of(rankers, bundle)
+        if ITEM_VIEW not in {view.name for view in store.list_feature_views()}:
+            apply_definitions(store, context.workspace)
+            store.refresh_registry()
+        current = rankers.load(followed.path)
         engine = _engine(settings, store, features, SequenceReadouts(current), metrics)
+        watcher = ImageWatcher(
+            engine=engine,
+            rankers=rankers,
+            followed=followed,
+            metrics=metrics,
+            swap_delay_seconds=settings.swap_delay_seconds,
+            every_seconds=settings.watch_seconds,
+        )
         metrics.now_serving("bundles", current.label)
-        return cls(settings, engine, None, metrics, store, _feature_log(context))
+        return cls(settings, engine, watcher, metrics, store, _feature_log(context))
 
     async def start(self) -> None:
         """Begin to watch; the first read opens the connection to the store."""
@@ -156,6 +171,7 @@ class Service:
         """What /readyz says."""
         readouts: Any = self.engine.readouts
         current = readouts.current
+        images = getattr(current, "images", None)
         breaker = getattr(self.engine.reader, "breaker", None)
         return {
             "ready": not self.draining,
@@ -164,6 +180,7 @@ class Service:
             "pending": None if self.watcher is None else self.watcher.pending,
             "reads_also": sorted(other.label for other in readouts.all()[1:]),
             "items": current.items.table.version,
+            "item_version": None if images is None else images.source.version,
             "store": "circuit open" if breaker is not None and breaker.is_open else "answers",
             "pass_candidates": self.engine.pass_rows,
             "worker": os.getpid(),
@@ -187,6 +204,12 @@ def open_features(
         apply_definitions(patient, context.workspace)
         store.refresh_registry()
     return store, ServiceFeatures.of(store, name)
+
+
+def _item_store(settings: StoreSettings, workspace: Path) -> ItemStore:
+    patient = settings.model_copy(update={"timeout_seconds": _WATCH_TIMEOUT_SECONDS})
+    address = resolve_address(patient, workspace)
+    return ItemStore.on(connect(address), address, settings)
 
 
 def _generations(settings: StoreSettings, workspace: Path) -> Generations:

@@ -1,0 +1,217 @@
+"""Precomputed image vectors of items, for a ranker that looks at images (DICM, section 6.1).
+
+The vectors of one bundle in one item version, read through Feast pinned to that version and kept
+in a bounded cache. A ranker and its vectors are one object and are swapped as one, so a request
+never sees vectors of two bundles; a vector that says another bundle is not used, and the answer
+says so. An item without an image has the default vector of the bundle, which it learned.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from feast import FeatureStore
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feature_repo.errors import StoreError
+from feature_repo.item_vectors import (
+    HEADER_BYTES,
+    ITEM_VECTOR,
+    ITEM_VIEW,
+    unpacked_item_vectors,
+)
+from feature_repo.pinned import pinned
+from jobs.serving.breaker import CircuitBreaker
+from jobs.serving.items import ItemCache, ItemTable
+from jobs.serving.reasons import Reason
+from models.batch_images import ImageCounts
+from models.dicm import Dicm
+from models.image_features import NO_IMAGE
+
+ITEM_KEY: Final = "item_id"
+# A row of the cache: the vector, whether there is an image, whether a foreign one was met, and the
+# image's row in the table of image ids as two numbers that float32 holds exactly.
+_FLAGS: Final = 4
+_BUNDLE: Final = slice(16, 24)
+_IMAGE: Final = slice(24, 32)
+_HALF: Final = 1 << 20
+_WARM_AT_ONCE: Final = 10_000
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """Where the vectors of one bundle are.
+
+    Args:
+        store: Feast.
+        version: item version; None if the store has none of the bundle.
+        bundle: first 8 bytes of the bundle's hash.
+        breaker: around the store.
+    """
+
+    store: FeatureStore
+    version: int | None
+    bundle: bytes
+    breaker: CircuitBreaker
+
+    def read(self, item_ids: NDArray[np.int64]) -> list[bytes]:
+        """Packed vectors of items, (n,); empty where there is none.
+
+        Raises:
+            StoreError: the store does not answer, or is left alone for a moment.
+        """
+        if self.version is None or not len(item_ids):
+            return [b""] * len(item_ids)
+        if not self.breaker.allow():
+            msg = "the store failed a moment ago"
+            raise StoreError(msg)
+        try:
+            with pinned(ITEM_VIEW, self.version):
+                answer = self.store.get_online_features(
+                    [f"{ITEM_VIEW}:embedding"], {ITEM_KEY: item_ids.tolist()}
+                )
+        except (StoreError, OSError) as error:
+            self.breaker.failed()
+            raise StoreError(str(error)) from error
+        self.breaker.succeeded()
+        names = list(answer.proto.metadata.feature_names.val)
+        column = answer.proto.results[names.index("embedding")]
+        return [value.bytes_val for value in column.values]
+
+
+class ItemVectors:
+    """What a DICM ranker asks for images, answered from the cache.
+
+    It stands in for `ImageFeatures` (which image an item shows) and for `ImageVectors` (what an
+    image's vector is): here every item with an image is an image of its own.
+
+    Args:
+        model: whose image embedding made the vectors.
+        source: where they are.
+        capacity: of the cache; items.
+    """
+
+    def __init__(self, model: Dicm, source: VectorSource, capacity: int) -> None:
+        embedding = model.image_embedding
+        if embedding is None:
+            msg = "the model has no image embedding"
+            raise ValueError(msg)
+        self.source = source
+        self.width = embedding.width
+        self.counts = ImageCounts()
+        self.cache = ItemCache(ItemTable.load(None), lambda ids, _: self.fetch(ids), capacity)
+        self.since: str | None = None  # the last change of the version that the cache has
+        self._image_ids = model.image_ids
+        self._table: list[Tensor] = []
+        self._rows = 0
+        self._failed = self._foreign = False
+
+    def fetch(self, item_ids: NDArray[np.int64]) -> Tensor:
+        """Rows of the cache for items, from the store: (n, width + 4), float32.
+
+        Raises:
+            StoreError: it does not answer.
+        """
+        values = self.source.read(item_ids)
+        table = np.zeros((len(values), self.width + _FLAGS), dtype=np.float32)
+        expected = HEADER_BYTES + 4 * self.width
+        usable = [
+            at
+            for at, value in enumerate(values)
+            if len(value) == expected and value.startswith(ITEM_VECTOR.start)
+        ]
+        foreign = {at for at, value in enumerate(values) if value} - set(usable)
+        if usable:
+            packed = np.frombuffer(b"".join(values[at] for at in usable), np.uint8)
+            packed = packed.reshape(len(usable), expected)
+            places = np.asarray(usable)
+            bundle = np.frombuffer(self.source.bundle, np.uint8)
+            ours = (packed[:, _BUNDLE] == bundle).all(axis=1)
+            foreign |= set(places[~ours].tolist())
+            places = places[ours]
+            table[places, : self.width] = unpacked_item_vectors(packed[ours], ITEM_VIEW)
+            table[places, self.width] = 1
+            hashed = self._hashed(packed[ours][:, _IMAGE])
+            table[places, self.width + 2] = hashed // _HALF
+            table[places, self.width + 3] = hashed % _HALF
+        table[sorted(foreign), self.width + 1] = 1
+        return torch.from_numpy(table)
+
+    def warm(
+        self, item_ids: NDArray[np.int64], progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Fill the cache; a store that is away leaves it as it is."""
+        for at in range(0, len(item_ids), _WARM_AT_ONCE):
+            try:
+                self.cache.warm(item_ids[at : at + _WARM_AT_ONCE].tolist())
+            except StoreError:
+                return
+            if progress is not None:
+                progress(at)
+
+    def serve(self, model: Dicm) -> None:
+        """Be what the model asks for images from now on."""
+        model.features = model.vectors = self
+
+    # What the model asks for
+
+    def rows_of(self, item_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:
+        """See `ImageFeatures.rows_of`; rows of the table of this pass."""
+        ids = np.asarray(item_ids, dtype=np.int64)
+        distinct, places = np.unique(ids, return_inverse=True)
+        found = self._lookup(distinct)
+        has_image = found[:, self.width].numpy() > 0
+        self._foreign |= bool((found[:, self.width + 1] > 0).any())
+        rows = np.full(len(distinct), NO_IMAGE, dtype=np.int32)
+        rows[has_image] = self._rows + np.arange(np.count_nonzero(has_image), dtype=np.int32)
+        self._table.append(found[torch.from_numpy(has_image)])
+        self._rows += int(np.count_nonzero(has_image))
+        if self._image_ids is not None:
+            table = torch.cat(self._table)[:, self.width + 2 :].numpy().astype(np.int64)
+            self._image_ids.know_rows(table[:, 0] * _HALF + table[:, 1])
+        shown: NDArray[np.int32] = rows[places]
+        return shown
+
+    def vectors(self, rows: NDArray[np.int64]) -> Tensor:
+        """See `ImageVectors`: (distinct, width)."""
+        table = torch.cat(self._table)[:, : self.width]
+        return table.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)))
+
+    def begin(self) -> None:
+        """Before a pass: nothing is asked for yet."""
+        self._table, self._rows = [], 0
+        self.counts = ImageCounts()
+        self._failed = self._foreign = False
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """After a pass: what was not as it should be."""
+        found = []
+        if self.source.version is None:
+            found.append(Reason.NO_ITEM_VERSION)
+        if self._failed:
+            found.append(Reason.ITEM_VECTORS_UNAVAILABLE)
+        if self._foreign:
+            found.append(Reason.FOREIGN_ITEM_VECTOR)
+        return tuple(found)
+
+    def _lookup(self, distinct: NDArray[np.int64]) -> Tensor:
+        """Rows of the cache; those that are missing while the store is away have no image."""
+        try:
+            return self.cache.lookup(distinct.tolist())[0]
+        except StoreError:
+            self._failed = True
+        there = self.cache.cached(distinct)
+        table = torch.zeros(len(distinct), self.width + _FLAGS)
+        if there.any():
+            table[torch.from_numpy(there)] = self.cache.lookup(distinct[there].tolist())[0]
+        return table
+
+    def _hashed(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        if self._image_ids is None:
+            return np.zeros(len(images), dtype=np.int64)
+        # 60 of the 64 bits, as `ImageIdTable.know` takes 15 hex digits.
+        contents = np.frombuffer(images.tobytes(), dtype=">u8") >> np.uint64(4)
+        return self._image_ids.hashed(contents.astype(np.int64))

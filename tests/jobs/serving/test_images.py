@@ -1,0 +1,245 @@
+"""A ranker with precomputed image vectors: the scores of the model itself, swaps, new images."""
+
+import asyncio
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import redis
+import torch
+
+from feature_repo.connection import connect, resolve_address
+from feature_repo.item_images import ItemImages, load_item_images
+from feature_repo.item_store import ItemStore
+from feature_repo.item_vectors import packed_item_vectors
+from feature_repo.repository import open_feature_store
+from jobs.serving.image_watch import ImageRankers, ImageWatcher
+from jobs.serving.items import ItemTable
+from jobs.serving.readouts import Ask
+from jobs.serving.reasons import Reason
+from jobs.serving.sequences import SequenceReadouts
+from jobs.serving.settings import ServeSettings
+from jobs.serving.watch import Followed
+from models.batch import Encoder
+from models.bundle import BundleError
+from models.groups import GroupBatch, offsets_of
+from models.image_features import ImageFeatures, write_image_features
+from models.positions import EventBatch
+from models.sequence_ring import SequenceRing
+from pipelines.event_log import EventLog
+from pipelines.images.embed import EmbedRequest, embedded, write_item_images
+from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, Shop, categories_of, random_events
+
+LENGTHS = np.array([0, 7, 60])
+SHOWN = [1003, 1001, 1400, 1499, 1250]
+WIDTH = 6
+SMALL = {
+    "images": "shop",
+    "image_width": WIDTH,
+    "image_encoder": "test",
+    "image_widths": (5, 4),
+    "item_width": 4,
+    "category_width": 3,
+    "head_widths": (8,),
+    "image_id_rows": 64,
+}
+
+
+def publish_features(shop: Shop) -> ImageFeatures:
+    """Every third item has no image; two items show each image."""
+    items = np.arange(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT)
+    items = items[items % 3 != 0]
+    images = len(items) // 2 + 1
+    random = np.random.default_rng(0)
+    return write_image_features(
+        shop.workspace / "images" / "shop",
+        random.normal(size=(images, WIDTH)).astype(np.float32),
+        [hashlib.sha256(str(row).encode()).hexdigest() for row in range(images)],
+        items,
+        np.arange(len(items)) // 2,
+        encoder="test",
+    )
+
+
+def publish_version(shop: Shop, bundle, features: ImageFeatures, version: int):
+    path = shop.workspace / "item_images" / f"version={version:03d}"
+    request = EmbedRequest(features.path, bundle.path, path, version, 1_700_000_000_000)
+    write_item_images(request, features, bundle, embedded(bundle, features.features))
+    return ItemImages.open(path)
+
+
+@pytest.fixture
+def store(shop: Shop):
+    address = resolve_address(shop.settings, shop.workspace)
+    with connect(address) as client:
+        yield ItemStore.on(client, address, shop.settings)
+
+
+@pytest.fixture
+def rankers(shop: Shop, store: ItemStore) -> ImageRankers:
+    feast = open_feature_store(shop.settings, shop.workspace)
+    table = ItemTable.load(EventLog(shop.workspace / "log").items_file())
+    settings = ServeSettings(item_cache_items=300, breaker_open_seconds=0.05)
+    return ImageRankers(shop.shelf, feast, store, table, settings)
+
+
+def ring_of(user: int) -> bytes | None:
+    events, ring = random_events(LENGTHS), SequenceRing()
+    rings = ring.append(ring.empty(len(LENGTHS)), events)
+    return rings[user].tobytes() if LENGTHS[user] else None
+
+
+def offline(bundle, features: ImageFeatures, user: int) -> np.ndarray:
+    """Logits of the model's own path, embedding the images itself."""
+    bundle.model.attach_images(features)
+    events: EventBatch = random_events(LENGTHS)
+    mine = events.user_index == user
+    shown = np.array(SHOWN)
+    batch = GroupBatch(
+        user_ids=np.array([user]),
+        days=np.array(["2023-11-14"], "datetime64[D]"),
+        history_offsets=np.array([0, mine.sum()]),
+        history_item_ids=events.item_ids[mine],
+        history_category_ids=events.category_ids[mine],
+        history_behaviors=events.behaviors[mine],
+        history_times_ms=events.event_times_ms[mine],
+        impression_offsets=offsets_of(np.array([len(shown)])),
+        item_ids=shown,
+        category_ids=categories_of(shown),
+        event_times_ms=np.zeros(len(shown), np.int64),
+        labels=np.zeros(len(shown), np.bool_),
+        history_lengths=np.full(len(shown), mine.sum()),
+    )
+    with torch.no_grad():
+        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+
+
+def serve(shop: Shop, rankers: ImageRankers):
+    """A watcher around the current dicm, without a server."""
+
+    followed = Followed.of(rankers, "dicm")
+    engine = SimpleNamespace(readouts=SequenceReadouts(rankers.load(followed.path)))
+    # Prometheus takes each metric once a process, and other tests have them.
+    metrics = SimpleNamespace(now_serving=lambda *_: None)
+    return ImageWatcher(engine, rankers, followed, metrics, 0.0, 1.0)
+
+
+def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
+    shop: Shop, store: ItemStore, rankers: ImageRankers
+):
+    features = publish_features(shop)
+    for seed, aggregator in enumerate(("multi_query", "sum")):
+        bundle = shop.bundle(f"000{seed}", seed, model="dicm", aggregator=aggregator, **SMALL)
+        version = publish_version(shop, bundle, features, seed + 1)
+        load_item_images(version, store.vectors, store.versions)
+        readout = rankers.load(bundle.path)
+        scored = readout.score([Ask(SHOWN, ring_of(user)) for user in range(3)])
+        for user in range(3):
+            expected = offline(bundle, features, user)
+            np.testing.assert_allclose(scored[user].logits, expected, atol=1e-5)
+            assert scored[user].reasons == ()
+        # Candidates and events whose item has no image, as the model itself counts them.
+        assert scored[0].without_image > 3
+        assert scored[1].without_image == 0  # counted once a pass
+
+
+def test_ranker_and_vectors_are_swapped_as_one(shop: Shop, store: ItemStore, rankers: ImageRankers):
+    features = publish_features(shop)
+    old = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, old, features, 1), store.vectors, store.versions)
+    watcher = serve(shop, rankers)
+    new = shop.bundle("0002", 2, model="dicm", **SMALL)
+
+    # The new bundle is current, and has no vectors yet: the old ranker stays, with its own.
+    with pytest.raises(BundleError, match="no ready item version of dicm/0002"):
+        asyncio.run(watcher.look())
+    [scored] = watcher.engine.readouts.current.score([Ask(SHOWN, ring_of(2))])
+    np.testing.assert_allclose(scored.logits, offline(old, features, 2), atol=1e-5)
+
+    load_item_images(publish_version(shop, new, features, 2), store.vectors, store.versions)
+    asyncio.run(watcher.look())
+    current = watcher.engine.readouts.current
+    assert current.label == "dicm/0002"
+    assert current.images.source.version == 2
+    [scored] = current.score([Ask(SHOWN, ring_of(2))])
+    np.testing.assert_allclose(scored.logits, offline(new, features, 2), atol=1e-5)
+
+
+def test_a_new_image_counts_at_once_and_a_newer_version_takes_over(
+    shop: Shop, store: ItemStore, rankers: ImageRankers
+):
+    features = publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    watcher = serve(shop, rankers)
+
+    def logits() -> list[float]:
+        readout = watcher.engine.readouts.current
+        return readout.score([Ask([1002, 1001], None)])[0].logits.tolist()
+
+    before = logits()  # 1002 has no image, and the cache knows it
+    vector = embedded(bundle, features.features[:1])
+    value = packed_item_vectors(1, bundle.hash8, 1_800_000_000_000, vector, [b"12345678"])
+    store.add(1, [1002], value)
+    asyncio.run(watcher.look())
+    after = logits()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+    load_item_images(publish_version(shop, bundle, features, 2), store.vectors, store.versions)
+    store.versions.switch(2, 0)
+    asyncio.run(watcher.look())
+    assert watcher.engine.readouts.current.images.source.version == 2
+    assert logits() == pytest.approx(before)
+
+
+def test_without_a_version_items_have_the_default_image_and_the_answer_says_so(
+    shop: Shop, store: ItemStore, rankers: ImageRankers
+):
+    publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    [scored] = rankers.load(bundle.path).score([Ask(SHOWN, None)])
+    assert scored.reasons == (Reason.NO_ITEM_VERSION,)
+    assert scored.without_image == len(SHOWN)
+
+
+def test_a_vector_of_another_bundle_is_marked_and_not_used(
+    shop: Shop, store: ItemStore, rankers: ImageRankers, redis_client: redis.Redis
+):
+    features = publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    foreign = packed_item_vectors(1, b"another!", 1_900_000_000_000, np.ones((1, 4)))
+    [key] = store.versions.keys.entities(1, [1001])
+    redis_client.set(key, foreign[0].tobytes())
+    readout = rankers.load(bundle.path)
+    [scored] = readout.score([Ask([1001, 1003], None)])
+    assert scored.reasons == (Reason.FOREIGN_ITEM_VECTOR,)
+    [plain] = readout.score([Ask([1003], None)])
+    assert plain.reasons == ()
+    assert plain.logits[0] == pytest.approx(scored.logits[1], abs=1e-6)
+
+
+def test_while_the_store_is_away_known_items_keep_their_vectors(
+    shop: Shop, store: ItemStore, rankers: ImageRankers
+):
+    features = publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    readout = rankers.load(bundle.path)
+    cached = [1001, 1003]
+    [before] = readout.score([Ask(cached, None)])
+    shop.stop()
+    [after] = readout.score([Ask(cached, None)])
+    assert after.reasons == ()
+    np.testing.assert_array_equal(after.logits, before.logits)
+    [mixed] = readout.score([Ask([*cached, 10**7], None)])
+    assert mixed.reasons == (Reason.ITEM_VECTORS_UNAVAILABLE,)
+    np.testing.assert_allclose(mixed.logits[:2], before.logits, atol=1e-6)
+
+
+@pytest.fixture
+def redis_client(shop: Shop):
+    with connect(resolve_address(shop.settings, shop.workspace)) as client:
+        yield client
