@@ -1,0 +1,134 @@
+"""Any CSV or Parquet file: what becomes of its columns, and how bad files are refused."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.errors import BadInputError
+from pipelines.event_log import EventLog
+from pipelines.importers.string_ids import number_of
+from pipelines.importers.table import Table, TableColumns, TimeUnit
+from tests.pipelines.imported import behaviors, rejects, run
+
+COLUMNS = TableColumns("who", "what", "when")
+
+
+def test_a_csv_table_with_string_ids_keeps_one_table_of_ids(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log")
+    columns = TableColumns(
+        "who",
+        "what",
+        "when",
+        behavior="did",
+        behavior_names={"pv": "click"},
+        string_ids=frozenset({"user", "item"}),
+        time_unit=TimeUnit.ISO,
+    )
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text(
+        '\ufeffwho,did,"what",when\nann,pv,x,2024-01-01T00:00:00\n"bob",buy,x,1970-01-01\n'
+    )
+    second.write_text(
+        "when,who,did,what\n2024-01-01T00:00:01+00:00,ann,cart,y\nnever,bob,pv,x\n"
+        "2024-01-01 00:00:02, ,pv,x\n"
+    )
+    run(Table(first, columns), log)
+    summary = run(Table(second, columns), log)
+    assert rejects(summary) == [(3, "wrong_type"), (4, "missing_field")]
+    ann, bob = number_of("ann"), number_of("bob")
+    assert [row[0] for row in behaviors(log)] == [bob, ann, ann]
+    path = log.ids_file("user")
+    assert path is not None
+    table = pq.read_table(path)
+    assert dict(zip(table["text"].to_pylist(), table["id"].to_pylist(), strict=True)) == {
+        "ann": ann,
+        "bob": bob,
+    }
+
+
+def test_a_parquet_table_says_its_types_itself(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    stamps = [datetime(2024, 1, 1), None, datetime(2024, 1, 2)]  # noqa: DTZ001 - as in a file
+    table = pa.table(
+        {
+            "who": ["ann", "bob", "cy"],
+            "what": pa.array([1, 2, 2**63], pa.uint64()),
+            "when": pa.array(stamps, pa.timestamp("us")),
+            "seen": [True, False, True],
+        }
+    )
+    pq.write_table(table, file)
+    log = EventLog(tmp_path / "log")
+    summary = run(Table(file, TableColumns("who", "what", "when", clicked="seen")), log)
+    assert behaviors(log) == [(number_of("ann"), 1, 0, "click", 1_704_067_200_000)]
+    assert rejects(summary) == [(2, "missing_field"), (3, "id_out_of_range")]
+    assert [file.rows for file in log.impression_files()] == [1]
+
+
+def test_a_click_column_makes_impressions_and_clicks(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("who,what,when,seen\n1,2,5,0\n1,3,6,true\n1,4,7,maybe\n")
+    log = EventLog(tmp_path / "log")
+    summary = run(Table(file, TableColumns("who", "what", "when", clicked="seen")), log)
+    assert behaviors(log) == [(1, 3, 0, "click", 6)]
+    (shown,) = log.impression_files()
+    assert pq.read_table(shown.path)["clicked"].to_pylist() == [False, True]
+    assert rejects(summary) == [(4, "wrong_type")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"who,what\n1,2\n", r"t\.csv: column when is missing or there twice; found who, what"),
+        (b"who,who,what,when\n1,2,3,4\n", r"column who is missing or there twice"),
+        (b"wh\xff,what,when\n1,2,3\n", r"t\.csv: line 1 is not UTF-8"),
+        (b"", r"t\.csv: is empty"),
+        (b"who,what,when\n", r"t\.csv: no row could be imported"),
+        (b"who,what,when\nann,x,5\n", r"line 2: wrong_type: 'ann,x,5'"),
+    ],
+)
+def test_a_csv_table_of_another_shape_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(content)
+    with pytest.raises(BadInputError, match=message):
+        run(Table(file, COLUMNS), EventLog(tmp_path / "log"))
+
+
+def test_a_parquet_table_of_another_shape_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"who": [1], "what": [2]}), file)
+    with pytest.raises(BadInputError, match=r"t\.parquet: column when is missing"):
+        Table(file, COLUMNS)
+    pq.write_table(pa.table({"who": [1.5], "what": [2], "when": [3]}), file)
+    with pytest.raises(BadInputError, match=r"t\.parquet: .*double, expected integers or strings"):
+        run(Table(file, COLUMNS), EventLog(tmp_path / "log"))
+
+
+def test_broken_lines_keep_their_numbers_over_blocks(tmp_path: Path) -> None:
+    from pipelines.importers.source import Rejects
+    from pipelines.importers.text import csv_rows
+
+    file = tmp_path / "t.csv"
+    file.write_text("".join(f"{n},x\n" if n % 7 else f"{n}\n" for n in range(1, 101)))
+    with Rejects(tmp_path / "r") as found:
+        blocks = list(csv_rows(file, ["n", "x"], ["n"], found, block_bytes=50))
+    assert len(blocks) > 3
+    for block in blocks:
+        assert block.columns["n"].to_pylist() == [str(line).encode() for line in block.lines]
+    lines = [json.loads(line)["line"] for line in (tmp_path / "r").read_text().splitlines()]
+    assert lines == list(range(7, 101, 7))
+
+
+def test_an_open_quote_costs_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text('who,what,when\n1,2,3\n"1,2,3\n1,2,4\n1,2,5\n')
+    log = EventLog(tmp_path / "log")
+    summary = run(Table(file, COLUMNS), log)
+    assert [row[4] for row in behaviors(log)] == [3, 4, 5]
+    assert rejects(summary) == [(3, "malformed")]
