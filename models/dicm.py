@@ -93,8 +93,7 @@ class Dicm(Ranker):
         """
         if images is None:
             if self.settings.wants_images:
-                msg = f"dicm: image features {self.settings.images!r} are not attached"
-                raise ImageSourceError(msg)
+                raise self._not_attached()
             return
         self.features = images
         if self.image_embedding is not None:
@@ -136,8 +135,7 @@ class Dicm(Ranker):
         if not self.settings.wants_images:
             return None
         if self.features is None:
-            self.attach_images(None)
-        assert self.features is not None  # noqa: S101 - attach_images raised
+            raise self._not_attached()
         ids = self.settings.image_ids
         found = images_of(
             batch,
@@ -150,6 +148,10 @@ class Dicm(Ranker):
             self.vectors.counts.wanted += found.wanted
             self.vectors.counts.missing += found.missing
         return found
+
+    def _not_attached(self) -> ImageSourceError:
+        name = self.settings.images
+        return ImageSourceError(f"dicm: image features {name!r} are not attached")
 
     def logits(
         self,
@@ -174,7 +176,7 @@ class Dicm(Ranker):
         pairs = window_pairs(batch, self.limit)
         parts = self._sparse(batch, rows, pairs)
         if images is not None and ids is not None:
-            parts += self._image_ids(batch, images, ids)
+            parts += self._image_ids(batch, images, ids, pairs)
         if images is not None and vectors is not None and self.image_embedding is not None:
             table = self.image_embedding.with_default(vectors)
             ads = functional.embedding(images.candidates, table)
@@ -200,13 +202,14 @@ class Dicm(Ranker):
         attended = pairs.sums(weights * history.index_select(0, pairs.events))
         return [candidates, pooled, attended]
 
-    def _image_ids(self, batch: RankerBatch, images: BatchImages, ids: ImageIds) -> list[Tensor]:
+    def _image_ids(
+        self, batch: RankerBatch, images: BatchImages, ids: ImageIds, pairs: Pairs
+    ) -> list[Tensor]:
         """Ids of images as sparse fields: the candidate's, and the pooled ones of behaviours."""
         events = functional.embedding(ids.index[images.history], ids.embeddings)
         pooled = value_sums(events, batch, self.limit)
         if self.settings.basic_net is BasicNet.LR:
-            lengths = batch.lengths.clamp(max=self.limit, min=1).unsqueeze(1)
-            pooled = pooled / lengths
+            pooled = _mean(pooled, pairs)
         return [functional.embedding(ids.index[images.candidates], ids.embeddings), pooled]
 
     def _query(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
