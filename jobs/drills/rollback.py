@@ -14,41 +14,32 @@ real ranking service, which is asked for rankings from the first step to the las
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.connection import STORE_FOLDER
-from feature_repo.layout import ids_of_keys
 from feature_repo.opened import OpenedStore, open_memories
 from feature_repo.server import EmbeddedRedis
 from jobs.audit import run_audit
+from jobs.drills.clean_log import TOPIC, compare
 from jobs.drills.errors import DrillFailedError
-from jobs.drills.log import batch_fold
 from jobs.drills.poison import PoisonedDay, write_rules
-from jobs.drills.shop import VERSION, Shop, ShopSize, build, open_shop, ranking_service
+from jobs.drills.shop import Shop, ShopSize, build, open_shop, ranking_service
 from jobs.drills.steady_requests import Answers, SteadyRequests, wait_for_generation
 from jobs.replay.run import wait_until_folded
 from jobs.stream.archive import committed_files, file_range
 from jobs.stream.compact import compact
 from jobs.stream.detached import start_stream, stop_stream
-from jobs.stream.event_files import LoggedPayload
-from jobs.stream.produce import payload_of
 from jobs.stream.upgrade import CatchUp, take_over
-from models.bundle import load_bundle
-from models.fold import MemoryFolder
-from pipelines.event_log import EventLog
 from pipelines.memories.exclude import load_rules
 
 _PATIENCE_SECONDS: Final = 900.0
 _LOOK_SECONDS: Final = 0.1
-_IMPORT, _TOPIC = 1, 2
 _OLD, _NEW = 1, 2
 _CANDIDATES: Final = 20
 
@@ -63,6 +54,7 @@ class RollbackOptions:
         crawler_clicks: in all.
         seed: of log, model and poison.
         exclude: False builds generation 2 without the rules; then the drill must fail.
+        meanwhile: False ends the day at noon: nothing streams while it is rolled back.
     """
 
     size: ShopSize = field(default_factory=ShopSize)
@@ -70,6 +62,7 @@ class RollbackOptions:
     crawler_clicks: int = 3000
     seed: int = 1
     exclude: bool = True
+    meanwhile: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,11 +76,22 @@ class Moment:
 
 @dataclass
 class RollbackReport:
-    """What happened, and what was compared at the end."""
+    """What happened, and what was compared.
+
+    Attributes:
+        timeline: what was done and seen, in order.
+        auc: of the next day's impressions, by moment.
+        answers: of the service.
+        poisoned: memories before the rollback that are not those of a clean log.
+        users: with a memory in the clean log, at the end.
+        wrong: of them, memories that are not the clean log's.
+        extra: users at the end who should have no memory.
+    """
 
     timeline: list[Moment] = field(default_factory=list)
     auc: dict[str, float] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
+    poisoned: int = 0
     users: int = 0
     wrong: int = 0
     extra: int = 0
@@ -181,6 +185,15 @@ def _poisoned(drill: _Drill, store: OpenedStore, url: str) -> None:
     wait_until_folded(context, store, _OLD, drill.shop.events, _PATIENCE_SECONDS)
     note("the morning is streamed", happened)
     note("the rankings of users who are not themselves", drill.measure(url, "poisoned"))
+    users, wrong, extra = compare(drill.shop, drill.poison, store, _OLD)
+    drill.report.poisoned = wrong + extra
+    note(
+        "compared with a log that never had the poison",
+        f"{wrong:,} of {users:,} memories differ, {extra:,} should not be",
+    )
+    if not drill.report.poisoned:
+        msg = "the poison changed no memory, so rolling back would show nothing; give it more"
+        raise DrillFailedError(msg)
     _wait_until_archived(drill)
     compact(context, day.day)
     note("uic log compact; uic audit", drill.audit(_OLD))
@@ -189,7 +202,10 @@ def _poisoned(drill: _Drill, store: OpenedStore, url: str) -> None:
 def _rolled_back(drill: _Drill, store: OpenedStore, url: str, requests: SteadyRequests) -> None:
     """Steps 4 and 5."""
     context, day, note = drill.shop.context, drill.shop.day, drill.note
-    note("the afternoon happens meanwhile", drill.happen(_noon(drill), day.end_ms))
+    if drill.options.meanwhile:
+        note("the afternoon happens meanwhile", drill.happen(_noon(drill), day.end_ms))
+    else:
+        stop_stream(context, _OLD)
     rules = context.workspace / "exclude.yaml"
     write_rules(rules)
     snapshot = build(
@@ -215,7 +231,8 @@ def _rolled_back(drill: _Drill, store: OpenedStore, url: str, requests: SteadyRe
     if not wait_for_generation(requests, _NEW, _PATIENCE_SECONDS):
         msg = f"generation {_NEW} is live, but no answer used it in {_PATIENCE_SECONDS:.0f} s"
         raise DrillFailedError(msg)
-    wait_until_folded(context, store, _NEW, drill.shop.events, _PATIENCE_SECONDS)
+    if drill.options.meanwhile:
+        wait_until_folded(context, store, _NEW, drill.shop.events, _PATIENCE_SECONDS)
     note("the rankings after it", drill.measure(url, "rolled back"))
     found = requests.answers
     note(
@@ -229,9 +246,10 @@ def _over(drill: _Drill, store: OpenedStore) -> None:
     context, report = drill.shop.context, drill.report
     for generation in (_OLD, _NEW):
         stop_stream(context, generation)
-    compact(context, drill.shop.day.day)
+    if drill.options.meanwhile:
+        compact(context, drill.shop.day.day)
     drill.note("uic log compact; uic audit", drill.audit(None))
-    _compare(drill, store)
+    report.users, report.wrong, report.extra = compare(drill.shop, drill.poison, store, _NEW)
     drill.note(
         "compared with a log that never had the poison",
         f"{report.wrong:,} of {report.users:,} memories differ, {report.extra:,} should not be",
@@ -248,40 +266,6 @@ def _over(drill: _Drill, store: OpenedStore) -> None:
         raise DrillFailedError(msg)
 
 
-def _compare(drill: _Drill, store: OpenedStore) -> None:
-    """Fold the clean log in one go, without Flink, rules or a store, and look at every memory."""
-    context = drill.shop.context
-    bundle = load_bundle(context.bundles / "mimn" / VERSION)
-    folder, limits = MemoryFolder(bundle, _NEW), context.config.log
-    before = batch_fold(_imported(EventLog(context.log)), folder, limits, _IMPORT)
-    clean = drill.poison.clean(drill.shop.events.folder)
-    expected = batch_fold(clean, folder, limits, _TOPIC, before.memories).memories
-    users = np.array(sorted(expected), dtype=np.int64)
-    records, found = store.memories.read(_NEW, users, folder.record_bytes)
-    right = np.stack([expected[user] for user in users.tolist()])
-    prefix = store.memories.keys.prefix(_NEW)
-    stored = ids_of_keys(list(store.client.scan_iter(match=prefix + b"*", count=1000)))
-    report = drill.report
-    report.users = len(users)
-    report.wrong = int(((records != right).any(axis=1) | ~found).sum())
-    report.extra = int((~np.isin(stored, users)).sum())
-
-
-def _imported(log: EventLog) -> Iterator[LoggedPayload]:
-    """The import's events as payloads with their positions."""
-    names = ["user_id", "item_id", "category_id", "behavior", "event_time"]
-    for file in log.behavior_files():
-        table = pq.read_table(file.path, columns=[*names, "epoch", "partition", "offset"])
-        table = table.filter(pa.compute.equal(table.column("epoch"), _IMPORT))
-        table = table.set_column(3, "behavior", table.column("behavior").cast(pa.string()))
-        times = table.column("event_time").to_numpy().view(np.int64).tolist()
-        columns = [table.column(name).to_pylist() for name in names[:4]]
-        places = [table.column(name).to_pylist() for name in ("partition", "offset")]
-        for *event, time_ms, partition, offset in zip(*columns, times, *places, strict=True):
-            payload = payload_of(*event, time_ms)
-            yield LoggedPayload(payload, partition, offset, time_ms)
-
-
 def _wait_until_archived(drill: _Drill) -> None:
     """Until the archive has every event file's last event: Flink commits it with a checkpoint."""
     archive = drill.shop.context.workspace / "stream" / "archive"
@@ -290,7 +274,7 @@ def _wait_until_archived(drill: _Drill) -> None:
     while time.monotonic() < until:
         reached = {
             at: max(
-                (file_range(path)[1] for path in committed_files(archive, _TOPIC, at)), default=-1
+                (file_range(path)[1] for path in committed_files(archive, TOPIC, at)), default=-1
             )
             for at in ends
         }

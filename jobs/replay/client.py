@@ -56,11 +56,14 @@ class RankingClient:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._local = threading.local()
+        self._opened: list[http.client.HTTPConnection] = []
         self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="replay")
 
     def close(self) -> None:
-        """End the connections' threads."""
+        """End the connections and their threads."""
         self._pool.shutdown()
+        for connection in self._opened:
+            connection.close()
 
     def status(self) -> dict[str, Any]:
         """What `/readyz` says."""
@@ -113,6 +116,7 @@ class RankingClient:
         if known is None:
             known = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)
             self._local.connection = known
+            self._opened.append(known)
         connection: http.client.HTTPConnection = known
         return connection
 

@@ -21,6 +21,7 @@ def options(**rest) -> RollbackOptions:
 def test_memories_end_as_if_the_poison_had_never_been(tmp_path):
     report = run_rollback(tmp_path, options(), print)
     assert (report.wrong, report.extra) == (0, 0)
+    assert report.poisoned > 40
     assert report.users > 40
     assert report.answers.failed == []
     assert min(report.answers.generations[1], report.answers.generations[2]) > 0
@@ -34,4 +35,4 @@ def test_memories_end_as_if_the_poison_had_never_been(tmp_path):
 
 def test_without_the_rules_the_drill_fails(tmp_path):
     with pytest.raises(DrillFailedError, match=r"memories differ from those of a log without"):
-        run_rollback(tmp_path, options(exclude=False), print)
+        run_rollback(tmp_path, options(exclude=False, meanwhile=False), print)
