@@ -1,8 +1,9 @@
 """From a file to the square of pixels that an encoder takes, or a reason why not.
 
 What is handled: EXIF orientation, CMYK, palettes, greys of 8 and 16 bits, transparency (on white),
-animations (their first picture), JPEG, PNG, WebP, GIF, BMP, TIFF, MPO. What is rejected says why.
-The size is taken from the header before anything is decoded, so a decompression bomb costs nothing.
+animations (their first picture), in JPEG (MPO, too), PNG, WebP, GIF, BMP and TIFF. What is rejected
+says why. The size is taken from the header before anything is decoded, so a decompression
+bomb costs nothing.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Formats that the web uses; others (PostScript!) run programs or are not pictures of things.
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _WHITE: Final = (255, 255, 255, 255)
 
 
