@@ -10,11 +10,13 @@ from typing import TypeVar
 from rich.progress import Progress, TaskID
 
 from jobs.context import ERR, Context, progress_display
+from models.batch_images import LocalImages, resolve_images
 from models.checkpoint import Progress as RunProgress
 from models.errors import BadInputError
 from models.image_features import ImageFeatures
 from models.image_settings import ImageSettings
 from models.metrics import Metrics
+from models.ranker import Ranker
 from models.ranker_settings import RankerSettings
 from models.reader import BatchPlan, SamplesReader
 from models.run_spec import RunSpec
@@ -62,8 +64,6 @@ def with_images(
         ImageSourceError: no such features, of another encoder or width.
         ManifestError: not published.
     """
-    from models.batch_images import resolve_images  # noqa: PLC0415 - imports torch
-
     if not isinstance(settings, ImageSettings):
         return settings, None
     return resolve_images(settings, context.images, trained=trained)
@@ -101,6 +101,18 @@ def describe(metrics: Metrics | None) -> str:
     return (
         f"AUC {metrics.auc:.4f}, GAUC {metrics.gauc:.4f}, LogLoss {metrics.logloss:.4f} "
         f"on {metrics.impressions:,} impressions"
+    )
+
+
+def describe_images(model: Ranker) -> str | None:
+    """What a model that embeds images asked for, in one line; None for others."""
+    vectors = getattr(model, "vectors", None)
+    if not isinstance(vectors, LocalImages):
+        return None
+    counts = vectors.counts
+    return (
+        f"images: wanted {counts.wanted:,} times, embedded {counts.embedded:,} times; "
+        f"{counts.missing:,} times an item had none"
     )
 
 

@@ -87,6 +87,7 @@ def train(
         check_device,
         checkpoint_path,
         describe,
+        describe_images,
         open_samples,
         watched,
         with_images,
@@ -155,6 +156,8 @@ def train(
         with watched(reader, spec, model) as watcher:
             trainer.watcher = watcher
             trained = trainer.run()
+        if (line := describe_images(trained.model)) is not None:
+            ERR.print(line, markup=False)
     # Memories of a bundle whose item vectors this one trained on from are still understood.
     compatible = (
         tuple(start.readout_compatible_with) if start is not None and not except_ids else ()
