@@ -21,7 +21,7 @@ def options(**rest) -> RollbackOptions:
 def test_memories_end_as_if_the_poison_had_never_been(tmp_path):
     report = run_rollback(tmp_path, options(), print)
     assert (report.wrong, report.extra) == (0, 0)
-    assert report.poisoned > 40
+    assert report.poisoned > 30
     assert report.users > 40
     assert report.answers.failed == []
     assert min(report.answers.generations[1], report.answers.generations[2]) > 0
