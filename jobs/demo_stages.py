@@ -21,9 +21,11 @@ BASELINES: Final = ("sum_pooling", "din")
 VERSION: Final = "demo"
 # Six days of training and one of test: four models in about four minutes.
 TRAINED_DAYS: Final = 6
-# How every model of the demo is trained; `--quick` too.
+# How every model of the demo is trained; `--quick` too. One pass over a week is 70 steps of the
+# default batches, too few: on KuaiRand MIMN then has an AUC of 0.674, with these 0.713.
 EPOCHS: Final = 1
-LEARNING_RATE: Final = 0.001
+BATCH_IMPRESSIONS: Final = 128
+LEARNING_RATE: Final = 0.002
 # Stretches of the day that is lived again: a memory is at most half an hour of that day behind.
 STRETCHES: Final = 48
 QUICK_STRETCHES: Final = 4
@@ -161,6 +163,7 @@ def _training(eve: date) -> tuple[Stage, ...]:
     """Each trains on the same days, and is tested on the last of them."""
     first = eve - timedelta(days=TRAINED_DAYS)
     common = ("--samples", "default", "--first", f"{first}", "--epochs", f"{EPOCHS}")
+    common += ("--set", f"batch_impressions={BATCH_IMPRESSIONS}")
     common += ("--set", f"learning_rate={LEARNING_RATE}")
     plain = ("--set", "utilization_loss_weight=0")
     runs = (
