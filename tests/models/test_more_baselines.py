@@ -12,6 +12,7 @@ from models.reader import BatchPlan, SamplesReader
 from models.run_spec import SettingError, apply_settings
 from models.train_settings import TrainSettings
 from models.vocabulary import build_vocabulary
+from tests.models import literal_baselines
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
 family = importlib.util.module_from_spec(_SPEC)
@@ -71,7 +72,7 @@ def logits(formula, settings, model, batch, vocabulary):
 def test_it_is_its_formula(case, data):
     batch, vocabulary = data
     name, settings, model = build(case, vocabulary)
-    expected = logits(getattr(family.literal, name), settings, model, batch, vocabulary)
+    expected = logits(getattr(literal_baselines, name), settings, model, batch, vocabulary)
     with torch.no_grad():
         found = model(family.encode(batch, vocabulary)).numpy()
     assert found == pytest.approx(expected, abs=1e-9)
@@ -90,7 +91,7 @@ def test_soft_search_learns_from_clicks(data):
     _, settings, model = build("sim, soft", vocabulary, "search_loss_weight=0.5")
     encoded = family.encode(batch, vocabulary)
     found = model.outputs(encoded, model.embedding.rows(encoded)).penalty.item()
-    own = logits(family.literal.sim_search_logit, settings, model, batch, vocabulary)
+    own = logits(literal_baselines.sim_search_logit, settings, model, batch, vocabulary)
     expected = np.mean(np.logaddexp(0, own) - own * batch.labels) / 2
     assert found == pytest.approx(expected, abs=1e-12)
 
@@ -114,7 +115,7 @@ def test_diens_auxiliary_loss_is_its_formula(data):
     covered = {first + j for first, own in events for j in range(len(own))}
     windows = [*events, *((j, history[j : j + 1]) for j in range(len(history)) if j not in covered)]
     items = encoded.history_items.numpy()
-    expected = family.literal.dien_auxiliary(weights, windows, items)
+    expected = literal_baselines.dien_auxiliary(weights, windows, items)
     assert penalty == pytest.approx(0.5 * expected, abs=1e-12)
     family.check_gradients(model, encoded)
 
