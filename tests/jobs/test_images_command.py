@@ -1,0 +1,146 @@
+"""`uic images`, from photographs to vectors in the store, as a person runs it."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from feature_repo.connection import STORE_FOLDER, connect, resolve_address
+from feature_repo.errors import GenerationStateError
+from feature_repo.item_store import ItemStore
+from feature_repo.item_vectors import item_vector_headers, unpacked_item_vectors
+from feature_repo.server import EmbeddedRedis
+from feature_repo.settings import StoreSettings
+from jobs.cli import app
+from models.bundle import load_bundle
+from models.errors import BadInputError
+from models.image_features import ImageFeatures, ImageFeaturesError
+from pipelines.images.add import AddImageError
+from pipelines.images.embed import embedded, image_id
+from tests.pipelines.images.pictures import encoded, gradient
+
+_PATH = Path(__file__).parents[1] / "models" / "conftest.py"
+_SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)
+samples = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(samples)
+
+TINY = ("item_width=4", "category_width=2", "head_widths=[8]", "image_widths=[6,4]")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Path]:
+    samples.publish_samples(tmp_path / "samples" / "small", samples.random_rows(30))
+    for seed in range(12):
+        folder = tmp_path / "photographs" / ("hat" if seed % 2 else "shoe")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{seed}.jpg").write_bytes(encoded(gradient(seed=seed)))
+    (tmp_path / "uic.yaml").write_text("images: {pretrain: {epochs: 1}}\n")
+    yield tmp_path
+    EmbeddedRedis(tmp_path / STORE_FOLDER).stop()
+
+
+def uic(workspace: Path, *words: str) -> str:
+    result = CliRunner().invoke(app, [*words, "-w", str(workspace)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def opened(workspace: Path) -> ItemStore:
+    address = resolve_address(StoreSettings(), workspace)
+    return ItemStore.on(connect(address), address, StoreSettings())
+
+
+def test_photographs_become_vectors_that_are_read_switched_and_added_to(workspace: Path):
+    photographs = str(workspace / "photographs")
+    printed = uic(workspace, "images", "pretrain", photographs)
+    assert "12 of 2 classes, 2 held out, 0 rejected" in printed
+    first = uic(workspace, "images", "extract", photographs, "--out", "shop")
+    assert "weights     compact, sha256 " in first
+    assert "12 listed, 12 new, 0 known already, 0 rejected" in first
+    again = uic(workspace, "images", "extract", photographs, "--out", "shop")
+    assert "12 listed, 0 new, 12 known already" in again
+    assert ", unchanged" in again
+
+    settings = [word for text in ("images=shop", *TINY) for word in ("--set", text)]
+    uic(workspace, "train", "dicm", "--samples", "small", *settings, "--epochs", "1")
+    uic(workspace, "store", "start")
+    assert "item version 1: 12 items" in uic(
+        workspace, "images", "embed", "--bundle", "dicm", "--images", "shop"
+    )
+    assert "item version 1: ready, 12 items loaded" in uic(workspace, "images", "load")
+    assert "item version 1 is live in 0.0 s" in uic(workspace, "images", "switch", "1")
+
+    features = ImageFeatures.open(workspace / "images" / "shop")
+    bundle = load_bundle(workspace / "bundles" / "dicm" / "0001")
+    with opened(workspace).client as client:
+        store = ItemStore.on(client, resolve_address(StoreSettings(), workspace), StoreSettings())
+        values, found = store.vectors.read(1, [3, 11, 99])
+        assert found.tolist() == [True, True, False]
+        rows = features.rows_of([3, 11])
+        np.testing.assert_allclose(
+            unpacked_item_vectors(values[:2], "store"),
+            embedded(bundle, features.features[rows]),
+            atol=1e-5,
+        )
+        headers = item_vector_headers(values[:2])
+        assert bytes(headers["bundle"][0]) == bundle.hash8
+        assert bytes(headers["image"][1]) == image_id(features.sha256[rows[1]])
+
+        # A second version by Feast's own materialize, of the same bundle: the same vectors.
+        uic(workspace, "images", "embed", "--bundle", "dicm", "--images", "shop")
+        assert "item version 2: ready" in uic(workspace, "images", "load", "--by-feast")
+        second, _ = store.vectors.read(2, [3, 11])
+        np.testing.assert_array_equal(second[:, 32:], values[:2, 32:])
+
+        # A new image is in both versions at once, and in the features for tomorrow.
+        new = workspace / "new.png"
+        new.write_bytes(encoded(gradient(seed=50), "PNG"))
+        added = uic(workspace, "images", "add", str(new), "--item", "99", "--images", "shop")
+        assert "readable now in item version 1, 2" in added
+        for version in (1, 2):
+            assert store.vectors.read(version, [99])[1].all()
+        assert len(ImageFeatures.open(features.path)) == 13
+
+    uic(workspace, "images", "switch", "2", "--with-bundle")
+    listed = uic(workspace, "images", "list")
+    assert "2*  live       13" in listed
+    assert "dicm/0001" in listed
+    assert "13 vectors deleted" in uic(workspace, "images", "drop", "1")
+    with pytest.raises(GenerationStateError, match="no item version 1"):
+        uic(workspace, "images", "switch", "1")
+    (workspace / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(AddImageError, match=r"bad\.png: not_an_image"):
+        uic(
+            workspace,
+            "images",
+            "add",
+            str(workspace / "bad.png"),
+            "--item",
+            "5",
+            "--images",
+            "shop",
+        )
+
+    # Features of another encoder are not embedded by this bundle.
+    uic(workspace, "images", "pretrain", photographs, "--out", "other", "--seed", "2")
+    uic(workspace, "images", "extract", photographs, "--out", "second", "--encoder", "other")
+    with pytest.raises(ImageFeaturesError, match="was trained with compact-"):
+        uic(workspace, "images", "embed", "--bundle", "dicm", "--images", "second")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("extract", "photographs", "--out", "shop"), "uic images pretrain DIR"),
+        (("embed", "--bundle", "dicm", "--images", "shop"), "no such image features"),
+        (("load",), "no item version"),
+        (("pretrain", "nothing"), "not a folder"),
+    ],
+)
+def test_what_is_missing_is_one_line(workspace: Path, words, says: str):
+    named = [str(workspace / word) if word == "photographs" else word for word in words]
+    with pytest.raises(BadInputError, match=says):
+        uic(workspace, "images", *named)
