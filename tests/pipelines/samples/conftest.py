@@ -17,6 +17,7 @@ from pipelines.log_writer import LogWriter, Part
 from pipelines.sale_calendar import SaleCalendar
 from pipelines.samples.plan import SamplesPlan
 from pipelines.settings import SamplesSettings
+from tests.pipelines.samples.small_run import random_tables
 
 
 def make_plan(
@@ -231,3 +232,8 @@ def oracle():
         days=lambda first, last: [first + timedelta(n) for n in range((last - first).days + 1)],
         day=date,
     )
+
+
+@pytest.fixture
+def log(oracle, tmp_path):
+    return oracle.write_log(tmp_path / "log", *random_tables())
