@@ -41,6 +41,7 @@ class Runner:
         self, plan: Plan, workspace: Path, stack: ExitStack, say: Callable[[str], None]
     ) -> None:
         self._workspace = workspace
+        self._options = plan.options
         self._stack = stack
         self._say = say
         self._environment = {
@@ -151,9 +152,12 @@ class Runner:
 
     def _failure(self, stage: Stage, reason: str, log: Path) -> StageFailedError:
         tail = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-300:]
+        again = shlex.join(
+            ["--from", stage.name, *self._options, "--workspace", str(self._workspace)]
+        )
         msg = (
             f"stage {stage.name} failed with {reason}; log: {log} (…{tail}); "
-            f"go on with: uic demo --from {stage.name} --workspace {self._workspace}"
+            f"go on with: uic demo {again}"
         )
         return StageFailedError(msg)
 

@@ -84,12 +84,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages, the time zone whose days they cut by, and settings for all of them."""
+    """What a demo does.
+
+    Args:
+        data: in words.
+        time_zone: whose days the stages cut by.
+        stages: in order.
+        environment: settings for all of them.
+        options: of `uic demo` that make the same plan again.
+    """
 
     data: str
     time_zone: str
     stages: tuple[Stage, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
 
 def make_plan(shared_data: Path, *, quick: bool = False, kafka: bool = False) -> Plan:
@@ -110,13 +119,16 @@ def make_plan(shared_data: Path, *, quick: bool = False, kafka: bool = False) ->
         source, days, stretches = ("import", "kuairand", str(folder)), KUAIRAND_DAYS, STRETCHES
     else:
         data, source, days, stretches = "simulator", ("simulate",), SIMULATED_DAYS, STRETCHES
+    options = ("--quick",) * quick
     if not kafka:
-        return Plan(data, zone, _stages(source, days, _Stream(stretches, days[1])), settings)
+        stages = _stages(source, days, _Stream(stretches, days[1]))
+        return Plan(data, zone, stages, settings, options)
     # A broker's log time is now: the day that is lived again becomes part of today's log.
     today = datetime.now(ZoneInfo(zone)).date()
     stream = _Stream(stretches, today, broker_port=free_port())
     settings |= {**_KAFKA_SETTINGS, "UIC_STREAM__BROKERS": f"127.0.0.1:{stream.broker_port}"}
-    return Plan(f"{data}, through Kafka", zone, _stages(source, days, stream), settings)
+    stages = _stages(source, days, stream)
+    return Plan(f"{data}, through Kafka", zone, stages, settings, (*options, "--kafka"))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -82,6 +83,13 @@ def test_a_stage_that_fails_names_itself_its_log_and_how_to_go_on(tmp_path):
     assert str(tmp_path / "w" / "logs" / "samples.log") in text
     assert f"uic demo --from samples --workspace {tmp_path / 'w'}" in text
     assert json.loads((tmp_path / "w" / STATE_NAME).read_text())["done"] == ["settings"]
+
+
+def test_how_to_go_on_names_the_options_of_the_same_demo(tmp_path):
+    assert make_plan(tmp_path, quick=True, kafka=True).options == ("--quick", "--kafka")
+    failing = replace(plan(BAD), options=("--quick", "--kafka"))
+    with pytest.raises(StageFailedError, match=r"uic demo --from samples --quick --kafka --work"):
+        run_plan(failing, tmp_path / "w", None, str)
 
 
 def test_a_rerun_from_a_stage_keeps_what_earlier_stages_made(tmp_path):
