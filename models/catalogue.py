@@ -22,6 +22,8 @@ from models.imn import Imn
 from models.imn_settings import ImnSettings
 from models.lmn_settings import DinSettings, LmnOnDinSettings, PoolingSettings
 from models.mimn import Mimn, MimnSettings
+from models.prerank import Prerank
+from models.prerank_settings import PrerankSettings
 from models.ranker import Ranker
 from models.ranker_settings import RankerSettings, WindowedSettings
 
@@ -62,6 +64,7 @@ MODELS: dict[str, ModelKind] = {
     "imn": ModelKind("IMN", ImnSettings, Imn),
     "lmn": ModelKind("LMN", LmnOnDinSettings, Din),
     "dicm": ModelKind("DICM", DicmSettings, Dicm),
+    "prerank": ModelKind("DICM pre-rank", PrerankSettings, Prerank),
 }
 
 

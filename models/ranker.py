@@ -40,7 +40,7 @@ class Ranker(nn.Module):
         settings: hyper-parameters.
         item_rows: rows of the item table.
         category_rows: rows of the category table.
-        features: width of the head's input.
+        features: width of the head's input; 0 for a model without a head.
     """
 
     # Prefixes of tensors that a warm start does not copy, beside `embedding.` that it maps by id:
@@ -65,7 +65,10 @@ class Ranker(nn.Module):
             limit: int | None = getattr(settings, "history_limit", None)
             self.large = LargeMemory(settings, self.embedding.width, limit)
             features += self.large.features
-        self.head = Head(features, settings.head_widths, settings.activation, settings.input_norm)
+        if features:
+            self.head = Head(
+                features, settings.head_widths, settings.activation, settings.input_norm
+            )
 
     def attach_images(self, images: ImageFeatures | None) -> None:
         """Say where images of items come from; a model without images does not look."""

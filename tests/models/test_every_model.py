@@ -18,8 +18,9 @@ MORE = {
     "lmn": ["lmn_keys=20"],
     "dien": ["auxiliary_weight=0.1"],
     "sim": ["search=soft"],
-    # With images: test_dicm.py.
+    # With images: test_dicm.py, test_prerank.py.
     "dicm": ["ad_image=false", "behavior_images=false", "image_ids=false"],
+    "prerank": ["ad_image=false", "behavior_images=false", "image_ids=false"],
 }
 
 

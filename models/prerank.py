@@ -1,0 +1,230 @@
+"""The pre-rank: two towers, and the inner product of their vectors (Ge et al., CIKM 2018, table 8).
+
+Of several thousand candidates a light model keeps some hundred for the ranker. Item and user meet
+nowhere but in the last product, so the vectors of items are computed ahead of all requests, and a
+request costs one vector of the user and one matrix-vector product. The behaviours are summed: any
+pooling that looks at the candidate would mix the two sides earlier.
+
+| tower | input, each with a switch |
+|---|---|
+| item | item, category, id of its image, its image |
+| user | sums over the last behaviours: items, categories, ids of images, images |
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.adaptive_regularization import AdaptiveRegularization
+from models.batch import RankerBatch
+from models.batch_images import (
+    BatchImages,
+    ImageSourceError,
+    ImageVectors,
+    LocalImages,
+    images_of,
+)
+from models.embedding import BatchRows
+from models.head import activation, input_norm
+from models.image_embedding import ImageEmbedding
+from models.image_features import ImageFeatures
+from models.image_id_table import ImageIds, ImageIdTable
+from models.prerank_settings import PrerankSettings
+from models.ranker import Outputs, Ranker, no_penalty
+from models.windows import value_sums, window_sums
+
+
+class Tower(nn.Module):
+    """Features of one side to its vector: hidden layers with activation, then a linear one.
+
+    Args:
+        features: width of the input.
+        settings: widths, activation, scale of the input.
+    """
+
+    def __init__(self, features: int, settings: PrerankSettings) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [input_norm(settings.input_norm, features)]
+        for width in settings.head_widths:
+            layers += [nn.Linear(features, width), activation(settings.activation, width)]
+            features = width
+        layers.append(nn.Linear(features, settings.vector_width))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, features) to (n, vector width)."""
+        vectors: Tensor = self.layers(features)
+        return vectors
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a batch's images are to the towers.
+
+    Attributes:
+        found: which image each event and impression shows.
+        table: (distinct + 1, width), embedded images and the default; None if none is looked at.
+        ids: embeddings of the images' ids; None without `image_ids`.
+    """
+
+    found: BatchImages
+    table: Tensor | None
+    ids: ImageIds | None
+
+
+class Prerank(Ranker):
+    """`logit = <user vector, item vector> + bias`.
+
+    Both towers end in a linear layer, so the product needs no scale of its own; the bias carries
+    the rate of clicks and changes no order.
+
+    Args:
+        settings: hyper-parameters, with `image_width` filled in where images are looked at.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+
+    Raises:
+        ImageSourceError: images are wanted and no features are named.
+    """
+
+    PER_ROW: ClassVar[tuple[str, ...]] = ("regularization.",)
+    HASHED_IDS: ClassVar[tuple[str, ...]] = ("image_ids.",)
+
+    def __init__(self, settings: PrerankSettings, item_rows: int, category_rows: int) -> None:
+        if settings.wants_images and not settings.image_width:
+            msg = (
+                "prerank looks at images and `images` is empty; name image features with "
+                "--set images=NAME, or switch ad_image, behavior_images and image_ids off"
+            )
+            raise ImageSourceError(msg)
+        super().__init__(settings, item_rows, category_rows, 0)
+        self.settings, self.limit = settings, settings.history_limit
+        ids = settings.item_width + settings.category_width
+        ids += settings.item_width if settings.image_ids else 0
+        width = settings.image_widths[-1]
+        self.item_tower = Tower(ids + (width if settings.ad_image else 0), settings)
+        self.user_tower = Tower(ids + (width if settings.behavior_images else 0), settings)
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.image_embedding: ImageEmbedding | None = None
+        if settings.ad_image or settings.behavior_images:
+            self.image_embedding = ImageEmbedding(settings.image_width, settings.image_widths)
+        self.image_ids: ImageIdTable | None = None
+        tables = {"item": item_rows, "category": category_rows}
+        if settings.image_ids:
+            self.image_ids = ImageIdTable(
+                settings.image_id_rows, settings.item_width, settings.embedding_std
+            )
+            tables["image_id"] = settings.image_id_rows + 1
+        self.regularization: AdaptiveRegularization | None = None
+        if settings.adaptive_regularization:
+            self.regularization = AdaptiveRegularization(settings.adaptive_regularization, tables)
+        self.features: ImageFeatures | None = None
+        self.vectors: ImageVectors | None = None
+
+    def attach_images(self, images: ImageFeatures | None) -> None:
+        """See `Ranker.attach_images`.
+
+        Raises:
+            ImageSourceError: none, and images are wanted.
+        """
+        if images is None:
+            if self.settings.wants_images:
+                raise self._not_attached()
+            return
+        self.features = images
+        if self.image_embedding is not None:
+            self.vectors = LocalImages(images, self.image_embedding)
+        if self.image_ids is not None:
+            self.image_ids.know(images)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`.
+
+        Raises:
+            ImageSourceError: no images attached.
+        """
+        images = self._images(batch)
+        users = self._users(batch, rows, images)  # (cuts, vector width)
+        items = self._items(batch, rows, images)  # (impressions, vector width)
+        logits = (users.index_select(0, batch.cuts) * items).sum(1) + self.bias
+        if self.regularization is None:
+            return Outputs(logits, no_penalty(logits))
+        touched = {
+            "item": (batch.items, rows.items),
+            "category": (batch.categories, rows.categories),
+        }
+        if images is not None and images.ids is not None:
+            touched["image_id"] = (images.ids.rows, images.ids.embeddings)
+        wide = {name: pair for name, pair in touched.items() if pair[1].shape[1]}
+        return Outputs(logits, self.regularization.penalty(wide))
+
+    @torch.no_grad()
+    def user_vectors(self, batch: RankerBatch) -> Tensor:
+        """The vector of each distinct history of a batch, (cuts, vector width).
+
+        Raises:
+            ImageSourceError: no images attached.
+        """
+        return self._users(batch, self.embedding.rows(batch), self._images(batch))
+
+    @torch.no_grad()
+    def item_vectors(self, batch: RankerBatch) -> Tensor:
+        """The vector of each candidate of a batch, (impressions, vector width); no user matters.
+
+        Raises:
+            ImageSourceError: no images attached.
+        """
+        return self._items(batch, self.embedding.rows(batch), self._images(batch))
+
+    def _users(self, batch: RankerBatch, rows: BatchRows, images: _Images | None) -> Tensor:
+        """Each distinct (group, length) once, however many impressions share it."""
+        cuts = replace(batch, groups=batch.cut_groups, lengths=batch.cut_lengths)
+        parts = [window_sums(rows, cuts, self.limit)]
+        if images is not None and images.ids is not None:
+            events = functional.embedding(
+                images.ids.index[images.found.history], images.ids.embeddings
+            )
+            parts.append(value_sums(events, cuts, self.limit))
+        if images is not None and images.table is not None and self.settings.behavior_images:
+            events = functional.embedding(images.found.history, images.table)
+            parts.append(value_sums(events, cuts, self.limit))
+        vectors: Tensor = self.user_tower(torch.cat(parts, dim=1))
+        return vectors
+
+    def _items(self, batch: RankerBatch, rows: BatchRows, images: _Images | None) -> Tensor:
+        parts = [rows.candidates(batch)]
+        if images is not None and images.ids is not None:
+            index = images.ids.index[images.found.candidates]
+            parts.append(functional.embedding(index, images.ids.embeddings))
+        if images is not None and images.table is not None and self.settings.ad_image:
+            parts.append(functional.embedding(images.found.candidates, images.table))
+        vectors: Tensor = self.item_tower(torch.cat(parts, dim=1))
+        return vectors
+
+    def _images(self, batch: RankerBatch) -> _Images | None:
+        """The images that a batch wants, each embedded once; None if the switches want none."""
+        if not self.settings.wants_images:
+            return None
+        if self.features is None:
+            raise self._not_attached()
+        ids = self.settings.image_ids
+        found = images_of(
+            batch,
+            self.features,
+            self.limit,
+            history=ids or self.settings.behavior_images,
+            candidates=ids or self.settings.ad_image,
+        )
+        table = None
+        if self.image_embedding is not None and self.vectors is not None:
+            self.vectors.counts.wanted += found.wanted
+            self.vectors.counts.missing += found.missing
+            table = self.image_embedding.with_default(self.vectors.vectors(found.rows))
+        return _Images(found, table, None if self.image_ids is None else self.image_ids.of(found))
+
+    def _not_attached(self) -> ImageSourceError:
+        name = self.settings.images
+        return ImageSourceError(f"prerank: image features {name!r} are not attached")
