@@ -12,6 +12,8 @@ from jobs.stream.start_positions import folder_name
 from jobs.stream.supervisor import RUN_FILE, StreamFailedError, running
 
 _STOP_SECONDS: Final = 240.0
+# Streams that this process has started: kept, so that they are waited for when they are stopped.
+_CHILDREN: "dict[int, subprocess.Popen[bytes]]" = {}
 
 
 def stream_folder(context: Context, generation: int) -> Path:
@@ -29,13 +31,15 @@ def start_stream(context: Context, generation: int) -> "subprocess.Popen[bytes]"
     if context.config_path is not None:
         arguments += ["--config", str(context.config_path)]
     with (folder / "supervisor.log").open("wb") as out:
-        return subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "jobs.cli", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
         )
+    _CHILDREN[process.pid] = process
+    return process
 
 
 def stop_stream(context: Context, generation: int) -> bool:
@@ -49,6 +53,7 @@ def stop_stream(context: Context, generation: int) -> bool:
     """
     found = running(stream_folder(context, generation))
     if found is None:
+        _forget_ended()
         return False
     try:
         process = psutil.Process(found["pid"])
@@ -59,4 +64,12 @@ def stop_stream(context: Context, generation: int) -> bool:
     except psutil.TimeoutExpired as error:
         msg = f"the stream (process {found['pid']}) did not end in {_STOP_SECONDS:.0f} s"
         raise StreamFailedError(msg) from error
+    if found["pid"] in _CHILDREN:
+        _CHILDREN.pop(found["pid"]).wait()
     return True
+
+
+def _forget_ended() -> None:
+    for pid, process in list(_CHILDREN.items()):
+        if process.poll() is not None:
+            del _CHILDREN[pid]
