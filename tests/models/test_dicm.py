@@ -1,6 +1,7 @@
 """DICM: its formula, its images (each once), its switches, and what it refuses."""
 
 import importlib.util
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.bundle import load_bundle, save_bundle
 from models.evaluation import score
 from models.hashing import stable_hash
 from models.image_embedding import ImageEmbedding, ImageEmbeddingError
+from models.image_features import write_image_features
 from models.reader import BatchPlan, SamplesReader
 from models.run_spec import RunSpec, SettingError, apply_settings, split_days
 from models.train_settings import TrainSettings
@@ -252,6 +254,41 @@ def test_rare_ids_are_pulled_harder():
     assert regularization.item.tolist() == [2, 0, 1, 1]
     # lambda row / n
     assert rows.grad.tolist() == [[0.5, 0.0], [1.0, 0.0]]
+
+
+def test_images_tell_what_ids_of_new_items_cannot(make_samples, make_row, tmp_path):
+    """Users click what looks like their history; on the test day all items shown are new."""
+    random = np.random.default_rng(4)
+    looks = random.integers(0, 3, 400)  # 0 to 299: training days; 300 to 399: new on the test day
+    rows = []
+    for user in range(210):
+        day = user % 3
+        liked = int(random.integers(3))
+        seen = np.flatnonzero((looks == liked) & (np.arange(400) < 300))
+        history = random.choice(seen, 4).tolist()
+        first, last = (300, 400) if day == 2 else (0, 300)
+        shown = random.integers(first, last, 8)
+        labels = looks[shown] == liked
+        impressions = [(int(i), int(c), 4) for i, c in zip(shown, labels, strict=True)]
+        rows.append(make_row(user, date(2024, 1, 1 + day), history, impressions))
+    # The category says nothing (item modulo 10); each item has a picture of its own.
+    features = np.eye(9, dtype=np.float32)[looks] + random.normal(0, 0.2, (400, 9))
+    write_image_features(
+        tmp_path / "images" / "small",
+        features.astype(np.float32),
+        [f"{row:064x}" for row in range(400)],
+        np.arange(400),
+        np.arange(400),
+        encoder=pictures.ENCODER,
+    )
+    reader = SamplesReader(make_samples(rows))
+    more = ("learning_rate=0.01", "item_width=4", "category_width=2", "batch_impressions=64")
+    joint, baseline = (
+        train(reader, tmp_path / "images", *more, *switches, epochs=3).metrics
+        for switches in ((), (*BASELINE, "aggregator=sum"))
+    )
+    assert joint.auc > 0.9
+    assert baseline.auc < 0.6
 
 
 def test_the_papers_embedding_has_its_weights():
