@@ -155,7 +155,7 @@ def decode_square(
         truncated = "truncat" in text.lower() or isinstance(error, EOFError)
         reason = Reason.TRUNCATED if truncated else Reason.DAMAGED
         raise RejectedImageError(reason, text) from error
-    return np.asarray(square)
+    return np.array(square)  # a copy: torch has no read-only tensors
 
 
 def _check_pixels(size: tuple[int, int], limits: DecodeLimits) -> None:
