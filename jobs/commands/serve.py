@@ -45,6 +45,13 @@ def serve(
             "(view user_sequence), to compare with."
         ),
     ] = "store",
+    prerank_bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundle of prerank, named as in --bundle: adds POST /v1/prerank and "
+            "POST /v1/funnel."
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address; default: serve.host.")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="0 takes a free one; default: serve.port.")
@@ -78,6 +85,7 @@ def serve(
         None if config is None else str(config),
         bundle or model or "mimn",
         history_from,
+        prerank_bundle or "",
     )
     listener = listen(host or settings.host, settings.port if port is None else port)
     address, taken = listener.getsockname()[:2]

@@ -23,8 +23,8 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            help="mimn, imn, lmn or dicm, or a baseline: dnn, lr, sum_pooling, average_pooling, "
-            "din, gru4rec, arnn, rum, dien, sasrec, sim, ubr4ctr."
+            help="mimn, imn, lmn, dicm or prerank, or a baseline: dnn, lr, sum_pooling, "
+            "average_pooling, din, gru4rec, arnn, rum, dien, sasrec, sim, ubr4ctr."
         ),
     ],
     samples: Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")],

@@ -23,6 +23,7 @@ from jobs.serving.api import (
     request_models,
 )
 from jobs.serving.engine import OverloadedError
+from jobs.serving.funnel import add_funnel
 from jobs.serving.limits import RETRY_AFTER_SECONDS, Limits
 from jobs.serving.metrics import exposition
 from jobs.serving.people import interests_of
@@ -70,6 +71,9 @@ def create_app(service: Service) -> FastAPI:
         with service.metrics.total.time():
             answers = await asyncio.gather(*(rank_one(one) for one in body.requests))
             return Response(encode({"answers": answers}), media_type=_JSON)
+
+    if service.prerank is not None:
+        add_funnel(app, service, service.prerank.stage)
 
     @app.get(
         "/v1/users/{user_id}/interests",

@@ -33,6 +33,7 @@ from models.bundle import Bundle, BundleError, load_bundle
 from models.bundle_shelf import BundleShelf
 from models.dicm import Dicm
 from models.errors import UicError
+from models.prerank import Prerank
 from models.sequence_ring import SequenceRing
 
 LOG = logging.getLogger("uic.serve")
@@ -45,7 +46,7 @@ def looks_at_images(bundle: Bundle) -> bool:
         BundleError: it needs ids of images, and has no image embedding to find them by.
     """
     model = bundle.model
-    if not isinstance(model, Dicm) or not model.settings.wants_images:
+    if not isinstance(model, Dicm | Prerank) or not model.settings.wants_images:
         return False
     if model.image_embedding is None:
         msg = (

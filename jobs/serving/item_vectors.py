@@ -30,6 +30,7 @@ from jobs.serving.reasons import Reason
 from models.batch_images import ImageCounts
 from models.dicm import Dicm
 from models.image_features import NO_IMAGE
+from models.prerank import Prerank
 
 ITEM_KEY: Final = "item_id"
 # A row of the cache: the vector, whether there is an image, whether a foreign one was met, and the
@@ -94,7 +95,7 @@ class ItemVectors:
         capacity: of the cache; items.
     """
 
-    def __init__(self, model: Dicm, source: VectorSource, capacity: int) -> None:
+    def __init__(self, model: Dicm | Prerank, source: VectorSource, capacity: int) -> None:
         embedding = model.image_embedding
         if embedding is None:
             msg = "the model has no image embedding"
@@ -152,7 +153,7 @@ class ItemVectors:
             if progress is not None:
                 progress(at)
 
-    def serve(self, model: Dicm) -> None:
+    def serve(self, model: Dicm | Prerank) -> None:
         """Be what the model asks for images from now on."""
         model.features = model.vectors = self
 

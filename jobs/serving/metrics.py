@@ -42,7 +42,8 @@ class Metrics:
         self.requests = Counter("uic_serve_requests", "Answers by path and status", _PATH_STATUS)
         self.seconds = Histogram(
             "uic_serve_seconds",
-            "Seconds by stage: wait (for its turn), store, score, total",
+            "Seconds by stage: wait (for its turn), store, score, total; with a pre-rank also "
+            "prerank_store, prerank_score, prerank_total, funnel_total",
             ["stage"],
             buckets=_SECONDS,
         )

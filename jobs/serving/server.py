@@ -30,12 +30,14 @@ class ServeRequest:
         config: settings file, None for the usual places.
         bundle: `model`, `model/version`, or a path.
         history_from: `store` serves memories; `log` computes interest from stored events instead.
+        prerank_bundle: adds the pre-rank, `prerank`, `prerank/version` or a path; empty for none.
     """
 
     workspace: str
     config: str | None
     bundle: str
     history_from: str = "store"
+    prerank_bundle: str = ""
 
     def open_context(self) -> Context:
         """Workspace and settings."""
@@ -104,7 +106,11 @@ def _application(request: ServeRequest) -> Any:
     from jobs.serving.service import Service  # noqa: PLC0415
 
     open_ = Service.open if request.history_from == "store" else Service.open_sequences
-    return create_app(open_(request.open_context(), request.bundle, Metrics()))
+    context = request.open_context()
+    service = open_(context, request.bundle, Metrics())
+    if request.prerank_bundle:
+        service.add_prerank(context, request.prerank_bundle)
+    return create_app(service)
 
 
 def _serve_here(request: ServeRequest, listener: socket.socket) -> None:

@@ -31,6 +31,7 @@ from jobs.serving.items import ItemTable
 from jobs.serving.loading import Library, pass_rows_of, warm
 from jobs.serving.memories import MemoryReader, ServiceFeatures
 from jobs.serving.metrics import Metrics
+from jobs.serving.prerank_watch import PrerankWatcher
 from jobs.serving.readouts import Readouts
 from jobs.serving.sequences import SequenceReadouts
 from jobs.serving.settings import ServeSettings
@@ -55,6 +56,7 @@ class Service:
         store: Feast.
         feature_log: None unless switched on.
         draining: set by SIGTERM: not ready any more, but answering.
+        prerank: the stage before ranking; None unless a bundle was named for it.
     """
 
     settings: ServeSettings
@@ -64,7 +66,8 @@ class Service:
     store: FeatureStore
     feature_log: FeatureLog | None
     draining: bool = False
-    _watching: "asyncio.Task[None] | None" = field(default=None, repr=False)
+    prerank: PrerankWatcher | None = None
+    _watching: list["asyncio.Task[None]"] = field(default_factory=list, repr=False)
 
     @classmethod
     def open(cls, context: Context, bundle: str, metrics: Metrics) -> "Service":
@@ -147,21 +150,32 @@ class Service:
         metrics.now_serving("bundles", current.label)
         return cls(settings, engine, watcher, metrics, store, _feature_log(context))
 
+    def add_prerank(self, context: Context, bundle: str) -> None:
+        """Load the pre-rank beside the ranker.
+
+        Raises:
+            UicError: no such bundle, it is damaged or has no two towers, or the registry lacks
+                its views and the store does not answer.
+        """
+        items = _item_store(context.config.store, context.workspace)
+        self.prerank = PrerankWatcher.open(context, bundle, self.store, items, self.metrics)
+
     async def start(self) -> None:
         """Begin to watch; the first read opens the connection to the store."""
         await self.engine.reader.fetch([0])
         # What is alive now stays: collections look at a request's own garbage only.
         gc.collect()
         gc.freeze()
-        if self.watcher is not None:
-            self._watching = asyncio.create_task(self.watcher.run())
+        for watcher in (self.watcher, self.prerank):
+            if watcher is not None:
+                self._watching.append(asyncio.create_task(watcher.run()))
 
     async def stop(self) -> None:
         """Close connections and write what is left to write."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+                await watching
         if self.feature_log is not None:
             await asyncio.to_thread(self.feature_log.close)
         provider: Any = self.store._get_provider()  # noqa: SLF001 - Feast's own way to its store
@@ -182,6 +196,7 @@ class Service:
             "items": current.items.table.version,
             "item_version": None if images is None else images.source.version,
             "store": "circuit open" if breaker is not None and breaker.is_open else "answers",
+            "prerank": None if self.prerank is None else self.prerank.label,
             "pass_candidates": self.engine.pass_rows,
             "worker": os.getpid(),
             "now": round(time.time(), 3),

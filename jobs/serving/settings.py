@@ -30,6 +30,12 @@ class ServeSettings(Section):
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, description="items of one request; count, 1 to 100000"
     )
+    max_prerank_candidates: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        4000, description="items of a request to /v1/prerank and /v1/funnel; count, 1 to 100000"
+    )
+    prerank_keep: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        400, description="items that the pre-rank keeps unless a request says otherwise; count"
+    )
     max_users: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64, description="users of one request to /v1/rank:batch; count, 1 to 10000"
     )

@@ -19,9 +19,9 @@ from jobs.serving.load.generator import LoadPlan, run_load
 from jobs.serving.load.report import draw, report_of
 from jobs.serving.load.targets import bodies_of
 from jobs.serving.memories import Fetched
-from jobs.serving.metrics import Metrics
 from jobs.serving.readouts import Ask, RecordFacts, Scored
 from models.errors import BadInputError
+from tests.jobs.serving.counting import METRICS
 
 
 class Clock:
@@ -142,9 +142,6 @@ class Stored:
         self.reads.append(len(user_ids))
         await asyncio.sleep(0.01)
         return Fetched([self.value] * len(user_ids), [None] * len(user_ids))
-
-
-METRICS = Metrics()
 
 
 def engine(scorer: Doubles, value: bytes = b"mine", **options) -> RankingEngine:

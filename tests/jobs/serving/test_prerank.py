@@ -1,0 +1,296 @@
+"""Pre-rank and funnel on a real Redis: the model's own scores, two stages, bad input, swaps."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from feature_repo.connection import connect, resolve_address
+from feature_repo.item_images import load_item_images
+from feature_repo.item_store import ItemStore
+from feature_repo.layout import SEQUENCE, ViewKeys
+from feature_repo.opened import open_memories
+from feature_repo.packed import PackedStore
+from feature_repo.repository import open_feature_store
+from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
+from jobs.serving.answers import probabilities
+from jobs.serving.app import create_app
+from jobs.serving.breaker import CircuitBreaker
+from jobs.serving.engine import RankingEngine
+from jobs.serving.image_watch import ImageRankers
+from jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
+from jobs.serving.memories import MemoryReader, ServiceFeatures
+from jobs.serving.prerank import PrerankScorer, PrerankStage
+from jobs.serving.prerank_watch import PrerankLoader, PrerankWatcher
+from jobs.serving.reasons import Reason
+from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache, write_rings
+from jobs.serving.service import Service
+from jobs.serving.settings import ServeSettings
+from jobs.serving.watch import Followed
+from models.batch import Encoder
+from models.bundle import BundleError
+from models.groups import GroupBatch, offsets_of
+from models.sequence_ring import SequenceRing
+from pipelines.event_log import EventLog
+from tests.jobs.serving.counting import METRICS
+from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, Shop, categories_of, random_events
+from tests.jobs.serving.test_images import SMALL, publish_features, publish_version
+
+LENGTHS = np.array([0, 7, 60, 130])
+ITEMS = np.arange(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT)
+UNKNOWN = 77_777
+RING = SequenceRing()
+BUNDLE = {**SMALL, "history_limit": 50, "vector_width": 5}
+
+
+def offline(bundle, features, user: int, item_ids, events=None) -> np.ndarray:
+    """Logits of the model's own path from samples, embedding the images itself."""
+    bundle.model.attach_images(features)
+    events = random_events(LENGTHS) if events is None else events
+    mine = events.user_index == user - 1
+    shown = np.asarray(item_ids)
+    categories = np.where(shown == UNKNOWN, UNKNOWN_CATEGORY, categories_of(shown))
+    batch = GroupBatch(
+        user_ids=np.array([user]),
+        days=np.array(["2023-11-14"], "datetime64[D]"),
+        history_offsets=np.array([0, mine.sum()]),
+        history_item_ids=events.item_ids[mine],
+        history_category_ids=events.category_ids[mine],
+        history_behaviors=events.behaviors[mine],
+        history_times_ms=events.event_times_ms[mine],
+        impression_offsets=offsets_of(np.array([len(shown)])),
+        item_ids=shown,
+        category_ids=categories,
+        event_times_ms=np.zeros(len(shown), np.int64),
+        labels=np.zeros(len(shown), np.bool_),
+        history_lengths=np.full(len(shown), mine.sum()),
+    )
+    with torch.no_grad():
+        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+
+
+class Running:
+    """Everything of a service but its process: a pre-rank before DIN, on the shop's Redis."""
+
+    def __init__(self, shop: Shop, client) -> None:
+        self.shop = shop
+        address = resolve_address(shop.settings, shop.workspace)
+        self.items = ItemStore.on(client, address, shop.settings)
+        self.feast = open_feature_store(shop.settings, shop.workspace)
+        apply_sequences(self.feast, shop.workspace)
+        self.feast.refresh_registry()
+        self.features = publish_features(shop)
+        self.settings = ServeSettings(
+            store_timeout_ms=20_000,
+            request_timeout_ms=60_000,
+            max_prerank_candidates=600,
+            prerank_keep=40,
+            breaker_open_seconds=0.05,
+            swap_delay_seconds=0.0,
+        )
+        rankers = ImageRankers(
+            shop.shelf, self.feast, self.items, ItemTable.load(None), self.settings
+        )
+        self.loader = PrerankLoader(rankers, EventLog(shop.workspace / "log"))
+        self.write(random_events(LENGTHS))
+
+    def write(self, events) -> None:
+        rings = RING.append(RING.empty(len(LENGTHS)), events)
+        with open_memories(self.shop.settings, self.shop.workspace) as store:
+            keys = ViewKeys.of_sequences(self.shop.settings.project)
+            packed = PackedStore(store.client, keys, layout=SEQUENCE)
+            write_rings(packed, RING, np.arange(2, 5), rings[1:])
+
+    def publish(self, version: int, *, load: bool = True):
+        bundle = self.shop.bundle(f"{version:04d}", version, model="prerank", **BUNDLE)
+        if load:
+            self.load(bundle, version)
+        return bundle
+
+    def load(self, bundle, version: int) -> None:
+        images = publish_version(self.shop, bundle, self.features, version)
+        load_item_images(images, self.items.vectors, self.items.versions)
+
+    def reader(self) -> MemoryReader:
+        features = ServiceFeatures.of(self.feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+        return MemoryReader(self.feast, features, CircuitBreaker(3, 0.05), 60.0)
+
+    def watcher(self, path) -> PrerankWatcher:
+        stage = PrerankStage(self.loader.load(path), self.reader(), METRICS, 40)
+        return PrerankWatcher(self.loader, Followed.of(self.loader.rankers, "prerank"), stage)
+
+    @asynccontextmanager
+    async def client(self, watcher: PrerankWatcher):
+        """HTTP to the application in this process."""
+        din = self.shop.bundle("0001", model="din", history_limit=50)
+        readout = SequenceReadout(din, item_cache(din, self.loader.rankers.table), RING)
+        engine = RankingEngine(
+            self.reader(), SequenceReadouts(readout), METRICS, pass_rows=64, timeout_seconds=60
+        )
+        service = Service(self.settings, engine, None, METRICS, self.feast, None)
+        service.prerank = watcher
+        app = create_app(service)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            client.service = service
+            yield client
+        await self.close()
+
+    async def close(self) -> None:
+        # Its connection belongs to this event loop.
+        await self.feast._get_provider().online_store.close()
+
+
+@pytest.fixture
+def running(shop: Shop):
+    with connect(resolve_address(shop.settings, shop.workspace)) as client:
+        yield Running(shop, client)
+
+
+def test_served_scores_are_those_of_the_model_and_follow_an_event_at_once(running: Running):
+    bundle = running.publish(1)
+    stage = running.watcher(bundle.path).stage
+    shown = [*ITEMS[::-1].tolist(), UNKNOWN]
+    clicked = random_events(LENGTHS + 1, seed=9)
+
+    async def scores():
+        before = [await stage.prerank(user, shown) for user in range(1, 5)]
+        again = await stage.prerank(4, shown)
+        running.write(clicked)
+        after = await stage.prerank(4, shown)
+        await running.close()
+        return before, again, after
+
+    before, again, after = asyncio.run(scores())
+    for user, found in enumerate(before, start=1):
+        expected = offline(bundle, running.features, user, shown)
+        np.testing.assert_allclose(found.logits, expected, rtol=0, atol=1e-5)
+        assert found.known.tolist() == [True] * ITEM_COUNT + [False]
+        assert (np.diff(found.logits[found.best]) <= 0).all()
+        expected_reasons = {Reason.UNKNOWN_ITEM} | ({Reason.UNKNOWN_USER} if user == 1 else set())
+        assert set(found.reasons) == expected_reasons
+    np.testing.assert_array_equal(again.logits, before[3].logits)
+    expected = offline(bundle, running.features, 4, shown, clicked)
+    np.testing.assert_allclose(after.logits, expected, rtol=0, atol=1e-5)
+    assert np.abs(after.logits - before[3].logits).max() > 1e-3
+
+
+def test_the_funnel_ranks_what_the_pre_rank_keeps(running: Running):
+    bundle = running.publish(1)
+    watcher = running.watcher(bundle.path)
+    shown = ITEMS.tolist()
+    bids = np.random.default_rng(0).uniform(0, 3, len(shown)).round(2).tolist()
+
+    async def answers():
+        async with running.client(watcher) as client:
+            body = {"user_id": 3, "item_ids": [*shown, shown[0]]}
+            pre = await client.post("/v1/prerank", json={**body, "k": 40})
+            plain = await client.post("/v1/funnel", json=body)
+            paid = await client.post(
+                "/v1/funnel", json={**body, "bids": [*bids, bids[0]], "keep": 30, "k": 10}
+            )
+            ranked = await client.service.engine.rank(3, shown)
+            running.shop.server.stop()
+            away = await client.post("/v1/funnel", json=body)
+            document = (await client.get("/openapi.json")).json()
+            return [one.json() for one in (pre, plain, paid, away)], ranked, document
+
+    (pre, plain, paid, away), ranked, document = asyncio.run(answers())
+    logits = offline(bundle, running.features, 3, shown)
+    best = [shown[at] for at in np.argsort(-logits, kind="stable")[:40]]
+    assert [item["item_id"] for item in pre["items"]] == best
+    assert (pre["candidates"], pre["duplicates"], pre["degraded"]) == (ITEM_COUNT, 1, False)
+    chance = dict(zip(shown, probabilities(ranked.scored.logits).tolist(), strict=True))
+    by_chance = sorted(best, key=lambda item: -chance[item])
+    assert [item["item_id"] for item in plain["items"]] == by_chance
+    for item in plain["items"]:
+        assert item["probability"] == pytest.approx(chance[item["item_id"]], abs=1e-6)
+        assert item["value"] == item["probability"]
+    counts = [(stage["stage"], stage["candidates"], stage["kept"]) for stage in plain["stages"]]
+    assert counts == [("prerank", ITEM_COUNT, 40), ("rank", 40, 40)]
+    assert [stage["bundle"] for stage in plain["stages"]] == ["prerank/0001", "din/0001"]
+    bid = dict(zip(shown, bids, strict=True))
+    by_value = sorted(best[:30], key=lambda item: -chance[item] * bid[item])[:10]
+    assert [item["item_id"] for item in paid["items"]] == by_value
+    assert all(item["bid"] == bid[item["item_id"]] for item in paid["items"])
+    # Redis is gone: an answer without behaviours, which says so.
+    assert away["degraded"] is True
+    assert "store_unavailable" in away["reasons"]
+    assert len(away["items"]) == 40
+    for path in ("/v1/prerank", "/v1/funnel"):
+        posted = document["paths"][path]["post"]
+        named = posted["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        assert "example" in document["components"]["schemas"][named.rpartition("/")[2]]
+
+
+BAD = [
+    ("prerank", {"item_ids": []}, "item_ids"),
+    ("prerank", {"item_ids": list(range(601))}, "item_ids"),
+    ("prerank", {"item_ids": [1, -1]}, "item_ids.1"),
+    ("prerank", {"item_ids": [1.5]}, "item_ids.0"),
+    ("prerank", {"k": 0}, "k"),
+    ("prerank", {"bids": [1.0]}, "bids"),
+    ("prerank", {"user_id": 2**63}, "user_id"),
+    ("funnel", {"user_id": None}, "user_id"),
+    ("funnel", {"keep": 601}, "keep"),
+    ("funnel", {"bids": [1.0]}, "bids"),
+    ("funnel", {"bids": [1.0, -0.5]}, "bids.1"),
+    ("funnel", {"bids": [1.0, "2"]}, "bids.1"),
+    ("funnel", {"item_ids": [5, 5], "bids": [1.0, 2.0]}, "bids"),
+]
+
+
+def test_bad_input_is_refused_by_field_and_the_rest_is_answered(running: Running):
+    watcher = running.watcher(running.publish(1, load=False).path)
+
+    async def answers():
+        async with running.client(watcher) as client:
+            good = {"user_id": 3, "item_ids": [1000, 1001]}
+            found = [await client.post(f"/v1/{path}", json={**good, **bad}) for path, bad, _ in BAD]
+            text = '{"user_id": 3, "item_ids": [1000], "bids": [%s]}'
+            json_type = {"Content-Type": "application/json"}
+            found += [
+                await client.post("/v1/funnel", content=text % number, headers=json_type)
+                for number in ("NaN", "Infinity", "1e999")
+            ]
+            return found, (await client.post("/v1/funnel", json=good)).json()
+
+    found, good = asyncio.run(answers())
+    fields = [*(field for _, _, field in BAD), *["bids.0"] * 3]
+    assert [(one.status_code, one.json()["field"]) for one in found] == [
+        (422, field) for field in fields
+    ]
+    assert "1 bids for 2 item_ids" in found[9].json()["detail"]
+    # The store has no item version of the bundle: default images, and the answer says so.
+    assert good["stages"][0]["reasons"] == ["no_item_version"]
+    assert len(good["items"]) == 2
+
+
+def test_a_bundle_is_swapped_with_all_its_vectors_or_not_at_all(running: Running):
+    old = running.publish(1)
+    watcher = running.watcher(old.path)
+    first = watcher.stage.scorer
+    new = running.publish(2, load=False)
+    with pytest.raises(BundleError, match="no ready item version of prerank/0002"):
+        asyncio.run(watcher.look())
+    assert watcher.stage.scorer is first
+    running.load(new, 2)
+    asyncio.run(watcher.look())
+    assert watcher.label == "prerank/0002"
+    ring = RING.append(RING.empty(4), random_events(LENGTHS))[2].tobytes()
+    found = watcher.stage.scorer.score(3, ITEMS, ring)
+    np.testing.assert_allclose(
+        found.logits, offline(new, running.features, 3, ITEMS), rtol=0, atol=1e-5
+    )
+    running.shop.write_items(ITEM_COUNT + 100, name="more")
+    asyncio.run(watcher.look())
+    assert watcher.stage.scorer.matrix.shape == (ITEM_COUNT + 100 + 1, 5)
+
+
+def test_another_model_is_refused(running: Running):
+    bundle = running.shop.bundle("0001", model="din")
+    with pytest.raises(BundleError, match="model din has no two towers"):
+        PrerankScorer(bundle, ItemTable.load(None))
