@@ -117,6 +117,17 @@ def test_warm_up_starts_from_the_days_before(workspace):
     assert "one training day, 2024-01-02; a model of the days before needs two" in message
 
 
+def test_the_pre_rank_of_table_8_trains_and_is_evaluated(workspace):
+    printed = run(workspace, "experiment", "dicm-table8", *TINY, "--repeats", "1")
+    assert cells(printed, "baseline")[9:] == ["0.6165", "-", "0.6730", "-"]
+    assert cells(printed, "DICM")[9:] == ["0.6225", "0.0060", "0.6771", "0.0041"]
+    assert 0 <= float(cells(printed, "DICM")[2]) <= 1
+    assert run(workspace, "train", "prerank", *TINY).startswith("prerank/0001  ")
+    found = json.loads(run(workspace, "evaluate", "prerank/0001"))
+    stored = json.loads((workspace / "bundles/prerank/0001/metrics.json").read_text())
+    assert stored["test"]["auc"] == pytest.approx(found["auc"], abs=1e-6)
+
+
 def test_every_row_of_every_table_can_be_built():
     for table in DICM_TABLES.values():
         for row in table.rows:

@@ -1,0 +1,168 @@
+"""4,000 candidates: two towers and a funnel of 400 against the full ranker over all of them.
+
+    python benchmarks/prerank.py [--quick]
+
+One process, one Redis, 100,000 items. Users have 1,000 events in the view `user_sequence`; both
+models read their last 100. The service is the whole application called in this process, without a
+socket: parsing, the read from Redis, scoring, and the answer. Requests of all kinds take turns, and
+each is of another user, so no vector of a user is kept from before. Weights are random, which costs
+the same; the towers have ids only, since vectors of images are read from a cache.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import httpx
+import numpy as np
+from harness import arguments, report, say
+from rank import CATEGORIES, ITEMS, make_bundle, make_events, users_of, write_items
+
+from feature_repo.connection import STORE_FOLDER
+from feature_repo.layout import SEQUENCE, ViewKeys
+from feature_repo.opened import open_memories
+from feature_repo.packed import PackedStore
+from feature_repo.repository import apply_definitions, open_feature_store
+from feature_repo.server import EmbeddedRedis
+from feature_repo.settings import StoreSettings
+from jobs.context import open_context
+from jobs.serving.app import create_app
+from jobs.serving.metrics import Metrics, forget_metrics, share_metrics
+from jobs.serving.sequences import write_rings
+from jobs.serving.service import Service
+from models.bundle_shelf import BundleShelf
+from models.sequence_ring import SequenceRing
+
+CANDIDATES, KEPT, EVENTS = 4_000, 400, 1_000
+RANKER = "din"
+ENVIRONMENT = {
+    "UIC_SERVE__MAX_CANDIDATES": str(CANDIDATES),
+    "UIC_SERVE__PRERANK_KEEP": str(KEPT),
+    # What is slow shall be measured, and not answered without.
+    "UIC_SERVE__STORE_TIMEOUT_MS": "5000",
+    "UIC_SERVE__REQUEST_TIMEOUT_MS": "60000",
+}
+Call = Callable[[int], Awaitable[None]]
+
+
+def main() -> None:
+    options = arguments((__doc__ or "").splitlines()[0]).parse_args()
+    turns = 20 if options.quick else 300
+    os.environ |= ENVIRONMENT
+    metrics_folder = share_metrics()
+    with tempfile.TemporaryDirectory(prefix="uic-prerank-") as folder:
+        workspace = Path(folder)
+        server = EmbeddedRedis(workspace / STORE_FOLDER)
+        server.start()
+        try:
+            prepare(workspace)
+            context = open_context(workspace, None)
+            started = time.perf_counter()
+            service = Service.open_sequences(context, RANKER, Metrics())
+            service.add_prerank(context, "prerank")
+            say(f"service opened in {time.perf_counter() - started:.1f} s")
+            seconds = asyncio.run(measure(service, turns))
+        finally:
+            server.stop()
+            forget_metrics(metrics_folder)
+    figures = {name: percentiles(values) for name, values in seconds.items()}
+    full = figures.pop("full_ranker")
+    report(
+        "prerank",
+        ours={
+            "candidates": CANDIDATES,
+            "kept": KEPT,
+            "items": ITEMS,
+            "categories": CATEGORIES,
+            "requests": turns,
+            **figures,
+        },
+        peers={f"{RANKER}_over_all": full},
+        ratios={
+            "full_p50_over_prerank_p50": full["p50_ms"] / figures["prerank_service"]["p50_ms"],
+            "full_p50_over_funnel_p50": full["p50_ms"] / figures["funnel_service"]["p50_ms"],
+            "full_p99_over_funnel_p99": full["p99_ms"] / figures["funnel_service"]["p99_ms"],
+        },
+        targets={"full_p50_over_prerank_p50": ">=10", "full_p50_over_funnel_p50": ">=3"},
+        packages=("torch", "numpy", "feast", "fastapi", "redis"),
+    )
+
+
+def prepare(workspace: Path) -> None:
+    """Items, bundles, and the sequences of all users."""
+    settings = StoreSettings()
+    apply_definitions(open_feature_store(settings, workspace), workspace)
+    write_items(workspace)
+    shelf = BundleShelf(workspace / "bundles")
+    without = {"ad_image": False, "behavior_images": False, "image_ids": False}
+    make_bundle(shelf, "prerank", **without)
+    make_bundle(shelf, RANKER, history_limit=100)
+    ring = SequenceRing()
+    users = users_of(EVENTS)
+    rings = ring.append(ring.empty(len(users)), make_events(EVENTS, np.random.default_rng(0)))
+    with open_memories(settings, workspace) as store:
+        keys = ViewKeys.of_sequences(settings.project)
+        write_rings(PackedStore(store.client, keys, layout=SEQUENCE), ring, users, rings)
+
+
+async def measure(service: Service, turns: int) -> dict[str, list[float]]:
+    """Seconds of each kind of request, in turns."""
+    assert service.prerank is not None
+    stage, random = service.prerank.stage, np.random.default_rng(1)
+    users = users_of(EVENTS).tolist()
+    shown = [random.choice(ITEMS, CANDIDATES, replace=False) for _ in range(8)]
+    bodies = [
+        json.dumps({"user_id": users[turn % len(users)], "item_ids": shown[turn % 8].tolist()})
+        for turn in range(len(users) * 8)
+    ]
+    transport = httpx.ASGITransport(create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://prerank") as client:
+
+        async def post(path: str, turn: int) -> None:
+            answer = await client.post(
+                path,
+                content=bodies[turn % len(bodies)],
+                headers={"Content-Type": "application/json"},
+            )
+            if answer.status_code != 200 or answer.json()["degraded"]:
+                raise RuntimeError(answer.text[:300])
+
+        async def forward(turn: int) -> None:
+            user = users[turn % len(users)]
+            record = records[user]
+            stage.scorer.score(user, shown[turn % 8], record)
+
+        fetched = await stage.reader.fetch(users)
+        records = dict(zip(users, fetched.values, strict=True))
+        kinds: dict[str, Call] = {
+            "prerank_forward": forward,
+            "prerank_service": lambda turn: post("/v1/prerank", turn),
+            "funnel_service": lambda turn: post("/v1/funnel", turn),
+            "full_ranker": lambda turn: post("/v1/rank", turn),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in kinds}
+        for turn in range(-3, turns):
+            for place, (name, call) in enumerate(kinds.items()):
+                stage.scorer.forget_users()
+                started = time.perf_counter()
+                await call(turn + 3 + place)
+                if turn >= 0:  # the first ones pay for first times
+                    seconds[name].append(time.perf_counter() - started)
+    await service.stop()
+    return seconds
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """p50 and p99 in milliseconds."""
+    low, high = np.percentile(seconds, [50, 99]) * 1e3
+    return {"p50_ms": round(float(low), 3), "p99_ms": round(float(high), 3)}
+
+
+if __name__ == "__main__":
+    main()
