@@ -21,6 +21,10 @@ next items only, so its encoder is compared under its own head (`peers/rechub.py
 auxiliary loss on both sides. Ours batches whole groups of like history length; the windows of
 DIEN and SASRec start 50 events before a group's first impression (`models/windows.py`).
 
+What grouping can share is what does not depend on the candidate: all of SASRec, but of DIN only the
+embeddings and the first layer's share of an event (its attention is a network for each impression
+and event), and of DIEN the first GRU (its second runs for each impression).
+
 "Equal within noise" is: the peer's AUC is ahead by less than two standard errors, which hold
 the spread over seeds and that of the test users (bootstrap).
 """
