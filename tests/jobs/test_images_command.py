@@ -1,6 +1,7 @@
 """`uic images`, from photographs to vectors in the store, as a person runs it."""
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
         folder = tmp_path / "photographs" / ("hat" if seed % 2 else "shoe")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{seed}.jpg").write_bytes(encoded(gradient(seed=seed)))
-    (tmp_path / "uic.yaml").write_text("images: {pretrain: {epochs: 1}}\n")
+    # A switch is over soon.
+    store = "store: {pointer_refresh_seconds: 0.05, switch_delay_seconds: 0.1}\n"
+    (tmp_path / "uic.yaml").write_text("images: {pretrain: {epochs: 1}}\n" + store)
     yield tmp_path
     EmbeddedRedis(tmp_path / STORE_FOLDER).stop()
 
@@ -51,6 +54,11 @@ def uic(workspace: Path, *words: str) -> str:
 def opened(workspace: Path) -> ItemStore:
     address = resolve_address(StoreSettings(), workspace)
     return ItemStore.on(connect(address), address, StoreSettings())
+
+
+def switch_to_second(workspace: Path) -> None:
+    uic(workspace, "images", "switch", "2", "--with-bundle")
+    time.sleep(0.2)  # until `switch_at` has passed
 
 
 def test_photographs_become_vectors_that_are_read_switched_and_added_to(workspace: Path):
@@ -104,9 +112,9 @@ def test_photographs_become_vectors_that_are_read_switched_and_added_to(workspac
             assert store.vectors.read(version, [99])[1].all()
         assert len(ImageFeatures.open(features.path)) == 13
 
-    uic(workspace, "images", "switch", "2", "--with-bundle")
+    switch_to_second(workspace)
     listed = uic(workspace, "images", "list")
-    assert "live       13" in listed  # its star comes when `switch_at` has passed
+    assert "2*  live       13" in listed
     assert "dicm/0001" in listed
     assert "13 vectors deleted" in uic(workspace, "images", "drop", "1")
     with pytest.raises(GenerationStateError, match="no item version 1"):
