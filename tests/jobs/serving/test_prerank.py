@@ -11,6 +11,7 @@ import torch
 from feature_repo.connection import connect, resolve_address
 from feature_repo.item_images import load_item_images
 from feature_repo.item_store import ItemStore
+from feature_repo.item_vectors import packed_item_vectors
 from feature_repo.layout import SEQUENCE, ViewKeys
 from feature_repo.opened import open_memories
 from feature_repo.packed import PackedStore
@@ -35,6 +36,7 @@ from models.bundle import BundleError
 from models.groups import GroupBatch, offsets_of
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
+from pipelines.images.embed import embedded
 from tests.jobs.serving.counting import METRICS
 from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, Shop, categories_of, random_events
 from tests.jobs.serving.test_images import SMALL, publish_features, publish_version
@@ -288,6 +290,24 @@ def test_a_bundle_is_swapped_with_all_its_vectors_or_not_at_all(running: Running
     running.shop.write_items(ITEM_COUNT + 100, name="more")
     asyncio.run(watcher.look())
     assert watcher.stage.scorer.matrix.shape == (ITEM_COUNT + 100 + 1, 5)
+
+
+def test_a_new_image_makes_the_vector_of_its_item_again(running: Running):
+    bundle = running.publish(1)
+    watcher = running.watcher(bundle.path)
+    ring = RING.append(RING.empty(4), random_events(LENGTHS))[3].tobytes()
+    scorer = watcher.stage.scorer
+    before = scorer.score(4, ITEMS, None).logits
+    with_events = scorer.score(3, ITEMS, ring).logits
+    new = FIRST_ITEM + 2  # had no image
+    vector = embedded(bundle, running.features.features[:1])
+    value = packed_item_vectors(1, bundle.hash8, 1_800_000_000_000, vector, [b"12345678"])
+    running.items.add(1, [new], value)
+    asyncio.run(watcher.look())
+    assert watcher.stage.scorer is scorer
+    after = scorer.score(4, ITEMS, None).logits
+    assert np.flatnonzero(after != before).tolist() == [2]
+    assert scorer.score(3, ITEMS, ring).logits[2] != with_events[2]
 
 
 def test_another_model_is_refused(running: Running):
