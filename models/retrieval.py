@@ -59,7 +59,9 @@ def retrieve(
         seen = back < sizes[part].unsqueeze(1)
         events = (newest[part].unsqueeze(1) - back).clamp(min=0)
         if queries is None or keys is None:
-            same = batch.history_categories[events] == batch.candidate_categories[part].unsqueeze(1)
+            # Rows of the table: a request's places are not searched for repeats.
+            wanted = batch.categories[batch.candidate_categories[part]].unsqueeze(1)
+            same = batch.categories[batch.history_categories[events]] == wanted
             scores = (seen & same).float()
         else:
             scores = torch.einsum("nd,nsd->ns", queries[part], keys[events])

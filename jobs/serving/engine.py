@@ -229,7 +229,11 @@ class RankingEngine:
         started = time.perf_counter()
         cache = scorer.items
         hits, misses = cache.hits, cache.misses
-        asks = [Ask(member.item_ids, member.record, member.explain) for member in members]
+        moment_ms = round(self._now() * 1000)
+        asks = [
+            Ask(member.item_ids, member.record, member.explain, moment_ms, member.user_id)
+            for member in members
+        ]
         answers = scorer.score(asks)
         seconds = time.perf_counter() - started
         metrics = self.metrics

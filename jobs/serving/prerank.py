@@ -19,7 +19,7 @@ from jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
 from jobs.serving.memories import MemoryReader
 from jobs.serving.metrics import Metrics
 from jobs.serving.reasons import Reason
-from jobs.serving.sequences import ranker_batch
+from jobs.serving.sequences import Shown, ranker_batch
 from models.bundle import Bundle, BundleError
 from models.prerank import Prerank
 from models.sequence_ring import RING_HEADER, SequenceRing, Sequences
@@ -180,7 +180,10 @@ class PrerankScorer:
         if self.images is not None:
             self.images.begin()
         sizes = np.array([len(item_ids)])
-        batch = ranker_batch(self.bundle, history, item_ids, category_ids, sizes)
+        # Towers look at neither user ids nor times.
+        nothing = np.zeros(len(item_ids), np.int64)
+        shown = Shown(np.zeros_like(sizes), sizes, item_ids, category_ids, nothing)
+        batch = ranker_batch(self.bundle, history, shown)
         tower = self._model.user_vectors if of_users else self._model.item_vectors
         vectors: NDArray[np.float32] = tower(batch).numpy()
         return vectors

@@ -6,6 +6,7 @@ else a loaded bundle of exactly that hash reads it; else nobody does, and the us
 the memory of somebody new.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,11 +35,16 @@ class Ask:
         item_ids: distinct candidates.
         record: the user's memory, None for the memory of somebody new.
         explain: whether reasons for each score are asked for.
+        moment_ms: when they are shown, milliseconds since 1970 UTC; default: now. A model that
+            reads a history with its times (IMN, SIM) measures from here.
+        user_id: of the user, for a model that has weights for users (LMN).
     """
 
     item_ids: list[int]
     record: bytes | None = None
     explain: bool = False
+    moment_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    user_id: int = 0
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,25 @@ _COLUMNS: Final = (
 _NO_DAY: Final = np.datetime64("1970-01-01", "D")
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Candidates of some users, user after user.
+
+    Attributes:
+        user_ids: (users,), int64.
+        sizes: (users,), candidates of each.
+        item_ids: (candidates,), int64.
+        category_ids: (candidates,), int64.
+        moments_ms: (candidates,), when they are shown; milliseconds since 1970 UTC.
+    """
+
+    user_ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    item_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    moments_ms: NDArray[np.int64]
+
+
 class SequenceReadout:
     """A bundle of a ranker that reads histories.
 
@@ -81,16 +100,21 @@ class SequenceReadout:
 
     def score(self, asks: Sequence[Ask]) -> list[Scored]:
         """One forward pass over the candidates and histories of some users."""
-        shown = np.array([item for ask in asks for item in ask.item_ids], dtype=np.int64)
+        item_ids = np.array([item for ask in asks for item in ask.item_ids], dtype=np.int64)
         sizes = np.array([len(ask.item_ids) for ask in asks])
-        categories, known = self.items.table.categories(shown)
+        categories, known = self.items.table.categories(item_ids)
         if self.images is not None:
             self.images.begin()
-        logits = self._logits(self._rings(asks), shown, categories, sizes)
+        moments = np.repeat([ask.moment_ms for ask in asks], sizes)
+        users = np.array([ask.user_id for ask in asks])
+        shown = Shown(users, sizes, item_ids, categories, moments)
+        logits = self._logits(self._rings(asks), shown)
         reasons, without_image = self._of_images()
         nobody = None
         if any(ask.explain for ask in asks):
-            nobody = self._logits(self._nobody, shown, categories, np.array([len(shown)]))
+            everybody = np.array([len(item_ids)])
+            strangers = Shown(np.zeros(1, np.int64), everybody, item_ids, categories, moments)
+            nobody = self._logits(self._nobody, strangers)
         answers = []
         ends = np.cumsum(sizes)
         for ask, first, last in zip(asks, ends - sizes, ends, strict=True):
@@ -118,59 +142,44 @@ class SequenceReadout:
         return np.frombuffer(joined, dtype=np.uint8).reshape(len(asks), self._ring.ring_bytes)
 
     @torch.inference_mode()
-    def _logits(
-        self,
-        rings: NDArray[np.uint8],
-        shown: NDArray[np.int64],
-        categories: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        history = self._ring.read(rings, self._limit)
-        batch = ranker_batch(self.bundle, history, shown, categories, sizes)
+    def _logits(self, rings: NDArray[np.uint8], shown: Shown) -> NDArray[np.float32]:
+        batch = ranker_batch(self.bundle, self._ring.read(rings, self._limit), shown)
         logits: NDArray[np.float32] = self.bundle.model(batch).numpy()
         return logits
 
 
-def ranker_batch(
-    bundle: Bundle,
-    history: Sequences,
-    shown: NDArray[np.int64],
-    categories: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-) -> RankerBatch:
+def ranker_batch(bundle: Bundle, history: Sequences, shown: Shown) -> RankerBatch:
     """A request as a ranker takes it; rows are looked up once, and not searched for repeats.
 
     Args:
         bundle: whose vocabulary.
         history: of the users.
-        shown: (candidates,), item ids, user after user.
-        categories: (candidates,).
-        sizes: (users,), candidates of each.
+        shown: their candidates.
     """
     counts = np.diff(history.offsets)
     events = len(history.item_ids)
     vocabulary = bundle.vocabulary
-    items = vocabulary.item.lookup(np.concatenate([history.item_ids, shown]))
-    kinds = vocabulary.category.lookup(np.concatenate([history.category_ids, categories]))
-    users = np.arange(len(sizes))
-    owners = np.repeat(users, sizes)
+    items = vocabulary.item.lookup(np.concatenate([history.item_ids, shown.item_ids]))
+    kinds = vocabulary.category.lookup(np.concatenate([history.category_ids, shown.category_ids]))
+    users = np.arange(len(shown.sizes))
+    owners = np.repeat(users, shown.sizes)
     lengths = counts[owners]
     source = GroupBatch(
-        user_ids=users,
+        user_ids=shown.user_ids,
         days=np.full(len(users), _NO_DAY),
         history_offsets=history.offsets,
         history_item_ids=history.item_ids,
         history_category_ids=history.category_ids,
         history_behaviors=history.behaviors,
         history_times_ms=history.event_times_ms,
-        impression_offsets=offsets_of(sizes),
-        item_ids=shown,
-        category_ids=categories,
-        event_times_ms=np.zeros(len(shown), np.int64),
-        labels=np.zeros(len(shown), np.bool_),
+        impression_offsets=offsets_of(shown.sizes),
+        item_ids=shown.item_ids,
+        category_ids=shown.category_ids,
+        event_times_ms=shown.moments_ms,
+        labels=np.zeros(len(shown.item_ids), np.bool_),
         history_lengths=lengths,
     )
-    places = torch.arange(events + len(shown))
+    places = torch.arange(events + len(shown.item_ids))
     return RankerBatch(
         items=_tensor(items),
         categories=_tensor(kinds),
@@ -185,7 +194,7 @@ def ranker_batch(
         cut_groups=_tensor(users),
         cut_lengths=_tensor(counts),
         cuts=_tensor(owners),
-        labels=torch.zeros(len(shown)),
+        labels=torch.zeros(len(shown.item_ids)),
         source=source,
     )
 

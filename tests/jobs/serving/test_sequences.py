@@ -27,6 +27,7 @@ from jobs.serving.sequences import (
     item_cache,
 )
 from models.batch import Encoder
+from models.catalogue import MODELS, model_kind
 from models.groups import GroupBatch, offsets_of
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
@@ -35,6 +36,10 @@ from tests.jobs.serving.shop import EVENT_TIME_MS, Shop, categories_of, random_e
 
 LENGTHS = np.array([0, 1, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]
+SHOWN_AT_MS = EVENT_TIME_MS + 3_600_000
+# Everything that needs neither a memory nor pictures.
+WITH_A_HISTORY = sorted(set(MODELS) - {"mimn", "dicm", "prerank"})
+SMALL = {"history_limit": 50, "lmn_keys": 8, "lmn_top_k": 4}
 
 
 def write_log(shop: Shop) -> None:
@@ -71,7 +76,7 @@ def offline(bundle, user: int) -> np.ndarray:
         impression_offsets=offsets_of(np.array([len(shown)])),
         item_ids=shown,
         category_ids=categories_of(shown),
-        event_times_ms=np.zeros(len(shown), np.int64),
+        event_times_ms=np.full(len(shown), SHOWN_AT_MS),
         labels=np.zeros(len(shown), np.bool_),
         history_lengths=np.full(len(shown), mine.sum()),
     )
@@ -101,13 +106,19 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
     fetched = asyncio.run(fetch())
     assert [value is None for value in fetched.values] == [True, False, False, False]
     table = ItemTable.load(log.items_file())
-    for model in ("din", "dien", "gru4rec"):
-        bundle = shop.bundle("0001", model=model, history_limit=50)
+    for model in WITH_A_HISTORY:
+        known = model_kind(model).settings.model_fields
+        small = {name: value for name, value in SMALL.items() if name in known}
+        bundle = shop.bundle("0001", model=model, **small)
         readout = SequenceReadout(bundle, item_cache(bundle, table), ring)
         readouts = SequenceReadouts(readout)
-        asks = [Ask(SHOWN, value) for value in fetched.values]
+        asks = [
+            Ask(SHOWN, value, moment_ms=SHOWN_AT_MS, user_id=user)
+            for user, value in enumerate(fetched.values, start=1)
+        ]
         for user, scored in enumerate(readout.score(asks), start=1):
-            np.testing.assert_allclose(scored.logits, offline(bundle, user), atol=1e-5)
+            found, expected = scored.logits, offline(bundle, user)
+            np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"{model}, user {user}")
         assert readouts.choose(fetched.values[1]) is readout
         assert readouts.choose(b"UM something else") is None
     facts = readouts.facts(fetched.values[3])
