@@ -5,34 +5,24 @@ the images, as further sparse fields (the baseline has them too, section 7.4); t
 image; the aggregated images of behaviours. One embedding model serves both kinds of images.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.adaptive_regularization import AdaptiveRegularization
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
-from models.batch_images import (
-    BatchImages,
-    ImageSourceError,
-    ImageVectors,
-    LocalImages,
-    images_of,
-)
+from models.batch_images import BatchImages
 from models.dicm_settings import BasicNet, DicmSettings, IdQuery
 from models.embedding import BatchRows
 from models.image_aggregator import ImageAggregator
-from models.image_embedding import ImageEmbedding
-from models.image_features import ImageFeatures
-from models.image_id_table import ImageIds, ImageIdTable
-from models.ranker import Outputs, Ranker, no_penalty
+from models.image_id_table import ImageIds
+from models.image_ranker import ImageRanker
+from models.ranker import Outputs
 from models.ranker_settings import InputNorm
 from models.windows import Pairs, value_sums, window_pairs, window_sums
 
 
-class Dicm(Ranker):
+class Dicm(ImageRanker):
     """Sparse fields and images to a logit.
 
     Args:
@@ -44,16 +34,10 @@ class Dicm(Ranker):
         ImageSourceError: images are wanted and no features are named.
     """
 
-    PER_ROW: ClassVar[tuple[str, ...]] = ("regularization.",)
-    HASHED_IDS: ClassVar[tuple[str, ...]] = ("image_ids.",)
+    NAME = "dicm"
+    settings: DicmSettings
 
     def __init__(self, settings: DicmSettings, item_rows: int, category_rows: int) -> None:
-        if settings.wants_images and not settings.image_width:
-            msg = (
-                "dicm looks at images and `images` is empty; name image features with "
-                "--set images=NAME, or switch ad_image, behavior_images and image_ids off"
-            )
-            raise ImageSourceError(msg)
         event = settings.item_width + settings.category_width
         width = settings.image_widths[-1]
         features = event * (3 if settings.basic_net is BasicNet.DIN else 2)
@@ -61,45 +45,12 @@ class Dicm(Ranker):
         features += width if settings.ad_image else 0
         aggregator = ImageAggregator(settings, width) if settings.behavior_images else None
         features += aggregator.features if aggregator is not None else 0
+        head = None
         if settings.basic_net is BasicNet.LR:
-            linear = {"head_widths": (), "input_norm": InputNorm.NONE}
-            super().__init__(settings.model_copy(update=linear), item_rows, category_rows, features)
-        else:
-            super().__init__(settings, item_rows, category_rows, features)
-        self.settings, self.limit = settings, settings.history_limit
+            head = settings.model_copy(update={"head_widths": (), "input_norm": InputNorm.NONE})
+        super().__init__(settings, item_rows, category_rows, features, head)
         self.aggregator = aggregator
         self.attention = AttentionUnit(event, event) if settings.basic_net is BasicNet.DIN else None
-        self.image_embedding: ImageEmbedding | None = None
-        if settings.ad_image or settings.behavior_images:
-            self.image_embedding = ImageEmbedding(settings.image_width, settings.image_widths)
-        self.image_ids: ImageIdTable | None = None
-        tables = {"item": item_rows, "category": category_rows}
-        if settings.image_ids:
-            self.image_ids = ImageIdTable(
-                settings.image_id_rows, settings.item_width, settings.embedding_std
-            )
-            tables["image_id"] = settings.image_id_rows + 1
-        self.regularization: AdaptiveRegularization | None = None
-        if settings.adaptive_regularization:
-            self.regularization = AdaptiveRegularization(settings.adaptive_regularization, tables)
-        self.features: ImageFeatures | None = None
-        self.vectors: ImageVectors | None = None
-
-    def attach_images(self, images: ImageFeatures | None) -> None:
-        """See `Ranker.attach_images`; the embedding of this process embeds them.
-
-        Raises:
-            ImageSourceError: none, and images are wanted.
-        """
-        if images is None:
-            if self.settings.wants_images:
-                raise self._not_attached()
-            return
-        self.features = images
-        if self.image_embedding is not None:
-            self.vectors = LocalImages(images, self.image_embedding)
-        if self.image_ids is not None:
-            self.image_ids.know(images)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`.
@@ -115,43 +66,7 @@ class Dicm(Ranker):
         if self.image_ids is not None and images is not None:
             ids = self.image_ids.of(images)
         logits = self.logits(batch, rows, images, vectors, ids)
-        if self.regularization is None:
-            return Outputs(logits, no_penalty(logits))
-        touched = {
-            "item": (batch.items, rows.items),
-            "category": (batch.categories, rows.categories),
-        }
-        if ids is not None:
-            touched["image_id"] = (ids.rows, ids.embeddings)
-        wide = {name: pair for name, pair in touched.items() if pair[1].shape[1]}
-        return Outputs(logits, self.regularization.penalty(wide))
-
-    def find(self, batch: RankerBatch) -> BatchImages | None:
-        """The images that a batch wants; None if the switches want none.
-
-        Raises:
-            ImageSourceError: no images attached.
-        """
-        if not self.settings.wants_images:
-            return None
-        if self.features is None:
-            raise self._not_attached()
-        ids = self.settings.image_ids
-        found = images_of(
-            batch,
-            self.features,
-            self.limit,
-            history=ids or self.settings.behavior_images,
-            candidates=ids or self.settings.ad_image,
-        )
-        if self.vectors is not None:
-            self.vectors.counts.wanted += found.wanted
-            self.vectors.counts.missing += found.missing
-        return found
-
-    def _not_attached(self) -> ImageSourceError:
-        name = self.settings.images
-        return ImageSourceError(f"dicm: image features {name!r} are not attached")
+        return self.regularized(logits, batch, rows, ids)
 
     def logits(
         self,

@@ -5,8 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.image_settings import ImageSettings
-from models.ranker_settings import WindowedSettings
+from models.image_settings import ImageRankerSettings
 
 
 class Aggregator(StrEnum):
@@ -34,27 +33,10 @@ class IdQuery(StrEnum):
     ITEM = "item"
 
 
-class DicmSettings(ImageSettings, WindowedSettings):
+class DicmSettings(ImageRankerSettings):
     """Hyper-parameters of DICM; with both image switches off it is the paper's baseline."""
 
-    item_width: Annotated[int, Field(ge=1, le=256)] = Field(
-        12, description="width of an item embedding; 1 to 256 (paper: 12)"
-    )
-    category_width: Annotated[int, Field(ge=0, le=256)] = Field(
-        12, description="width of a category embedding; 0 to 256 (paper: 12)"
-    )
-    history_limit: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        100, description="events of history before an impression; count (paper: 32.6 on average)"
-    )
     basic_net: BasicNet = Field(BasicNet.MLP, description="net for sparse fields: mlp|din|lr")
-    ad_image: bool = Field(default=True, description="the candidate's image is a feature")
-    behavior_images: bool = Field(default=True, description="images of behaviours are a feature")
-    image_ids: bool = Field(
-        default=True, description="ids of these images are sparse fields, in the baseline too"
-    )
-    image_id_rows: Annotated[int, Field(ge=1)] = Field(
-        65_536, description="rows that image ids are hashed to; count"
-    )
     aggregator: Aggregator = Field(
         Aggregator.MULTI_QUERY,
         description="behaviour images to one vector: concatenate|max|sum|attentive|multi_query",
@@ -64,9 +46,6 @@ class DicmSettings(ImageSettings, WindowedSettings):
     )
     id_query: IdQuery = Field(
         IdQuery.CATEGORY, description="ID field of the second query: category|item"
-    )
-    adaptive_regularization: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="factor on squared embeddings of a batch's ids, each over its frequency"
     )
 
     @model_validator(mode="after")
@@ -86,8 +65,3 @@ class DicmSettings(ImageSettings, WindowedSettings):
     def query_width(self) -> int:
         """Width of the ID field that asks."""
         return self.category_width if self.id_query is IdQuery.CATEGORY else self.item_width
-
-    @property
-    def wants_images(self) -> bool:
-        """Whether anything needs to know which image an item shows."""
-        return self.ad_image or self.behavior_images or self.image_ids

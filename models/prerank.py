@@ -12,28 +12,21 @@ pooling that looks at the candidate would mix the two sides earlier.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.adaptive_regularization import AdaptiveRegularization
 from models.batch import RankerBatch
 from models.batch_images import (
     BatchImages,
-    ImageSourceError,
-    ImageVectors,
-    LocalImages,
-    images_of,
 )
 from models.embedding import BatchRows
 from models.head import activation, input_norm
-from models.image_embedding import ImageEmbedding
-from models.image_features import ImageFeatures
-from models.image_id_table import ImageIds, ImageIdTable
+from models.image_id_table import ImageIds
+from models.image_ranker import ImageRanker
 from models.prerank_settings import PrerankSettings
-from models.ranker import Outputs, Ranker, no_penalty
+from models.ranker import Outputs
 from models.windows import value_sums, window_sums
 
 
@@ -75,7 +68,7 @@ class _Images:
     ids: ImageIds | None
 
 
-class Prerank(Ranker):
+class Prerank(ImageRanker):
     """`logit = <user vector, item vector> + bias`.
 
     Both towers end in a linear layer, so the product needs no scale of its own; the bias carries
@@ -90,55 +83,17 @@ class Prerank(Ranker):
         ImageSourceError: images are wanted and no features are named.
     """
 
-    PER_ROW: ClassVar[tuple[str, ...]] = ("regularization.",)
-    HASHED_IDS: ClassVar[tuple[str, ...]] = ("image_ids.",)
+    NAME = "prerank"
+    settings: PrerankSettings
 
     def __init__(self, settings: PrerankSettings, item_rows: int, category_rows: int) -> None:
-        if settings.wants_images and not settings.image_width:
-            msg = (
-                "prerank looks at images and `images` is empty; name image features with "
-                "--set images=NAME, or switch ad_image, behavior_images and image_ids off"
-            )
-            raise ImageSourceError(msg)
         super().__init__(settings, item_rows, category_rows, 0)
-        self.settings, self.limit = settings, settings.history_limit
         ids = settings.item_width + settings.category_width
         ids += settings.item_width if settings.image_ids else 0
         width = settings.image_widths[-1]
         self.item_tower = Tower(ids + (width if settings.ad_image else 0), settings)
         self.user_tower = Tower(ids + (width if settings.behavior_images else 0), settings)
         self.bias = nn.Parameter(torch.zeros(()))
-        self.image_embedding: ImageEmbedding | None = None
-        if settings.ad_image or settings.behavior_images:
-            self.image_embedding = ImageEmbedding(settings.image_width, settings.image_widths)
-        self.image_ids: ImageIdTable | None = None
-        tables = {"item": item_rows, "category": category_rows}
-        if settings.image_ids:
-            self.image_ids = ImageIdTable(
-                settings.image_id_rows, settings.item_width, settings.embedding_std
-            )
-            tables["image_id"] = settings.image_id_rows + 1
-        self.regularization: AdaptiveRegularization | None = None
-        if settings.adaptive_regularization:
-            self.regularization = AdaptiveRegularization(settings.adaptive_regularization, tables)
-        self.features: ImageFeatures | None = None
-        self.vectors: ImageVectors | None = None
-
-    def attach_images(self, images: ImageFeatures | None) -> None:
-        """See `Ranker.attach_images`.
-
-        Raises:
-            ImageSourceError: none, and images are wanted.
-        """
-        if images is None:
-            if self.settings.wants_images:
-                raise self._not_attached()
-            return
-        self.features = images
-        if self.image_embedding is not None:
-            self.vectors = LocalImages(images, self.image_embedding)
-        if self.image_ids is not None:
-            self.image_ids.know(images)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`.
@@ -150,16 +105,8 @@ class Prerank(Ranker):
         users = self._users(batch, rows, images)  # (cuts, vector width)
         items = self._items(batch, rows, images)  # (impressions, vector width)
         logits = (users.index_select(0, batch.cuts) * items).sum(1) + self.bias
-        if self.regularization is None:
-            return Outputs(logits, no_penalty(logits))
-        touched = {
-            "item": (batch.items, rows.items),
-            "category": (batch.categories, rows.categories),
-        }
-        if images is not None and images.ids is not None:
-            touched["image_id"] = (images.ids.rows, images.ids.embeddings)
-        wide = {name: pair for name, pair in touched.items() if pair[1].shape[1]}
-        return Outputs(logits, self.regularization.penalty(wide))
+        ids = None if images is None else images.ids
+        return self.regularized(logits, batch, rows, ids)
 
     @torch.no_grad()
     def user_vectors(self, batch: RankerBatch) -> Tensor:
@@ -206,25 +153,10 @@ class Prerank(Ranker):
 
     def _images(self, batch: RankerBatch) -> _Images | None:
         """The images that a batch wants, each embedded once; None if the switches want none."""
-        if not self.settings.wants_images:
+        found = self.find(batch)
+        if found is None:
             return None
-        if self.features is None:
-            raise self._not_attached()
-        ids = self.settings.image_ids
-        found = images_of(
-            batch,
-            self.features,
-            self.limit,
-            history=ids or self.settings.behavior_images,
-            candidates=ids or self.settings.ad_image,
-        )
         table = None
         if self.image_embedding is not None and self.vectors is not None:
-            self.vectors.counts.wanted += found.wanted
-            self.vectors.counts.missing += found.missing
             table = self.image_embedding.with_default(self.vectors.vectors(found.rows))
         return _Images(found, table, None if self.image_ids is None else self.image_ids.of(found))
-
-    def _not_attached(self) -> ImageSourceError:
-        name = self.settings.images
-        return ImageSourceError(f"prerank: image features {name!r} are not attached")

@@ -151,7 +151,10 @@ def embed(
     arguments: typer.Context,
     *,
     bundle: Annotated[
-        str, typer.Option(help="Bundle whose image embedding is used: MODEL[/VERSION], or a path.")
+        str,
+        typer.Option(
+            help="Bundle whose image embedding is used: MODEL or MODEL/VERSION, or a path."
+        ),
     ],
     images: Annotated[str, typer.Option(help="Name of the features (`uic images extract`).")],
     version: Annotated[
