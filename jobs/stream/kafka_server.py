@@ -86,15 +86,17 @@ class KafkaServer:
         settings = self.folder / "server.properties"
         if not settings.exists():
             self._write_settings(settings)
-            # A cluster id is 16 bytes in URL-safe base64 without padding.
+            # A cluster id is 16 bytes in URL-safe base64 without padding, and may begin with "-":
+            # as a word of its own the tool would take one in 64 for an option.
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             tool = [str(java), *self._options(), "-cp", classpath, "kafka.tools.StorageTool"]
             done = subprocess.run(  # noqa: S603 - our own Java with our own arguments
-                [*tool, "format", "-t", cluster, "-c", str(settings)],
+                [*tool, "format", f"--cluster-id={cluster}", "-c", str(settings)],
                 capture_output=True,
                 check=False,
             )
             if done.returncode:
+                settings.unlink()  # the next start formats again
                 msg = f"{self.folder}: cannot format: {done.stderr.decode().strip()[-400:]}"
                 raise KafkaServerError(msg)
         else:
