@@ -11,6 +11,8 @@
 2. Rank its impressions, one request each, with the memories of that moment.
 3. Append its events to the log's source.
 
+At the end it waits until the archive has the whole day, for `uic log compact`.
+
 So no impression is ranked with a memory that knows more than its moment did, and none with one
 that is older than a stretch.
 """
@@ -32,6 +34,7 @@ from jobs.replay.client import RankingClient
 from jobs.replay.day import HeldDay, open_day
 from jobs.replay.destination import Destination
 from jobs.replay.hold_back import ReplayError
+from jobs.stream.archive import committed_files, file_range
 from models.metrics import measure
 from models.published import write_json_atomically
 from pipelines.event_log import EventLog
@@ -41,6 +44,7 @@ MIDNIGHT_NAME: Final = "midnight.parquet"
 LIVE_NAME: Final = "live.parquet"
 RESULT_NAME: Final = "replay.json"
 _POLL_SECONDS: Final = 0.02
+_ARCHIVE_POLL_SECONDS: Final = 0.5
 FOLD_SECONDS: Final = 120.0
 _PERCENTILES: Final = (50, 90, 99)
 
@@ -134,6 +138,8 @@ def run(
         wait_until_folded(context, store, generation, destination)
         waited.append(Waited(fresh, time.monotonic() - at))
     wall = time.monotonic() - started
+    if context.config.stream.archive:
+        wait_until_archived(context, destination)
     live = np.concatenate(scores)
     # The wait for the first stretch includes the start of the stream: no freshness.
     document = _document(day, live, before)
@@ -158,6 +164,39 @@ def run(
     )
     write_json_atomically(folder / RESULT_NAME, document)
     return document
+
+
+def wait_until_archived(context: Context, destination: Destination) -> None:
+    """Wait until the archive's closed files reach the ends of the log that is streamed.
+
+    Flink closes a file when it is `archive_roll_seconds` old, and shows it with a checkpoint; what
+    is open when the stream is stopped comes into the archive with the next start only.
+
+    Raises:
+        ReplayError: they do not, after the time that this takes and `FOLD_SECONDS`.
+    """
+    ends = {partition: end - 1 for partition, end in destination.ends().items()}
+    name = destination.epoch_name()
+    epoch = [entry.number for entry in EventLog(context.log).epochs() if entry.name == name][-1]
+    archive = context.workspace / "stream" / "archive"
+    stream = context.config.stream
+    until = (
+        time.monotonic() + stream.archive_roll_seconds + stream.checkpoint_seconds + FOLD_SECONDS
+    )
+    while True:
+        found = {
+            partition: max(
+                (file_range(path)[1] for path in committed_files(archive, epoch, partition)),
+                default=-1,
+            )
+            for partition in ends
+        }
+        if all(found[partition] >= end for partition, end in ends.items()):
+            return
+        if time.monotonic() > until:
+            msg = f"{archive}: epoch {epoch} is archived up to {found} and not {ends}"
+            raise ReplayError(msg)
+        time.sleep(_ARCHIVE_POLL_SECONDS)
 
 
 def wait_until_folded(
