@@ -37,7 +37,7 @@ def build(name: str, vocabulary, *more: str):
         assignments.append(f"history_limit={LIMIT}")
     if name == "mimn":
         assignments += MIMN_SMALL
-    if name == "dicm":  # with images: test_dicm.py
+    if name in {"dicm", "prerank"}:  # with images: test_dicm.py, test_prerank.py
         assignments += ["ad_image=false", "behavior_images=false", "image_ids=false"]
     if name == "ubr4ctr":
         assignments.append("attention_heads=1")
