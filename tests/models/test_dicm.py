@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.adaptive_regularization import AdaptiveRegularization
 from models.batch import Encoder
 from models.batch_images import ImageSourceError, images_of, resolve_images
 from models.bundle import load_bundle, save_bundle
 from models.evaluation import score
-from models.hashing import stable_hash
 from models.image_embedding import ImageEmbedding, ImageEmbeddingError
 from models.image_features import write_image_features
 from models.reader import BatchPlan, SamplesReader
@@ -76,39 +74,10 @@ def build(vocabulary, features, *assignments):
     return model.eval()
 
 
-def image_id_row(features, item):
-    row = int(features.rows_of([item])[0])
-    if row < 0:
-        return 11
-    content = np.array([int(features.sha256[row][:15], 16)])
-    return int(stable_hash(content, seed=3)[0] % np.uint64(11))
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_is_its_formula(variant, data, features):
-    batch, vocabulary = data
-    model = build(vocabulary, features, *VARIANTS[variant])
-    encoded = family.encode(batch, vocabulary)
-    with torch.no_grad():
-        found = model(encoded)
-
-    def image_of(item):
-        row = int(features.rows_of([item])[0])
-        return None if row < 0 else features.features[row].astype(np.float64)
-
-    expected = family.literal_logits(
-        model,
-        model.settings,
-        batch,
-        vocabulary,
-        literal.dicm,
-        image_of=image_of,
-        image_id_of=lambda item: image_id_row(features, item),
-    )
-    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)
-    loss = np.log1p(np.exp(-expected * np.where(batch.labels, 1, -1))).mean()
-    ours = binary_cross_entropy_with_logits(found, encoded.labels)
-    assert float(ours) == pytest.approx(loss, abs=1e-12)
+    model = build(data[1], features, *VARIANTS[variant])
+    pictures.check_formula(family, model, data, literal.dicm, features)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -120,18 +89,8 @@ def test_gradients_are_those_of_the_loss(variant, data, features):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_groups_order_and_company_change_nothing(variant, data, features):
-    batch, vocabulary = data
-    model = build(vocabulary, features, *VARIANTS[variant])
-    with torch.no_grad():
-        together = model(family.encode(batch, vocabulary))
-        single = model(family.encode(batch.ungrouped(), vocabulary))
-        order = np.random.default_rng(1).permutation(batch.groups)
-        shuffled = model(family.encode(batch.select(order), vocabulary))
-    torch.testing.assert_close(single, together, rtol=0, atol=1e-9)
-    places = np.concatenate(
-        [np.arange(*batch.impression_offsets[group : group + 2]) for group in order]
-    )
-    torch.testing.assert_close(shuffled, together[torch.from_numpy(places)], rtol=0, atol=1e-9)
+    model = build(data[1], features, *VARIANTS[variant])
+    pictures.check_company(family, model, data)
 
 
 @pytest.mark.parametrize("aggregator", ["concatenate", "max", "sum", "multi_query"])

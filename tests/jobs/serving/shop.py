@@ -18,10 +18,12 @@ from feature_repo.opened import open_memories
 from feature_repo.repository import apply_definitions, open_feature_store
 from feature_repo.server import EmbeddedRedis
 from feature_repo.settings import StoreSettings
+from models.batch import Encoder
 from models.bundle import Bundle, load_bundle, save_bundle
 from models.bundle_shelf import BundleShelf
 from models.catalogue import model_kind
 from models.fold import MemoryFolder
+from models.groups import GroupBatch, offsets_of
 from models.positions import EventBatch
 from models.record import Records
 from models.run_spec import Days, RunSpec
@@ -169,3 +171,31 @@ def fold_users(bundle: Bundle, generation: int, lengths, seed: int = 0) -> Recor
     """The records of users whose histories have these lengths."""
     folder = MemoryFolder(bundle, generation)
     return folder.fold(folder.initial_records(len(lengths)), random_events(lengths, seed)).records
+
+
+def offline_logits(
+    bundle: Bundle, events: EventBatch, index: int, user: int, item_ids, *, categories=None, at_ms=0
+) -> np.ndarray:
+    """Logits of the model's own path from samples: `Encoder` and `forward`.
+
+    `index` is the user's in `events`; categories are the shop's unless they are given.
+    """
+    mine = events.user_index == index
+    shown = np.asarray(item_ids)
+    batch = GroupBatch(
+        user_ids=np.array([user]),
+        days=np.array(["2023-11-14"], "datetime64[D]"),
+        history_offsets=np.array([0, mine.sum()]),
+        history_item_ids=events.item_ids[mine],
+        history_category_ids=events.category_ids[mine],
+        history_behaviors=events.behaviors[mine],
+        history_times_ms=events.event_times_ms[mine],
+        impression_offsets=offsets_of(np.array([len(shown)])),
+        item_ids=shown,
+        category_ids=categories_of(shown) if categories is None else categories,
+        event_times_ms=np.full(len(shown), at_ms, np.int64),
+        labels=np.zeros(len(shown), np.bool_),
+        history_lengths=np.full(len(shown), mine.sum()),
+    )
+    with torch.no_grad():
+        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()

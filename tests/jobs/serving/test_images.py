@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import redis
-import torch
 
 from feature_repo.connection import connect, resolve_address
 from feature_repo.item_images import ItemImages, load_item_images
@@ -21,15 +20,18 @@ from jobs.serving.reasons import Reason
 from jobs.serving.sequences import SequenceReadouts
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed
-from models.batch import Encoder
 from models.bundle import BundleError
-from models.groups import GroupBatch, offsets_of
 from models.image_features import ImageFeatures, write_image_features
-from models.positions import EventBatch
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 from pipelines.images.embed import EmbedRequest, embedded, write_item_images
-from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, Shop, categories_of, random_events
+from tests.jobs.serving.shop import (
+    FIRST_ITEM,
+    ITEM_COUNT,
+    Shop,
+    offline_logits,
+    random_events,
+)
 
 LENGTHS = np.array([0, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]
@@ -93,26 +95,7 @@ def ring_of(user: int) -> bytes | None:
 def offline(bundle, features: ImageFeatures, user: int) -> np.ndarray:
     """Logits of the model's own path, embedding the images itself."""
     bundle.model.attach_images(features)
-    events: EventBatch = random_events(LENGTHS)
-    mine = events.user_index == user
-    shown = np.array(SHOWN)
-    batch = GroupBatch(
-        user_ids=np.array([user]),
-        days=np.array(["2023-11-14"], "datetime64[D]"),
-        history_offsets=np.array([0, mine.sum()]),
-        history_item_ids=events.item_ids[mine],
-        history_category_ids=events.category_ids[mine],
-        history_behaviors=events.behaviors[mine],
-        history_times_ms=events.event_times_ms[mine],
-        impression_offsets=offsets_of(np.array([len(shown)])),
-        item_ids=shown,
-        category_ids=categories_of(shown),
-        event_times_ms=np.zeros(len(shown), np.int64),
-        labels=np.zeros(len(shown), np.bool_),
-        history_lengths=np.full(len(shown), mine.sum()),
-    )
-    with torch.no_grad():
-        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+    return offline_logits(bundle, random_events(LENGTHS), user, user, SHOWN)
 
 
 def serve(shop: Shop, rankers: ImageRankers):

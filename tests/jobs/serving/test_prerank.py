@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from feature_repo.connection import connect, resolve_address
 from feature_repo.item_images import load_item_images
@@ -31,14 +30,19 @@ from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
 from jobs.serving.service import Service
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed
-from models.batch import Encoder
 from models.bundle import BundleError
-from models.groups import GroupBatch, offsets_of
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 from pipelines.images.embed import embedded
 from tests.jobs.serving.counting import METRICS
-from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, Shop, categories_of, random_events
+from tests.jobs.serving.shop import (
+    FIRST_ITEM,
+    ITEM_COUNT,
+    Shop,
+    categories_of,
+    offline_logits,
+    random_events,
+)
 from tests.jobs.serving.test_images import SMALL, publish_features, publish_version
 
 LENGTHS = np.array([0, 7, 60, 130])
@@ -52,26 +56,9 @@ def offline(bundle, features, user: int, item_ids, events=None) -> np.ndarray:
     """Logits of the model's own path from samples, embedding the images itself."""
     bundle.model.attach_images(features)
     events = random_events(LENGTHS) if events is None else events
-    mine = events.user_index == user - 1
     shown = np.asarray(item_ids)
     categories = np.where(shown == UNKNOWN, UNKNOWN_CATEGORY, categories_of(shown))
-    batch = GroupBatch(
-        user_ids=np.array([user]),
-        days=np.array(["2023-11-14"], "datetime64[D]"),
-        history_offsets=np.array([0, mine.sum()]),
-        history_item_ids=events.item_ids[mine],
-        history_category_ids=events.category_ids[mine],
-        history_behaviors=events.behaviors[mine],
-        history_times_ms=events.event_times_ms[mine],
-        impression_offsets=offsets_of(np.array([len(shown)])),
-        item_ids=shown,
-        category_ids=categories,
-        event_times_ms=np.zeros(len(shown), np.int64),
-        labels=np.zeros(len(shown), np.bool_),
-        history_lengths=np.full(len(shown), mine.sum()),
-    )
-    with torch.no_grad():
-        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+    return offline_logits(bundle, events, user - 1, user, shown, categories=categories)
 
 
 class Running:

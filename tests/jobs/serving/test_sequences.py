@@ -5,7 +5,6 @@ import asyncio
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from feature_repo.layout import SEQUENCE, ViewKeys
 from feature_repo.opened import open_memories
@@ -26,13 +25,16 @@ from jobs.serving.sequences import (
     fill_sequences,
     item_cache,
 )
-from models.batch import Encoder
 from models.catalogue import MODELS, model_kind
-from models.groups import GroupBatch, offsets_of
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 from pipelines.log_writer import LogWriter, Part
-from tests.jobs.serving.shop import EVENT_TIME_MS, Shop, categories_of, random_events
+from tests.jobs.serving.shop import (
+    EVENT_TIME_MS,
+    Shop,
+    offline_logits,
+    random_events,
+)
 
 LENGTHS = np.array([0, 1, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]
@@ -61,27 +63,9 @@ def write_log(shop: Shop) -> None:
 
 
 def offline(bundle, user: int) -> np.ndarray:
-    """Logits of the model's own path from samples: `Encoder` and `forward`."""
+    """Logits of the model's own path from samples."""
     events = random_events(LENGTHS)
-    mine = events.user_index == user - 1
-    shown = np.array(SHOWN)
-    batch = GroupBatch(
-        user_ids=np.array([user]),
-        days=np.array(["2023-11-14"], "datetime64[D]"),
-        history_offsets=np.array([0, mine.sum()]),
-        history_item_ids=events.item_ids[mine],
-        history_category_ids=events.category_ids[mine],
-        history_behaviors=events.behaviors[mine],
-        history_times_ms=events.event_times_ms[mine],
-        impression_offsets=offsets_of(np.array([len(shown)])),
-        item_ids=shown,
-        category_ids=categories_of(shown),
-        event_times_ms=np.full(len(shown), SHOWN_AT_MS),
-        labels=np.zeros(len(shown), np.bool_),
-        history_lengths=np.full(len(shown), mine.sum()),
-    )
-    with torch.no_grad():
-        return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+    return offline_logits(bundle, events, user - 1, user, SHOWN, at_ms=SHOWN_AT_MS)
 
 
 def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
