@@ -26,6 +26,16 @@ class BasicNet(StrEnum):
     LR = "lr"
 
 
+class AttentionWeights(StrEnum):
+    """What attention multiplies images of behaviours with (DICM, section 5.2: as DIN does).
+
+    DIN gives the softmax up, to keep how strong an interest is (DIN, section 4.3).
+    """
+
+    RAW = "raw"
+    SOFTMAX = "softmax"
+
+
 class IdQuery(StrEnum):
     """The ID field of the ad that asks in multi-query attention (the paper: "e.g." category)."""
 
@@ -40,6 +50,10 @@ class DicmSettings(ImageRankerSettings):
     aggregator: Aggregator = Field(
         Aggregator.MULTI_QUERY,
         description="behaviour images to one vector: concatenate|max|sum|attentive|multi_query",
+    )
+    attention_weights: AttentionWeights = Field(
+        AttentionWeights.RAW,
+        description="attentive, multi_query: raw keeps how strong an interest is | softmax",
     )
     concatenate_events: Annotated[int, Field(ge=1, le=1000)] = Field(
         20, description="newest events that are concatenated, padded with zeros; count"

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
-from models.dicm_settings import Aggregator, DicmSettings
+from models.dicm_settings import Aggregator, AttentionWeights, DicmSettings
 from models.windows import Pairs, value_sums
 
 
@@ -15,7 +15,7 @@ class ImageAggregator(nn.Module):
 
     - concatenate: the newest `concatenate_events`, newest first, padded with zeros.
     - max, sum: over the last `history_limit` events, number by number.
-    - attentive: weighted sum, the query is the candidate's image (DIN's unit, softmax).
+    - attentive: weighted sum, the query is the candidate's image (DIN's unit; `attention_weights`).
     - multi_query: two channels side by side, queries are the candidate's image and an ID field;
       each has its own unit and weights. Without the candidate's image, the ID channel alone.
 
@@ -28,6 +28,7 @@ class ImageAggregator(nn.Module):
         super().__init__()
         self.kind, self.limit = settings.aggregator, settings.history_limit
         self.newest = settings.concatenate_events
+        self.softmax = settings.attention_weights is AttentionWeights.SOFTMAX
         attends = self.kind in {Aggregator.ATTENTIVE, Aggregator.MULTI_QUERY}
         self.by_image = AttentionUnit(width, width) if attends and settings.ad_image else None
         self.by_id = None
@@ -63,8 +64,10 @@ class ImageAggregator(nn.Module):
         channels = []
         for unit, queries in ((self.by_image, ads), (self.by_id, ids)):
             if unit is not None:
-                scores = unit(queries, events, pairs.impressions, pairs.events)
-                channels.append(pairs.sums(pairs.softmax(scores).unsqueeze(1) * values))
+                weights = unit(queries, events, pairs.impressions, pairs.events)
+                if self.softmax:
+                    weights = pairs.softmax(weights)
+                channels.append(pairs.sums(weights.unsqueeze(1) * values))
         return torch.cat(channels, dim=1)
 
     def _side_by_side(self, events: Tensor, batch: RankerBatch) -> Tensor:

@@ -28,12 +28,12 @@ def embed_image(weights, settings, feature):
     return x
 
 
-def attended(weights, name, query, keys):
-    """DIN's unit over images, softmax, weighted sum."""
+def attended(weights, name, query, keys, *, softmax=True):
+    """DIN's unit over keys, their weighted sum."""
     if not keys:
         return None
-    scores = [base.attention_score(weights, name, query, key) for key in keys]
-    return base.softmax(np.array(scores)) @ np.array(keys)
+    scores = np.array([base.attention_score(weights, name, query, key) for key in keys])
+    return (base.softmax(scores) if softmax else scores) @ np.array(keys)
 
 
 def aggregate(weights, settings, images, ad, query):
@@ -48,11 +48,13 @@ def aggregate(weights, settings, images, ad, query):
         return np.sum(images, axis=0) if images else np.zeros(width)
     if kind == "max":
         return np.max(images, axis=0) if images else np.zeros(width)
-    channels = []
-    if settings.ad_image:
-        channels.append(attended(weights, "aggregator.by_image", ad, images))
-    if kind == "multi_query":
-        channels.append(attended(weights, "aggregator.by_id", query, images))
+    asked = [("by_image", ad)] if settings.ad_image else []
+    asked += [("by_id", query)] if kind == "multi_query" else []
+    softmax = settings.attention_weights == "softmax"
+    channels = [
+        attended(weights, f"aggregator.{name}", query, images, softmax=softmax)
+        for name, query in asked
+    ]
     return np.concatenate([np.zeros(width) if part is None else part for part in channels])
 
 

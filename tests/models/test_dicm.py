@@ -47,6 +47,8 @@ VARIANTS = {
     "max": ("aggregator=max",),
     "sum": ("aggregator=sum",),
     "attentive": ("aggregator=attentive",),
+    "attentive, softmax": ("aggregator=attentive", "attention_weights=softmax"),
+    "two queries, softmax": ("attention_weights=softmax",),
     "din": ("basic_net=din",),
     "lr": ("basic_net=lr",),
 }
