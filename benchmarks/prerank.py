@@ -34,7 +34,7 @@ from feature_repo.settings import StoreSettings
 from jobs.context import open_context
 from jobs.serving.app import create_app
 from jobs.serving.metrics import Metrics, forget_metrics, share_metrics
-from jobs.serving.sequences import write_rings
+from jobs.serving.sequence_fill import write_rings
 from jobs.serving.service import Service
 from models.bundle_shelf import BundleShelf
 from models.sequence_ring import SequenceRing

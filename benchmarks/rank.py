@@ -39,7 +39,7 @@ from feature_repo.server import EmbeddedRedis
 from feature_repo.settings import StoreSettings
 from jobs.serving.load.generator import LoadPlan, run_load
 from jobs.serving.load.targets import bodies_of
-from jobs.serving.sequences import write_rings
+from jobs.serving.sequence_fill import write_rings
 from models.bundle import Bundle, load_bundle, save_bundle
 from models.bundle_shelf import BundleShelf
 from models.catalogue import model_kind

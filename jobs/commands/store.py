@@ -1,12 +1,20 @@
-"""`uic store`: the embedded Redis of a workspace."""
+"""`uic store`: the embedded Redis of a workspace, and histories from the log in it."""
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+from jobs.context import (
+    DEFAULT_WORKSPACE,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+    progress_display,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Start, stop and look at the embedded Redis (for machines that have none of their own).",
+    help="Start, stop and look at the embedded Redis (for machines that have none of their own), "
+    "and fill the view user_sequence.",
 )
 
 
@@ -62,3 +70,26 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption 
     OUT.print(f"redis       {info['redis_version']}, {info['role']}, {log}", markup=False)
     OUT.print(f"keys        {keys:,}")
     OUT.print(f"memory      {info['used_memory'] / 2**20:,.1f} MiB")
+
+
+@app.command()
+def sequences(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+    """Write the last 1,000 events of every user from the log (view user_sequence).
+
+    For rankers that read a history (`uic serve --history-from log`, `--prerank-bundle`). Run it
+    before the stream keeps histories (`stream.sequences`): one that the stream has begun stays as
+    it is. It can be repeated. Users who were forgotten on request are left out.
+    """
+    from jobs.serving.sequence_fill import fill_from_log
+    from pipelines.event_log import EventLog
+
+    context = open_context(workspace, config)
+    with progress_display() as progress:
+        task = progress.add_task("users", total=None)
+        written = fill_from_log(
+            EventLog(context.log),
+            context.config.store,
+            context.workspace,
+            lambda done: progress.update(task, completed=done),
+        )
+    OUT.print(f"sequences of {written:,} users are in the store")

@@ -3,6 +3,7 @@
 | what | where | what happens |
 |---|---|---|
 | the current bundle | `bundles/<model>/CURRENT` | loaded with its vectors, then swapped as one |
+| items | the newest file of `log/items` | categories of candidates |
 | item versions | the store | a newer one of the bundle: its vectors take the old ones' place |
 | new images | the store (`uic images add`) | vectors of items in the cache are read again |
 
@@ -23,7 +24,7 @@ from feature_repo.item_store import ItemStore
 from jobs.serving.breaker import CircuitBreaker
 from jobs.serving.engine import RankingEngine
 from jobs.serving.item_vectors import ItemVectors, VectorSource
-from jobs.serving.items import ItemTable
+from jobs.serving.items import ItemTable, items_stamp
 from jobs.serving.loading import warm
 from jobs.serving.metrics import Metrics
 from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
@@ -35,6 +36,7 @@ from models.dicm import Dicm
 from models.errors import UicError
 from models.prerank import Prerank
 from models.sequence_ring import SequenceRing
+from pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
 
@@ -136,6 +138,7 @@ class ImageWatcher:
         engine: whose readouts are swapped.
         rankers: loads them.
         followed: bundle.
+        log: the event log, for its item table.
         metrics: told the current bundle.
         swap_delay_seconds: from a change of CURRENT to the swap.
         every_seconds: between two looks.
@@ -144,11 +147,17 @@ class ImageWatcher:
     engine: RankingEngine
     rankers: ImageRankers
     followed: Followed
+    log: EventLog
     metrics: Metrics
     swap_delay_seconds: float
     every_seconds: float
     pending: str | None = None
     _said: str = ""
+    _items: tuple[Path, int, int] | None = None
+
+    def begin(self) -> None:
+        """Remember what was loaded at start."""
+        self._items = items_stamp(self.log)
 
     async def run(self) -> None:
         """Look until cancelled; an error is said once and the old state stays."""
@@ -164,10 +173,23 @@ class ImageWatcher:
 
     async def look(self) -> None:
         """One look at everything."""
+        await self._follow_items()
         await self._follow_pointer()
         current = self._current()
         if current.images is not None:
             await self._follow_version(current, current.images)
+
+    async def _follow_items(self) -> None:
+        stamp = items_stamp(self.log)
+        if stamp == self._items:
+            return
+        self._items = stamp
+        table = await asyncio.to_thread(ItemTable.load, stamp and stamp[0])
+        self.rankers.table = table
+        current = self._current()
+        items = await asyncio.to_thread(item_cache, current.bundle, table)
+        self._swap(current.with_items(items))
+        LOG.info("item table %s", table.version)
 
     async def _follow_pointer(self) -> None:
         stamp = self.followed.stamp()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models.errors import BadInputError
 from models.published import sha256_of
+from pipelines.event_log import EventLog
 
 # Category of an item that the table does not have: a spare row of the vocabulary.
 UNKNOWN_CATEGORY: Final = -1
@@ -73,6 +74,18 @@ class ItemTable:
 def item_version(path: Path) -> str:
     """Names the content of an item table."""
     return f"{path.name}:{sha256_of(path)[:16]}"
+
+
+def items_stamp(log: EventLog) -> tuple[Path, int, int] | None:
+    """The item table's file, its size, and when it was written; None if the log has none.
+
+    The name is not enough: names start again with a log that is made anew.
+    """
+    path = log.items_file()
+    if path is None:
+        return None
+    found = path.stat()
+    return path, found.st_size, found.st_mtime_ns
 
 
 class ItemCache:

@@ -27,7 +27,7 @@ from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequen
 from jobs.context import Context
 from jobs.serving.breaker import CircuitBreaker
 from jobs.serving.image_watch import ImageRankers, looks_at_images
-from jobs.serving.items import ItemTable
+from jobs.serving.items import ItemTable, items_stamp
 from jobs.serving.memories import MemoryReader, ServiceFeatures
 from jobs.serving.metrics import Metrics
 from jobs.serving.prerank import PrerankScorer, PrerankStage
@@ -65,7 +65,7 @@ class PrerankLoader:
         Raises:
             UicError: no bundle, damaged, of another model, or its vectors are needed and not there.
         """
-        self.loaded = self.items_stamp()
+        self.loaded = items_stamp(self.log)
         rankers = self.rankers
         rankers.table = ItemTable.load(self.loaded and self.loaded[0])
         bundle = load_bundle(path)
@@ -82,14 +82,6 @@ class PrerankLoader:
                 raise BundleError(msg)
             images = rankers.vectors(bundle, None if version is None else version.number)
         return PrerankScorer(bundle, rankers.table, images)
-
-    def items_stamp(self) -> tuple[Path, int, int] | None:
-        """As `Watcher`: the item table's file, its size, and when it was written."""
-        path = self.log.items_file()
-        if path is None:
-            return None
-        found = path.stat()
-        return path, found.st_size, found.st_mtime_ns
 
 
 @dataclass
@@ -168,7 +160,7 @@ class PrerankWatcher:
             due = stamp[0] / 1e9 + self.loader.rankers.settings.swap_delay_seconds
         other = path.name != current.bundle.version
         loader = self.loader
-        new_items = loader.items_stamp() != loader.loaded
+        new_items = items_stamp(loader.log) != loader.loaded
         if other or new_items or await self._other_images(current):
             scorer = await asyncio.to_thread(loader.load, path, vectors_needed=other)
             if other:

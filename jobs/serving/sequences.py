@@ -1,23 +1,20 @@
 """The other architecture: interest is computed in the request, from the stored last events.
 
 `uic serve --model din --history-from log` runs it, so that the gain of memories can be measured on
-one machine, one store and one HTTP stack. `fill_sequences` puts what the event log has into the
-store; `SequenceReadout` runs a trained ranker over candidates and histories.
+one machine, one store and one HTTP stack. `SequenceReadout` runs a trained ranker over candidates
+and histories; `jobs.serving.sequence_fill` puts what the event log has into the store.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_repo.layout import NO_GENERATION
-from feature_repo.packed import PackedStore
-from feature_repo.packed_view import with_vector_headers
 from jobs.serving.item_vectors import ItemVectors
 from jobs.serving.items import ItemCache, ItemTable
 from jobs.serving.readouts import Ask, RecordFacts, Scored
@@ -25,23 +22,8 @@ from jobs.serving.reasons import Reason
 from models.batch import RankerBatch
 from models.bundle import Bundle
 from models.groups import GroupBatch, offsets_of
-from models.hashing import stable_hash
-from models.positions import EventBatch
 from models.sequence_ring import RING_HEADER, SequenceRing, Sequences
-from pipelines.event_log import EventLog
-from pipelines.schemas import BEHAVIORS
 
-_USERS_AT_ONCE: Final = 20_000  # 340 MB of rings
-_COLUMNS: Final = (
-    "user_id",
-    "item_id",
-    "category_id",
-    "behavior",
-    "event_time",
-    "epoch",
-    "partition",
-    "offset",
-)
 _NO_DAY: Final = np.datetime64("1970-01-01", "D")
 
 
@@ -129,6 +111,10 @@ class SequenceReadout:
     def with_images(self, images: ItemVectors) -> "SequenceReadout":
         """The same bundle with other vectors of images."""
         return SequenceReadout(self.bundle, self.items, self._ring, self._limit, images)
+
+    def with_items(self, items: ItemCache) -> "SequenceReadout":
+        """The same bundle with another item table."""
+        return SequenceReadout(self.bundle, items, self._ring, self._limit, self.images)
 
     def _of_images(self) -> tuple[tuple[Reason, ...], int]:
         """What the last pass says of images: reasons, and how many were the default one."""
@@ -238,65 +224,3 @@ def item_cache(bundle: Bundle, table: ItemTable) -> ItemCache:
     cache = ItemCache(table, bundle.embed, 1024)
     cache.warm(bundle.vocabulary.item.ids[:1024].tolist())
     return cache
-
-
-def fill_sequences(
-    log: EventLog,
-    store: PackedStore,
-    ring: SequenceRing,
-    users: NDArray[np.int64],
-    progress: Callable[[int], None] = lambda _: None,
-) -> int:
-    """Write the last events of users from the log; returns the users that have any.
-
-    Args:
-        log: whose behaviour events.
-        store: of the view `user_sequence`.
-        ring: format.
-        users: (users,), int64, distinct.
-        progress: told the users done so far.
-    """
-    parts = max(1, -(-len(users) // _USERS_AT_ONCE))
-    written = 0
-    for part in range(parts):
-        chosen = np.sort(users[stable_hash(users) % np.uint64(parts) == part])
-        rings = ring.empty(len(chosen))
-        for events in _events_of(log, chosen):
-            rings = ring.append(rings, events)
-        filled = np.flatnonzero(ring.header(rings)["appended"] > 0)
-        write_rings(store, ring, chosen[filled], rings[filled])
-        written += len(filled)
-        progress(written)
-    return written
-
-
-def write_rings(
-    store: PackedStore, ring: SequenceRing, users: NDArray[np.int64], rings: NDArray[np.uint8]
-) -> None:
-    """Write rings as values of `user_sequence`."""
-    if not len(users):
-        return
-    times = ring.read(rings, limit=1).event_times_ms
-    store.write(NO_GENERATION, users, with_vector_headers(rings, times.tolist()))
-
-
-def _events_of(log: EventLog, users: NDArray[np.int64]) -> Iterable[EventBatch]:
-    """The log's events of some users (sorted), file by file, in log order."""
-    for file in log.behavior_files():
-        table = pq.ParquetFile(file.path).read(columns=list(_COLUMNS))
-        ids = table["user_id"].to_numpy()
-        places = np.minimum(np.searchsorted(users, ids), len(users) - 1)
-        rows = np.flatnonzero(users[places] == ids)
-        taken = table.take(rows)
-        codes = {name: code for code, name in enumerate(BEHAVIORS)}
-        behaviors = [codes[name] for name in taken["behavior"].to_pylist()]
-        yield EventBatch(
-            user_index=places[rows],
-            item_ids=taken["item_id"].to_numpy(),
-            category_ids=taken["category_id"].to_numpy(),
-            behaviors=np.array(behaviors, dtype=np.int8),
-            event_times_ms=taken["event_time"].to_numpy().astype("datetime64[ms]").astype(np.int64),
-            epochs=taken["epoch"].to_numpy().astype(np.int64),
-            partitions=taken["partition"].to_numpy().astype(np.int64),
-            offsets=taken["offset"].to_numpy(),
-        )

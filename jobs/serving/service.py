@@ -122,6 +122,7 @@ class Service:
         """
         torch.set_num_threads(1)
         settings = context.config.serve
+        log = EventLog(context.log)
         store = _feast(context)
         apply_sequences(store, context.workspace)
         store.refresh_registry()
@@ -130,7 +131,7 @@ class Service:
             BundleShelf(context.bundles),
             store,
             _item_store(context.config.store, context.workspace),
-            ItemTable.load(EventLog(context.log).items_file()),
+            ItemTable.load(log.items_file()),
             settings,
         )
         followed = Followed.of(rankers, bundle)
@@ -143,10 +144,12 @@ class Service:
             engine=engine,
             rankers=rankers,
             followed=followed,
+            log=log,
             metrics=metrics,
             swap_delay_seconds=settings.swap_delay_seconds,
             every_seconds=settings.watch_seconds,
         )
+        watcher.begin()
         metrics.now_serving("bundles", current.label)
         return cls(settings, engine, watcher, metrics, store, _feature_log(context))
 

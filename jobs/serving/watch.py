@@ -23,7 +23,7 @@ from feast import FeatureStore
 from feature_repo.errors import StoreError
 from feature_repo.generations import Generations
 from jobs.serving.engine import RankingEngine
-from jobs.serving.items import ItemTable
+from jobs.serving.items import ItemTable, items_stamp
 from jobs.serving.loading import Library
 from jobs.serving.metrics import Metrics
 from jobs.serving.readouts import Readout, Readouts
@@ -103,7 +103,7 @@ class Watcher:
     def begin(self) -> None:
         """Remember what was loaded at start."""
         self._stamp = self.followed.stamp()
-        self._items = self._items_stamp()
+        self._items = items_stamp(self.log)
         self._registry_due = time.monotonic() + _REGISTRY_SECONDS
 
     async def run(self) -> None:
@@ -148,24 +148,13 @@ class Watcher:
         LOG.info("bundle %s is served now, %s was", readout.label, current.label)
 
     async def _follow_items(self) -> None:
-        stamp = self._items_stamp()
+        stamp = items_stamp(self.log)
         if stamp == self._items:
             return
         self._items = stamp
         self.library.table = await asyncio.to_thread(ItemTable.load, stamp and stamp[0])
         self._swap(await asyncio.to_thread(self._with_new_items, self._loaded()))
         LOG.info("item table %s", self.library.table.version)
-
-    def _items_stamp(self) -> tuple[Path, int, int] | None:
-        """The item table's file, its size, and when it was written.
-
-        The name is not enough: names start again with a log that is made anew.
-        """
-        path = self.log.items_file()
-        if path is None:
-            return None
-        found = path.stat()
-        return path, found.st_size, found.st_mtime_ns
 
     def _with_new_items(self, loaded: Readouts) -> Readouts:
         def renewed(readout: Readout) -> Readout:

@@ -92,10 +92,10 @@ def ring_of(user: int) -> bytes | None:
     return rings[user].tobytes() if LENGTHS[user] else None
 
 
-def offline(bundle, features: ImageFeatures, user: int) -> np.ndarray:
+def offline(bundle, features: ImageFeatures, user: int, shown=SHOWN) -> np.ndarray:
     """Logits of the model's own path, embedding the images itself."""
     bundle.model.attach_images(features)
-    return offline_logits(bundle, random_events(LENGTHS), user, user, SHOWN)
+    return offline_logits(bundle, random_events(LENGTHS), user, user, shown)
 
 
 def serve(shop: Shop, rankers: ImageRankers):
@@ -105,7 +105,10 @@ def serve(shop: Shop, rankers: ImageRankers):
     engine = SimpleNamespace(readouts=SequenceReadouts(rankers.load(followed.path)))
     # Prometheus takes each metric once a process, and other tests have them.
     metrics = SimpleNamespace(now_serving=lambda *_: None)
-    return ImageWatcher(engine, rankers, followed, metrics, 0.0, 1.0)
+    log = EventLog(shop.workspace / "log")
+    watcher = ImageWatcher(engine, rankers, followed, log, metrics, 0.0, 1.0)
+    watcher.begin()
+    return watcher
 
 
 def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
@@ -175,6 +178,29 @@ def test_a_new_image_counts_at_once_and_a_newer_version_takes_over(
     asyncio.run(watcher.look())
     assert watcher.engine.readouts.current.images.source.version == 2
     assert logits() == pytest.approx(before)
+
+
+def test_an_item_that_the_log_names_from_now_on_has_its_category(
+    shop: Shop, store: ItemStore, rankers: ImageRankers
+):
+    features = publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    watcher = serve(shop, rankers)
+    new = FIRST_ITEM + ITEM_COUNT + 1
+
+    def scored():
+        return watcher.engine.readouts.current.score([Ask([new, 1001], None)])[0]
+
+    before = scored()
+    assert before.known.tolist() == [False, True]
+    shop.write_items(ITEM_COUNT + 10, name="more")
+    asyncio.run(watcher.look())
+    after = scored()
+    assert after.known.tolist() == [True, True]
+    expected = offline(bundle, features, 0, [new, 1001])
+    np.testing.assert_allclose(after.logits, expected, atol=1e-5)
+    assert before.logits[0] != after.logits[0]
 
 
 def test_without_a_version_items_have_the_default_image_and_the_answer_says_so(

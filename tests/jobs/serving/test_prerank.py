@@ -26,7 +26,8 @@ from jobs.serving.memories import MemoryReader, ServiceFeatures
 from jobs.serving.prerank import PrerankScorer, PrerankStage
 from jobs.serving.prerank_watch import PrerankLoader, PrerankWatcher
 from jobs.serving.reasons import Reason
-from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache, write_rings
+from jobs.serving.sequence_fill import write_rings
+from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
 from jobs.serving.service import Service
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed

@@ -19,10 +19,10 @@ from jobs.serving.breaker import CircuitBreaker
 from jobs.serving.items import ItemTable
 from jobs.serving.memories import MemoryReader, ServiceFeatures
 from jobs.serving.readouts import Ask
+from jobs.serving.sequence_fill import fill_from_log, fill_sequences
 from jobs.serving.sequences import (
     SequenceReadout,
     SequenceReadouts,
-    fill_sequences,
     item_cache,
 )
 from models.catalogue import MODELS, model_kind
@@ -108,3 +108,21 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
     facts = readouts.facts(fetched.values[3])
     assert facts.events == 60
     assert facts.last_event_time_ms == pytest.approx(EVENT_TIME_MS + 67_000, abs=1000)
+
+
+def test_everybody_of_the_log_gets_a_history_but_who_was_forgotten(shop: Shop):
+    write_log(shop)
+    log, ring = EventLog(shop.workspace / "log"), SequenceRing()
+    with open_memories(shop.settings, shop.workspace) as store:
+        keys = ViewKeys.of_sequences(shop.settings.project)
+        packed = PackedStore(store.client, keys, layout=SEQUENCE)
+        store.generations.forget(3)
+        # Users 2 and 4 of the log above, and the one who clicked when the shop was made.
+        assert fill_from_log(log, shop.settings, shop.workspace) == 3
+        values, found = packed.read(0, [1, 2, 3, 4, 10**6])
+        assert found.tolist() == [False, True, False, True, True]
+        rings = values[:, -ring.ring_bytes :]
+        assert ring.header(rings[[1, 3, 4]])["appended"].tolist() == [1, 60, 1]
+        store.generations.forget(4)
+        fill_from_log(log, shop.settings, shop.workspace)
+        assert packed.read(0, [3, 4])[1].tolist() == [False, False]

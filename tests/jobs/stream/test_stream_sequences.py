@@ -16,7 +16,7 @@ from feature_repo.generations import Generations
 from feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys
 from feature_repo.packed import PackedStore
 from feature_repo.sequence_writer import SequenceWriter
-from jobs.serving.sequences import fill_sequences, write_rings
+from jobs.serving.sequence_fill import fill_sequences, write_rings
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 from pipelines.log_writer import LogWriter, Part
