@@ -36,7 +36,7 @@ def serve(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="With --history-from log: din, dien or gru4rec.")
+        str | None, typer.Option(help="With --history-from log: din, dicm, lmn, …")
     ] = None,
     history_from: Annotated[
         str,

@@ -42,21 +42,9 @@ LOG = logging.getLogger("uic.serve")
 
 
 def looks_at_images(bundle: Bundle) -> bool:
-    """Whether a bundle's model needs to know which image an item shows.
-
-    Raises:
-        BundleError: it needs ids of images, and has no image embedding to find them by.
-    """
+    """Whether a bundle's model needs to know which image an item shows."""
     model = bundle.model
-    if not isinstance(model, Dicm | Prerank) or not model.settings.wants_images:
-        return False
-    if model.image_embedding is None:
-        msg = (
-            f"{bundle.path}: {bundle.name} has ids of images and no image embedding, so no item "
-            "version says which image an item shows; train it with ad_image=true, or without ids"
-        )
-        raise BundleError(msg)
-    return True
+    return isinstance(model, Dicm | Prerank) and model.settings.wants_images
 
 
 @dataclass

@@ -90,18 +90,16 @@ class ItemVectors:
     image's vector is): here every item with an image is an image of its own.
 
     Args:
-        model: whose image embedding made the vectors.
+        model: whose image embedding made the vectors; they have no numbers if it has none, and
+            say which image an item shows.
         source: where they are.
         capacity: of the cache; items.
     """
 
     def __init__(self, model: Dicm | Prerank, source: VectorSource, capacity: int) -> None:
         embedding = model.image_embedding
-        if embedding is None:
-            msg = "the model has no image embedding"
-            raise ValueError(msg)
         self.source = source
-        self.width = embedding.width
+        self.width = 0 if embedding is None else embedding.width
         self.counts = ImageCounts()
         self.cache = ItemCache(ItemTable.load(None), lambda ids, _: self.fetch(ids), capacity)
         self.since: str | None = None  # the last change of the version that the cache has

@@ -30,6 +30,7 @@ from models.bundle import Bundle, BundleError, load_bundle
 from models.errors import BadInputError
 from models.image_embedding import ImageEmbedding
 from models.image_features import ImageFeatures, ImageFeaturesError
+from models.image_id_table import ImageIdTable
 from models.image_settings import ImageSettings
 from models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
 from pipelines.beam_run import pipeline_options, run_pipeline
@@ -52,7 +53,7 @@ class EmbedRequest:
 
     Args:
         features: `WORKSPACE/images/NAME`.
-        bundle: a bundle with an image embedding.
+        bundle: a bundle that looks at images.
         output: `WORKSPACE/item_images/version=NNN`.
         version: the item version.
         now_ms: when this is, milliseconds since 1970 UTC: the position of its vectors.
@@ -65,17 +66,25 @@ class EmbedRequest:
     now_ms: int
 
 
-def image_embedding_of(bundle: Bundle) -> ImageEmbedding:
-    """The image embedding of a bundle.
+def image_embedding_of(bundle: Bundle) -> ImageEmbedding | None:
+    """The image embedding of a bundle; None for one that knows images by their ids alone.
+
+    Such a bundle (the paper's baseline, section 7.4) has item vectors without a number, whose
+    header says which image an item shows.
 
     Raises:
-        BundleError: it has none.
+        BundleError: it does not look at images.
     """
     found = getattr(bundle.model, "image_embedding", None)
-    if not isinstance(found, ImageEmbedding):
-        msg = f"{bundle.path}: model {bundle.name} has no image embedding; give a bundle of dicm"
-        raise BundleError(msg)
-    return found
+    if isinstance(found, ImageEmbedding):
+        return found
+    if isinstance(getattr(bundle.model, "image_ids", None), ImageIdTable):
+        return None
+    msg = (
+        f"{bundle.path}: model {bundle.name} does not look at images; give a bundle of dicm or "
+        "prerank with ad_image, behavior_images or image_ids"
+    )
+    raise BundleError(msg)
 
 
 def check_encoder(bundle: Bundle, features: ImageFeatures) -> None:
@@ -92,11 +101,11 @@ def check_encoder(bundle: Bundle, features: ImageFeatures) -> None:
             f"{bundle.name}/{bundle.version} was trained with {wanted}; extract them with that one"
         )
         raise ImageFeaturesError(msg)
-    width = image_embedding_of(bundle).features
-    if len(features) and features.width != width:
+    embedding = image_embedding_of(bundle)
+    if embedding is not None and len(features) and features.width != embedding.features:
         msg = (
-            f"{features.path}: features are {features.width} wide, bundle "
-            f"{bundle.name}/{bundle.version} embeds {width}; extract them with its encoder"
+            f"{features.path}: features are {features.width} wide, bundle {bundle.name}/"
+            f"{bundle.version} embeds {embedding.features}; extract them with its encoder"
         )
         raise ImageFeaturesError(msg)
 
@@ -109,15 +118,17 @@ def embed_item_images(
     Raises:
         ItemVersionError: the version is published already.
         ImageFeaturesError: the features are not of the bundle's encoder.
-        BundleError: the bundle has no image embedding.
+        BundleError: the bundle does not look at images.
     """
     options = pipeline_options(runner, beam_arguments)
     if (request.output / MANIFEST_NAME).exists():
         msg = f"{request.output}: this item version is published already; give another --version"
         raise ItemVersionError(msg)
     features = ImageFeatures.open(request.features)
-    check_encoder(_bundle(request.bundle), features)
-    rows = np.unique(features.item_rows)
+    bundle = _bundle(request.bundle)
+    check_encoder(bundle, features)
+    # Without an image embedding there is nothing to compute.
+    rows = np.unique(features.item_rows if image_embedding_of(bundle) is not None else [])
     parts = [rows[at : at + PART_IMAGES] for at in range(0, len(rows), PART_IMAGES)]
     work = _Embedding(request)
     run_pipeline(lambda pipeline: _build(pipeline, parts, work), options)
@@ -132,26 +143,34 @@ class _Embedding:
 
     def embed(self, rows: NDArray[np.int32]) -> list[tuple[None, tuple[bytes, bytes]]]:
         """Step 2: rows (n,) and their vectors (n, width), as bytes."""
-        features = _features(self.request.features)
+        features = _features(self.request)
         vectors = embedded(_bundle(self.request.bundle), features.features[rows])
         return [(None, (rows.tobytes(), vectors.tobytes()))]
 
     def publish(self, element: tuple[None, Iterable[tuple[bytes, bytes]]]) -> None:
         """Step 3."""
-        features = _features(self.request.features)
+        features = _features(self.request)
         bundle = _bundle(self.request.bundle)
-        width = image_embedding_of(bundle).width
+        embedding = image_embedding_of(bundle)
+        width = 0 if embedding is None else embedding.width
         vectors = np.zeros((len(features), width), dtype=np.float32)
         for rows, part in element[1]:
-            vectors[np.frombuffer(rows, np.int32)] = np.frombuffer(part, "<f4").reshape(-1, width)
+            places = np.frombuffer(rows, np.int32)
+            vectors[places] = np.frombuffer(part, "<f4").reshape(len(places), width)
         write_item_images(self.request, features, bundle, vectors)
 
 
 def embedded(bundle: Bundle, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features (n, features) through a bundle's image embedding: (n, width), float32."""
+    """Features (n, features) through a bundle's image embedding: (n, width), float32.
+
+    Of a bundle without one: (n, 0).
+    """
+    embedding = image_embedding_of(bundle)
+    if embedding is None:
+        return np.zeros((len(features), 0), dtype=np.float32)
     with torch.inference_mode():
         # A copy: torch has no read-only tensors, and a memory map may be one.
-        found = image_embedding_of(bundle)(torch.from_numpy(np.array(features, dtype=np.float32)))
+        found = embedding(torch.from_numpy(np.array(features, dtype=np.float32)))
         vectors: NDArray[np.float32] = found.numpy()
         return vectors
 
@@ -228,8 +247,9 @@ def next_version(folder: Path, taken: Iterable[int] = ()) -> int:
 
 
 @lru_cache(maxsize=2)
-def _features(path: Path) -> ImageFeatures:
-    return ImageFeatures.open(path)
+def _features(request: EmbedRequest) -> ImageFeatures:
+    # By the request: a worker outlives a run, and the folder may hold more images in the next.
+    return ImageFeatures.open(request.features)
 
 
 @lru_cache(maxsize=2)

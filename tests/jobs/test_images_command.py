@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from feature_repo.connection import STORE_FOLDER, connect, resolve_address
 from feature_repo.errors import GenerationStateError
+from feature_repo.item_images import list_item_images
 from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import item_vector_headers, unpacked_item_vectors
+from feature_repo.item_vectors import HEADER_BYTES, item_vector_headers, unpacked_item_vectors
 from feature_repo.server import EmbeddedRedis
 from feature_repo.settings import StoreSettings
 from jobs.cli import app
@@ -23,10 +24,16 @@ from pipelines.images.add import AddImageError
 from pipelines.images.embed import embedded, image_id
 from tests.pipelines.images.pictures import encoded, gradient
 
-_PATH = Path(__file__).parents[1] / "models" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)
-samples = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(samples)
+
+def _module(name: str):
+    path = Path(__file__).parents[1] / "models" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"images_command_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+samples, pictures = _module("conftest"), _module("images")
 
 TINY = ("item_width=4", "category_width=2", "head_widths=[8]", "image_widths=[6,4]")
 
@@ -137,6 +144,21 @@ def test_photographs_become_vectors_that_are_read_switched_and_added_to(workspac
     uic(workspace, "images", "extract", photographs, "--out", "second", "--encoder", "other")
     with pytest.raises(ImageFeaturesError, match="was trained with compact-"):
         uic(workspace, "images", "embed", "--bundle", "dicm", "--images", "second")
+
+
+def test_ids_of_images_alone_are_an_item_version_without_numbers(workspace: Path):
+    features = pictures.publish_features(workspace / "images" / "shop")
+    switches = ("--set", "ad_image=false", "--set", "behavior_images=false")
+    settings = [word for text in ("images=shop", *TINY) for word in ("--set", text)]
+    uic(workspace, "train", "dicm", "--samples", "small", *settings, *switches, "--epochs", "1")
+    made = uic(workspace, "images", "embed", "--bundle", "dicm", "--images", "shop")
+    assert "item version 1: 34 items" in made
+    [images] = list_item_images(workspace)
+    [(items, values)] = images.batches()
+    assert values.shape == (34, HEADER_BYTES)
+    rows = features.rows_of(items)
+    found = item_vector_headers(values)["image"]
+    assert [bytes(one) for one in found] == [image_id(features.sha256[row]) for row in rows]
 
 
 @pytest.mark.parametrize(

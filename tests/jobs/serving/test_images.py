@@ -46,6 +46,8 @@ SMALL = {
     "head_widths": (8,),
     "image_id_rows": 64,
 }
+# The paper's baseline: which image it is, and nothing of what it shows.
+IDS_ALONE = {"ad_image": False, "behavior_images": False}
 
 
 def publish_features(shop: Shop) -> ImageFeatures:
@@ -115,8 +117,8 @@ def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
     shop: Shop, store: ItemStore, rankers: ImageRankers
 ):
     features = publish_features(shop)
-    for seed, aggregator in enumerate(("multi_query", "sum")):
-        bundle = shop.bundle(f"000{seed}", seed, model="dicm", aggregator=aggregator, **SMALL)
+    for seed, switches in enumerate(({}, {"aggregator": "sum"}, IDS_ALONE)):
+        bundle = shop.bundle(f"000{seed}", seed, model="dicm", **switches, **SMALL)
         version = publish_version(shop, bundle, features, seed + 1)
         load_item_images(version, store.vectors, store.versions)
         readout = rankers.load(bundle.path)
@@ -126,7 +128,7 @@ def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
             np.testing.assert_allclose(scored[user].logits, expected, atol=1e-5)
             assert scored[user].reasons == ()
         # Candidates and events whose item has no image, as the model itself counts them.
-        assert scored[0].without_image > 3
+        assert scored[0].without_image > 3, switches
         assert scored[1].without_image == 0  # counted once a pass
 
 
