@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from jobs.ams_run import AmsRun, job_of, train_on_ranks
 from jobs.context import ERR
 from jobs.experiment_runs import Request, checkpoint_path, run_spec
 from jobs.experiment_tables import Row
+from jobs.rank_run import RankRun, Ranks, job_of, train_on_ranks
 from jobs.training import with_images
 from models.ams_bytes import (
     PAPER,
@@ -60,14 +60,14 @@ def ams_table(request: Request, folder: Path, remark: str) -> list[Path]:
         checkpoint = checkpoint_path(request.context.workspace, spec)
         checkpoint = checkpoint.with_name(f"{strategy.value}-{checkpoint.name}")
         checkpoint.unlink(missing_ok=True)  # a run that goes on would count the rest only
-        run = AmsRun(
+        run = RankRun(
             samples=request.reader.root,
             images=images.path if images else None,
             spec=spec,
             checkpoint=checkpoint,
-            strategy=strategy,
+            ranks=Ranks(_RANKS, strategy),
         )
-        costs[strategy] = train_on_ranks(run, _RANKS)
+        costs[strategy] = train_on_ranks(run)
         checkpoint.unlink(missing_ok=True)
         ERR.print(f"{strategy.value}: {costs[strategy]['measured']}", markup=False)
     return write_ams(folder, f"{AMS_TABLE}-{request.reader.name}", costs, remark)

@@ -21,8 +21,8 @@ from models.ams_bytes import Strategy
 from models.batch_images import ImageCounts, LocalImages
 from models.image_embedding import ImageEmbedding
 from models.image_features import ImageFeatures
+from models.shard_router import Route, Router
 from models.shard_world import ShardWorld
-from models.sharded import Route, Router
 
 
 class WorkerImages(LocalImages):

@@ -1,18 +1,18 @@
 """The fully connected network at the end of every ranker: 200 x 80 x 2 (MIMN, section 5.1)."""
 
-from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from models.batch_sums import BatchSums
 from models.ranker_settings import Activation, InputNorm
 
 # Keeps a column that never varies (a switched-off feature) from being divided by zero.
 _NORM_EPSILON: Final = 1e-6
 
 
-class RunningNorm(nn.Module):
+class RunningNorm(BatchSums):
     """Normalisation by running mean and variance, the same in training and in serving.
 
     Batch normalisation would not do: batches hold histories of one length (`models.reader`), so
@@ -34,8 +34,6 @@ class RunningNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
-        # Sums over all processes that share a batch (`models.ams`); None for one process.
-        self.sum_over_ranks: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """(n, width) to (n, width)."""
@@ -60,7 +58,7 @@ class RunningNorm(nn.Module):
         if self.sum_over_ranks is None:
             return values.mean(0)
         count = values.new_full((1,), values.shape[0])
-        total = self.sum_over_ranks(torch.cat([values.sum(0), count]))
+        total = self.over_ranks(torch.cat([values.sum(0), count]))
         return total[:-1] / total[-1]
 
 

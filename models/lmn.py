@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
+from models.batch_sums import BatchSums
 from models.embedding import BatchRows
 from models.hashing import stable_hash
 from models.lmn_settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
@@ -24,8 +25,11 @@ from models.windows import group_windows, value_sums, window_firsts, window_pair
 _USER_SEED = 2
 
 
-class ValueTable(Protocol):
-    """Where values live: `models.row_table.RowTable`, or `models.sharded.ShardedTable`."""
+class TrainedRows(Protocol):
+    """Where rows live: `models.row_table.RowTable`, or `models.sharded.ShardedTable`."""
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Rows by index: (n,) int64 to (n, width)."""
 
     def weighted_sum(self, rows: Tensor, weights: Tensor) -> Tensor:
         """`sum_k weights[:, k] table[rows[:, k]]`: (n, k), (n, k) to (n, width)."""
@@ -46,7 +50,7 @@ class ProductKeyMemory(nn.Module):
     """
 
     def __init__(
-        self, keys: int, width: int, top_k: int, heads: int, values: ValueTable | None = None
+        self, keys: int, width: int, top_k: int, heads: int, values: TrainedRows | None = None
     ) -> None:
         super().__init__()
         self.top_k, self.heads = top_k, heads
@@ -55,7 +59,7 @@ class ProductKeyMemory(nn.Module):
         scale = width**-0.5
         self.row_keys = nn.Parameter(torch.randn(heads, keys, width) * scale)
         self.column_keys = nn.Parameter(torch.randn(heads, keys, width) * scale)
-        self.values: ValueTable = values or RowTable(keys * keys, width, scale)
+        self.values: TrainedRows = values or RowTable(keys * keys, width, scale)
 
     def forward(self, queries: Tensor) -> Tensor:
         """M_Q to M_O: (n, width) to (n, width)."""
@@ -97,7 +101,7 @@ class Recalled:
     loss: Tensor
 
 
-class LargeMemory(nn.Module):
+class LargeMemory(BatchSums):
     """User-aware queries, the memory, its loss, and pooling (LMN, section 2.2).
 
     Args:
@@ -110,7 +114,7 @@ class LargeMemory(nn.Module):
         super().__init__()
         self.settings, self.limit = settings, limit
         self.features = settings.lmn_width or width
-        self.users: RowTable | None = None
+        self.users: TrainedRows | None = None
         inputs = width
         if settings.lmn_user is QueryUser.ID:
             self.users = RowTable(settings.lmn_user_rows, width, 0.1)
@@ -166,14 +170,15 @@ class LargeMemory(nn.Module):
         queries = self.query(merged)  # M_Q
         output = self.block(queries)  # M_O
         detach = self.settings.lmn_loss_detach
-        loss = output.new_zeros(())
-        if queries.shape[0]:
-            loss = functional.smooth_l1_loss(
-                output.detach() if detach is Detach.OUTPUT else output,
-                queries.detach() if detach is Detach.QUERY else queries,
-                beta=self.settings.lmn_loss_beta,
-            )
-        return Recalled(output, self.settings.lmn_loss_weight * loss)
+        loss = functional.smooth_l1_loss(
+            output.detach() if detach is Detach.OUTPUT else output,
+            queries.detach() if detach is Detach.QUERY else queries,
+            beta=self.settings.lmn_loss_beta,
+            reduction="sum",
+        )
+        # A rank's part of the mean over the batch: parts add up.
+        asked = self.over_ranks(loss.new_tensor(queries.numel())).clamp(min=1)
+        return Recalled(output, self.settings.lmn_loss_weight * loss / asked)
 
     def _users(self, batch: RankerBatch, groups: Tensor) -> Tensor | None:
         """The user's vector of each group in `groups`: (n, event width)."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.batch_sums import BatchSums
 from models.memory_settings import MemoryConfig
 from models.memory_state import MAX_EVENTS, MemoryState, StateLayout
 
@@ -114,7 +115,7 @@ def mean_step(count: Tensor, horizon_events: int, dtype: torch.dtype) -> Tensor:
     return 1.0 / count.clamp(1, horizon_events).to(dtype).unsqueeze(1)
 
 
-class MemoryNetwork(nn.Module):
+class MemoryNetwork(BatchSums):
     """One memory per user, moved by one behaviour event at a time (MIMN, section 4).
 
     Parameters are few and shared by all users; `initial` makes a new user's state, `step` folds
@@ -277,10 +278,10 @@ class MemoryNetwork(nn.Module):
             events: (groups,), events of each group.
 
         Returns:
-            A scalar; the sum over the groups divided by their events and slots.
+            A scalar; the sum over the groups divided by the batch's events and slots.
         """
         spread = (totals - totals.mean(1, keepdim=True)).square().sum()
-        places = events.sum().clamp(min=1) * self.config.slots
+        places = self.over_ranks(events.sum()).clamp(min=1) * self.config.slots
         return self.config.utilization_loss_weight * spread / places
 
     def parameter_count(self) -> int:

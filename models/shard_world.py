@@ -29,19 +29,27 @@ class RankDiedError(UicError):
 
 @dataclass
 class Traffic:
-    """Bytes that this rank sent to other ranks; what stays on a rank is not counted.
+    """What this rank asked for, and the bytes that it sent to other ranks.
+
+    What stays on a rank is not counted as sent.
 
     Attributes:
+        wanted: rows asked for, each as often as a batch wants it; count.
+        distinct: the same, each once in a request; count.
         ids: of requests.
         values: of answers.
         gradients: of updates.
         sums: of sums over all ranks, as a ring sends them: 2 (ranks - 1) / ranks of each.
+        copies: of what every rank gets whole, for checkpoints and tests.
     """
 
+    wanted: int = 0
+    distinct: int = 0
     ids: int = 0
     values: int = 0
     gradients: int = 0
     sums: int = 0
+    copies: int = 0
 
 
 @dataclass
@@ -64,7 +72,13 @@ class ShardWorld:
 
     @classmethod
     def join(
-        cls, store: Store, rank: int, size: int, *, timeout_seconds: float = 60.0
+        cls,
+        store: Store,
+        rank: int,
+        size: int,
+        *,
+        timeout_seconds: float = 60.0,
+        cuda: bool | None = None,
     ) -> "ShardWorld":
         """Join a group over NCCL if there is a GPU for each rank of this machine, else gloo.
 
@@ -73,9 +87,11 @@ class ShardWorld:
             rank: from 0.
             size: number of ranks.
             timeout_seconds: after which a rank that does not answer counts as dead.
+            cuda: False for gloo where there are GPUs too.
         """
         local = int(os.environ.get("LOCAL_RANK", rank))
-        cuda = torch.cuda.device_count() > local
+        if cuda is None:  # the same answer on every rank of this machine
+            cuda = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", size))
         device = torch.device("cuda", local) if cuda else torch.device("cpu")
         dist.init_process_group(
             "nccl" if cuda else "gloo",
@@ -161,6 +177,7 @@ class ShardWorld:
         """The rows of every rank, rank by rank: (n, ...) to (n of that rank, ...) each."""
         count = torch.full((self.size,), rows.shape[0], dtype=torch.int64, device=rows.device)
         counts = self.exchange_counts(count).tolist()
+        self.traffic.copies += (self.size - 1) * rows.numel() * rows.element_size()
         sent = [rows.shape[0]] * self.size
         arrived = self.exchange(torch.cat([rows] * self.size), sent, counts)
         return list(torch.split(arrived, counts))

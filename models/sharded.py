@@ -1,151 +1,27 @@
-"""A table over several machines: routing, and a table of trained rows on top of it.
+"""A table of trained rows over several machines (LMN's memory parameter server, section 2.2.4).
 
-`Router` finds the owner of each id and moves requests, answers and gradients; it does not know
-what an owner does for an id. `ShardedTable` looks rows up and moves them with Adam, the moments
-beside the rows (LMN's memory parameter server, section 2.2.4). Another service may compute an
-answer from what it stores, and get the gradient of that answer (DICM's image servers).
-
-The order of a training step, the same on all ranks:
+`models.shard_router` finds the owner of each id; `ShardedTable` looks rows up and moves them with
+Adam, the moments beside the rows. The order of a training step, the same on all ranks:
 
 1. `Router.route`: ids that a rank wants more than once are asked for once.
 2. `Router.fetch`: an owner answers each id once, however many ranks asked.
 3. The rank computes its loss.
 4. `Router.push`: gradients, already summed per id on each rank, are summed at the owner.
+5. `ShardedTable.move`: the owner moves its rows.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import BadInputError
 from models.optimizer import RowAdam
 from models.row_table import distinct_rows
+from models.shard_router import Route, Router, ShardError
 from models.shard_world import ShardWorld
 
 _SEED: Final = 0x1E37
-
-
-class ShardError(BadInputError):
-    """A table cannot be sharded like this, or a shard is asked for what it does not do."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where the ids of one request live.
-
-    Attributes:
-        index: the shape of the ids, int64: which distinct id each one is.
-        distinct: (distinct,) int64, ids in the order in which they are sent, owner after owner.
-        asked: distinct ids asked of each rank.
-        answered: ids that each rank asks of this one.
-        rows: (rows,) int64, distinct local rows asked of this rank, by anyone.
-        places: (sum(answered),) int64, which of `rows` each of them is.
-    """
-
-    index: Tensor
-    distinct: Tensor
-    asked: list[int]
-    answered: list[int]
-    rows: Tensor
-    places: Tensor
-
-
-class Router:
-    """Ids to owners and back: id `i` lives on rank `i % size`, as its local row `i // size`.
-
-    Args:
-        world: the ranks.
-        rows: of the whole table.
-
-    Raises:
-        ShardError: more ranks than rows.
-    """
-
-    def __init__(self, world: ShardWorld, rows: int) -> None:
-        if world.size > rows:
-            msg = f"{world.size} ranks for a table of {rows} rows; use at most {rows} ranks"
-            raise ShardError(msg)
-        self.world, self.rows = world, rows
-
-    @property
-    def local_rows(self) -> int:
-        """Rows that this rank owns."""
-        return (self.rows - self.world.rank - 1) // self.world.size + 1
-
-    def owned(self) -> Tensor:
-        """Ids of this rank's rows, ascending: (local rows,) int64."""
-        return torch.arange(self.world.rank, self.rows, self.world.size)
-
-    def route(self, ids: Tensor) -> Route:
-        """Ask the owners of `ids`; every rank must call it, with no ids if it needs none.
-
-        Args:
-            ids: any shape, int64, in [0, rows).
-
-        Raises:
-            ShardError: an id outside the table.
-            RankDiedError: names the ranks that are gone.
-        """
-        world = self.world
-        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.rows):
-            msg = f"ids from {int(ids.min())} to {int(ids.max())}; the table has {self.rows} rows"
-            raise ShardError(msg)
-        distinct, index = distinct_rows(ids, self.rows)
-        owners = distinct % world.size
-        order = torch.argsort(owners, stable=True)
-        counts = torch.bincount(owners, minlength=world.size)
-        wanted = world.exchange_counts(counts)
-        asked, answered = counts.tolist(), wanted.tolist()
-        places = torch.empty_like(order)
-        places[order] = torch.arange(order.numel(), device=order.device)
-        requests = world.exchange(distinct[order], asked, answered)
-        world.traffic.ids += world.sent_elsewhere(asked) * requests.element_size()
-        local, local_places = distinct_rows(requests // world.size, self.local_rows)
-        return Route(places[index], distinct[order], asked, answered, local, local_places)
-
-    def fetch(self, route: Route, answer: Callable[[Tensor], Tensor]) -> Tensor:
-        """Every rank's answers to its distinct ids.
-
-        Args:
-            route: of this step.
-            answer: (rows,) int64 local rows to (rows, ...) values; called once with `route.rows`.
-
-        Returns:
-            (distinct, ...), detached.
-
-        Raises:
-            RankDiedError: names the ranks that are gone.
-        """
-        values = answer(route.rows).detach().index_select(0, route.places)
-        arrived = self.world.exchange(values, route.answered, route.asked)
-        self.world.traffic.values += self._bytes_elsewhere(values, route.answered)
-        return arrived
-
-    def push(self, route: Route, gradient: Tensor) -> Tensor:
-        """Every rank's gradients to the owners, summed there.
-
-        Args:
-            route: of this step.
-            gradient: (distinct, ...), of the fetched values.
-
-        Returns:
-            (rows, ...): the gradient of what was answered for `route.rows`, over all ranks.
-
-        Raises:
-            RankDiedError: names the ranks that are gone.
-        """
-        arrived = self.world.exchange(gradient, route.asked, route.answered)
-        self.world.traffic.gradients += self._bytes_elsewhere(gradient, route.asked)
-        summed = arrived.new_zeros((route.rows.shape[0], *arrived.shape[1:]))
-        return summed.index_add_(0, route.places, arrived)
-
-    def _bytes_elsewhere(self, rows: Tensor, sent: list[int]) -> int:
-        each = rows.element_size() * (rows.numel() // max(rows.shape[0], 1))
-        return self.world.sent_elsewhere(sent) * each
 
 
 class ShardedTable(nn.Module):
@@ -179,8 +55,8 @@ class ShardedTable(nn.Module):
     ) -> None:
         super().__init__()
         self.router = Router(world, rows)
-        initial = torch.empty(self.router.local_rows, width)
-        for start in range(0, rows, self.BLOCK):
+        initial = torch.zeros(self.router.local_rows, width)
+        for start in range(0, rows if std else 0, self.BLOCK):
             generator = torch.Generator().manual_seed(_SEED + start)
             block = torch.randn(min(self.BLOCK, rows - start), width, generator=generator)
             ids = torch.arange(start, start + block.shape[0])
@@ -191,6 +67,38 @@ class ShardedTable(nn.Module):
         self.adam = None if serving else RowAdam(self.weight.data)
         self.steps = 0
         self._taken: list[tuple[Route, Tensor]] = []
+        self._pushed: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def part_of(cls, world: ShardWorld, whole: RowAdam) -> Self:
+        """This rank's rows of a table that every rank has, copied, with their moments.
+
+        Raises:
+            ShardError: more ranks than rows.
+        """
+        rows, width = whole.table.shape
+        table = cls(world, rows, width, 0.0, dtype=whole.table.dtype)
+        for own, source in table._pairs(whole):
+            own.copy_(source[world.rank :: world.size])
+        return table
+
+    def gather(self, whole: RowAdam) -> None:
+        """Copy all ranks' rows and moments into a whole table; every rank must call it.
+
+        Args:
+            whole: (rows, width), any values.
+        """
+        world = self.router.world
+        for own, target in self._pairs(whole):
+            for rank, rows in enumerate(world.everyone(own)):
+                target[rank :: world.size] = rows
+
+    def _pairs(self, whole: RowAdam) -> list[tuple[Tensor, Tensor]]:
+        """This rank's tensors, and those of a whole table that they are parts of."""
+        pairs = [(self.weight.data, whole.table)]
+        if self.adam is not None:
+            pairs += [(self.adam.mean, whole.mean), (self.adam.square, whole.square)]
+        return pairs
 
     @property
     def width(self) -> int:
@@ -211,29 +119,68 @@ class ShardedTable(nn.Module):
         """Drop what forward passes without a step have read."""
         self._taken.clear()
 
-    def step(self, rate: float) -> None:
-        """Send the gradients of everything taken to its owners, and move those rows by Adam.
+    @torch.no_grad()
+    def push(self) -> Tensor:
+        """Send the gradients of everything taken to the owners, who sum them.
+
+        Returns:
+            scalar, float64: sum of the squares of the gradients of this rank's rows.
 
         Raises:
             ShardError: the table serves look-ups only.
             RankDiedError: names the ranks that are gone.
         """
-        if self.adam is None:
-            msg = "this table was opened for serving: look-ups only; open it with serving=False"
-            raise ShardError(msg)
-        self.steps += 1
+        self._check_trained()
         summed = [
             (route.rows, self.router.push(route, _gradient(leaf))) for route, leaf in self._taken
         ]
         self._taken.clear()
         if not summed:
-            return
-        rows, index = distinct_rows(
-            torch.cat([found for found, _ in summed]), self.router.local_rows
-        )
-        gradient = self.weight.new_zeros(rows.shape[0], self.width)
-        gradient.index_add_(0, index, torch.cat([part for _, part in summed]))
-        self.adam.step(rows, gradient, rate, self.steps)
+            self._pushed = None
+            return self.weight.new_zeros((), dtype=torch.float64)
+        rows, gradient = summed[0]
+        if len(summed) > 1:
+            rows, index = distinct_rows(
+                torch.cat([found for found, _ in summed]), self.router.local_rows
+            )
+            gradient = self.weight.new_zeros(rows.shape[0], self.width)
+            gradient.index_add_(0, index, torch.cat([part for _, part in summed]))
+        self._pushed = (rows, gradient)
+        return gradient.double().square().sum()
+
+    def move(self, rate: float, count: int, scale: float = 1.0) -> None:
+        """Adam on the rows that were pushed.
+
+        Args:
+            rate: learning rate.
+            count: number of this step, from 1.
+            scale: on their gradients.
+
+        Raises:
+            ShardError: the table serves look-ups only.
+        """
+        adam = self._check_trained()
+        self.steps = count
+        if self._pushed is not None:
+            rows, gradient = self._pushed
+            self._pushed = None
+            adam.step(rows, gradient * scale, rate, count)
+
+    def step(self, rate: float) -> None:
+        """`push` and `move`, for a table that is stepped by itself.
+
+        Raises:
+            ShardError: the table serves look-ups only.
+            RankDiedError: names the ranks that are gone.
+        """
+        self.push()
+        self.move(rate, self.steps + 1)
+
+    def _check_trained(self) -> RowAdam:
+        if self.adam is None:
+            msg = "this table was opened for serving: look-ups only; open it with serving=False"
+            raise ShardError(msg)
+        return self.adam
 
     def _leaf(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct rows from their owners, and the index of each id among them."""

@@ -64,14 +64,22 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="Name of the bundle's version; default: the next number.")
     ] = None,
+    ranks: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes of this machine to train over: lmn and every model with --set "
+            "memory=lmn (each holds a part of the memory's values), and dicm with --strategy. "
+            "The result is that of one process; bytes sent are counted.",
+        ),
+    ] = 1,
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="dicm over several processes: ams (servers embed images), ps-worker (image "
-            "features in the samples) or ps-server (features travel); bytes are counted."
+            help="dicm over --ranks: ams (servers embed images), ps-worker (image features in "
+            "the samples) or ps-server (features travel)."
         ),
     ] = None,
-    ranks: Annotated[int, typer.Option(min=1, help="With --strategy: processes.")] = 1,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -80,9 +88,13 @@ def train(
     A run that was killed is resumed by the same command and ends with the same weights. The
     learning curve and the metrics of the test days after each epoch are in the bundle's
     metrics.json; weights are those after the last epoch, never chosen by the test.
+
+    With --ranks N the run is one over N processes, with the same checkpoint: a killed run goes on
+    with any number of them. A process that dies ends the others, and is named. What was counted
+    is printed at the end and kept in WORKSPACE/reports/ranks.
     """
     context = open_context(workspace, config)
-    from jobs.ams_run import AmsRun, describe_costs, strategy_of, train_on_ranks
+    from jobs.rank_run import describe_costs, ranks_of, train_as
     from jobs.training import (
         check_device,
         checkpoint_path,
@@ -97,14 +109,14 @@ def train(
     from models.errors import BadInputError
     from models.published import write_json_atomically
     from models.run_spec import RunSpec, apply_settings, split_days
-    from models.trainer import Trainer, Watcher
+    from models.trainer import Trainer
     from models.warm_start import warm_start as warm_start_from
 
-    chosen = strategy_of(model, strategy, ranks)
     assignments = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     settings, training = apply_settings(model, context.config.train, assignments)
+    spread = ranks_of(model, settings, ranks, strategy, device)
     settings, images = with_images(context, settings)
-    device = check_device(device)
+    device = check_device(device) if spread is None else "cuda" if spread.cuda else "cpu"
     reader = open_samples(context, samples)
     shelf = BundleShelf(context.bundles)
     if except_ids and warm_start is None:
@@ -137,20 +149,9 @@ def train(
     trainer = Trainer(
         reader, spec, device=device, checkpoint=checkpoint, prepare=prepare, images=images
     )
-    if chosen is not None:
-        run = AmsRun(
-            samples=reader.root,
-            images=images.path if images else None,
-            spec=spec,
-            checkpoint=checkpoint,
-            strategy=chosen,
-            warm_start=start.path if start else None,
-        )
-        costs = train_on_ranks(run, ranks)
-        write_json_atomically(context.reports / "ams" / f"{model}-{version}.json", costs)
-        # The ranks left the finished run behind; it is read, not trained.
-        trainer.watcher = Watcher()
-        trained = trainer.run()
+    if spread is not None:
+        trained, costs = train_as(trainer, spread, start)
+        write_json_atomically(context.reports / "ranks" / f"{model}-{version}.json", costs)
         ERR.print(describe_costs(costs), markup=False)
     else:
         with watched(reader, spec, model) as watcher:

@@ -75,7 +75,7 @@ def test_ranks_publish_what_one_process_publishes(workspace):
     assert ranks == pytest.approx(alone, abs=1e-4)
     stored = json.loads((workspace / "bundles/dicm/0003/metrics.json").read_text())
     assert stored["test"] == pytest.approx(ranks, abs=1e-6)
-    costs = json.loads((workspace / "reports/ams/dicm-0003.json").read_text())
+    costs = json.loads((workspace / "reports/ranks/dicm-0003.json").read_text())
     measured = costs["measured"]
     assert measured["images_embedded"] < measured["images_wanted"]
     assert measured["image_values"] == measured["image_gradients"] > 0

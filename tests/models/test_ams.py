@@ -111,7 +111,7 @@ def learn(world, folder):
         losses = []
         for number, batch in enumerate(batches):
             part = encoder.encode(rank.part_of(batch))
-            losses.append(rank.step(part, batch.impressions).item())
+            losses.append(rank.step(part, batch.impressions).total.item())
             if number == 0:
                 assert model.embedding.item.numel() == 0
             if number == 7:  # a checkpoint in between changes nothing

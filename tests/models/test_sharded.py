@@ -15,8 +15,9 @@ from models.errors import BadInputError, ManifestError
 from models.lmn import ProductKeyMemory
 from models.optimizer import RowAdam
 from models.shard_checkpoint import load_shards, save_shards
+from models.shard_router import Router, ShardError
 from models.shard_world import RankDiedError, ShardWorld
-from models.sharded import Router, ShardedTable, ShardError
+from models.sharded import ShardedTable
 
 ROWS, WIDTH, STEPS, BATCH = 37, 3, 10, 8
 

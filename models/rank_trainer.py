@@ -20,40 +20,36 @@ from models.checkpoint import Progress
 from models.dicm import Dicm
 from models.errors import BadInputError
 from models.evaluation import score
+from models.fold import EventValueError
 from models.groups import GroupBatch
 from models.metrics import Metrics, measure
 from models.optimizer import Optimizer
+from models.rank_training import RankTraining
 from models.ranker import Ranker
 from models.shard_world import ShardWorld
 from models.trainer import Trainer
 
 
 @dataclass
-class AmsTrainer(Trainer):
+class RankTrainer(Trainer):
     """One rank of a run; the others run the same.
 
     Attributes:
         world: the ranks.
-        strategy: where images are embedded.
+        strategy: where the images of dicm are embedded; None for a model with a large memory.
         rank: of the training, once it runs.
     """
 
     world: ShardWorld = field(default_factory=ShardWorld)
-    strategy: Strategy = Strategy.AMS
-    rank: AmsRank | None = None
+    strategy: Strategy | None = None
+    rank: RankTraining | None = None
     _impressions: int = 0
 
     def costs(self) -> dict[str, Any]:
-        """What was wanted and what was counted, over all ranks; all must call it."""
-        rank = self._rank()
-        return {
-            "strategy": self.strategy.value,
-            "ranks": self.world.size,
-            "measured": rank.measured(),
-            "job": vars(rank.job()),
-        }
+        """See `RankTraining.costs`; all ranks must call it."""
+        return self._rank().costs()
 
-    def _rank(self) -> AmsRank:
+    def _rank(self) -> RankTraining:
         if self.rank is None:
             msg = "the run has not begun"
             raise BadInputError(msg)
@@ -61,13 +57,22 @@ class AmsTrainer(Trainer):
 
     def _restore(self, model: Ranker, optimizer: Optimizer) -> Progress:
         """The checkpoint, whole, on every rank; then this rank takes its part."""
-        if not isinstance(model, Dicm):
-            msg = f"strategy {self.strategy.value}: trains dicm, found {self.spec.model}"
-            raise BadInputError(msg)
         progress = super()._restore(model, optimizer)
         self.world.barrier()  # no rank writes a checkpoint that another has yet to read
-        self.rank = AmsRank(model, optimizer, self.world, self.strategy)
+        self.rank = self._begin(model, optimizer)
         return progress
+
+    def _begin(self, model: Ranker, optimizer: Optimizer) -> RankTraining:
+        if self.strategy is not None and isinstance(model, Dicm):
+            return AmsRank(model, optimizer, self.world, self.strategy)
+        if self.strategy is None and model.large is not None:
+            return RankTraining(model, optimizer, self.world)
+        found = "no strategy" if self.strategy is None else f"strategy {self.strategy.value}"
+        msg = (
+            f"{self.spec.model} with {found}: over ranks train dicm, with a strategy, and models "
+            "with memory=lmn, without"
+        )
+        raise BadInputError(msg)
 
     def _epoch(self, progress: Progress) -> Iterator[GroupBatch]:
         for batch in super()._epoch(progress):
@@ -76,16 +81,22 @@ class AmsTrainer(Trainer):
 
     def _step(
         self,
-        model: Ranker,  # noqa: ARG002 - `AmsRank` has it
+        model: Ranker,  # noqa: ARG002 - `RankTraining` has it
         optimizer: Optimizer,  # noqa: ARG002
         batch: RankerBatch,
         progress: Progress,
     ) -> None:
         """A step of all ranks; `batch` is this one's part."""
-        value = float(self._rank().step(batch, self._impressions))
-        if not math.isfinite(value):
-            raise self._non_finite(value, batch, progress)
-        self._count_step(progress, value, self._impressions, batch.source.events)
+        try:
+            loss = self._rank().step(batch, self._impressions)
+        except EventValueError as error:
+            raise self._non_finite(float("nan"), batch, progress) from error
+        total = float(loss.total)
+        if not math.isfinite(total):
+            raise self._non_finite(total, batch, progress)
+        self._count_step(
+            progress, float(loss.cross_entropy), self._impressions, batch.source.events
+        )
 
     def _finish_epoch(self, model: Ranker, encoder: Encoder, progress: Progress) -> Metrics | None:
         """Every rank measures a share of the test days; rank 0 learns of all scores."""
