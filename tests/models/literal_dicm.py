@@ -17,10 +17,10 @@ _SPEC.loader.exec_module(base)
 
 
 def embed_image(weights, settings, feature):
-    """Section 5.1: fully connected, PReLU in between; a default where there is no image."""
+    """Section 5.1: features of length 1, fully connected, PReLU in between; or the default."""
     if feature is None:
         return weights["image_embedding.default"]
-    x = feature
+    x = feature / max(np.linalg.norm(feature), 1e-12)
     for layer in range(len(settings.image_widths)):
         x = base.linear(weights, f"image_embedding.layers.{2 * layer}", x)
         if layer + 1 < len(settings.image_widths):
