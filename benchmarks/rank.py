@@ -64,7 +64,9 @@ LIMIT_MS = 10.0
 GENERATION = 1
 
 
-def make_bundle(shelf: BundleShelf, model: str, **settings: Any) -> Bundle:
+def make_bundle(
+    shelf: BundleShelf, model: str, *, version: str = "0001", **settings: Any
+) -> Bundle:
     """A bundle of the product's own size with random weights."""
     kind = model_kind(model)
     chosen = kind.settings(**settings)
@@ -73,9 +75,9 @@ def make_bundle(shelf: BundleShelf, model: str, **settings: Any) -> Bundle:
     ranker = kind.build(chosen, vocabulary.item.rows, vocabulary.category.rows).eval()
     day = date(2024, 1, 1)
     spec = RunSpec(model, chosen, TrainSettings(), Days(day, day), 0, "rank", "0" * 64)
-    path = shelf.path(model, "0001")
+    path = shelf.path(model, version)
     save_bundle(path, Trained(spec, ranker, vocabulary, None, [], []))
-    shelf.choose(model, "0001")
+    shelf.choose(model, version)
     return load_bundle(path)
 
 

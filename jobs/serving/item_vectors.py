@@ -101,9 +101,10 @@ class ItemVectors:
         self.source = source
         self.width = 0 if embedding is None else embedding.width
         self.counts = ImageCounts()
+        self._image_ids = model.image_ids
+        # Asks for item 0 at once, to see how wide a row is.
         self.cache = ItemCache(ItemTable.load(None), lambda ids, _: self.fetch(ids), capacity)
         self.since: str | None = None  # the last change of the version that the cache has
-        self._image_ids = model.image_ids
         self._table: list[Tensor] = []
         self._rows = 0
         self._failed = self._foreign = False
