@@ -172,7 +172,7 @@ def resolve_images(
         return settings, None
     path = root / settings.images
     if not path.is_dir():
-        known = sorted(found.name for found in root.iterdir()) if root.is_dir() else []
+        known = sorted(found.parent.name for found in root.glob(f"*/{MANIFEST_NAME}"))
         msg = (
             f"{path}: images={settings.images}: no such image features; there is: "
             f"{', '.join(known) or 'none'}; make some with `uic images extract`"

@@ -17,11 +17,12 @@ from feature_repo.item_store import ItemStore
 from feature_repo.item_vectors import packed_item_vectors
 from models.bundle import Bundle
 from models.errors import BadInputError
-from models.image_features import ImageFeatures, write_image_features
+from models.image_additions import add_image_features
+from models.image_features import ImageFeatures
 from pipelines.images.decode import RejectedImageError, content_sum, decode_square, read_image
 from pipelines.images.embed import check_encoder, embedded, image_id
 from pipelines.images.encoders import EncoderChoice, limits_of
-from pipelines.images.ledger import FILES_ROLE, Ledger
+from pipelines.images.ledger import FILES_KEYS, FILES_ROLE
 
 
 class AddImageError(BadInputError):
@@ -93,7 +94,10 @@ def add_image(
             f"{names}); run `uic images embed` and `uic images load` first"
         )
         raise GenerationStateError(msg)
-    _keep(features, item_id, digest, row, found)
+    add_image_features(
+        output, [found], [digest], {item_id: digest}, encoder=features.encoder,
+        keys={FILES_ROLE: FILES_KEYS},
+    )  # fmt: skip
     return AddedImage(digest, tuple(written), left_out, row is None)
 
 
@@ -126,22 +130,3 @@ def _features_of(
         msg = f"{file}: {error}; give another image"
         raise AddImageError(msg) from error
     return digest, None, encoder.encode(square[None])
-
-
-def _keep(
-    features: ImageFeatures, item_id: int, digest: str, row: int | None, found: NDArray[np.float32]
-) -> None:
-    """Publish the features with the new image; its cost is a copy of the features' file."""
-    shown = dict(zip(features.item_ids.tolist(), features.item_rows.tolist(), strict=True))
-    shown[item_id] = len(features) if row is None else row
-    blocks = [features.features, *([found] if row is None else [])] if len(features) else [found]
-    write_image_features(
-        features.path,
-        blocks,
-        [*features.sha256, *([digest] if row is None else [])],
-        list(shown),
-        list(shown.values()),
-        encoder=features.encoder,
-        facts={"limits": features.manifest.get("limits")},
-        tables={FILES_ROLE: Ledger.of(features).table()},
-    )

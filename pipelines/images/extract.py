@@ -3,8 +3,8 @@
 1. Read: each file's bytes are summed; one that the ledger knows unchanged is not read.
 2. Contents without features go to buckets by their sum, each content once.
 3. Encode: a bucket's images are decoded, encoded `batch_images` at a time, and written as a block.
-4. Publish: the features there were, the new blocks in order of their sums, which item shows which
-   image, and the ledger with every reject and its reason.
+4. Publish, beside what is there: the new blocks in order of their sums, which item shows which
+   image, and the ledger's new lines with every reject and its reason.
 
 Features and items amend what the directory holds; an item that is named again shows its newer
 image. A run that finds nothing new publishes nothing.

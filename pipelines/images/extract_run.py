@@ -10,7 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.image_features import ImageFeatures, write_image_features
+from models.image_additions import add_image_features
+from models.image_features import ImageFeatures
+from models.published import MANIFEST_NAME
 from pipelines.images.decode import (
     Reason,
     RejectedImageError,
@@ -20,7 +22,7 @@ from pipelines.images.decode import (
     real_path,
 )
 from pipelines.images.encoders import EncoderChoice, limits_of
-from pipelines.images.ledger import FILES_ROLE, FileLine, Ledger
+from pipelines.images.ledger import FILES_KEYS, FILES_ROLE, FileLine, Ledger
 from pipelines.images.sources import ImageSource, SourceImage
 
 OUTCOME: Final = "outcome.json"
@@ -185,49 +187,32 @@ class ExtractRun:
 
     def _published(self, lines: list[FileLine], blocks: list[Block]) -> dict[str, Any]:
         output = self.request.output
-        before = ImageFeatures.open(output) if (output / "manifest.json").exists() else None
         bad = {digest: why for block in blocks for digest, why in block.rejected.items()}
         lines = [
             line.rejected(*bad[line.sha256]) if line.reason is None and line.sha256 in bad else line
             for line in lines
         ]
-        sums = [
-            *(before.sha256 if before else ()),
-            *(one for block in blocks for one in block.sums),
-        ]
-        rows = {digest: row for row, digest in enumerate(sums)}
         items, lines = self._items(lines)
-        shown = dict(zip(*_items_of(before), strict=True))
-        shown |= {item: rows[digest] for item, digest in items.items()}
-        ledger = Ledger.of(before).amended(self.request.source.folder, lines)
-        encoded = len(sums) - (len(before) if before else 0)
-        changed = (
-            before is None
-            or encoded > 0
-            or shown != dict(zip(*_items_of(before), strict=True))
-            or ledger != Ledger.of(before)
+        before = ImageFeatures.open(output) if (output / MANIFEST_NAME).exists() else None
+        newer = Ledger.of(before).newer(self.request.source.folder, lines)
+        parts = [np.load(self.drafts / block.file, mmap_mode="r") for block in blocks if block.file]
+        added = add_image_features(
+            output,
+            parts,
+            [one for block in blocks if block.file for one in block.sums],
+            items,
+            encoder=self.request.choice.load().identity,
+            facts={"limits": vars(limits_of(self.request.choice.settings))},
+            tables={FILES_ROLE: newer.table()},
+            keys={FILES_ROLE: FILES_KEYS},
         )
-        if changed:
-            parts = [
-                np.load(self.drafts / block.file, mmap_mode="r") for block in blocks if block.file
-            ]
-            write_image_features(
-                output,
-                [*([before.features] if before is not None and len(before) else []), *parts],
-                sums,
-                list(shown),
-                list(shown.values()),
-                encoder=self.request.choice.load().identity,
-                facts={"limits": vars(limits_of(self.request.choice.settings))},
-                tables={FILES_ROLE: ledger.table()},
-            )
         rejected = [asdict(line) for line in lines if line.reason is not None]
         return {
             "seen": len(lines),
-            "encoded": encoded,
+            "encoded": added.images,
             "known": sum(line.sha256 in self.known.sums for line in lines),
             "rejected": rejected,
-            "published": changed,
+            "published": added.published,
         }
 
     def _items(self, lines: list[FileLine]) -> tuple[dict[int, str], list[FileLine]]:
@@ -241,9 +226,3 @@ class ExtractRun:
                 detail = f"item {image.item_id} is named by an earlier line or file"
                 kept[at] = line.rejected(Reason.ITEM_TWICE, detail)
         return items, kept
-
-
-def _items_of(features: ImageFeatures | None) -> tuple[list[int], list[int]]:
-    if features is None:
-        return [], []
-    return features.item_ids.tolist(), features.item_rows.tolist()

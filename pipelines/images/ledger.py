@@ -12,10 +12,11 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.image_features import ImageFeatures
+from models.image_features import ImageFeatures, parts_of
 from pipelines.images.decode import Reason
 
 FILES_ROLE: Final = "files"
+FILES_KEYS: Final = ("folder", "path")
 # `sha256` is null if the bytes could not be read, `reason` if the image has features.
 FILES: Final = pa.schema(
     [
@@ -62,21 +63,21 @@ class Ledger:
 
     @classmethod
     def of(cls, features: ImageFeatures | None) -> "Ledger":
-        """What was kept beside features; empty for none."""
-        if features is None or FILES_ROLE not in features.manifest["roles"]:
-            return cls({})
-        path = features.path / features.manifest["roles"][FILES_ROLE]
+        """What was kept beside features, of a file the last line; empty for none."""
         lines: dict[str, dict[str, FileLine]] = {}
-        for row in pq.read_table(path, schema=FILES).to_pylist():
-            folder = row.pop("folder")
-            lines.setdefault(folder, {})[row["path"]] = FileLine(**row)
+        for part in [] if features is None else parts_of(features.manifest):
+            if features is None or FILES_ROLE not in part:
+                continue
+            for row in pq.read_table(features.path / part[FILES_ROLE], schema=FILES).to_pylist():
+                folder = row.pop("folder")
+                lines.setdefault(folder, {})[row["path"]] = FileLine(**row)
         return cls(lines)
 
-    def amended(self, folder: Path, lines: Iterable[FileLine]) -> "Ledger":
-        """With newer lines of one folder."""
-        name = str(folder)
-        newer = {**self.lines.get(name, {}), **{line.path: line for line in lines}}
-        return Ledger({**self.lines, name: newer})
+    def newer(self, folder: Path, lines: Iterable[FileLine]) -> "Ledger":
+        """Of a folder's lines those that are not here yet, alone."""
+        known = self.of_folder(folder)
+        new = {line.path: line for line in lines}
+        return Ledger({str(folder): {at: new[at] for at in new if new[at] != known.get(at)}})
 
     def of_folder(self, folder: Path) -> Mapping[str, FileLine]:
         """The lines of one folder, by path."""

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.hashing import stable_hash
-from models.image_features import write_image_features
+from models.image_parts import write_image_features
 
 ENCODER = "test-encoder sha256:0"
 

@@ -14,7 +14,7 @@ from models.batch_images import ImageSourceError, images_of, resolve_images
 from models.bundle import load_bundle, save_bundle
 from models.evaluation import score
 from models.image_embedding import ImageEmbedding, ImageEmbeddingError
-from models.image_features import write_image_features
+from models.image_parts import write_image_features
 from models.reader import BatchPlan, SamplesReader
 from models.run_spec import RunSpec, SettingError, apply_settings, split_days
 from models.train_settings import TrainSettings

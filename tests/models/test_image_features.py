@@ -10,8 +10,8 @@ from models.image_features import (
     NO_IMAGE,
     ImageFeatures,
     ImageFeaturesError,
-    write_image_features,
 )
+from models.image_parts import write_image_features
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 SUMS = ["aa", "bb", "cc"]
@@ -22,7 +22,7 @@ def test_items_find_their_image_and_strangers_none(tmp_path: Path) -> None:
         tmp_path / "shop", FEATURES, SUMS, [9, 2, 5], [1, 0, 1], encoder="test"
     )
     opened = ImageFeatures.open(tmp_path / "shop", verify=True)
-    assert isinstance(opened.features, np.memmap)
+    assert isinstance(opened.features.parts[0], np.memmap)
     assert opened.width == 4
     assert opened.sha256 == SUMS
     assert opened.encoder == written.encoder == "test"

@@ -21,7 +21,8 @@ from jobs.serving.sequences import SequenceReadouts
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed
 from models.bundle import BundleError
-from models.image_features import ImageFeatures, write_image_features
+from models.image_features import ImageFeatures
+from models.image_parts import write_image_features
 from models.sequence_ring import SequenceRing
 from pipelines.event_log import EventLog
 from pipelines.images.embed import EmbedRequest, embedded, write_item_images
