@@ -166,7 +166,9 @@ def embed(
 ) -> None:
     """Embed the images of all items with a bundle: a new item version, in Parquet.
 
-    Load it with `uic images load`, or with `feast materialize` (view item_image).
+    Load it with `uic images load`, or with `feast materialize` (view item_image). Older versions of
+    the model are removed from the workspace, but for what is read and images.versions_kept before;
+    none while the store does not answer, which knows what is read.
     """
     context = open_context(workspace, config)
 
@@ -193,6 +195,7 @@ def embed(
         f"{manifest['bundle']} ({made.bundle.hex()}) from {images} ({manifest['encoder']})",
         markup=False,
     )
+    item_versions.remove_old(context)
 
 
 @app.command()

@@ -156,6 +156,26 @@ def drop(
     OUT.print(f"item version {version} dropped, {deleted:,} vectors deleted")
 
 
+def remove_old(context: Context) -> None:
+    """Remove older item versions from the workspace; none while the store does not answer."""
+    from feature_repo.errors import StoreError
+    from feature_repo.item_store import open_item_store
+    from models.bundle_shelf import BundleShelf
+    from pipelines.images.prune import prune_item_images, versions_in_use
+
+    try:
+        with open_item_store(context.config.store, context.workspace) as store:
+            read = versions_in_use(store, context.workspace, BundleShelf(context.bundles))
+    except StoreError as error:
+        ERR.print(f"no older item version was removed: {error}", markup=False)
+        return
+    removed = prune_item_images(context.workspace, read, context.config.images.versions_kept)
+    for found in removed:
+        OUT.print(
+            f"removed item version {found.version} ({found.manifest['bundle']})", markup=False
+        )
+
+
 def _version(context: Context, number: int | None) -> "ItemImages":
     from feature_repo.item_images import list_item_images
 

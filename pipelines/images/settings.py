@@ -45,6 +45,11 @@ class ImagesSettings(Section):
         description="VGG16: features before or after the ReLU of FC6 (not in the paper): "
         "before_relu|after_relu",
     )
+    versions_kept: Annotated[int, Field(ge=0, le=1000)] = Field(
+        2,
+        description="item versions before the one that is read that a new one leaves in the "
+        "workspace, to go back to; count of each model, 0 to 1000",
+    )
     pretrain: PretrainSettings = Field(
         default_factory=_default_pretraining, description="training of the compact encoder"
     )

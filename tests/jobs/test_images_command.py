@@ -63,8 +63,8 @@ def opened(workspace: Path) -> ItemStore:
     return ItemStore.on(connect(address), address, StoreSettings())
 
 
-def switch_to_second(workspace: Path) -> None:
-    uic(workspace, "images", "switch", "2", "--with-bundle")
+def switch_to(workspace: Path, version: int) -> None:
+    uic(workspace, "images", "switch", str(version), "--with-bundle")
     time.sleep(0.2)  # until `switch_at` has passed
 
 
@@ -119,7 +119,7 @@ def test_photographs_become_vectors_that_are_read_switched_and_added_to(workspac
             assert store.vectors.read(version, [99])[1].all()
         assert len(ImageFeatures.open(features.path)) == 13
 
-    switch_to_second(workspace)
+    switch_to(workspace, 2)
     listed = uic(workspace, "images", "list")
     assert "2*  live       13" in listed
     assert "dicm/0001" in listed
@@ -159,6 +159,32 @@ def test_ids_of_images_alone_are_an_item_version_without_numbers(workspace: Path
     rows = features.rows_of(items)
     found = item_vector_headers(values)["image"]
     assert [bytes(one) for one in found] == [image_id(features.sha256[row]) for row in rows]
+
+
+def test_an_embedding_removes_old_versions_and_never_what_is_read(workspace: Path):
+    pictures.publish_features(workspace / "images" / "shop")
+    settings = [word for text in ("images=shop", *TINY) for word in ("--set", text)]
+    uic(workspace, "train", "dicm", "--samples", "small", *settings, "--epochs", "1")
+    path = workspace / "uic.yaml"
+    path.write_text(path.read_text().replace("images: {", "images: {versions_kept: 1, "))
+
+    def embed() -> tuple[list[int], str]:
+        printed = uic(workspace, "images", "embed", "--bundle", "dicm", "--images", "shop")
+        return [found.version for found in list_item_images(workspace)], printed
+
+    assert embed()[0] == [1]
+    uic(workspace, "store", "start")
+    uic(workspace, "images", "load")
+    uic(workspace, "images", "switch", "1")
+    embed()
+    assert embed()[0] == [1, 2, 3]  # 1 is live
+    uic(workspace, "images", "load", "3")
+    switch_to(workspace, 3)
+    left, printed = embed()
+    assert left == [2, 3, 4]
+    assert "removed item version 1 (dicm/0001)" in printed
+    uic(workspace, "store", "stop")
+    assert embed()[0] == [2, 3, 4, 5]  # nobody can say what is read
 
 
 @pytest.mark.parametrize(

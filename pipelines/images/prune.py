@@ -1,0 +1,60 @@
+"""Removes old item versions from the workspace; what is read, and some before it, stay."""
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from feature_repo.generation import State
+from feature_repo.item_images import CURRENT, ITEM_IMAGES_FOLDER, ItemImages, list_item_images
+from feature_repo.item_store import ItemStore
+from models.bundle_shelf import BundleShelf
+from models.published import MANIFEST_NAME
+
+
+def prune_item_images(workspace: Path, read: Collection[int], kept: int) -> list[ItemImages]:
+    """Leave of each model what is read, what is newer, and the `kept` before; those removed.
+
+    A model's newest version counts as read if no other one is. The manifest goes first: a version
+    that is half removed is not one.
+
+    Args:
+        workspace: whose `item_images`.
+        read: numbers of the versions that somebody reads, or loads (`versions_in_use`).
+        kept: versions before the newest of those that are read, to go back to; count.
+    """
+    current = (workspace / ITEM_IMAGES_FOLDER / CURRENT).resolve()
+    by_model: dict[str, list[ItemImages]] = {}
+    for found in list_item_images(workspace):  # by number
+        by_model.setdefault(_model_of(found), []).append(found)
+    removed = []
+    for versions in by_model.values():
+        in_use = [found for found in versions if found.version in read] or versions[-1:]
+        before = [found for found in versions if found.version < in_use[-1].version]
+        for found in before[: max(0, len(before) - kept)]:
+            if found in in_use or found.path.resolve() == current:
+                continue
+            (found.path / MANIFEST_NAME).unlink()
+            shutil.rmtree(found.path)
+            removed.append(found)
+    return sorted(removed, key=lambda found: found.version)
+
+
+def versions_in_use(store: ItemStore, workspace: Path, shelf: BundleShelf) -> set[int]:
+    """Versions that the store reads or loads: live, of a current bundle, or not complete.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    loading = {found.number for found in store.versions.all() if found.state is State.LOADING}
+    live = store.live()
+    read = set() if live is None else {live}
+    for found in list_item_images(workspace):
+        model = _model_of(found)
+        if found.manifest["bundle"] == f"{model}/{shelf.current(model)}":
+            served = store.version_of(found.bundle)
+            read |= set() if served is None else {served.number}
+    return read | loading
+
+
+def _model_of(found: ItemImages) -> str:
+    return str(found.manifest["bundle"]).partition("/")[0]
