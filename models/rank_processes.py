@@ -26,6 +26,8 @@ Work = Callable[[ShardWorld, Any], Any]
 # How long the others may take to say who they miss, once a rank has failed: a roll call
 # (`models.shard_world`) takes 3 seconds. Who is still joining or computing then, is ended.
 _LAST_WORDS_SECONDS: Final = 5.0
+# The error of a rank that could not say one.
+_SILENT: Final = "silent"
 
 
 class RankFailedError(UicError):
@@ -110,7 +112,8 @@ def run_ranks(
 
 
 def _error_of(answer: _Answer) -> RankFailedError:
-    error = RankFailedError(f"{answer.error}: {answer.text}")
+    text = answer.text if answer.error == _SILENT else f"{answer.error}: {answer.text}"
+    error = RankFailedError(text)
     error.exit_code = answer.exit_code  # type: ignore[misc] # of this one error
     return error
 
@@ -135,7 +138,11 @@ def _receive(rank: int, connection: Connection) -> _Answer:
     try:
         answer: _Answer = connection.recv()
     except EOFError:
-        return _Answer(error="rank", text=f"rank {rank} ended without an answer; was it killed?")
+        text = (
+            f"rank {rank} ended without an answer; if it was killed, start the run again: it goes "
+            "on from its last checkpoint"
+        )
+        return _Answer(error=_SILENT, text=text)
     return answer
 
 
