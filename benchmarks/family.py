@@ -21,9 +21,10 @@ next items only, so its encoder is compared under its own head (`peers/rechub.py
 auxiliary loss on both sides. Ours batches whole groups of like history length; the windows of
 DIEN and SASRec start 50 events before a group's first impression (`models/windows.py`).
 
-What grouping can share is what does not depend on the candidate: all of SASRec, but of DIN only the
-embeddings and the first layer's share of an event (its attention is a network for each impression
-and event), and of DIEN the first GRU (its second runs for each impression).
+What grouping can share is what does not depend on the candidate: all of SASRec, and of DIEN the
+first GRU. DIN's attention is a network for each candidate and event: a batch scores each distinct
+pair of items once (`models/distinct_pairs.py`), grouped or not, and the compiled attention and
+AUGRU write nothing as wide as a hidden layer or a gate for all pairs.
 
 "Equal within noise" is: the peer's AUC is ahead by less than two standard errors, which hold
 the spread over seeds and that of the test users (bootstrap).
@@ -47,12 +48,15 @@ import torch
 from harness import arguments, median, report, say
 from peers import rechub
 
+from models.attention import AttentionUnit
 from models.batch import Encoder
 from models.checkpoint import Progress
+from models.distinct_pairs import DistinctPairs
 from models.evaluation import score
 from models.groups import GroupBatch, offsets_of, ranges
 from models.metrics import auc
 from models.reader import BatchPlan, SamplesReader
+from models.recurrent import AttentionalGru
 from models.run_spec import Days, RunSpec, apply_settings, split_days
 from models.train_settings import TrainSettings
 from models.trainer import Trainer
@@ -146,7 +150,13 @@ def simulated(folder: Path, users: int, shown_days: int) -> Path:
 
 
 def warm_up() -> None:
-    """The first step of torch's optimiser imports its compiler, seconds that are neither side's."""
+    """What a process does once: torch imports its compiler, numba loads what it compiled."""
+    pairs, one = torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int64)
+    alike = DistinctPairs(one, one, pairs, one, pairs, one, one + 1)
+    vector = torch.ones(1, 16)
+    weights, sums = AttentionUnit(16, 16).attend(vector, vector, alike)
+    state = AttentionalGru(16, 16)(vector, one, weights, one + 1)
+    (sums.sum() + state.sum()).backward()
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([weight])
     weight.sum().backward()

@@ -36,6 +36,10 @@ class BatchRows:
         """Item and category side by side, for each event: (events, event width)."""
         return self._side_by_side(batch.history_items, batch.history_categories)
 
+    def events(self, batch: RankerBatch, events: Tensor) -> Tensor:
+        """The same for some events: (n,) int64 to (n, event width)."""
+        return self._side_by_side(batch.history_items[events], batch.history_categories[events])
+
     def candidates(self, batch: RankerBatch) -> Tensor:
         """The same for each impression: (impressions, event width)."""
         return self._side_by_side(batch.candidate_items, batch.candidate_categories)

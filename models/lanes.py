@@ -179,10 +179,17 @@ def _overload(operation: Callable[..., Any], method: str) -> None:
     """Let `a + b` and its like work on Lanes."""
     emit = _lane_operation(lambda builder, a, b: getattr(builder, method)(a, b), 2)
 
+    def of_lanes(a, b):
+        return emit(a, b)
+
+    # Numba's cache knows a compiled function by its name: of one name, those of two modules that
+    # were compiled in two processes are mixed up, and a product becomes a sum.
+    of_lanes.__qualname__ = f"of_lanes_{method}"
+
     @overload(operation)
     def _(a, b):
         if isinstance(a, LanesType) and isinstance(b, LanesType):
-            return lambda a, b: emit(a, b)
+            return of_lanes
         return None
 
 

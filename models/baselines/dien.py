@@ -16,10 +16,12 @@ from torch.nn import functional
 
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
+from models.distinct_pairs import window_distinct_pairs
 from models.embedding import BatchRows
 from models.ranker import Outputs, Ranker, no_penalty
 from models.ranker_settings import WindowedSettings
-from models.windows import PaddedWindows, group_windows, window_firsts, window_pairs, window_sums
+from models.recurrent import AttentionalGru, gru_states
+from models.windows import PaddedWindows, group_windows, window_sums
 
 
 class DienSettings(WindowedSettings):
@@ -28,39 +30,6 @@ class DienSettings(WindowedSettings):
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(
         0.0, description="factor on the auxiliary loss; 0 = without, as in MIMN's table 2"
     )
-
-
-class AttentionalGru(nn.Module):
-    """AUGRU (DIEN, eq. 14 to 16): a GRU cell whose update gate is scaled by attention.
-
-    Args:
-        inputs: width of an input.
-        width: of the state.
-    """
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.of_input = nn.Linear(inputs, 3 * width)
-        self.of_state = nn.Linear(width, 3 * width, bias=False)
-
-    def forward(self, projected: Tensor, attention: Tensor, state: Tensor) -> Tensor:
-        """One step.
-
-        Args:
-            projected: (n, 3 * width), `of_input` of the step's inputs.
-            attention: (n,), in [0, 1].
-            state: (n, width).
-
-        Returns:
-            (n, width).
-        """
-        update_in, reset_in, new_in = projected.chunk(3, dim=1)
-        update_state, reset_state, new_state = self.of_state(state).chunk(3, dim=1)
-        update = torch.sigmoid(update_in + update_state) * attention.unsqueeze(1)
-        reset = torch.sigmoid(reset_in + reset_state)
-        new = torch.tanh(new_in + reset * new_state)
-        return state + update * (new - state)
 
 
 class Dien(Ranker):
@@ -98,30 +67,19 @@ class Dien(Ranker):
         steps = windows.events.shape[1]
         if steps == 0:
             return torch.zeros_like(candidates), no_penalty(candidates)
-        states = self.extract(history[windows.events])[0]
+        counts = batch.history_counts - windows.firsts
+        states = gru_states(self.extract, history[windows.events], counts)
         penalty = no_penalty(candidates)
         if self.auxiliary_weight:
             penalty = self.auxiliary_weight * self._auxiliary(states, history, windows, batch)
-        interests = states.flatten(0, 1)
-        # Each pair's interest: the group's row, at the event's place in the group's window.
-        pairs = window_pairs(batch, self.limit)
-        groups = batch.groups[pairs.impressions]
-        first_events = batch.history_starts[groups] + windows.firsts[groups]
-        places = groups * steps + pairs.events - first_events
-        scores = self.attention(candidates, interests, pairs.impressions, places)
-        weights = pairs.softmax(scores)
-        projected = self.evolve.of_input(interests)
-        # Longest windows first: step k runs on those that still have an event.
-        counts = batch.lengths - window_firsts(batch, self.limit)
-        order = torch.argsort(counts, descending=True, stable=True)
-        starts = (pairs.counts.cumsum(0) - pairs.counts)[order]
-        running = (counts[order].unsqueeze(1) > torch.arange(int(counts.max()))).sum(0)
-        state = torch.zeros_like(candidates)
-        for step, alive in enumerate(running.tolist()):
-            at = starts[:alive] + step
-            moved = self.evolve(projected[places[at]], weights[at], state[:alive])
-            state = torch.cat([moved, state[alive:]])
-        return torch.zeros_like(state).index_copy(0, order, state), penalty
+        pairs = window_distinct_pairs(batch, self.limit, events_alike=False)
+        # The interest after an event: the group's row, at the event's place in the window.
+        groups = torch.repeat_interleave(batch.history_counts)[pairs.keys]
+        places = pairs.keys - batch.history_starts[groups] - windows.firsts[groups]
+        interests = states.flatten(0, 1).index_select(0, groups * steps + places)
+        weights = self.attention.attend(candidates[pairs.queries], interests, pairs)[0]
+        input_of = pairs.key_of[pairs.entries]
+        return self.evolve(interests, input_of, weights, pairs.entry_offsets.diff()), penalty
 
     def _auxiliary(
         self, states: Tensor, history: Tensor, windows: PaddedWindows, batch: RankerBatch

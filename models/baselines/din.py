@@ -8,10 +8,11 @@ import torch
 
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
+from models.distinct_pairs import window_distinct_pairs
 from models.embedding import BatchRows
 from models.lmn_settings import DinSettings
 from models.ranker import Outputs, Ranker
-from models.windows import window_pairs, window_sums
+from models.windows import window_sums
 
 
 class Din(Ranker):
@@ -31,11 +32,9 @@ class Din(Ranker):
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        history = rows.history(batch)
         candidates = rows.candidates(batch)
-        pairs = window_pairs(batch, self.limit)
-        scores = self.attention(candidates, history, pairs.impressions, pairs.events)
-        weights = pairs.softmax(scores).unsqueeze(1)
-        attended = pairs.sums(weights * history.index_select(0, pairs.events))
+        pairs = window_distinct_pairs(batch, self.limit, events_alike=True)
+        keys = rows.events(batch, pairs.keys)
+        attended = self.attention.attend(candidates[pairs.queries], keys, pairs)[1]
         pooled = window_sums(rows, batch, self.limit)
         return self.finish(torch.cat([candidates, pooled, attended], dim=1), batch, rows)
