@@ -40,6 +40,9 @@ class Scorer(Protocol):
     def score(self, asks: Sequence[Ask]) -> list[Scored]:
         """Logits for each ask."""
 
+    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
+        """As `score`, while the loop goes on if the store must be read for it."""
+
 
 class Chooser(Protocol):
     """Knows which scorer reads which record."""
@@ -195,7 +198,7 @@ class RankingEngine:
             waiting.stages["store"] = seconds
             self._place(waiting, readouts, value, reason)
         for scorer, members in _passes(taken, self.pass_rows):
-            self._score(scorer, members)
+            await self._score(scorer, members)
             # Step 4
             await asyncio.sleep(0)
 
@@ -224,7 +227,7 @@ class RankingEngine:
             self.metrics.other_bundle.inc()
         waiting.scorer, waiting.record = chosen, value
 
-    def _score(self, scorer: Scorer, members: list[_Waiting]) -> None:
+    async def _score(self, scorer: Scorer, members: list[_Waiting]) -> None:
         """One forward pass, and the answers to those in it."""
         started = time.perf_counter()
         cache = scorer.items
@@ -234,7 +237,7 @@ class RankingEngine:
             Ask(member.item_ids, member.record, member.explain, moment_ms, member.user_id)
             for member in members
         ]
-        answers = scorer.score(asks)
+        answers = await scorer.answer(asks)
         seconds = time.perf_counter() - started
         metrics = self.metrics
         metrics.score.observe(seconds)

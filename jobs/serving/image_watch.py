@@ -23,12 +23,13 @@ from feature_repo.errors import StoreError
 from feature_repo.item_store import ItemStore
 from jobs.serving.breaker import CircuitBreaker
 from jobs.serving.engine import RankingEngine
-from jobs.serving.item_vectors import ItemVectors, VectorSource
+from jobs.serving.item_vectors import ItemVectors
 from jobs.serving.items import ItemTable, items_stamp
 from jobs.serving.loading import warm
 from jobs.serving.metrics import Metrics
 from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
 from jobs.serving.settings import ServeSettings
+from jobs.serving.vector_source import VectorSource
 from jobs.serving.watch import Followed
 from models.bundle import Bundle, BundleError, load_bundle
 from models.bundle_shelf import BundleShelf
@@ -99,7 +100,8 @@ class ImageRankers:
     ) -> ItemVectors:
         """Vectors of a bundle in an item version, the cache filled with the items of `like`."""
         breaker = CircuitBreaker(self.settings.breaker_failures, self.settings.breaker_open_seconds)
-        source = VectorSource(self.store, version, bundle.hash8, breaker)
+        timeout_seconds = 2 * self.settings.store_timeout_ms / 1000
+        source = VectorSource(self.store, version, bundle.hash8, breaker, timeout_seconds)
         made = ItemVectors(bundle.model, source, self.settings.item_cache_items)
         known = self.table.item_ids if len(self.table.item_ids) else bundle.vocabulary.item.ids
         wanted = known if like is None or not len(like.cache) else like.cache.ids()
@@ -209,10 +211,7 @@ class ImageWatcher:
             self._swap(current.with_images(made))
             LOG.info("item version %s of %s", number, current.label)
             return
-        inside = changes.item_ids[images.cache.cached(changes.item_ids)]
-        if len(inside):
-            images.cache.replace(inside, await asyncio.to_thread(images.fetch, inside))
-        images.since = changes.last
+        await images.follow(changes)
 
     def _swap(self, readout: SequenceReadout) -> None:
         self.engine.readouts = SequenceReadouts(readout)

@@ -4,35 +4,40 @@ The vectors of one bundle in one item version, read through Feast pinned to that
 in a bounded cache. A ranker and its vectors are one object and are swapped as one, so a request
 never sees vectors of two bundles; a vector that says another bundle is not used, and the answer
 says so. An item without an image has the default vector of the bundle, which it learned.
+
+A request must not hold up the event loop for what the cache lacks (`ItemVectors.answer`):
+
+1. Score with the cache; items that it lacks are noted, and the result is thrown away.
+2. Read them without holding up the loop.
+3. Score again, with what was read; it goes into the cache. Mostly, nothing was noted in step 1.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
-from feast import FeatureStore
 from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_repo.errors import StoreError
+from feature_repo.item_store import Changes
 from feature_repo.item_vectors import (
     HEADER_BYTES,
     ITEM_VECTOR,
     ITEM_VIEW,
     unpacked_item_vectors,
 )
-from feature_repo.pinned import pinned
-from jobs.serving.breaker import CircuitBreaker
 from jobs.serving.items import ItemCache, ItemTable
 from jobs.serving.reasons import Reason
+from jobs.serving.vector_source import VectorSource
 from models.batch_images import ImageCounts
 from models.dicm import Dicm
 from models.image_features import NO_IMAGE
 from models.prerank import Prerank
 
-ITEM_KEY: Final = "item_id"
 # A row of the cache: the vector, whether there is an image, whether a foreign one was met, and the
 # image's row in the table of image ids as two numbers that float32 holds exactly.
 _FLAGS: Final = 4
@@ -40,47 +45,28 @@ _BUNDLE: Final = slice(16, 24)
 _IMAGE: Final = slice(24, 32)
 _HALF: Final = 1 << 20
 _WARM_AT_ONCE: Final = 10_000
+# Once for what is missing, once for everything if the cache is too small, once for a change.
+_READS: Final = 3
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class VectorSource:
-    """Where the vectors of one bundle are.
+class _NotReadError(Exception):
+    """The cache lacks items that nobody has read yet."""
 
-    Args:
-        store: Feast.
-        version: item version; None if the store has none of the bundle.
-        bundle: first 8 bytes of the bundle's hash.
-        breaker: around the store.
+
+@dataclass
+class _Reads:
+    """What one answer needed beside the cache.
+
+    Attributes:
+        missing: items that were noted in the last try.
+        rows: what was read, by item.
+        failed: the store did not answer, so whatever is missing stays so.
     """
 
-    store: FeatureStore
-    version: int | None
-    bundle: bytes
-    breaker: CircuitBreaker
-
-    def read(self, item_ids: NDArray[np.int64]) -> list[bytes]:
-        """Packed vectors of items, (n,); empty where there is none.
-
-        Raises:
-            StoreError: the store does not answer, or is left alone for a moment.
-        """
-        if self.version is None or not len(item_ids):
-            return [b""] * len(item_ids)
-        if not self.breaker.allow():
-            msg = "the store failed a moment ago"
-            raise StoreError(msg)
-        try:
-            with pinned(ITEM_VIEW, self.version):
-                answer = self.store.get_online_features(
-                    [f"{ITEM_VIEW}:embedding"], {ITEM_KEY: item_ids.tolist()}
-                )
-        except (StoreError, OSError) as error:
-            self.breaker.failed()
-            raise StoreError(str(error)) from error
-        self.breaker.succeeded()
-        names = list(answer.proto.metadata.feature_names.val)
-        column = answer.proto.results[names.index("embedding")]
-        return [value.bytes_val for value in column.values]
+    missing: set[int] = field(default_factory=set)
+    rows: dict[int, Tensor] = field(default_factory=dict)
+    failed: bool = False
 
 
 class ItemVectors:
@@ -103,7 +89,9 @@ class ItemVectors:
         self.counts = ImageCounts()
         self._image_ids = model.image_ids
         # Asks for item 0 at once, to see how wide a row is.
-        self.cache = ItemCache(ItemTable.load(None), lambda ids, _: self.fetch(ids), capacity)
+        self._reads: _Reads | None = None  # of the answer that is being scored
+        self._changes = 0
+        self.cache = ItemCache(ItemTable.load(None), lambda ids, _: self._wanted(ids), capacity)
         self.since: str | None = None  # the last change of the version that the cache has
         self._table: list[Tensor] = []
         self._rows = 0
@@ -115,7 +103,10 @@ class ItemVectors:
         Raises:
             StoreError: it does not answer.
         """
-        values = self.source.read(item_ids)
+        return self._unpacked(self.source.read(item_ids))
+
+    def _unpacked(self, values: list[bytes]) -> Tensor:
+        """Rows of the cache for packed vectors."""
         table = np.zeros((len(values), self.width + _FLAGS), dtype=np.float32)
         expected = HEADER_BYTES + 4 * self.width
         usable = [
@@ -151,6 +142,69 @@ class ItemVectors:
                 return
             if progress is not None:
                 progress(at)
+
+    async def answer(self, score: Callable[[], Answer]) -> Answer:
+        """What `score` returns, with what the cache lacks read without holding up the loop.
+
+        Args:
+            score: a forward pass over this model; may be called several times.
+        """
+        reads = _Reads()
+        for _ in range(_READS):
+            answer = self._noting(reads, score)  # steps 1 and 3
+            if not reads.missing:
+                return answer
+            await self._read(reads)  # step 2
+        reads.failed = True
+        return self._noting(reads, score)
+
+    async def follow(self, changes: Changes) -> None:
+        """Read vectors again that were added to the version, where the cache has them."""
+        if changes.item_ids is None:
+            msg = "changes were missed; all vectors must be read again"
+            raise ValueError(msg)
+        if len(changes.item_ids):
+            self._changes += 1  # before the read: an answer on its way may hold older ones
+            inside = changes.item_ids[self.cache.cached(changes.item_ids)]
+            if len(inside):
+                self.cache.replace(inside, await asyncio.to_thread(self.fetch, inside))
+        self.since = changes.last
+
+    def _noting(self, reads: _Reads, score: Callable[[], Answer]) -> Answer:
+        self._reads, reads.missing = reads, set()
+        try:
+            return score()
+        finally:
+            self._reads = None
+
+    async def _read(self, reads: _Reads) -> None:
+        """Step 2; what was announced meanwhile is read in another try."""
+        ids = np.array(sorted(reads.missing), dtype=np.int64)
+        before = self._changes
+        try:
+            rows = self._unpacked(await self.source.read_async(ids))
+        except StoreError:
+            reads.failed = True
+            return
+        if self._changes == before:
+            reads.rows |= dict(zip(ids.tolist(), rows, strict=True))
+        else:
+            reads.rows.clear()
+
+    def _wanted(self, item_ids: NDArray[np.int64]) -> Tensor:
+        """What the cache asks for: from the store, or in an answer from what was read for it."""
+        reads = self._reads
+        if reads is None:
+            return self.fetch(item_ids)
+        if reads.failed:
+            msg = "the store did not answer in this request"
+            raise StoreError(msg)
+        wanted = item_ids.tolist()
+        missing = [item for item in wanted if item not in reads.rows]
+        if missing:
+            reads.missing.update(missing)
+            raise _NotReadError
+        return torch.stack([reads.rows[item] for item in wanted])
 
     def serve(self, model: Dicm | Prerank) -> None:
         """Be what the model asks for images from now on."""
@@ -191,7 +245,7 @@ class ItemVectors:
         found = []
         if self.source.version is None:
             found.append(Reason.NO_ITEM_VERSION)
-        if self._failed:
+        if self._failed or (self._reads is not None and self._reads.missing):
             found.append(Reason.ITEM_VECTORS_UNAVAILABLE)
         if self._foreign:
             found.append(Reason.FOREIGN_ITEM_VECTOR)
@@ -201,6 +255,8 @@ class ItemVectors:
         """Rows of the cache; those that are missing while the store is away have no image."""
         try:
             return self.cache.lookup(distinct.tolist())[0]
+        except _NotReadError:
+            pass  # this try is thrown away
         except StoreError:
             self._failed = True
         there = self.cache.cached(distinct)

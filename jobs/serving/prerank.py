@@ -146,6 +146,14 @@ class PrerankScorer:
         best = np.argsort(-logits, kind="stable")
         return Preranked(item_ids, logits, known, best, self.label, tuple(sorted(reasons)))
 
+    async def answer(
+        self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None
+    ) -> Preranked:
+        """As `score`; vectors of images that the cache lacks do not hold up the loop."""
+        if self.images is None:
+            return self.score(user_id, item_ids, record)
+        return await self.images.answer(lambda: self.score(user_id, item_ids, record))
+
     def _places(self, item_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows of the matrix, the last one for unknown items, and (n,) bool: known."""
         have = self.table.item_ids
@@ -222,7 +230,7 @@ class PrerankStage:
         record, reason = fetched.values[0], fetched.reasons[0]
         if record is not None and not scorer.understands(record):
             record, reason = None, Reason.FOREIGN_VALUE
-        found = scorer.score(user_id, np.array(item_ids, dtype=np.int64), record)
+        found = await scorer.answer(user_id, np.array(item_ids, dtype=np.int64), record)
         self._store.observe(read - started)
         self._score.observe(time.perf_counter() - read)
         reasons = (() if reason is None else (reason,)) + found.reasons

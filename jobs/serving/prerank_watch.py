@@ -183,12 +183,9 @@ class PrerankWatcher:
         changes = await asyncio.to_thread(items.changes, found.number, images.since)
         if changes.item_ids is None:
             return True
+        await images.follow(changes)
         if len(changes.item_ids):
-            inside = changes.item_ids[images.cache.cached(changes.item_ids)]
-            if len(inside):
-                images.cache.replace(inside, await asyncio.to_thread(images.fetch, inside))
             current.renew(changes.item_ids)
-            images.since = changes.last
         return False
 
 

@@ -104,6 +104,10 @@ class Readout:
         """The states of records, float32."""
         return MemoryState.unpack(records, self._layout)
 
+    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
+        """As `score`: everything is in memory."""
+        return self.score(asks)
+
     @torch.inference_mode()
     def score(self, asks: Sequence[Ask]) -> list[Scored]:
         """One forward pass over the candidates of some users."""

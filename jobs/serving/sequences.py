@@ -108,6 +108,12 @@ class SequenceReadout:
             without_image = 0  # of the whole pass, counted once
         return answers
 
+    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
+        """As `score`; vectors of images that the cache lacks do not hold up the loop."""
+        if self.images is None:
+            return self.score(asks)
+        return await self.images.answer(lambda: self.score(asks))
+
     def with_images(self, images: ItemVectors) -> "SequenceReadout":
         """The same bundle with other vectors of images."""
         return SequenceReadout(self.bundle, self.items, self._ring, self._limit, images)

@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import os
+import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +17,11 @@ from feature_repo.item_store import ItemStore
 from feature_repo.item_vectors import packed_item_vectors
 from feature_repo.repository import open_feature_store
 from jobs.serving.image_watch import ImageRankers, ImageWatcher
+from jobs.serving.item_vectors import ItemVectors
 from jobs.serving.items import ItemTable
 from jobs.serving.readouts import Ask
 from jobs.serving.reasons import Reason
-from jobs.serving.sequences import SequenceReadouts
+from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
 from jobs.serving.settings import ServeSettings
 from jobs.serving.watch import Followed
 from models.bundle import BundleError
@@ -233,6 +237,80 @@ def test_a_vector_of_another_bundle_is_marked_and_not_used(
     assert plain.logits[0] == pytest.approx(scored.logits[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("capacity", [300, 3])  # the second has no room for a request
+def test_what_the_cache_lacks_is_read_while_the_loop_goes_on(
+    shop: Shop, store: ItemStore, rankers: ImageRankers, capacity: int
+):
+    features = publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    source = replace(rankers.vectors(bundle, None).source, version=1, timeout_seconds=60.0)
+    images = ItemVectors(bundle.model, source, capacity)
+    items = item_cache(bundle, rankers.table)
+    readout = SequenceReadout(bundle, items, SequenceRing(), images=images)
+    asks = [Ask(SHOWN, ring_of(2))]
+
+    async def answers():
+        pid = shop.server.start().pid
+        os.kill(pid, signal.SIGSTOP)  # Redis takes its time
+        try:
+            task = asyncio.create_task(readout.answer(asks))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            waits = not task.done()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        found = [await task, await readout.answer(asks)]
+        await rankers.store._get_provider().online_store.close()
+        return waits, found
+
+    waits, found = asyncio.run(answers())
+    assert waits
+    expected = offline(bundle, features, 2)
+    for [scored] in found:
+        assert scored.reasons == ()
+        np.testing.assert_allclose(scored.logits, expected, atol=1e-5)
+
+
+def test_a_vector_that_changes_while_it_is_read_is_read_again(
+    shop: Shop, store: ItemStore, rankers: ImageRankers
+):
+    features = publish_features(shop)
+    bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
+    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    source = replace(rankers.vectors(bundle, None).source, version=1)
+    images = ItemVectors(bundle.model, source, 300)
+    images.since = store.changes(1, None).last
+    readout = SequenceReadout(
+        bundle, item_cache(bundle, rankers.table), SequenceRing(), images=images
+    )
+    other = embedded(bundle, features.features[5:6])
+    newer = packed_item_vectors(1, bundle.hash8, 1_800_000_000_000, other, [b"12345678"])
+
+    reads = []
+
+    async def with_an_addition(item_ids):
+        values = await source.read_async(item_ids)
+        reads.append(item_ids.tolist())
+        if len(reads) == 1:  # an image is added and announced before the answer is there
+            store.add(1, [1001], newer)
+            await images.follow(store.changes(1, images.since))
+        return values
+
+    images.source = SimpleNamespace(
+        version=1, bundle=bundle.hash8, read=source.read, read_async=with_an_addition
+    )
+
+    async def answers():
+        await readout.answer([Ask([1001], None)])
+        await rankers.store._get_provider().online_store.close()
+
+    asyncio.run(answers())
+    assert reads == [[1001], [1001]]
+    row = images.cache.lookup([1001])[0][0]
+    np.testing.assert_allclose(row[: images.width].numpy(), other[0], atol=1e-6)
+
+
 def test_while_the_store_is_away_known_items_keep_their_vectors(
     shop: Shop, store: ItemStore, rankers: ImageRankers
 ):
@@ -246,9 +324,10 @@ def test_while_the_store_is_away_known_items_keep_their_vectors(
     [after] = readout.score([Ask(cached, None)])
     assert after.reasons == ()
     np.testing.assert_array_equal(after.logits, before.logits)
-    [mixed] = readout.score([Ask([*cached, 10**7], None)])
-    assert mixed.reasons == (Reason.ITEM_VECTORS_UNAVAILABLE,)
-    np.testing.assert_allclose(mixed.logits[:2], before.logits, atol=1e-6)
+    for asked in (readout.score, lambda asks: asyncio.run(readout.answer(asks))):
+        [mixed] = asked([Ask([*cached, 10**7], None)])
+        assert mixed.reasons == (Reason.ITEM_VECTORS_UNAVAILABLE,)
+        np.testing.assert_allclose(mixed.logits[:2], before.logits, atol=1e-6)
 
 
 @pytest.fixture

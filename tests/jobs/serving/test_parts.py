@@ -117,6 +117,9 @@ class Doubles:
             for ask in asks
         ]
 
+    async def answer(self, asks: list[Ask]) -> list[Scored]:
+        return self.score(asks)
+
 
 class Only:
     """A chooser with one scorer."""
