@@ -19,7 +19,7 @@ class PretrainSettings(Section):
     """Training of the compact encoder."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        40, description="passes over the images; count, 1 to 10000"
+        150, description="passes over the images; count, 1 to 10000"
     )
     batch_images: Annotated[int, Field(ge=2, le=4096)] = Field(
         32, description="images of a step; count, 2 to 4096"
