@@ -92,9 +92,9 @@ class AmsRank(RankTraining):
         super().share()
         self.model.vectors = self.images
 
-    def gather(self) -> None:
+    def gather(self, *, everywhere: bool) -> None:
         """See `RankTraining.gather`."""
-        super().gather()
+        super().gather(everywhere=everywhere)
         self.model.vectors = self._local
 
     def _shard(self, name: str, world: ShardWorld, whole: RowAdam) -> ShardedTable:

@@ -41,9 +41,7 @@ class RegularizedTable(ShardedTable):
         gradient += self._weight * self.weight[rows] / frequency
         return gradient.double().square().sum()
 
-    def gather(self, whole: RowAdam) -> None:
+    def gather(self, whole: RowAdam, *, everywhere: bool) -> None:
         """See `ShardedTable.gather`; the frequencies too."""
-        super().gather(whole)
-        world = self.router.world
-        for rank, rows in enumerate(world.everyone(self._frequencies)):
-            self._whole[rank :: world.size] = rows
+        super().gather(whole, everywhere=everywhere)
+        self._copy_all(self._frequencies, self._whole, everywhere=everywhere)

@@ -100,10 +100,10 @@ class RankTrainer(Trainer):
 
     def _finish_epoch(self, model: Ranker, encoder: Encoder, progress: Progress) -> Metrics | None:
         """Every rank measures a share of the test days; rank 0 learns of all scores."""
-        self._rank().gather()
         days = self.spec.days
         metrics = None
         if days.test_first is not None and days.test_last is not None:
+            self._rank().gather(everywhere=True)
             plan = self.plan(days.test_first, days.test_last, shuffle=False)
             batches = self._share(self.reader.batches(plan))
             scores, labels, users = score(model, batches, encoder)
@@ -125,6 +125,7 @@ class RankTrainer(Trainer):
                 yield batch
 
     def _save(self, model: Ranker, optimizer: Optimizer, progress: Progress) -> None:
-        self._rank().gather()
+        self._rank().gather(everywhere=False)
         if self.world.rank == 0:
             super()._save(model, optimizer, progress)
+        self._rank().share()  # rank 0 too, or ranks would differ in what is apart

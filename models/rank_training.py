@@ -104,14 +104,22 @@ class RankTraining:
             if name in self._whole:
                 self.model.set_submodule(name, shard)
 
-    def gather(self) -> None:
-        """Put the tables together again on every rank, if they are apart."""
+    def gather(self, *, everywhere: bool) -> None:
+        """Put the tables together again, if they are apart; all must call it.
+
+        Args:
+            everywhere: on every rank, to score with; else on rank 0 alone, for a checkpoint,
+                and all must call `share` next.
+        """
+        here = everywhere or self.world.rank == 0
         for name, shard in self._shards.items():
-            self._resize(name, shard.router.rows)
-            shard.gather(self.optimizer.rows[name])
-            if name in self._whole:
+            if here:
+                self._resize(name, shard.router.rows)
+            shard.gather(self.optimizer.rows[name], everywhere=everywhere)
+            if here and name in self._whole:
                 self.model.set_submodule(name, self._whole[name])
-        self._shards.clear()
+        if here:
+            self._shards.clear()
 
     def _shard(self, name: str, world: ShardWorld, whole: RowAdam) -> ShardedTable:  # noqa: ARG002
         """This rank's part of a table."""

@@ -40,7 +40,7 @@ class Traffic:
         values: of answers.
         gradients: of updates.
         sums: of sums over all ranks, as a ring sends them: 2 (ranks - 1) / ranks of each.
-        copies: of what every rank gets whole, for checkpoints and tests.
+        copies: of what rank 0 gets whole for checkpoints, and all ranks for tests.
     """
 
     wanted: int = 0
@@ -181,6 +181,16 @@ class ShardWorld:
         sent = [rows.shape[0]] * self.size
         arrived = self.exchange(torch.cat([rows] * self.size), sent, counts)
         return list(torch.split(arrived, counts))
+
+    def at_first(self, rows: Tensor) -> list[Tensor]:
+        """As `everyone`, but on rank 0 alone; an empty list on the others."""
+        sent = [rows.shape[0], *[0] * (self.size - 1)]
+        counts = self.exchange_counts(torch.tensor(sent, device=rows.device)).tolist()
+        arrived = self.exchange(rows, sent, counts)
+        if self.rank == 0:
+            return list(torch.split(arrived, counts))
+        self.traffic.copies += rows.numel() * rows.element_size()
+        return []
 
     def barrier(self) -> None:
         """Wait for all."""

@@ -82,16 +82,21 @@ class ShardedTable(nn.Module):
             own.copy_(source[world.rank :: world.size])
         return table
 
-    def gather(self, whole: RowAdam) -> None:
+    def gather(self, whole: RowAdam, *, everywhere: bool) -> None:
         """Copy all ranks' rows and moments into a whole table; every rank must call it.
 
         Args:
             whole: (rows, width), any values.
+            everywhere: on every rank, not on rank 0 alone.
         """
-        world = self.router.world
         for own, target in self._pairs(whole):
-            for rank, rows in enumerate(world.everyone(own)):
-                target[rank :: world.size] = rows
+            self._copy_all(own, target, everywhere=everywhere)
+
+    def _copy_all(self, own: Tensor, target: Tensor, *, everywhere: bool) -> None:
+        world = self.router.world
+        parts = world.everyone(own) if everywhere else world.at_first(own)
+        for rank, rows in enumerate(parts):
+            target[rank :: world.size] = rows
 
     def _pairs(self, whole: RowAdam) -> list[tuple[Tensor, Tensor]]:
         """This rank's tensors, and those of a whole table that they are parts of."""

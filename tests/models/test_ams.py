@@ -115,8 +115,8 @@ def learn(world, folder):
             if number == 0:
                 assert model.embedding.item.numel() == 0
             if number == 7:  # a checkpoint in between changes nothing
-                rank.gather()
-        rank.gather()
+                rank.gather(everywhere=False)
+        rank.gather(everywhere=True)
         if world.rank == 0:
             np.savez(
                 folder / f"{variant}-{strategy.value}-{world.size}.npz",
@@ -136,7 +136,7 @@ def count(world, folder):
         for batch in batches:
             rank.step(encoder.encode(rank.part_of(batch)), batch.impressions)
         measured, job = rank.measured(), vars(rank.job())
-        rank.gather()
+        rank.gather(everywhere=True)
         if world.rank == 0:
             path = folder / f"bytes-{strategy.value}-{world.size}.json"
             path.write_text(json.dumps({"measured": measured, "job": job}))
