@@ -13,6 +13,7 @@ from models.attention import AttentionUnit
 from models.batch import RankerBatch
 from models.batch_images import BatchImages
 from models.dicm_settings import BasicNet, DicmSettings, IdQuery
+from models.distinct_pairs import window_distinct_pairs
 from models.embedding import BatchRows
 from models.image_aggregator import ImageAggregator
 from models.image_id_table import ImageIds
@@ -111,10 +112,9 @@ class Dicm(ImageRanker):
             return [candidates, _mean(pooled, pairs)]
         if self.attention is None:
             return [candidates, pooled]
-        history = rows.history(batch)
-        scores = self.attention(candidates, history, pairs.impressions, pairs.events)
-        weights = pairs.softmax(scores).unsqueeze(1)
-        attended = pairs.sums(weights * history.index_select(0, pairs.events))
+        distinct = window_distinct_pairs(batch, self.limit, events_alike=True)
+        keys = rows.events(batch, distinct.keys)
+        attended = self.attention.attend(candidates[distinct.queries], keys, distinct)[1]
         return [candidates, pooled, attended]
 
     def _image_ids(

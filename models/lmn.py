@@ -14,12 +14,13 @@ from torch.nn import functional
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
 from models.batch_sums import BatchSums
+from models.distinct_pairs import window_distinct_pairs
 from models.embedding import BatchRows
 from models.hashing import stable_hash
 from models.lmn_settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
 from models.product_keys import best_products
 from models.row_table import RowTable
-from models.windows import group_windows, value_sums, window_firsts, window_pairs
+from models.windows import group_windows, value_sums, window_firsts
 
 # Independent of the hashes that place users in partitions and ids in spare rows.
 _USER_SEED = 2
@@ -192,10 +193,9 @@ class LargeMemory(BatchSums):
     def _pool(self, found: Tensor, candidates: Tensor, batch: RankerBatch) -> Tensor:
         """(events, width) to (impressions, width)."""
         if self.attention is not None:
-            pairs = window_pairs(batch, self.limit)
-            scores = self.attention(candidates, found, pairs.impressions, pairs.events)
-            weights = pairs.softmax(scores).unsqueeze(1)
-            return pairs.sums(weights * found.index_select(0, pairs.events))
+            # What an event recalls may depend on its user, so equal events are not alike.
+            pairs = window_distinct_pairs(batch, self.limit, events_alike=False)
+            return self.attention.attend(candidates[pairs.queries], found[pairs.keys], pairs)[1]
         sums = value_sums(found, batch, self.limit)
         if self.settings.lmn_pooling is Pooling.MEAN:
             counts = batch.lengths - window_firsts(batch, self.limit)

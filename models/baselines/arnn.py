@@ -9,10 +9,11 @@ from torch import nn
 
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
+from models.distinct_pairs import window_distinct_pairs
 from models.embedding import BatchRows
 from models.ranker import Outputs, Ranker
 from models.ranker_settings import WindowedSettings
-from models.windows import group_windows, window_pairs, window_sums
+from models.windows import group_windows, window_sums
 
 
 class Arnn(Ranker):
@@ -43,12 +44,9 @@ class Arnn(Ranker):
             states, _ = self.gru(history[windows.events])  # (groups, steps, width)
             ends = batch.lengths - windows.firsts[batch.groups]
             last = nn.functional.pad(states, (0, 0, 1, 0))[batch.groups, ends]
-            pairs = window_pairs(batch, self.limit)
-            groups = batch.groups[pairs.impressions]
-            places = pairs.events - batch.history_starts[groups] - windows.firsts[groups]
-            places = groups * steps + places
-            keys = states.flatten(0, 1)
-            scores = self.attention(candidates, keys, pairs.impressions, places)
-            weights = pairs.softmax(scores).unsqueeze(1)
-            attended = pairs.sums(weights * keys.index_select(0, places))
+            pairs = window_distinct_pairs(batch, self.limit, events_alike=False)
+            groups = torch.repeat_interleave(batch.history_counts)[pairs.keys]
+            places = pairs.keys - batch.history_starts[groups] - windows.firsts[groups]
+            keys = states.flatten(0, 1).index_select(0, groups * steps + places)
+            attended = self.attention.attend(candidates[pairs.queries], keys, pairs)[1]
         return self.finish(torch.cat([candidates, pooled, last, attended], dim=1), batch, rows)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
+from models.distinct_pairs import window_distinct_pairs
 from models.embedding import BatchRows
 from models.imn_views import check_times, elapsed_buckets
 from models.ranker import Outputs, Ranker
@@ -102,10 +103,9 @@ class Sim(Ranker):
             penalty = self._search_loss(history, candidates, queries, keys, batch)
         kept = retrieve(batch, settings.history_limit, settings.found_events, queries, keys)
         heads = self._exact(history, candidates, kept, batch)
-        pairs = window_pairs(batch, settings.recent_events)
-        scores = self.attention(candidates, history, pairs.impressions, pairs.events)
-        weights = pairs.softmax(scores).unsqueeze(1)
-        attended = pairs.sums(weights * history.index_select(0, pairs.events))
+        pairs = window_distinct_pairs(batch, settings.recent_events, events_alike=True)
+        asked, keys = candidates[pairs.queries], history[pairs.keys]
+        attended = self.attention.attend(asked, keys, pairs)[1]
         pooled = window_sums(rows, batch, settings.recent_events)
         features = torch.cat([candidates, pooled, attended, heads], dim=1)
         found = self.finish(features, batch, rows)
