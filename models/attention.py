@@ -77,21 +77,31 @@ class AttentionUnit(nn.Module):
         Returns:
             (entries,), of which an impression's add up to 1, and (impressions, key width).
         """
-        if keys.device.type == "cpu" and keys.dtype == torch.float32:
-            scores = self._compiled_scores(queries, keys, pairs)
+        scores = self.scores(queries, keys, pairs)
+        if _compiled(keys):
             width = keys.shape[1]
             weights, sums = _Blend.apply(scores, _padded(keys), pairs)  # type: ignore[no-untyped-call]  # torch's
             return weights, sums[:, :width]
+        entries = _entries(pairs)
+        times = pairs.times.to(scores.dtype)
+        weights = entries.softmax(scores[pairs.entries] + times.log())
+        return weights, entries.sums(weights.unsqueeze(1) * keys.index_select(0, entries.events))
+
+    def attend_raw(self, queries: Tensor, keys: Tensor, pairs: DistinctPairs) -> Tensor:
+        """As `attend`, weighted by the scores themselves (DIN, section 4.3): (impressions, w)."""
+        entries = _entries(pairs)
+        weights = self.scores(queries, keys, pairs)[pairs.entries] * pairs.times
+        return entries.sums(weights.unsqueeze(1) * keys.index_select(0, entries.events))
+
+    def scores(self, queries: Tensor, keys: Tensor, pairs: DistinctPairs) -> Tensor:
+        """`forward` of the distinct pairs: (pairs,)."""
+        if _compiled(keys):
+            return self._compiled_scores(queries, keys, pairs)
         query_of = torch.repeat_interleave(pairs.offsets.diff())
-        scores = self(queries, keys, query_of, pairs.key_of)[pairs.entries]
-        counts = pairs.entry_offsets.diff()
-        key_of = pairs.key_of[pairs.entries]
-        entries = Pairs(torch.repeat_interleave(counts), key_of, counts)
-        weights = entries.softmax(scores + pairs.times.to(scores.dtype).log())
-        return weights, entries.sums(weights.unsqueeze(1) * keys.index_select(0, key_of))
+        scores: Tensor = self(queries, keys, query_of, pairs.key_of)
+        return scores
 
     def _compiled_scores(self, queries: Tensor, keys: Tensor, pairs: DistinctPairs) -> Tensor:
-        """`forward` of the distinct pairs."""
         queries = self.match(queries)
         by_query, by_key, by_difference, by_product = self.first.weight.chunk(4, dim=1)
         of_queries = torch.addmm(self.first.bias, queries, (by_query + by_difference).T)
@@ -111,6 +121,16 @@ class AttentionUnit(nn.Module):
             weights["3.bias"],
         )
         return scores
+
+
+def _compiled(keys: Tensor) -> bool:
+    return keys.device.type == "cpu" and keys.dtype == torch.float32
+
+
+def _entries(pairs: DistinctPairs) -> Pairs:
+    """What each impression looks at, as indices of keys."""
+    counts = pairs.entry_offsets.diff()
+    return Pairs(torch.repeat_interleave(counts), pairs.key_of[pairs.entries], counts)
 
 
 def _padded(values: Tensor, *, both: bool = False) -> Tensor:

@@ -7,6 +7,7 @@ from torch.nn import functional
 from models.attention import AttentionUnit
 from models.batch import RankerBatch
 from models.dicm_settings import Aggregator, AttentionWeights, DicmSettings
+from models.distinct_pairs import window_distinct_pairs
 from models.windows import Pairs, value_sums
 
 
@@ -60,14 +61,17 @@ class ImageAggregator(nn.Module):
             return _largest(events, pairs)
         if self.kind is Aggregator.CONCATENATE:
             return self._side_by_side(events, batch)
-        values = events.index_select(0, pairs.events)
+        # What a kind of item and category shows is one image: like pairs have one score.
+        distinct = window_distinct_pairs(batch, self.limit, events_alike=True)
+        keys = events.index_select(0, distinct.keys)
         channels = []
         for unit, queries in ((self.by_image, ads), (self.by_id, ids)):
             if unit is not None:
-                weights = unit(queries, events, pairs.impressions, pairs.events)
+                asked = queries.index_select(0, distinct.queries)
                 if self.softmax:
-                    weights = pairs.softmax(weights)
-                channels.append(pairs.sums(weights.unsqueeze(1) * values))
+                    channels.append(unit.attend(asked, keys, distinct)[1])
+                else:
+                    channels.append(unit.attend_raw(asked, keys, distinct))
         return torch.cat(channels, dim=1)
 
     def _side_by_side(self, events: Tensor, batch: RankerBatch) -> Tensor:
