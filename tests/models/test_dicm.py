@@ -86,7 +86,8 @@ def test_it_is_its_formula(variant, data, features):
 def test_gradients_are_those_of_the_loss(variant, data, features):
     batch, vocabulary = data
     model = build(vocabulary, features, *VARIANTS[variant], "adaptive_regularization=0.3")
-    family.check_gradients(model, family.encode(batch, vocabulary))
+    # Image embeddings begin with weights around 1: more curvature than elsewhere.
+    family.check_gradients(model, family.encode(batch, vocabulary), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
