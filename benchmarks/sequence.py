@@ -6,7 +6,8 @@ Everything is one group of 200 candidates that look at one history, as a request
 pass is timed without the look-up of embeddings (IMN, section 5.6), a training step with forward,
 backward and optimiser. LMN is timed with 10^4, 10^5 and 10^6 values on the base that it is
 plugged into. Peak memory is that of a process that does nothing but train one model at the
-longest length.
+longest length. Beside our DIEN, whose recurrences are compiled, stands torch-rechub's with the same
+widths, which is made of torch's modules; it embeds one row a candidate, since that is its form.
 """
 
 import os
@@ -18,8 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+import torch
+
 from benchmarks.harness import arguments, in_process, report, say
-from models.sequence_cost import SequenceProbe, in_turn, measure
+from models.sequence_cost import CATEGORIES, ITEMS, SequenceProbe, in_turn, measure
 
 CANDIDATES = 200
 LENGTHS = (50, 100, 200, 500, 1000)
@@ -46,6 +50,8 @@ def main() -> None:
                 f"{length} events, {name}: forward {forward[name][length] * 1e3:.2f} ms, "
                 f"{1 / steps[name][length]:.2f} steps/s"
             )
+    rechub = rechub_dien(lengths[-1])
+    say(f"{lengths[-1]} events, torch-rechub's DIEN: forward {rechub * 1e3:.1f} ms")
     values, base = large_memories(lengths[-1])
     peaks = {}
     for name in () if options.quick else NAMES:
@@ -74,24 +80,57 @@ def main() -> None:
             "lmn_base_forward_ms": round(base * 1e3, 2),
             "training_memory_mib": peaks,
         },
-        peers={},
+        peers={"torch_rechub_dien_forward_ms": {lengths[-1]: round(rechub * 1e3, 1)}},
         ratios={
             # How much longer twice the history takes.
             "imn_forward_per_doubling": forward["imn"][longest] / forward["imn"][half],
             "imn_training_over_average_pooling": steps["imn"][longest]
             / steps["average_pooling"][longest],
             "dien_forward_over_imn": forward["dien"][longest] / forward["imn"][longest],
+            "rechub_dien_forward_over_imn": rechub / forward["imn"][longest],
             "lmn_million_over_base": values[10**6] / base,
             # 100 times the values: 10 times the keys.
             "lmn_added_ms_1e6_over_1e4": added[10**6] / added[10**4],
         },
         targets=targets,
-        packages=("numpy", "torch"),
+        packages=("numpy", "torch", "torch-rechub"),
     )
 
 
 def rounded(seconds: dict[int, float], factor: float) -> dict[int, float]:
     return {key: float(f"{value * factor:.3g}") for key, value in seconds.items()}
+
+
+def rechub_dien(length: int) -> float:
+    """Seconds of a forward pass of torch-rechub's DIEN over the same request."""
+    from peers.rechub import HISTORY, NEGATIVES, TARGETS, PeerSettings, build  # noqa: PLC0415
+
+    sizes = (ITEMS, CATEGORIES)
+    settings = PeerSettings(
+        *sizes,
+        width=16,
+        embedding_std=0.1,
+        head_widths=(200, 80),
+        events=length,
+        batch=CANDIDATES,
+        epochs=1,
+        learning_rate=1e-3,
+        auxiliary_weight=0.0,
+    )
+    model = build("dien", settings).eval()
+    random = np.random.default_rng(0)
+    columns = {}
+    for names, shape in ((TARGETS, CANDIDATES), (HISTORY, length), (NEGATIVES, length)):
+        for name, rows in zip(names, sizes, strict=True):
+            column = torch.from_numpy(random.integers(1, rows, shape))
+            alone = names is TARGETS
+            columns[name] = column if alone else column.expand(CANDIDATES, length)
+
+    @torch.no_grad()
+    def forward() -> None:
+        model(columns)
+
+    return in_turn({"dien": forward}, SECONDS_PER_FIGURE)["dien"]
 
 
 def large_memories(length: int) -> tuple[dict[int, float], float]:
