@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.imn_settings import Attention, Distance
+from models.imn_sums import compiled_sums, compiles
 
 # Numbers of a hidden layer that are computed at a time: a megabyte or two, which a core's cache
 # holds. A GPU wants more in flight, and has the memory.
@@ -292,6 +293,8 @@ class MultiWayAttention(nn.Module):
             sight: which events each query looks at; none gives 0.
         """
         scorer = self._scorer(memory, target)
+        if compiles(x) and not self.softmax:
+            return compiled_sums(x, scorer, (sight.view_of, sight.firsts, sight.ends))
         sums = _WeightedSums.apply(  # type: ignore[no-untyped-call] # torch's own is untyped
             x, *scorer, sight, self.softmax
         )

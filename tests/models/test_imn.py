@@ -1,5 +1,6 @@
 """IMN: against its formulas, against the plain form of its attention, and its bad input."""
 
+import copy
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,39 @@ def test_the_algebra_is_the_plain_form(weighting, tile, monkeypatch):
         results.append([sums, *torch.autograd.grad((sums * wanted).sum(), inputs)])
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("distance", "width", "hidden", "target"),
+    [
+        (Distance.MULTIWAY, 32, 8, True),
+        (Distance.MULTIWAY, 16, 70, False),  # one query at a time
+        (Distance.HADAMARD, 20, 3, True),  # a width that is padded
+        (Distance.DOT, 16, 8, True),
+    ],
+)
+def test_the_compiled_sums_are_torchs(distance, width, hidden, target):
+    """Forward and all gradients; more queries and events than a tile, a view without a query."""
+    torch.manual_seed(0)
+    attention = MultiWayAttention(width, hidden, distance, target=target)
+    queries, steps = 31, 150
+    views = torch.randint(0, 3, (queries,)) + torch.tensor([0] * 20 + [2] * 11)
+    views[views == 2] = 1
+    firsts, ends = torch.randint(0, 60, (queries,)), torch.randint(0, steps + 1, (queries,))
+    firsts[:4], ends[:4], ends[4:6] = 0, steps, 0
+    inputs = [torch.randn(*shape) for shape in ((5, steps, width), (31, width), (31, width))]
+    wanted = torch.randn(queries, width)
+    results = []
+    for dtype in (torch.float32, torch.float64):  # compiled, and torch's
+        module = copy.deepcopy(attention).to(dtype)
+        leaves = [value.to(dtype).requires_grad_() for value in inputs]
+        sums = module(*leaves, Sight(views, firsts, ends, tiles(views, steps, hidden)))
+        variables = [*leaves, *module.parameters()]
+        slopes = torch.autograd.grad((sums * wanted).sum(), variables, allow_unused=True)
+        results.append([sums, *slopes])
+    for compiled, exact in zip(*results, strict=True):
+        if exact is not None:
+            torch.testing.assert_close(compiled.double(), exact, rtol=1e-5, atol=1e-4)
 
 
 def test_all_candidates_of_a_request_share_one_view(data):
