@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from models.batch import RankerBatch
 from models.embedding import BatchRows
-from models.imn_attention import MultiWayAttention, Sight, tiles
+from models.imn_attention import MultiWayAttention, tiles
 from models.imn_settings import Attention, Cross, ImnSettings, Position
+from models.imn_sums import compiles
+from models.imn_tiles import Sight
 from models.imn_views import Views, views_of
 from models.ranker import Outputs, Ranker, no_penalty
 
@@ -204,7 +206,7 @@ class Imn(Ranker):
         entropies: list[Tensor] | None,
     ) -> Tensor:
         if self.over_pieces is None:
-            sight = self._sight(views.of, views.ends, x.shape[1])
+            sight = self._sight(views.of, views.ends, x, entropies)
             walked: Tensor = walk(x, targets, targets, sight, entropies=entropies)
             return walked
         # Each piece is walked by a query of its own; the memories are a short sequence each.
@@ -213,19 +215,23 @@ class Imn(Ranker):
         firsts = torch.arange(count, device=x.device) * size
         ends = torch.minimum(firsts + size, views.ends.unsqueeze(1)).flatten()
         sight = replace(
-            self._sight(views.of.repeat_interleave(count), ends, x.shape[1]),
+            self._sight(views.of.repeat_interleave(count), ends, x, None),
             firsts=firsts.repeat(targets.shape[0]),
         )
         repeated = targets.repeat_interleave(count, dim=0)
         pieces = walk(x, repeated, repeated, sight).view(targets.shape[0], count, -1)
         each = torch.arange(targets.shape[0], device=x.device)
-        sight = self._sight(each, (views.ends + size - 1) // size, count)
+        sight = self._sight(each, (views.ends + size - 1) // size, pieces, entropies)
         over: Tensor = self.over_pieces(pieces, targets, targets, sight, entropies=entropies)
         return over
 
-    def _sight(self, view_of: Tensor, ends: Tensor, steps: int) -> Sight:
+    def _sight(
+        self, view_of: Tensor, ends: Tensor, x: Tensor, entropies: list[Tensor] | None
+    ) -> Sight:
         """Queries that look at their view's first `ends` steps."""
-        cut = tiles(view_of, steps, self.settings.attention_width)
+        softmax = self.settings.attention is Attention.SOFTMAX
+        untiled = entropies is None and compiles(x, softmax=softmax)
+        cut = [] if untiled else tiles(view_of, x.shape[1], self.settings.attention_width)
         return Sight(view_of, torch.zeros_like(ends), ends, cut)
 
     def _delayed(
@@ -238,7 +244,7 @@ class Imn(Ranker):
         """
         distinct, index = _distinct_ends(views)
         start = _means(x, distinct)
-        sight = self._sight(distinct[0], distinct[1], x.shape[1])
+        sight = self._sight(distinct[0], distinct[1], x, entropies)
         found: list[Tensor] = []
         memory = walk(x, start, start, sight, entropies=None if entropies is None else found)
         if entropies is not None:

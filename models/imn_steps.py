@@ -1,70 +1,28 @@
 """IMN's weighted sums of events for queries (m, v), compiled by numba: forward and gradient.
 
-A query is a small matrix E and a vector c (`models.imn_attention`); a pair's score is
-`b2 + W2 sigmoid(E x + c)` and its weight the sigmoid of that. Lanes are events: some queries of one
-view, stacked, times a tile of its events, turned, is one product whose result stays in the cache,
-and nothing that is as many as pairs is ever written. Backward repeats a tile's forward pass.
+A query is a small matrix E = S + C diag(m) + D diag(v) and a vector c (`models.imn_attention`); a
+pair's score is `b2 + W2 sigmoid(E x + c)` and its weight the sigmoid of that. Lanes are events. The
+E of some queries of a view, stacked, times a tile of its events, turned, is one product whose
+result stays in the cache; nothing that is as many as pairs is ever written, and backward repeats a
+tile's forward pass.
 
 A sigmoid is a hyperbolic tangent, `sigmoid(z) = (1 + tanh(z / 2)) / 2`; the halves are taken once,
 in E, c, W2 and b2. So `weight = (1 + tanh(bend + slope tanh(E x / 2 + c / 2))) / 2` with
 `slope = W2 / 4` and `bend = b2 / 2 + the sum of slope`.
 
 All arrays are float32, C-contiguous, and the width of an event a multiple of 16, padded with zeros
-(`models.imn_sums`). The slow twin is `models.imn_attention._WeightedSums`.
+(`models.imn_sums`). The slow twin is `models.imn_tiles.tiled_sums`.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from models.lane_products import multiply, total
+from models.lane_turn import turn
 from models.lanes import LANES, fma, load, splat, store, tanh
 
 TILE = 48  # events; a multiple of 16, and what `multiply` takes at once
 STACK = 64  # rows of a product, that is hidden units of queries, unless one query has more
-
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-
-
-@intrinsic
-def _turn(typing_context, a, first_a, row_a, b, first_b, row_b):
-    """b[first_b + k row_b + e] = a[first_a + e row_a + k] for e, k < 16; places in floats."""
-
-    def generate(context, builder, signature, args):
-        source, target = (
-            context.make_array(signature.args[index])(context, builder, args[index]).data
-            for index in (0, 3)
-        )
-
-        def place(base, first, row, number):
-            offset = builder.add(first, builder.mul(row, ir.Constant(ir.IntType(64), number)))
-            return builder.bitcast(builder.gep(base, [offset]), _VECTOR.as_pointer())
-
-        rows = []
-        for number in range(LANES):
-            row = builder.load(place(source, args[1], args[2], number))
-            row.align = 4
-            rows.append(row)
-        step = LANES // 2
-        while step:
-            # Rows `step` apart swap the quarters beside the diagonal of their squares.
-            upper = [k + LANES - step if k & step else k for k in range(LANES)]
-            lower = [k + LANES if k & step else k + step for k in range(LANES)]
-            for number in range(LANES):
-                if number & step:
-                    continue
-                pair = rows[number], rows[number + step]
-                for offset, mask in ((0, upper), (step, lower)):
-                    chosen = ir.Constant(ir.VectorType(ir.IntType(32), LANES), mask)
-                    rows[number + offset] = builder.shuffle_vector(*pair, chosen)
-            step //= 2
-        for number, row in enumerate(rows):
-            builder.store(row, place(target, args[4], args[5], number)).align = 4
-        return context.get_dummy_value()
-
-    place = (types.int64, types.int64)
-    return types.void(a, *place, b, *place), generate
 
 
 @njit(error_model="numpy")
@@ -84,17 +42,53 @@ def _turn_view(events, reach, columns, rest, turned):
                 source, row = rest, 0
             for k in range(0, width, LANES):
                 place = first * width + k * wide + at - first
-                _turn(source, row * width + k, width, turned, place, wide)
+                turn(source, row * width + k, width, turned, place, wide)
 
 
 @njit(error_model="numpy")
-def _stack(members, effective, constant, stack, shift):
+def _stack(members, scorer, stack, shift):
     """Half of E and c of some queries, one below the other."""
-    hidden = effective.shape[1]
-    half = np.float32(0.5)
+    memory, target, common, by_memory, by_target, constant, _, _ = scorer
+    hidden, lanes = len(common), common.shape[1] // LANES
+    half = splat(0.5)
     for place in range(len(members)):
-        stack[place * hidden : (place + 1) * hidden] = effective[members[place]] * half
-        shift[place * hidden : (place + 1) * hidden] = constant[members[place]] * half
+        member, first = members[place], place * hidden
+        for lane in range(lanes):
+            m, v = load(memory, member * lanes + lane), load(target, member * lanes + lane)
+            for unit in range(hidden):
+                at = unit * lanes + lane
+                value = fma(m, load(by_memory, at), load(common, at))
+                value = fma(v, load(by_target, at), value)
+                store(stack, (first + unit) * lanes + lane, value * half)
+        for unit in range(hidden):
+            shift[first + unit] = np.float32(0.5) * constant[member, unit]
+
+
+@njit(error_model="numpy")
+def _add(rows, row, value):
+    """`rows[row]` grows by `value`."""
+    store(rows, row, load(rows, row) + value)
+
+
+@njit(error_model="numpy")
+def _stack_backward(members, scorer, by_stack, gradients):
+    """What E is made of gets the gradients of the halves of some queries."""
+    memory, target, common, by_memory, by_target, _, _, _ = scorer
+    to_memory, to_target, to_common, to_by_memory, to_by_target = gradients[1:6]
+    hidden, lanes = len(common), common.shape[1] // LANES
+    half = splat(0.5)
+    for place in range(len(members)):
+        for lane in range(lanes):
+            row = members[place] * lanes + lane
+            m, v = load(memory, row), load(target, row)
+            for unit in range(hidden):
+                at = unit * lanes + lane
+                given = load(by_stack, (place * hidden + unit) * lanes + lane) * half
+                _add(to_common, at, given)
+                _add(to_by_memory, at, given * m)
+                _add(to_by_target, at, given * v)
+                _add(to_memory, row, given * load(by_memory, at))
+                _add(to_target, row, given * load(by_target, at))
 
 
 @njit(error_model="numpy")
@@ -140,13 +134,14 @@ def weighted_sums(x, scorer, sight, sums):
 
     Args:
         x: (views, steps, width).
-        scorer: E (queries, hidden, width), c (queries, hidden), W2 (hidden,), b2 (1,).
+        scorer: m and v (queries, width), S, C and D (hidden, width), of which E is made,
+            c (queries, hidden), W2 (hidden,), b2 (1,).
         sight: (queries,) int64 each: queries by view, and each query's view, first step and end.
         sums: (queries, width), zeros, added to.
     """
-    effective, constant, second, bias = scorer
+    second, bias = scorer[6:]
     order, view_of, firsts, ends = sight
-    hidden, width = effective.shape[1:]
+    hidden, width = scorer[2].shape
     at_once = max(STACK // hidden, 1)
     slope = np.empty(hidden, np.float32)
     bend = splat(_bends(second, bias, slope))
@@ -166,7 +161,7 @@ def weighted_sums(x, scorer, sight, sums):
         _turn_view(x[view], reach, columns, rest, turned)
         for begin in range(at, stop, at_once):
             members = order[begin : min(begin + at_once, stop)]
-            _stack(members, effective, constant, stack, shift)
+            _stack(members, scorer, stack, shift)
             block_sums[:] = 0
             low, high = _span(members, firsts, ends)
             for first in range(low // TILE * TILE, high, TILE):
@@ -240,9 +235,9 @@ def _pair_backward(layer, place, count, shift, slope, bend, wide, unseen, by_uni
 
 
 @njit(error_model="numpy")
-def _block_backward(members, by_stack, by_units, gradients):
-    """Half of a block's sums joins the gradients of what they are halves of."""
-    _, by_effective, by_constant, by_second, by_bias = gradients
+def _units_backward(members, by_units, gradients):
+    """c, W2 and b2 get the gradients of the parts of some queries' units."""
+    by_constant, by_second, by_bias = gradients[6:]
     by_slope, by_shift, by_bend, _ = by_units
     hidden = len(by_second)
     half, quarter = np.float32(0.5), np.float32(0.25)
@@ -251,7 +246,6 @@ def _block_backward(members, by_stack, by_units, gradients):
         by_second[unit] += quarter * (total(load(by_bend, 0)) + total(load(by_slope, unit)))
     for place in range(len(members)):
         first = place * hidden
-        by_effective[members[place]] = by_stack[first : first + hidden] * half
         for unit in range(hidden):
             by_constant[members[place], unit] = half * total(load(by_shift, first + unit))
 
@@ -263,10 +257,10 @@ def weighted_sums_backward(x, scorer, sight, given, gradients):
     `given` is the gradient of the sums, (queries, width). `gradients` are those of x and of what
     `scorer` has: zeros, added to.
     """
-    effective, constant, second, bias = scorer
+    second, bias = scorer[6:]
     order, view_of, firsts, ends = sight
     by_x = gradients[0]
-    hidden, width = effective.shape[1:]
+    hidden, width = scorer[2].shape
     at_once = max(STACK // hidden, 1)
     slope = np.empty(hidden, np.float32)
     bend = splat(_bends(second, bias, slope))
@@ -289,7 +283,7 @@ def weighted_sums_backward(x, scorer, sight, given, gradients):
         for begin in range(at, stop, at_once):
             members = order[begin : min(begin + at_once, stop)]
             units, rows = len(members) * hidden, len(members) * (hidden + 1)
-            _stack(members, effective, constant, stack, shift)
+            _stack(members, scorer, stack, shift)
             stack[units:rows] = given[members]
             by_stack[:] = 0
             by_slope[:], by_shift[:], by_bend[:] = 0, 0, 0
@@ -311,5 +305,6 @@ def weighted_sums_backward(x, scorer, sight, given, gradients):
                 )
                 tile = by_x[view, first:]
                 multiply(layer, 1, wide, stack, tile, tile, width, seen, rows, width)
-            _block_backward(members, by_stack, by_units, gradients)
+            _stack_backward(members, scorer, by_stack, gradients)
+            _units_backward(members, by_units, gradients)
         at = stop

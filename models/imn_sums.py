@@ -1,6 +1,6 @@
 """Weighted sums of events by `models.imn_steps`, for autograd."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,31 +12,58 @@ from models.lane_products import arrays
 from models.lanes import LANES
 
 
-def compiles(x: Tensor) -> bool:
-    """Whether events of this kind are summed by compiled code: float32 on a CPU."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
+class Formula(NamedTuple):
+    """What a score is made of: `second . sigmoid(E x + c) + bias`, c of each query.
+
+    Attributes:
+        common: (hidden, width), the part of E that all queries share.
+        of_memory: (hidden, width); its product with diag(m) is part of E.
+        of_target: (hidden, width), the same with diag(v).
+        constant: (queries, hidden), c.
+        second: (hidden,).
+        bias: (1,).
+    """
+
+    common: Tensor
+    of_memory: Tensor
+    of_target: Tensor
+    constant: Tensor
+    second: Tensor
+    bias: Tensor
+
+
+def compiles(x: Tensor, *, softmax: bool) -> bool:
+    """Whether such events are summed by compiled code: float32 on a CPU, by sigmoid weights."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not softmax
 
 
 def compiled_sums(
-    x: Tensor, scorer: tuple[Tensor, Tensor, Tensor, Tensor], sight: tuple[Tensor, Tensor, Tensor]
+    x: Tensor,
+    memory: Tensor,
+    target: Tensor,
+    formula: Formula,
+    sight: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
     """Sum of the events that each query sees, by sigmoid weights (IMN, eq. 2, 3 and 5).
 
     Args:
         x: (views, steps, width) float32.
-        scorer: E (queries, hidden, width), c (queries, hidden), W2 (hidden,), b2 (1,).
+        memory: (queries, width), m.
+        target: (queries, width), v.
+        formula: of the scores.
         sight: (queries,) int64 each: view, its first step that is seen, and the step after the
             last.
 
     Returns:
         (queries, width).
     """
-    effective, *rest = scorer
+    wide: tuple[Tensor, ...] = (x, memory, target, *formula[:3])
     width, pad = x.shape[2], (0, -x.shape[2] % LANES)
     if pad[1]:
-        x, effective = functional.pad(x, pad), functional.pad(effective, pad)
+        wide = tuple(functional.pad(values, pad) for values in wide)
     order = torch.argsort(sight[0], stable=True)
-    sums: Tensor = _CompiledSums.apply((order, *sight), x, effective, *rest)  # type: ignore[no-untyped-call]  # torch's
+    tensors = (*wide, *formula[3:])
+    sums: Tensor = _CompiledSums.apply((order, *sight), *tensors)  # type: ignore[no-untyped-call]  # torch's
     return sums[:, :width]
 
 

@@ -68,6 +68,17 @@ def test_gradients_are_the_slopes_of_the_loss(variant, data):
     family.check_gradients(model, family.encode(batch, vocabulary))
 
 
+@pytest.mark.parametrize("variant", ["3P+", "own attention", "delayed", "pieces", "no walk"])
+def test_compiled_logits_are_torchs(variant, data):
+    batch, vocabulary = data
+    model = family.build("imn", vocabulary, *CLOCK, *VARIANTS[variant]).eval()
+    encoded = family.encode(batch, vocabulary)
+    with torch.no_grad():
+        exact, compiled = model(encoded), model.float()(encoded)
+    assert compiled.dtype == torch.float32
+    torch.testing.assert_close(compiled.double(), exact, rtol=0, atol=1e-5)
+
+
 def plain_sums(attention, x, memory, target, sight):
     """Eq. 2, 3 and 5 with the whole of [x - m, x - v, x * m, x * v]."""
     rows = []
