@@ -13,6 +13,7 @@ event, which is a network and not a look-up.
 """
 
 import asyncio
+import gc
 import hashlib
 import json
 import os
@@ -135,6 +136,8 @@ def prepare(workspace: Path) -> dict[str, Service]:
         started = time.perf_counter()
         services[name] = Service.open_sequences(context, "dicm", metrics)
         say(f"{name}: opened in {time.perf_counter() - started:.1f} s")
+    gc.collect()
+    gc.freeze()  # as `Service.start` does, which also begins the watching
     return services
 
 
