@@ -60,8 +60,7 @@ def views_of(batch: RankerBatch, settings: ImnSettings) -> Views:
         clock = source.event_times_ms // (1000 * settings.ranking_clock_seconds)
     # From the newest end every position moves with each event, from the oldest with the window.
     keys = np.stack([groups, firsts, lengths if newest else np.zeros_like(lengths), clock])
-    distinct, of = np.unique(keys, axis=1, return_inverse=True)
-    of = of.reshape(-1)
+    distinct, of = _distinct_columns(keys)
     view_groups, view_firsts, _, view_clocks = distinct
     counts = np.zeros(distinct.shape[1], dtype=np.int64)
     np.maximum.at(counts, of, lengths - firsts)
@@ -86,6 +85,17 @@ def views_of(batch: RankerBatch, settings: ImnSettings) -> Views:
         of=torch.from_numpy(of).to(device),
         ends=torch.from_numpy(lengths - firsts).to(device),
     )
+
+
+def _distinct_columns(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`np.unique` of columns with the index of each; that one takes seven times as long."""
+    order = np.lexsort(keys[::-1])
+    ordered = keys[:, order]
+    new = np.ones(order.size, dtype=np.bool_)
+    new[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
+    index = np.empty_like(order)
+    index[order] = new.cumsum() - 1
+    return ordered[:, new], index
 
 
 def elapsed_buckets(
