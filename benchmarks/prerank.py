@@ -14,7 +14,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -54,23 +55,14 @@ Call = Callable[[int], Awaitable[None]]
 def main() -> None:
     options = arguments((__doc__ or "").splitlines()[0]).parse_args()
     turns = 20 if options.quick else 300
-    os.environ |= ENVIRONMENT
-    metrics_folder = share_metrics()
-    with tempfile.TemporaryDirectory(prefix="uic-prerank-") as folder:
-        workspace = Path(folder)
-        server = EmbeddedRedis(workspace / STORE_FOLDER)
-        server.start()
-        try:
-            prepare(workspace)
-            context = open_context(workspace, None)
-            started = time.perf_counter()
-            service = Service.open_sequences(context, RANKER, Metrics())
-            service.add_prerank(context, "prerank")
-            say(f"service opened in {time.perf_counter() - started:.1f} s")
-            seconds = asyncio.run(measure(service, turns))
-        finally:
-            server.stop()
-            forget_metrics(metrics_folder)
+    with workspace_with_redis("uic-prerank-") as workspace:
+        prepare(workspace)
+        context = open_context(workspace, None)
+        started = time.perf_counter()
+        service = Service.open_sequences(context, RANKER, Metrics())
+        service.add_prerank(context, "prerank")
+        say(f"service opened in {time.perf_counter() - started:.1f} s")
+        seconds = asyncio.run(measure(service, turns))
     figures = {name: percentiles(values) for name, values in seconds.items()}
     full = figures.pop("full_ranker")
     report(
@@ -92,6 +84,22 @@ def main() -> None:
         targets={"full_p50_over_prerank_p50": ">=10", "full_p50_over_funnel_p50": ">=3"},
         packages=("torch", "numpy", "feast", "fastapi", "redis"),
     )
+
+
+@contextmanager
+def workspace_with_redis(prefix: str) -> Iterator[Path]:
+    """A workspace of its own with an embedded Redis, for services in this process."""
+    os.environ |= ENVIRONMENT
+    metrics_folder = share_metrics()
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        workspace = Path(folder)
+        server = EmbeddedRedis(workspace / STORE_FOLDER)
+        server.start()
+        try:
+            yield workspace
+        finally:
+            server.stop()
+            forget_metrics(metrics_folder)
 
 
 def prepare(workspace: Path) -> None:

@@ -17,7 +17,6 @@ import gc
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import httpx
 import numpy as np
 from harness import arguments, report, say
-from prerank import ENVIRONMENT, percentiles
+from prerank import percentiles, workspace_with_redis
 from rank import CANDIDATES, ITEMS, make_bundle, make_events, users_of, write_items
 
-from feature_repo.connection import STORE_FOLDER
 from feature_repo.item_images import ItemImages, load_item_images
 from feature_repo.item_store import open_item_store
 from feature_repo.layout import SEQUENCE, ViewKeys
 from feature_repo.opened import open_memories
 from feature_repo.packed import PackedStore
 from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
 from feature_repo.settings import StoreSettings
 from jobs.context import open_context
 from jobs.serving.app import create_app
-from jobs.serving.metrics import Metrics, forget_metrics, share_metrics
+from jobs.serving.metrics import Metrics
 from jobs.serving.sequence_fill import write_rings
 from jobs.serving.service import Service
 from models.bundle_shelf import BundleShelf
@@ -67,18 +64,9 @@ RANKERS: dict[str, dict[str, Any]] = {
 def main() -> None:
     options = arguments((__doc__ or "").splitlines()[0]).parse_args()
     turns = 20 if options.quick else 1_000
-    os.environ |= ENVIRONMENT
-    metrics_folder = share_metrics()
-    with tempfile.TemporaryDirectory(prefix="uic-rank-images-") as folder:
-        workspace = Path(folder)
-        server = EmbeddedRedis(workspace / STORE_FOLDER)
-        server.start()
-        try:
-            services = prepare(workspace)
-            seconds = asyncio.run(measure(services, turns))
-        finally:
-            server.stop()
-            forget_metrics(metrics_folder)
+    with workspace_with_redis("uic-rank-images-") as workspace:
+        services = prepare(workspace)
+        seconds = asyncio.run(measure(services, turns))
     figures = {name: percentiles(values) for name, values in seconds.items()}
     ratios = {
         f"{name}_{point}_over_{net}": figures[name][f"{point}_ms"] / figures[net][f"{point}_ms"]

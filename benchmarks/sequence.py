@@ -103,7 +103,7 @@ def rounded(seconds: dict[int, float], factor: float) -> dict[int, float]:
 
 def rechub_dien(length: int) -> float:
     """Seconds of a forward pass of torch-rechub's DIEN over the same request."""
-    from peers.rechub import HISTORY, NEGATIVES, TARGETS, PeerSettings, build  # noqa: PLC0415
+    from peers.rechub import HISTORY, NEGATIVES, TARGETS, PeerSettings, build  # noqa: PLC0415 - imports torch-rechub
 
     sizes = (ITEMS, CATEGORIES)
     settings = PeerSettings(

@@ -53,7 +53,7 @@ class ImageEmbedding(nn.Module):
         layers.append(nn.Linear(inputs, widths[-1]))
         self.features = features
         self.layers = nn.Sequential(*layers)
-        nn.init.normal_(layers[0].weight)  # type: ignore[arg-type]
+        nn.init.normal_(next(self.layers.parameters()))
         self.default = nn.Parameter(torch.zeros(widths[-1]))
 
     @property

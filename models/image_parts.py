@@ -213,7 +213,7 @@ def _write_npy(path: Path, features: FeatureRows) -> None:
     """An NPY file, some rows at a time: features are never all in memory."""
     header = {"descr": "<f4", "fortran_order": False, "shape": features.shape}
     with path.open("wb") as stream:
-        npy.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]
+        npy.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]  # numpy's
         for at in range(0, len(features), 1024):
             part = np.ascontiguousarray(features[at : at + 1024], dtype="<f4")
             if not np.isfinite(part).all():

@@ -89,7 +89,7 @@ class _TiledSums(torch.autograd.Function):
         second: Tensor,
         bias: Tensor,
         sight: Sight,
-        softmax: bool,  # noqa: FBT001
+        softmax: bool,  # noqa: FBT001 - autograd passes by place
     ) -> Tensor:
         scorer = Scorer(effective, constant, second, bias)
         sums = x.new_zeros(effective.shape[0], x.shape[2])

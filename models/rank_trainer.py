@@ -82,7 +82,7 @@ class RankTrainer(Trainer):
     def _step(
         self,
         model: Ranker,  # noqa: ARG002 - `RankTraining` has it
-        optimizer: Optimizer,  # noqa: ARG002
+        optimizer: Optimizer,  # noqa: ARG002 - as above
         batch: RankerBatch,
         progress: Progress,
     ) -> None:

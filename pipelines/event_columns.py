@@ -10,6 +10,17 @@ from numpy.typing import NDArray
 from models.errors import BadInputError
 from pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS
 
+# What a fold reads of an event: what happened, and its position.
+FOLDED_COLUMNS: Final = (
+    "user_id",
+    "item_id",
+    "category_id",
+    "behavior",
+    "event_time",
+    "epoch",
+    "partition",
+    "offset",
+)
 _NAMES: Final = pa.array(BEHAVIORS, pa.string())
 
 

@@ -18,6 +18,7 @@ from models.fold import EventBatch, MemoryFolder
 from models.memory_state import MemoryState
 from models.record import Records
 from pipelines.audit.sampled import UserSample
+from pipelines.event_columns import FOLDED_COLUMNS
 from pipelines.event_log import EventLog
 from pipelines.schemas import BEHAVIORS
 
@@ -129,18 +130,6 @@ def _channels(record: Records, bundle: Bundle) -> NDArray[np.float64]:
     return channels
 
 
-_COLUMNS: Final = (
-    "user_id",
-    "item_id",
-    "category_id",
-    "behavior",
-    "event_time",
-    "epoch",
-    "partition",
-    "offset",
-)
-
-
 def _sampled(context: Context) -> pa.Table:
     """Events of about `SLOT_USERS` users."""
     users: set[int] = set()
@@ -161,7 +150,7 @@ def _read(context: Context, takes: Any) -> pa.Table:
     """Events of some users, in the order of each one's log."""
     parts = []
     for file in EventLog(context.log).behavior_files():
-        table = pq.read_table(file.path, columns=list(_COLUMNS))
+        table = pq.read_table(file.path, columns=list(FOLDED_COLUMNS))
         table = table.filter(pa.array(takes(table.column("user_id").to_numpy())))
         codes = pc.index_in(
             table.column("behavior").cast(pa.string()), value_set=pa.array(BEHAVIORS)

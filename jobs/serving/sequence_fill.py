@@ -25,20 +25,11 @@ from models.errors import BadInputError
 from models.hashing import stable_hash
 from models.positions import EventBatch
 from models.sequence_ring import SequenceRing
+from pipelines.event_columns import FOLDED_COLUMNS
 from pipelines.event_log import EventLog
 from pipelines.schemas import BEHAVIORS
 
 _USERS_AT_ONCE: Final = 20_000  # 340 MB of rings
-_COLUMNS: Final = (
-    "user_id",
-    "item_id",
-    "category_id",
-    "behavior",
-    "event_time",
-    "epoch",
-    "partition",
-    "offset",
-)
 
 
 def fill_from_log(
@@ -136,7 +127,7 @@ def write_rings(
 def _events_of(log: EventLog, users: NDArray[np.int64]) -> Iterable[EventBatch]:
     """The log's events of some users (sorted), file by file, in log order."""
     for file in log.behavior_files():
-        table = pq.ParquetFile(file.path).read(columns=list(_COLUMNS))
+        table = pq.ParquetFile(file.path).read(columns=list(FOLDED_COLUMNS))
         ids = table["user_id"].to_numpy()
         places = np.minimum(np.searchsorted(users, ids), len(users) - 1)
         rows = np.flatnonzero(users[places] == ids)

@@ -19,7 +19,7 @@ the batch comes again, and that what had landed is skipped (DESIGN, "Effectively
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from feature_repo.errors import (
 from feature_repo.writer import NO_OFFSET, MarkerMove
 from jobs.stream.counters import PARTITION_MOVED, StreamCounters
 from jobs.stream.memory_cache import MemoryCache
+from jobs.stream.stores import MemoryStore, SequenceStore
 from models.errors import UicError
 from models.fold import EventBatch, MemoryFolder
 from models.record import Records, header_view
@@ -47,34 +48,6 @@ _T = TypeVar("_T")
 
 class LogGapError(UicError):
     """Offsets of a partition do not follow each other: events were lost before they came here."""
-
-
-class MemoryStore(Protocol):
-    """What the function needs of `feature_repo.packed.PackedStore`."""
-
-    def read(
-        self, generation: int, user_ids: NDArray[np.int64], record_bytes: int | None = None
-    ) -> tuple[Records, NDArray[np.bool_]]:
-        """Records of users, and which were found."""
-
-    def write(
-        self,
-        generation: int,
-        user_ids: NDArray[np.int64],
-        records: Records,
-        moves: Sequence[MarkerMove] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Write records and move markers; which records landed."""
-
-    def markers(self, generation: int, epoch: int) -> dict[int, int]:
-        """Offset of the last folded event by partition."""
-
-
-class SequenceStore(Protocol):
-    """What the function needs of `feature_repo.sequence_writer.SequenceWriter`."""
-
-    def append(self, user_ids: NDArray[np.int64], events: EventBatch) -> int:
-        """Add events that a sequence has not seen; how many fit into none."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,19 @@
-"""A real Redis, started as `uic store start` starts it."""
+"""A real Redis, started as `uic store start` starts it, and Feast on it."""
 
+import asyncio
+import shutil
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from feast import FeatureStore
 
 from feature_repo.connection import Address, connect
+from feature_repo.repository import apply_definitions, open_feature_store
 from feature_repo.server import EmbeddedRedis
+from feature_repo.settings import StoreSettings
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +33,39 @@ def redis_server(redis_folder: EmbeddedRedis) -> Iterator[redis.Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def settings(redis_server: redis.Redis) -> StoreSettings:
+    port = redis_server.connection_pool.connection_kwargs["port"]
+    return StoreSettings(
+        address=f"127.0.0.1:{port}", pointer_refresh_seconds=0, switch_delay_seconds=0.1
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UIC_WORKSPACE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def registry(redis_folder: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registry of this project's repository, applied once."""
+    root = tmp_path_factory.mktemp("applied")
+    store = open_feature_store(StoreSettings(address=redis_folder.start().address), root)
+    with warnings.catch_warnings():
+        # Feast calls on-demand views experimental, for offline use at scale.
+        warnings.simplefilter("ignore")
+        apply_definitions(store, root)
+    asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
+    return root / "feast.db"
+
+
+@pytest.fixture
+def feast(settings: StoreSettings, workspace: Path, registry: Path) -> Iterator[FeatureStore]:
+    """The repository of this project, applied."""
+    shutil.copy(registry, workspace / "feast.db")
+    store = open_feature_store(settings, workspace)
+    yield store
+    asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]

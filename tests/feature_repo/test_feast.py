@@ -3,18 +3,10 @@
 import asyncio
 import hashlib
 import inspect
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import warnings
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -33,99 +25,18 @@ from feature_repo.item_vectors import packed_item_vectors
 from feature_repo.layout import ViewKeys
 from feature_repo.online_store import UicOnlineStore
 from feature_repo.packed import PackedStore
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
 from feature_repo.settings import StoreSettings
-from models.record import Records, empty_records, header_view, state_view
-
-BUNDLE = b"bundle-1"
-NOW = datetime(2024, 5, 1, tzinfo=UTC)
-USERS = [1, 2, 2**40, -5]
-FLOATS = 616
-
-
-def memories(offset: int = 1, users: int = len(USERS)) -> Records:
-    records = empty_records(users, FLOATS)
-    header = header_view(records)
-    header["generation"], header["epoch"] = 1, 1
-    header["offset"] = offset + np.arange(users)
-    header["bundle"] = np.void(BUNDLE)
-    header["last_event_time_ms"] = 1_714_000_000_500
-    header["events"] = 7
-    state_view(records)[:] = np.random.default_rng(0).normal(size=(users, FLOATS))
-    return records
-
-
-def frame(records: Records, users: list[int] = USERS) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "user_id": users,
-            "event_timestamp": pd.Timestamp(NOW),
-            "memory": [record.tobytes() for record in records],
-        }
-    )
-
-
-def live_generation(client: redis.Redis) -> Generations:
-    generations = Generations(client, ViewKeys.of_memories("uic"))
-    generations.register(
-        Generation(
-            number=1,
-            rows_expected=0,
-            bundle=BUNDLE,
-            bundle_name="mimn/1",
-            record_bytes=44 + 2 * FLOATS,
-            positions={},
-            snapshot="generation=001/dt=2024-04-30",
-        )
-    )
-    generations.complete(1, np.array([], dtype=np.int64))
-    generations.switch(1, 0)
-    return generations
-
-
-@pytest.fixture
-def settings(redis_server: redis.Redis) -> StoreSettings:
-    port = redis_server.connection_pool.connection_kwargs["port"]
-    return StoreSettings(
-        address=f"127.0.0.1:{port}", pointer_refresh_seconds=0, switch_delay_seconds=0.1
-    )
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UIC_WORKSPACE", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
-def registry(redis_folder: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The registry of this project's repository, applied once."""
-    root = tmp_path_factory.mktemp("applied")
-    store = open_feature_store(StoreSettings(address=redis_folder.start().address), root)
-    with warnings.catch_warnings():
-        # Feast calls on-demand views experimental, for offline use at scale.
-        warnings.simplefilter("ignore")
-        apply_definitions(store, root)
-    asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
-    return root / "feast.db"
-
-
-@pytest.fixture
-def feast(settings: StoreSettings, workspace: Path, registry: Path) -> Iterator[FeatureStore]:
-    """The repository of this project, applied."""
-    shutil.copy(registry, workspace / "feast.db")
-    store = open_feature_store(settings, workspace)
-    yield store
-    asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
-
-
-ROWS = [{"user_id": user} for user in (1, 99, -5, 2**40, 1)]
-EXPECTED = [0, None, 3, 2, 0]
-
-
-def expected_bytes(records: Records) -> list[bytes | None]:
-    return [None if at is None else records[at].tobytes() for at in EXPECTED]
+from models.record import header_view
+from tests.feature_repo.feast_rows import (
+    BUNDLE,
+    NOW,
+    ROWS,
+    USERS,
+    expected_bytes,
+    frame,
+    live_generation,
+    memories,
+)
 
 
 def test_the_sdk_reads_what_it_wrote(feast: FeatureStore, redis_server: redis.Redis) -> None:
@@ -326,77 +237,6 @@ def test_readers_turn_together_when_a_generation_is_switched(
     generations.switch(1, 0.1)
     time.sleep(0.2)
     assert offset() == 1
-
-
-def test_the_feature_server_serves_the_same_bytes(
-    feast: FeatureStore, settings: StoreSettings, redis_server: redis.Redis, workspace: Path
-) -> None:
-    """`feast serve` in a process of its own, on the repository as it lies in the project."""
-    import base64
-
-    live_generation(redis_server)
-    records = memories()
-    feast.write_to_online_store("user_interest", frame(records))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    repository = workspace / "repository"
-    repository.mkdir()
-    yaml_text = (Path(inspect.getfile(UicOnlineStore)).parent / "feature_store.yaml").read_text()
-    (repository / "feature_store.yaml").write_text(
-        yaml_text.replace("../var/feast.db", str(workspace / "feast.db"))
-    )
-    environment = os.environ | {
-        "UIC_STORE__ADDRESS": str(settings.address),
-        "FEAST_USAGE": "False",
-    }
-    command = [str(Path(sys.executable).parent / "feast"), "serve", "-h", "127.0.0.1"]
-    with (workspace / "serve.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "-p", str(port), "--no-access-log"],
-            cwd=repository,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(url, server, workspace / "serve.log")
-        answer = httpx.post(
-            f"{url}/get-online-features",
-            json={"features": ["user_interest:memory"], "entities": {"user_id": [1, 99]}},
-            timeout=30,
-        )
-        assert answer.status_code == 200, answer.text
-        document = answer.json()
-        at = document["metadata"]["feature_names"].index("memory")
-        values = document["results"][at]["values"]
-        assert base64.b64decode(values[0]) == records[0].tobytes()
-        assert values[1] is None
-        assert document["results"][at]["statuses"] == ["PRESENT", "NOT_FOUND"]
-        decoded = httpx.post(
-            f"{url}/get-online-features",
-            json={"feature_service": "interest_v1", "entities": {"user_id": [1]}},
-            timeout=30,
-        ).json()
-        at = decoded["metadata"]["feature_names"].index("offset")
-        assert decoded["results"][at]["values"] == [1]
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    # Importing Feast takes ten seconds of an idle machine, and minutes of a busy one.
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.3)
-    pytest.fail(f"the feature server did not answer: {log.read_text()}")
 
 
 HOOKS = {
