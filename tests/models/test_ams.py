@@ -32,6 +32,7 @@ from models.run_spec import apply_settings
 from models.shard_world import ShardWorld
 from models.train_settings import TrainSettings
 from models.vocabulary import build_vocabulary
+from tests.models.rank_steps import in_one_process, state
 
 
 def _module(name):
@@ -82,24 +83,10 @@ def start(folder, variant, dtype=torch.float64):
     return model, optimizer, Encoder(vocabulary, dtype=dtype), batches[:STEPS]
 
 
-def state(model, optimizer):
-    tensors = {**model.state_dict(), **optimizer.tensors()}
-    return {name: tensor.numpy().copy() for name, tensor in tensors.items()}
-
-
 def one_process(folder, variant):
     """The same steps with `Optimizer.step`."""
-    model, optimizer, encoder, batches = start(folder, variant)
-    losses = []
-    for batch in batches:
-        encoded = encoder.encode(batch)
-        rows = model.embedding.rows(encoded)
-        outputs = model.outputs(encoded, rows)
-        loss = binary_cross_entropy_with_logits(outputs.logits, encoded.labels)
-        (loss + outputs.penalty).backward()
-        optimizer.step(encoded, rows)
-        losses.append(loss.item())
-    return state(model, optimizer), losses
+    found, losses = in_one_process(*start(folder, variant))
+    return found, [loss for loss, _ in losses]
 
 
 # ------------------------------------------------------------------- what the processes run

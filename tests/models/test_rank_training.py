@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.batch import Encoder
 from models.catalogue import MODELS
@@ -27,6 +26,7 @@ from models.sharded import ShardedTable
 from models.train_settings import TrainSettings
 from models.trainer import Trainer, Watcher
 from models.vocabulary import build_vocabulary
+from tests.models.rank_steps import in_one_process, state
 
 _PATH = Path(__file__).parent / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("rank_training_samples", _PATH)
@@ -74,24 +74,9 @@ def start(folder, model, dtype=torch.float64):
     return ranker, optimizer, Encoder(vocabulary, dtype=dtype), batches[:STEPS]
 
 
-def state(model, optimizer):
-    tensors = {**model.state_dict(), **optimizer.tensors()}
-    return {name: tensor.numpy().copy() for name, tensor in tensors.items()}
-
-
 def one_process(folder, name):
     """The same steps with `Optimizer.step`."""
-    model, optimizer, encoder, batches = start(folder, name)
-    losses = []
-    for batch in batches:
-        encoded = encoder.encode(batch)
-        rows = model.embedding.rows(encoded)
-        outputs = model.outputs(encoded, rows)
-        loss = binary_cross_entropy_with_logits(outputs.logits, encoded.labels)
-        (loss + outputs.penalty).backward()
-        optimizer.step(encoded, rows)
-        losses.append([loss.item(), (loss + outputs.penalty).item()])
-    return state(model, optimizer), losses
+    return in_one_process(*start(folder, name))
 
 
 # ------------------------------------------------------------------- what the processes run
