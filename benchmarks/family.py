@@ -48,25 +48,25 @@ import torch
 from harness import arguments, median, report, say
 from peers import rechub
 
-from models.attention import AttentionUnit
-from models.batch import Encoder
-from models.checkpoint import Progress
-from models.distinct_pairs import DistinctPairs
-from models.evaluation import score
-from models.groups import GroupBatch, offsets_of, ranges
-from models.metrics import auc
-from models.reader import BatchPlan, SamplesReader
-from models.recurrent import AttentionalGru
-from models.run_spec import Days, RunSpec, apply_settings, split_days
-from models.train_settings import TrainSettings
-from models.trainer import Trainer
-from models.vocabulary import build_vocabulary
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
-from pipelines.samples.run import SamplesRequest, make_samples
-from pipelines.settings import SaleSettings, SamplesSettings
-from pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
-from pipelines.simulator.plan import SimulationPlan
+from uic.models.attention import AttentionUnit
+from uic.models.batch import Encoder
+from uic.models.checkpoint import Progress
+from uic.models.distinct_pairs import DistinctPairs
+from uic.models.evaluation import score
+from uic.models.groups import GroupBatch, offsets_of, ranges
+from uic.models.metrics import auc
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.recurrent import AttentionalGru
+from uic.models.run_spec import Days, RunSpec, apply_settings, split_days
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trainer
+from uic.models.vocabulary import build_vocabulary
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.samples.run import SamplesRequest, make_samples
+from uic.pipelines.settings import SaleSettings, SamplesSettings
+from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
+from uic.pipelines.simulator.plan import SimulationPlan
 
 MODELS = ("din", "dien", "sasrec")
 EVENTS, BATCH, AUXILIARY = 50, 1024, 0.2

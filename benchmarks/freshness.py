@@ -20,9 +20,9 @@ from harness import arguments, report, say
 from matplotlib import pyplot as plt
 from running_stream import PARTITIONS, Ours
 
-from feature_repo.repository import apply_definitions, open_feature_store
-from jobs.stream.kafka_server import KafkaServer
-from jobs.stream.produce import PRODUCER_SETTINGS, Outgoing, Pace, payload_of, send_to_kafka
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.jobs.stream.kafka_server import KafkaServer
+from uic.jobs.stream.produce import PRODUCER_SETTINGS, Outgoing, Pace, payload_of, send_to_kafka
 
 TOPIC = "fresh"
 USERS = 50_000

@@ -21,15 +21,15 @@ import torch
 from harness import arguments, in_process, median, report, say
 from PIL import Image
 
-from models.image_encoder import CompactEncoder, Vgg16, load_vgg16
-from models.image_encoder_settings import PretrainSettings
-from models.image_features import ImageFeatures
-from models.image_pretraining import Pretrained, load_encoder, save_encoder
-from pipelines.images.encoders import EncoderChoice
-from pipelines.images.extract import extract_images
-from pipelines.images.extract_run import ExtractRequest
-from pipelines.images.settings import ImagesSettings
-from pipelines.images.sources import ImageSource
+from uic.models.image_encoder import CompactEncoder, Vgg16, load_vgg16
+from uic.models.image_encoder_settings import PretrainSettings
+from uic.models.image_features import ImageFeatures
+from uic.models.image_pretraining import Pretrained, load_encoder, save_encoder
+from uic.pipelines.images.encoders import EncoderChoice
+from uic.pipelines.images.extract import extract_images
+from uic.pipelines.images.extract_run import ExtractRequest
+from uic.pipelines.images.settings import ImagesSettings
+from uic.pipelines.images.sources import ImageSource
 
 TARGETS = {"compact": ">=1.5"}
 TOLERANCE = 1e-3

@@ -27,25 +27,25 @@ import pyarrow as pa
 import torch
 from harness import arguments, in_process, report, say
 
-from feature_repo.connection import Address, connect
-from feature_repo.generations import Generations
-from feature_repo.layout import ViewKeys
-from feature_repo.loading import load_snapshot
-from feature_repo.packed import PackedStore
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from feature_repo.snapshots import Snapshot, point_current_to
-from models.bundle import load_bundle, save_bundle
-from models.catalogue import model_kind
-from models.run_spec import Days, RunSpec
-from models.train_settings import TrainSettings
-from models.trainer import Trained
-from models.vocabulary import IdTable, Vocabulary
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
-from pipelines.memories.build import MemoriesRequest, build_memories
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import MemoriesSettings, SaleSettings
+from uic.feature_repo.connection import Address, connect
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.loading import load_snapshot
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.snapshots import Snapshot, point_current_to
+from uic.models.bundle import load_bundle, save_bundle
+from uic.models.catalogue import model_kind
+from uic.models.run_spec import Days, RunSpec
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trained
+from uic.models.vocabulary import IdTable, Vocabulary
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.memories.build import MemoriesRequest, build_memories
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 FIRST, DAYS = date(2024, 1, 1), 120
 UNTIL = FIRST + timedelta(days=DAYS - 1)
@@ -138,7 +138,7 @@ def loading(snapshot: Snapshot, workspace: Path) -> dict[str, float]:
     """Seconds of both ways into an empty Redis with every write synced."""
     warnings.filterwarnings("ignore")
     # Here, and not in every process of a build: importing Feast takes seconds.
-    from feature_repo.repository import materialize_memories  # noqa: PLC0415 - see above
+    from uic.feature_repo.repository import materialize_memories  # noqa: PLC0415 - see above
 
     server = EmbeddedRedis(workspace / "redis")
     running = server.start()

@@ -25,20 +25,20 @@ import numpy as np
 from harness import arguments, report, say
 from rank import CATEGORIES, ITEMS, make_bundle, make_events, users_of, write_items
 
-from feature_repo.connection import STORE_FOLDER
-from feature_repo.layout import SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from jobs.context import open_context
-from jobs.serving.app import create_app
-from jobs.serving.metrics import Metrics, forget_metrics, share_metrics
-from jobs.serving.sequence_fill import write_rings
-from jobs.serving.service import Service
-from models.bundle_shelf import BundleShelf
-from models.sequence_ring import SequenceRing
+from uic.feature_repo.connection import STORE_FOLDER
+from uic.feature_repo.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.context import open_context
+from uic.jobs.serving.app import create_app
+from uic.jobs.serving.metrics import Metrics, forget_metrics, share_metrics
+from uic.jobs.serving.sequence_fill import write_rings
+from uic.jobs.serving.service import Service
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.sequence_ring import SequenceRing
 
 CANDIDATES, KEPT, EVENTS = 4_000, 400, 1_000
 RANKER = "din"

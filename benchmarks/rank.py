@@ -29,29 +29,29 @@ import pyarrow as pa
 import torch
 from harness import arguments, report, say
 
-from feature_repo.connection import STORE_FOLDER
-from feature_repo.generations import Generation
-from feature_repo.layout import SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from jobs.serving.load.generator import LoadPlan, run_load
-from jobs.serving.load.targets import bodies_of
-from jobs.serving.sequence_fill import write_rings
-from models.bundle import Bundle, load_bundle, save_bundle
-from models.bundle_shelf import BundleShelf
-from models.catalogue import model_kind
-from models.fold import MemoryFolder
-from models.positions import EventBatch
-from models.run_spec import Days, RunSpec
-from models.sequence_ring import SequenceRing
-from models.train_settings import TrainSettings
-from models.trainer import Trained
-from models.vocabulary import IdTable, Vocabulary
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
+from uic.feature_repo.connection import STORE_FOLDER
+from uic.feature_repo.generations import Generation
+from uic.feature_repo.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.serving.load.generator import LoadPlan, run_load
+from uic.jobs.serving.load.targets import bodies_of
+from uic.jobs.serving.sequence_fill import write_rings
+from uic.models.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.catalogue import model_kind
+from uic.models.fold import MemoryFolder
+from uic.models.positions import EventBatch
+from uic.models.run_spec import Days, RunSpec
+from uic.models.sequence_ring import SequenceRing
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trained
+from uic.models.vocabulary import IdTable, Vocabulary
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
 
 ITEMS, CATEGORIES, CANDIDATES = 100_000, 500, 200
 MEMORY_LENGTHS = (50, 150, 1_000, 10_000)
@@ -161,7 +161,7 @@ def fill(workspace: Path, settings: StoreSettings, bundle: Bundle) -> dict[str, 
 @contextmanager
 def service(workspace: Path, *options: str) -> Iterator[str]:
     """`uic serve` on a free port; its address."""
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "uic", "serve", "--port", "0", *options]
     # A closed circuit and long timeouts: what is slow shall be measured, and not answered without.
     environment = {
         **os.environ,

@@ -29,23 +29,23 @@ from harness import arguments, report, say
 from prerank import percentiles, workspace_with_redis
 from rank import CANDIDATES, ITEMS, make_bundle, make_events, users_of, write_items
 
-from feature_repo.item_images import ItemImages, load_item_images
-from feature_repo.item_store import open_item_store
-from feature_repo.layout import SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.settings import StoreSettings
-from jobs.context import open_context
-from jobs.serving.app import create_app
-from jobs.serving.metrics import Metrics
-from jobs.serving.sequence_fill import write_rings
-from jobs.serving.service import Service
-from models.bundle_shelf import BundleShelf
-from models.image_features import ImageFeatures
-from models.image_parts import write_image_features
-from models.sequence_ring import SequenceRing
-from pipelines.images.embed import EmbedRequest, embedded, write_item_images
+from uic.feature_repo.item_images import ItemImages, load_item_images
+from uic.feature_repo.item_store import open_item_store
+from uic.feature_repo.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.context import open_context
+from uic.jobs.serving.app import create_app
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.sequence_fill import write_rings
+from uic.jobs.serving.service import Service
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.image_features import ImageFeatures
+from uic.models.image_parts import write_image_features
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
 
 IMAGES, FEATURES, EVENTS, LIMIT = 5_000, 64, 1_000, 100
 WITHOUT = {"ad_image": False, "behavior_images": False, "aggregator": "sum"}

@@ -6,10 +6,10 @@ from typing import Any
 
 from harness import say
 
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.status import read_status
-from jobs.stream.supervisor import Supervisor
-from jobs.stream.trial import start_trial, trial_context
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.status import read_status
+from uic.jobs.stream.supervisor import Supervisor
+from uic.jobs.stream.trial import start_trial, trial_context
 
 PARTITIONS = 4
 

@@ -21,13 +21,13 @@ import pyarrow.dataset as ds
 from harness import arguments, in_process, median, report, say
 from peers.samples_jobs import duckdb_samples, polars_samples, row_wise_beam_samples
 
-from models.samples import SAMPLES
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
-from pipelines.samples.run import SamplesRequest, make_samples
-from pipelines.settings import SaleSettings, SamplesSettings
-from pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
-from pipelines.simulator.plan import SimulationPlan
+from uic.models.samples import SAMPLES
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.samples.run import SamplesRequest, make_samples
+from uic.pipelines.settings import SaleSettings, SamplesSettings
+from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
+from uic.pipelines.simulator.plan import SimulationPlan
 
 DAYS, SHOWN_DAYS = 67, 7
 # In a small run Beam's own second is most of ours, so only the other Beam pipeline is a fair peer.

@@ -24,20 +24,20 @@ import yaml
 from harness import arguments, report, say
 from matplotlib import pyplot as plt
 
-from feature_repo.opened import open_memories
-from jobs.context import Context, open_context
-from jobs.drills.log import batch_fold
-from jobs.stream.kafka_server import KafkaServer
-from jobs.stream.plan import JobPlan
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
-from jobs.stream.report import lag_of
-from jobs.stream.start_positions import folder_name
-from jobs.stream.supervisor import running
-from jobs.stream.topic_reader import read_topic
-from jobs.stream.trial import start_trial, untrained_bundle
-from models.bundle import load_bundle
-from models.fold import MemoryFolder
+from uic.feature_repo.opened import open_memories
+from uic.jobs.context import Context, open_context
+from uic.jobs.drills.log import batch_fold
+from uic.jobs.stream.kafka_server import KafkaServer
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
+from uic.jobs.stream.report import lag_of
+from uic.jobs.stream.start_positions import folder_name
+from uic.jobs.stream.supervisor import running
+from uic.jobs.stream.topic_reader import read_topic
+from uic.jobs.stream.trial import start_trial, untrained_bundle
+from uic.models.bundle import load_bundle
+from uic.models.fold import MemoryFolder
 
 TOPIC = "behaviours"
 USERS = 20_000
@@ -114,7 +114,7 @@ def _kind(command: list[str]) -> str:
         ("beam_boot", "boot"),
         ("beam_sdk_worker", "worker"),
         ("pyflink", "worker"),
-        ("jobs.stream.attempt", "client"),
+        ("uic.jobs.stream.attempt", "client"),
         ("stream run", "supervisor"),
     ):
         if mark in text:
@@ -123,7 +123,7 @@ def _kind(command: list[str]) -> str:
 
 
 def uic(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "jobs.cli", *arguments, "--workspace", str(folder)]
+    command = [sys.executable, "-m", "uic", *arguments, "--workspace", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         msg = f"uic {' '.join(arguments)}: {done.stderr[-1000:]}"

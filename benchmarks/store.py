@@ -30,15 +30,15 @@ from feast import FeatureStore
 from harness import alternate, arguments, median, report, say
 from peers.stock_feast import NOW, STATE, byte_frame, list_frame, stock_bytes_of, stock_store
 
-from feature_repo.connection import Address, connect
-from feature_repo.generations import Generation, Generations
-from feature_repo.item_vectors import packed_item_vectors
-from feature_repo.layout import ViewKeys
-from feature_repo.packed import MarkerMove, PackedStore
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from models.record import Records, empty_records, header_view, state_view
+from uic.feature_repo.connection import Address, connect
+from uic.feature_repo.generations import Generation, Generations
+from uic.feature_repo.item_vectors import packed_item_vectors
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.packed import MarkerMove, PackedStore
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.models.record import Records, empty_records, header_view, state_view
 
 FLOATS = sum(STATE.values())  # 8 slots of width 32: a record of 1,276 bytes
 BUNDLE = b"bundle-1"

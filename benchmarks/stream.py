@@ -22,11 +22,11 @@ import numpy as np
 from harness import arguments, report, say
 from running_stream import PARTITIONS, Ours
 
-from feature_repo.connection import resolve_address
-from jobs.stream.java import jars, java_home
-from jobs.stream.kafka_server import KafkaServer
-from jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
-from jobs.stream.trial import start_trial, trial_context
+from uic.feature_repo.connection import resolve_address
+from uic.jobs.stream.java import jars, java_home
+from uic.jobs.stream.kafka_server import KafkaServer
+from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
+from uic.jobs.stream.trial import start_trial, trial_context
 
 HERE = Path(__file__).resolve().parent
 SEND_ROWS = 50_000

@@ -6,9 +6,9 @@ from typing import Any
 
 import redis
 
-from feature_repo.errors import StoreSettingError, typed_errors
-from feature_repo.server import recorded_address
-from feature_repo.settings import StoreSettings
+from uic.feature_repo.errors import StoreSettingError, typed_errors
+from uic.feature_repo.server import recorded_address
+from uic.feature_repo.settings import StoreSettings
 
 STORE_FOLDER = "store"
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.item_vectors import unpacked_item_vectors
-from feature_repo.layout import MEMORY, VECTOR_HEADER
-from models.record import HEADER, HEADER_BYTES
+from uic.feature_repo.item_vectors import unpacked_item_vectors
+from uic.feature_repo.layout import MEMORY, VECTOR_HEADER
+from uic.models.record import HEADER, HEADER_BYTES
 
 # Feast shows a decoder these bytes when a repository is applied, to learn the types of its answers.
 FEAST_PROBE: Final = b"hello world"

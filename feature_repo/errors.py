@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import redis
 
-from models.errors import UicError
+from uic.models.errors import UicError
 
 
 class StoreError(UicError):

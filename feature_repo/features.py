@@ -14,22 +14,22 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bytes, Float32, Int64, String
 from feast.value_type import ValueType
 
-from feature_repo.decode import workspace
-from feature_repo.item_vectors import ITEM_VIEW
-from feature_repo.layout import MEMORY_KEY_NAME, MEMORY_VIEW
+from uic.feature_repo.decode import workspace
+from uic.feature_repo.item_vectors import ITEM_VIEW
+from uic.feature_repo.layout import MEMORY_KEY_NAME, MEMORY_VIEW
 
 NEVER = timedelta(0)
 
 
 # Feast keeps the source of these two functions in its registry, so each brings its own import.
 def _decode_memories(inputs: dict[str, Any]) -> dict[str, Any]:
-    from feature_repo.decode import decode_memories  # noqa: PLC0415
+    from uic.feature_repo.decode import decode_memories  # noqa: PLC0415
 
     return decode_memories(inputs)
 
 
 def _decode_vectors(inputs: dict[str, Any]) -> dict[str, Any]:
-    from feature_repo.decode import decode_vectors  # noqa: PLC0415
+    from uic.feature_repo.decode import decode_vectors  # noqa: PLC0415
 
     return decode_vectors(inputs)
 
@@ -56,7 +56,7 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
         ttl=NEVER,
         schema=[
             Field(name="user_id", dtype=Int64),
-            Field(name="memory", dtype=Bytes, description="the record of models.record"),
+            Field(name="memory", dtype=Bytes, description="the record of uic.models.record"),
         ],
         source=FileSource(
             name="memory_snapshots",
@@ -73,7 +73,7 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
         ttl=NEVER,
         schema=[
             Field(name="item_id", dtype=Int64),
-            Field(name="embedding", dtype=Bytes, description="see feature_repo.item_vectors"),
+            Field(name="embedding", dtype=Bytes, description="see uic.feature_repo.item_vectors"),
         ],
         source=FileSource(
             name="item_images",

@@ -33,7 +33,7 @@ class Generation:
         record_bytes: width of a memory.
         positions: last event per epoch and partition that the snapshot has folded.
         snapshot: name of the snapshot (`generation=001/dt=…`).
-        exclude: rules for what is left out (`pipelines.memories.exclude`), as JSON.
+        exclude: rules for what is left out (`uic.pipelines.memories.exclude`), as JSON.
     """
 
     number: int

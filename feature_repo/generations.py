@@ -18,8 +18,8 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from feature_repo.errors import EmptyStoreError, GenerationStateError, typed_errors
-from feature_repo.generation import (
+from uic.feature_repo.errors import EmptyStoreError, GenerationStateError, typed_errors
+from uic.feature_repo.generation import (
     Generation,
     Positions,
     State,
@@ -27,8 +27,8 @@ from feature_repo.generation import (
     marker_fields,
     to_fields,
 )
-from feature_repo.layout import NO_GENERATION, ViewKeys, big_endian
-from feature_repo.live import EMPTY, LivePointer, milliseconds, resolved
+from uic.feature_repo.layout import NO_GENERATION, ViewKeys, big_endian
+from uic.feature_repo.live import EMPTY, LivePointer, milliseconds, resolved
 
 __all__ = ["Generation", "Generations", "Positions", "State"]
 

@@ -2,7 +2,7 @@
 
 `WORKSPACE/item_images/version=NNN/` holds the files and, last, `manifest.json`, which says which
 bundle embedded which image features. `item_images/current`, the source that Feast knows, names one
-of them. An item version is a generation of the view `item_image` (`feature_repo.generations`).
+of them. An item version is a generation of the view `item_image` (`uic.feature_repo.generations`).
 """
 
 import os
@@ -16,17 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_repo.generations import Generation, Generations
-from feature_repo.item_vectors import Values, item_vector_headers, unpacked_item_vectors
-from feature_repo.packed import PackedStore
-from models.errors import ManifestError
-from models.published import read_manifest
+from uic.feature_repo.generations import Generation, Generations
+from uic.feature_repo.item_vectors import Values, item_vector_headers, unpacked_item_vectors
+from uic.feature_repo.packed import PackedStore
+from uic.models.errors import ManifestError
+from uic.models.published import read_manifest
 
 ITEM_IMAGES_KIND: Final = "item_images"
 ITEM_IMAGES_SCHEMA_VERSION: Final = 1
 ITEM_IMAGES_FOLDER: Final = "item_images"
 CURRENT: Final = "current"
-# `embedding` is the packed item vector (`feature_repo.item_vectors`), as the store holds it.
+# `embedding` is the packed item vector (`uic.feature_repo.item_vectors`), as the store holds it.
 ITEM_VECTORS: Final = pa.schema(
     [
         pa.field("item_id", pa.int64(), nullable=False),
@@ -133,7 +133,7 @@ def load_item_images(
 ) -> Generation:
     """Load an item version into the store until it is ready; it can be repeated and interrupted.
 
-    As `feature_repo.loading.load_snapshot`: register, write (the later value of an item stays),
+    As `uic.feature_repo.loading.load_snapshot`: register, write (the later value of an item stays),
     hold the store against the files.
 
     Raises:

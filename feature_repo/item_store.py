@@ -15,14 +15,14 @@ import numpy as np
 import redis
 from numpy.typing import ArrayLike, NDArray
 
-from feature_repo.connection import Address, connect, refuse_eviction, resolve_address
-from feature_repo.errors import EmptyStoreError, GenerationStateError, typed_errors
-from feature_repo.generation import Generation, State
-from feature_repo.generations import Generations
-from feature_repo.item_vectors import ITEM_VECTOR, ITEM_VIEW, Values
-from feature_repo.layout import ViewKeys, big_endian
-from feature_repo.packed import PackedStore
-from feature_repo.settings import StoreSettings
+from uic.feature_repo.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.errors import EmptyStoreError, GenerationStateError, typed_errors
+from uic.feature_repo.generation import Generation, State
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.item_vectors import ITEM_VECTOR, ITEM_VIEW, Values
+from uic.feature_repo.layout import ViewKeys, big_endian
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.settings import StoreSettings
 
 # States in which a version can be read, the preferred first.
 READABLE_STATES: Final = (State.LIVE, State.READY, State.RETIRED)

@@ -23,8 +23,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feature_repo.errors import ForeignValueError
-from feature_repo.layout import PackedLayout
+from uic.feature_repo.errors import ForeignValueError
+from uic.feature_repo.layout import PackedLayout
 
 Values = NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ A packed view is one Redis string per entity, `uic:{project}:{view}:{generation}
 | key | holds |
 |---|---|
 | `uic:{project}:{view}:generations` | set of generation numbers |
-| `uic:{project}:{view}:generation:{n}` | hash: state, rows, … (`feature_repo.generations`) |
+| `uic:{project}:{view}:generation:{n}` | hash: state, rows, … (`uic.feature_repo.generations`) |
 | `uic:{project}:{view}:markers:{n}` | hash: `{epoch}:{partition}` -> last folded offset |
 | `uic:{project}:{view}:live` | hash: the live pointer |
 | `uic:{project}:{view}:forgotten` | set of ids (8 bytes) that were deleted on request |
@@ -14,10 +14,10 @@ A packed view is one Redis string per entity, `uic:{project}:{view}:{generation}
 `{view}` is the view's tag `key_name`, if it has one, else its name. Memories have a short one, for
 a key of 22 bytes or fewer takes 16 bytes less of Redis' memory than a longer one.
 
-A **memory** is the record of `models.record`. A **vector** (features of an item) is 12 bytes,
+A **memory** is the record of `uic.models.record`. A **vector** (features of an item) is 12 bytes,
 `UV`, version, event time in milliseconds as 8 big-endian bytes, and then the feature's own bytes;
 its position is the event time, so that a late load cannot undo a newer one either. A **sequence**
-(`models.sequence_ring`) stands behind the same 12 bytes; its position is that of its last event.
+(`uic.models.sequence_ring`) stands behind the same 12 bytes; its position is that of its last event.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.record import POSITION_FIRST_BYTE, RECORD_MAGIC, RECORD_VERSION
-from models.sequence_ring import RING_HEADER, RING_POSITION_FIRST_BYTE
+from uic.models.record import POSITION_FIRST_BYTE, RECORD_MAGIC, RECORD_VERSION
+from uic.models.sequence_ring import RING_HEADER, RING_POSITION_FIRST_BYTE
 
 MEMORY_VIEW: Final = "user_interest"
 MEMORY_KEY_NAME: Final = "m"

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from feature_repo.errors import EmptyStoreError, typed_errors
-from feature_repo.layout import ViewKeys
+from uic.feature_repo.errors import EmptyStoreError, typed_errors
+from uic.feature_repo.layout import ViewKeys
 
 EMPTY: Final = (
     "{address}: no generation is live: the store is empty or was wiped; load a snapshot with "

@@ -9,9 +9,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feature_repo.generations import Generation, Generations
-from feature_repo.packed import PackedStore
-from feature_repo.snapshots import Snapshot
+from uic.feature_repo.generations import Generation, Generations
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.snapshots import Snapshot
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`UicOnlineStore`: Feast's Redis store with one layout added.
 
-A view tagged `layout: packed` is one Redis string per entity (`feature_repo.layout`), read by one
+A view tagged `layout: packed` is one Redis string per entity (`uic.feature_repo.layout`), read by one
 MGET and written by scripts in which the larger position wins. All other views are Feast's own,
 untouched. Feast 0.67 reads through two private hooks and not through `online_read`; the test
 `test_feast_still_has_the_hooks_we_override` fails when an upgrade changes them.
@@ -26,16 +26,16 @@ from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRespo
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from pydantic import SecretStr, ValidationInfo, field_validator
 
-from feature_repo.connection import Address, connect, refuse_eviction, resolve_address
-from feature_repo.decode import workspace
-from feature_repo.errors import StoreSettingError
-from feature_repo.layout import NO_GENERATION
-from feature_repo.live import LivePointer
-from feature_repo.packed import PackedStore
-from feature_repo.packed_reads import OpenedView, append_answer, entity_ids, split_views
-from feature_repo.packed_view import PackedView, is_packed
-from feature_repo.packed_writes import delete_everything, write_generation
-from feature_repo.settings import StoreSettings
+from uic.feature_repo.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.decode import workspace
+from uic.feature_repo.errors import StoreSettingError
+from uic.feature_repo.layout import NO_GENERATION
+from uic.feature_repo.live import LivePointer
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.packed_reads import OpenedView, append_answer, entity_ids, split_views
+from uic.feature_repo.packed_view import PackedView, is_packed
+from uic.feature_repo.packed_writes import delete_everything, write_generation
+from uic.feature_repo.settings import StoreSettings
 
 
 class UicOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc] # Feast has no types
@@ -45,8 +45,8 @@ class UicOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc] # Feas
     default.
     """
 
-    type: Literal["feature_repo.online_store.UicOnlineStore"] = (
-        "feature_repo.online_store.UicOnlineStore"
+    type: Literal["uic.feature_repo.online_store.UicOnlineStore"] = (
+        "uic.feature_repo.online_store.UicOnlineStore"
     )
     address: str | None = None
     password: SecretStr | None = None

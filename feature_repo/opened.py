@@ -7,12 +7,12 @@ from pathlib import Path
 
 import redis
 
-from feature_repo.connection import Address, connect, refuse_eviction, resolve_address
-from feature_repo.generations import Generations
-from feature_repo.layout import ViewKeys
-from feature_repo.live import LivePointer
-from feature_repo.packed import PackedStore
-from feature_repo.settings import StoreSettings
+from uic.feature_repo.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.live import LivePointer
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.settings import StoreSettings
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The packed store: thousands of memories as one numpy array, in and out of Redis.
 
-Reading is one MGET per `keys_per_read` users and one copy; writing is `feature_repo.writer`.
+Reading is one MGET per `keys_per_read` users and one copy; writing is `uic.feature_repo.writer`.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ import numpy as np
 import redis
 from numpy.typing import ArrayLike, NDArray
 
-from feature_repo.errors import ForeignValueError, GenerationStateError, typed_errors
-from feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
-from feature_repo.layout import MEMORY, NO_GENERATION, PackedLayout, ViewKeys
-from feature_repo.writer import (
+from uic.feature_repo.errors import ForeignValueError, GenerationStateError, typed_errors
+from uic.feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
+from uic.feature_repo.layout import MEMORY, NO_GENERATION, PackedLayout, ViewKeys
+from uic.feature_repo.writer import (
     FOLDABLE_STATES,
     LOADABLE_STATES,
     NO_OFFSET,
@@ -22,7 +22,7 @@ from feature_repo.writer import (
     ScriptWriter,
     WriteTarget,
 )
-from models.record import Records, header_view
+from uic.models.record import Records, header_view
 
 __all__ = ["NO_OFFSET", "MarkerMove", "PackedStore", "stacked"]
 

@@ -10,13 +10,13 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from feature_repo.errors import EmptyStoreError, typed_errors
-from feature_repo.item_vectors import ITEM_VECTOR
-from feature_repo.layout import NO_GENERATION
-from feature_repo.live import EMPTY, LivePointer
-from feature_repo.packed import PackedStore
-from feature_repo.packed_view import PackedView, is_packed
-from feature_repo.pinned import pinned_generation
+from uic.feature_repo.errors import EmptyStoreError, typed_errors
+from uic.feature_repo.item_vectors import ITEM_VECTOR
+from uic.feature_repo.layout import NO_GENERATION
+from uic.feature_repo.live import EMPTY, LivePointer
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.packed_view import PackedView, is_packed
+from uic.feature_repo.pinned import pinned_generation
 
 # (n,) values as Redis has them; None where there is nothing.
 Values = Sequence[bytes | None]

@@ -1,6 +1,6 @@
 """A Feast view with the packed layout: from Feast's rows to records and back.
 
-Everything that Feast's many doors have in common is here; `feature_repo.online_store` says which
+Everything that Feast's many doors have in common is here; `uic.feature_repo.online_store` says which
 door leads where.
 """
 
@@ -14,9 +14,9 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from feature_repo.errors import ForeignValueError, StoreSettingError
-from feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
-from feature_repo.layout import (
+from uic.feature_repo.errors import ForeignValueError, StoreSettingError
+from uic.feature_repo.item_vectors import ITEM_VECTOR, item_vector_headers
+from uic.feature_repo.layout import (
     MEMORY,
     SEQUENCE,
     VECTOR,
@@ -26,7 +26,7 @@ from feature_repo.layout import (
     PackedLayout,
     ViewKeys,
 )
-from models.record import RecordFormatError, Records, header_view
+from uic.models.record import RecordFormatError, Records, header_view
 
 LAYOUT_TAG: Final = "layout"
 PACKED: Final = "packed"

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from feast import FeatureView
 
-from feature_repo.errors import EmptyStoreError, typed_errors
-from feature_repo.generations import Generation, Generations
-from feature_repo.item_images import ItemImages
-from feature_repo.item_vectors import ITEM_VECTOR
-from feature_repo.layout import PackedLayout
-from feature_repo.packed_reads import OpenedView
-from feature_repo.packed_view import PackedRows
-from feature_repo.snapshots import Snapshot
+from uic.feature_repo.errors import EmptyStoreError, typed_errors
+from uic.feature_repo.generations import Generation, Generations
+from uic.feature_repo.item_images import ItemImages
+from uic.feature_repo.item_vectors import ITEM_VECTOR
+from uic.feature_repo.layout import PackedLayout
+from uic.feature_repo.packed_reads import OpenedView
+from uic.feature_repo.packed_view import PackedRows
+from uic.feature_repo.snapshots import Snapshot
 
 _SCAN_KEYS = 1000
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from feast.infra.registry.file import FileRegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
 
-from models.published import write_bytes_atomically
+from uic.models.published import write_bytes_atomically
 
 
 class AtomicRegistryStore(FileRegistryStore):  # type: ignore[misc] # Feast has no types

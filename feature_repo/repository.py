@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from feast import FeatureStore, RepoConfig
 
-from feature_repo.features import DEFINITIONS, feature_views
-from feature_repo.item_images import ItemImages
-from feature_repo.item_vectors import ITEM_VIEW
-from feature_repo.layout import MEMORY_VIEW
-from feature_repo.settings import StoreSettings
-from feature_repo.snapshots import Snapshot
+from uic.feature_repo.features import DEFINITIONS, feature_views
+from uic.feature_repo.item_images import ItemImages
+from uic.feature_repo.item_vectors import ITEM_VIEW
+from uic.feature_repo.layout import MEMORY_VIEW
+from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.snapshots import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parent
 

@@ -11,11 +11,11 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from feature_repo.errors import ForeignValueError, typed_errors
-from feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys, big_endian
-from feature_repo.writer import SCRIPTS_PER_ROUND_TRIP
-from models.positions import EventBatch
-from models.sequence_ring import (
+from uic.feature_repo.errors import ForeignValueError, typed_errors
+from uic.feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys, big_endian
+from uic.feature_repo.writer import SCRIPTS_PER_ROUND_TRIP
+from uic.models.positions import EventBatch
+from uic.models.sequence_ring import (
     LARGEST_CATEGORY,
     RING_EVENT,
     RING_EVENTS,

@@ -32,8 +32,8 @@ from typing import Final
 import psutil
 import redis
 
-from feature_repo.errors import StoreError, StoreUnavailableError
-from models.published import write_json_atomically
+from uic.feature_repo.errors import StoreError, StoreUnavailableError
+from uic.models.published import write_json_atomically
 
 SERVER_FILE: Final = "server.json"
 LOG_FILE: Final = "redis.log"

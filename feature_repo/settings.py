@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from models.settings import Section
+from uic.models.settings import Section
 
 PROJECT_PATTERN = r"^[A-Za-z0-9_]+$"
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_repo.generations import Generation, Positions
-from models.errors import ManifestError
-from models.published import read_manifest
-from models.record import RecordFormatError, Records, check_records, header_view
+from uic.feature_repo.generations import Generation, Positions
+from uic.models.errors import ManifestError
+from uic.models.published import read_manifest
+from uic.models.record import RecordFormatError, Records, check_records, header_view
 
 SNAPSHOT_KIND: Final = "memory_snapshot"
 SNAPSHOT_SCHEMA_VERSION: Final = 1

@@ -23,7 +23,7 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from feature_repo.errors import (
+from uic.feature_repo.errors import (
     EmptyStoreError,
     ForeignValueError,
     GenerationStateError,
@@ -31,7 +31,7 @@ from feature_repo.errors import (
     StoreFellBehindError,
     typed_errors,
 )
-from feature_repo.layout import NO_GENERATION, SEQUENCE, PackedLayout, ViewKeys, big_endian
+from uic.feature_repo.layout import NO_GENERATION, SEQUENCE, PackedLayout, ViewKeys, big_endian
 
 # A retired generation can be switched back to, so its stream job may keep it fresh.
 FOLDABLE_STATES: Final = ("ready", "live", "retired")

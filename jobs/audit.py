@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from jobs.context import Context
-from pipelines.audit.compare import Verdict
-from pipelines.audit.memories import AuditError, AuditRequest, audit_generation
-from pipelines.audit.report import GenerationAudit
-from pipelines.audit.served import ServedAudit, audit_served
-from pipelines.audit.settings import AuditSettings
+from uic.jobs.context import Context
+from uic.pipelines.audit.compare import Verdict
+from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
+from uic.pipelines.audit.report import GenerationAudit
+from uic.pipelines.audit.served import ServedAudit, audit_served
+from uic.pipelines.audit.settings import AuditSettings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -73,9 +73,9 @@ def run_audit(
         AuditError: there is nothing to audit, or what it needs is gone.
         StoreError: the store does not answer, or is empty.
     """
-    from feature_repo.errors import EmptyStoreError  # noqa: PLC0415 - Feast takes seconds
-    from feature_repo.opened import open_memories  # noqa: PLC0415
-    from feature_repo.repository import apply_definitions, open_feature_store  # noqa: PLC0415
+    from uic.feature_repo.errors import EmptyStoreError  # noqa: PLC0415 - Feast takes seconds
+    from uic.feature_repo.opened import open_memories  # noqa: PLC0415
+    from uic.feature_repo.repository import apply_definitions, open_feature_store  # noqa: PLC0415
 
     request = AuditRequest(
         log=context.log,

@@ -1,7 +1,7 @@
 """The `uic` command: parses arguments, runs one command, turns errors into exit statuses.
 
 Exit status: 0 done; 2 bad input, bad file, bad setting, bad argument; 3 a quality gate or an
-audit failed; 1 anything else. Each group of commands is a module of `jobs.commands`; nothing
+audit failed; 1 anything else. Each group of commands is a module of `uic.jobs.commands`; nothing
 heavy is imported before the command that needs it runs.
 """
 
@@ -10,7 +10,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from jobs.commands import (
+from uic.jobs.commands import (
     audit,
     bundle,
     check,
@@ -38,8 +38,8 @@ from jobs.commands import (
     upgrade,
     user,
 )
-from jobs.context import ERR
-from models.errors import UicError
+from uic.jobs.context import ERR
+from uic.models.errors import UicError
 
 app = typer.Typer(
     name="uic",

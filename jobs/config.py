@@ -12,14 +12,14 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from feature_repo.settings import StoreSettings
-from jobs.serving.settings import ServeSettings
-from jobs.stream.settings import StreamSettings
-from models.errors import BadInputError
-from models.train_settings import TrainSettings
-from pipelines.audit.settings import AuditSettings
-from pipelines.images.settings import ImagesSettings
-from pipelines.settings import (
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.serving.settings import ServeSettings
+from uic.jobs.stream.settings import StreamSettings
+from uic.models.errors import BadInputError
+from uic.models.train_settings import TrainSettings
+from uic.pipelines.audit.settings import AuditSettings
+from uic.pipelines.images.settings import ImagesSettings
+from uic.pipelines.settings import (
     LogSettings,
     MemoriesSettings,
     QualitySettings,

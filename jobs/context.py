@@ -19,8 +19,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from jobs.config import Config, load_config
-from models.errors import BadInputError
+from uic.jobs.config import Config, load_config
+from uic.models.errors import BadInputError
 
 OUT = Console(soft_wrap=True, highlight=False)
 ERR = Console(stderr=True, soft_wrap=True, highlight=False)

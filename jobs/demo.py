@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.demo_processes import Runner
-from jobs.demo_stages import Plan, Stage
-from models.errors import BadInputError
-from models.published import write_json_atomically
+from uic.jobs.demo_processes import Runner
+from uic.jobs.demo_stages import Plan, Stage
+from uic.models.errors import BadInputError
+from uic.models.published import write_json_atomically
 
 STATE_NAME: Final = "demo.stages.json"
 # Room for the log, samples, memories, the store and the installed environment's temporary files.

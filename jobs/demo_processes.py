@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from jobs.demo_stages import Plan, Stage
-from models.errors import UicError
-from models.published import write_json_atomically
+from uic.jobs.demo_stages import Plan, Stage
+from uic.models.errors import UicError
+from uic.models.published import write_json_atomically
 
 _READY_SECONDS: Final = 300.0
 _END_SECONDS: Final = 30.0
@@ -80,7 +80,7 @@ class Runner:
         )
 
     def _argv(self, command: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "jobs.cli", *command]
+        return [sys.executable, "-m", "uic", *command]
 
     def _log(self, name: str) -> Path:
         log = self._workspace / "logs" / f"{name}.log"

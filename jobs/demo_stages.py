@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from jobs.stream.kafka_server import free_port
+from uic.jobs.stream.kafka_server import free_port
 
 KUAIRAND_FOLDER: Final = "kuairand_pure_14d"
 # KuaiRand's 14 days of impressions in its own zone, and the simulator's default last weeks.

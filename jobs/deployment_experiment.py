@@ -11,25 +11,25 @@ from datetime import date
 from pathlib import Path
 from typing import Final, cast
 
-from jobs.context import ERR
-from jobs.experiment_runs import Request, RowResult, result_path, run_rows, run_spec
-from jobs.experiment_tables import Row
-from jobs.family_report import Measured, write_family
-from jobs.family_tables import FamilyRow, FamilyTable
-from jobs.training import checkpoint_path, watched
-from models.batch import Encoder
-from models.bundle import Bundle, BundleError, load_bundle, save_bundle
-from models.errors import BadInputError
-from models.evaluation import evaluate
-from models.metrics import Metrics
-from models.mimn import Mimn
-from models.out_of_step import OutOfStep
-from models.published import MANIFEST_NAME, write_json_atomically
-from models.ranker import Ranker
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import Days, RunSpec
-from models.trainer import Trainer
-from models.warm_start import warm_start
+from uic.jobs.context import ERR
+from uic.jobs.experiment_runs import Request, RowResult, result_path, run_rows, run_spec
+from uic.jobs.experiment_tables import Row
+from uic.jobs.family_report import Measured, write_family
+from uic.jobs.family_tables import FamilyRow, FamilyTable
+from uic.jobs.training import checkpoint_path, watched
+from uic.models.batch import Encoder
+from uic.models.bundle import Bundle, BundleError, load_bundle, save_bundle
+from uic.models.errors import BadInputError
+from uic.models.evaluation import evaluate
+from uic.models.metrics import Metrics
+from uic.models.mimn import Mimn
+from uic.models.out_of_step import OutOfStep
+from uic.models.published import MANIFEST_NAME, write_json_atomically
+from uic.models.ranker import Ranker
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import Days, RunSpec
+from uic.models.trainer import Trainer
+from uic.models.warm_start import warm_start
 
 OUT_OF_SYNC: Final = "out-of-sync"
 BIG_SALE: Final = "big-sale"

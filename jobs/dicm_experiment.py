@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from jobs.context import ERR
-from jobs.experiment_runs import Request, checkpoint_path, run_spec
-from jobs.experiment_tables import Row
-from jobs.rank_run import RankRun, Ranks, job_of, train_on_ranks
-from jobs.training import with_images
-from models.ams_bytes import (
+from uic.jobs.context import ERR
+from uic.jobs.experiment_runs import Request, checkpoint_path, run_spec
+from uic.jobs.experiment_tables import Row
+from uic.jobs.rank_run import RankRun, Ranks, job_of, train_on_ranks
+from uic.jobs.training import with_images
+from uic.models.ams_bytes import (
     PAPER,
     PRINTED,
     PRINTED_STORAGE_RATIO,
@@ -34,10 +34,10 @@ def new_items(request: Request, trained) -> dict[str, Any] | None:  # noqa: ANN0
 
     These are items that training saw fewer than `min_count` times, most of them never.
     """
-    from models.batch import Encoder  # noqa: PLC0415 - takes a second, and only training needs it
-    from models.evaluation import score  # noqa: PLC0415
-    from models.metrics import measure  # noqa: PLC0415
-    from models.reader import BatchPlan  # noqa: PLC0415
+    from uic.models.batch import Encoder  # noqa: PLC0415 - takes a second, and only training needs it
+    from uic.models.evaluation import score  # noqa: PLC0415
+    from uic.models.metrics import measure  # noqa: PLC0415
+    from uic.models.reader import BatchPlan  # noqa: PLC0415
 
     days = trained.spec.days
     plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=False)

@@ -7,8 +7,8 @@ of table 8 are those of the pre-rank; a row whose model is not in the catalogue 
 
 from typing import Final
 
-from jobs.family_tables import FamilyRow, FamilyTable
-from models.warm_up import WarmUp
+from uic.jobs.family_tables import FamilyRow, FamilyTable
+from uic.models.warm_up import WarmUp
 
 _FULL: Final = ("GAUC", "GAUC gain", "AUC", "AUC gain")
 _GAUC: Final = ("GAUC",)

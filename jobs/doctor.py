@@ -12,9 +12,9 @@ from typing import Final
 
 import psutil
 
-from feature_repo.generation import Generation
-from jobs.context import Context
-from models.errors import UicError
+from uic.feature_repo.generation import Generation
+from uic.jobs.context import Context
+from uic.models.errors import UicError
 
 # What a day of a small shop needs; the demo needs about as much.
 _FREE_DISK_BYTES: Final = 2 * 2**30
@@ -111,13 +111,13 @@ def _machine(context: Context) -> Iterator[Finding]:
 
 
 def _java(_: Context) -> Iterator[Finding]:
-    from jobs.stream.java import java_home  # noqa: PLC0415 - looks for a Java
+    from uic.jobs.stream.java import java_home  # noqa: PLC0415 - looks for a Java
 
     yield Finding(Level.OK, "java", f"{java_home()}, for the stream job")
 
 
 def _log(context: Context) -> Iterator[Finding]:
-    from pipelines.event_log import EventLog  # noqa: PLC0415 - pyarrow
+    from uic.pipelines.event_log import EventLog  # noqa: PLC0415 - pyarrow
 
     log = EventLog(context.log)
     files = log.behavior_files()
@@ -134,8 +134,8 @@ def _log(context: Context) -> Iterator[Finding]:
 
 
 def _models(context: Context) -> Iterator[Finding]:
-    from models.bundle import read_bundle_manifest  # noqa: PLC0415 - torch
-    from models.bundle_shelf import BundleShelf  # noqa: PLC0415
+    from uic.models.bundle import read_bundle_manifest  # noqa: PLC0415 - torch
+    from uic.models.bundle_shelf import BundleShelf  # noqa: PLC0415
 
     shelf = BundleShelf(context.bundles)
     if not shelf.models():
@@ -151,8 +151,8 @@ def _models(context: Context) -> Iterator[Finding]:
 
 
 def _store(context: Context) -> Iterator[Finding]:
-    from feature_repo.errors import StoreUnavailableError  # noqa: PLC0415 - redis
-    from feature_repo.opened import open_memories  # noqa: PLC0415
+    from uic.feature_repo.errors import StoreUnavailableError  # noqa: PLC0415 - redis
+    from uic.feature_repo.opened import open_memories  # noqa: PLC0415
 
     settings = context.config.store
     try:
@@ -191,7 +191,7 @@ def _generations(bundles: Path, generations: list[Generation]) -> Iterator[Findi
 
 
 def _kafka(context: Context) -> Iterator[Finding]:
-    from jobs.stream.kafka_topic import (  # noqa: PLC0415 - librdkafka
+    from uic.jobs.stream.kafka_topic import (  # noqa: PLC0415 - librdkafka
         NoBrokerError,
         TopicError,
         describe_topic,

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from jobs.experiment_runs import RowResult
+from uic.jobs.experiment_runs import RowResult
 
 _BLUE: Final = "#0072B2"
 _ORANGE: Final = "#E69F00"

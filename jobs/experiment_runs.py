@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
-from jobs.context import ERR, Context
-from jobs.experiment_tables import Row
-from jobs.training import checkpoint_path, watched, with_images
-from models.bundle import load_bundle, save_bundle
-from models.catalogue import MODELS
-from models.errors import BadInputError
-from models.metrics import Metrics
-from models.published import MANIFEST_NAME, write_json_atomically
-from models.ranker import Ranker
-from models.reader import SamplesReader
-from models.run_spec import Days, RunSpec, SettingError, apply_settings, split_days
-from models.train_settings import TrainSettings
-from models.trainer import Trained, Trainer
-from models.vocabulary import Vocabulary
-from models.warm_start import warm_start
-from models.warm_up import WarmUp
+from uic.jobs.context import ERR, Context
+from uic.jobs.experiment_tables import Row
+from uic.jobs.training import checkpoint_path, watched, with_images
+from uic.models.bundle import load_bundle, save_bundle
+from uic.models.catalogue import MODELS
+from uic.models.errors import BadInputError
+from uic.models.metrics import Metrics
+from uic.models.published import MANIFEST_NAME, write_json_atomically
+from uic.models.ranker import Ranker
+from uic.models.reader import SamplesReader
+from uic.models.run_spec import Days, RunSpec, SettingError, apply_settings, split_days
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trained, Trainer
+from uic.models.vocabulary import Vocabulary
+from uic.models.warm_start import warm_start
+from uic.models.warm_up import WarmUp
 
 Prepare = Callable[[Ranker, Vocabulary], None]
 

@@ -7,7 +7,7 @@ stand beside ours for the order of the rows, never to be compared with ours as n
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.warm_up import WarmUp
+from uic.models.warm_up import WarmUp
 
 # Published mean and standard deviation of AUC: Taobao, then Amazon Books.
 Published = tuple[float, float, float, float]

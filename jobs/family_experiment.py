@@ -10,23 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from jobs.context import ERR
-from jobs.dicm_experiment import AMS_TABLE, ams_table, new_items
-from jobs.dicm_tables import DICM_TABLES
-from jobs.experiment_runs import Request, RowResult, result_path, run_spec, train_row
-from jobs.family_report import Measured, write_cost, write_family
-from jobs.family_tables import (
+from uic.jobs.context import ERR
+from uic.jobs.dicm_experiment import AMS_TABLE, ams_table, new_items
+from uic.jobs.dicm_tables import DICM_TABLES
+from uic.jobs.experiment_runs import Request, RowResult, result_path, run_spec, train_row
+from uic.jobs.family_report import Measured, write_cost, write_family
+from uic.jobs.family_tables import (
     COST_TABLES,
     EFFICIENCY_LENGTHS,
     EFFICIENCY_MODELS,
     FAMILY_TABLES,
     FamilyRow,
 )
-from models.catalogue import MODELS
-from models.errors import BadInputError
-from models.image_settings import ImageSettings
-from models.metrics import Metrics
-from models.published import write_json_atomically
+from uic.models.catalogue import MODELS
+from uic.models.errors import BadInputError
+from uic.models.image_settings import ImageSettings
+from uic.models.metrics import Metrics
+from uic.models.published import write_json_atomically
 
 _TABLES: Final = {**FAMILY_TABLES, **DICM_TABLES}
 FAMILY: Final = (*_TABLES, *COST_TABLES, AMS_TABLE)
@@ -115,8 +115,8 @@ def _run_rows(request: Request, rows: list[FamilyRow], limit_gib: float) -> list
 
 def _train_within(request: Request, row: FamilyRow, seed: int, limit_gib: float) -> None:
     """Train a row, or record that it does not fit."""
-    from models.imn import Imn  # noqa: PLC0415 - takes a second, and only training needs it
-    from models.sequence_cost import is_out_of_memory, memory_limit  # noqa: PLC0415
+    from uic.models.imn import Imn  # noqa: PLC0415 - takes a second, and only training needs it
+    from uic.models.sequence_cost import is_out_of_memory, memory_limit  # noqa: PLC0415
 
     path = result_path(request, run_spec(request, row, seed))
     try:
@@ -139,8 +139,8 @@ def _train_within(request: Request, row: FamilyRow, seed: int, limit_gib: float)
 
 def _entropies(request: Request, trained) -> list[float]:  # noqa: ANN001 - its type imports torch
     """Mean attention entropy of each walk, over the first batch of the test days."""
-    from models.batch import Encoder  # noqa: PLC0415
-    from models.reader import BatchPlan  # noqa: PLC0415
+    from uic.models.batch import Encoder  # noqa: PLC0415
+    from uic.models.reader import BatchPlan  # noqa: PLC0415
 
     days = trained.spec.days
     plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=True)
@@ -169,7 +169,7 @@ def _costs(models: list[str], limit_gib: float) -> list[dict]:
 
 
 def _cost(job: _Job) -> dict | None:
-    from models.sequence_cost import measure  # noqa: PLC0415
+    from uic.models.sequence_cost import measure  # noqa: PLC0415
 
     cost = measure(job.model, job.length, job.limit_gib)
     return None if cost is None else asdict(cost)

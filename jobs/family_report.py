@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jobs.experiment_runs import RowResult
-from jobs.family_tables import PARADIGMS, PRINTED_FORWARD_MS, FamilyRow, FamilyTable
-from models.metrics import relative_auc_gain
+from uic.jobs.experiment_runs import RowResult
+from uic.jobs.family_tables import PARADIGMS, PRINTED_FORWARD_MS, FamilyRow, FamilyTable
+from uic.models.metrics import relative_auc_gain
 
 _BLUE: Final = "#0072B2"
 _ORANGE: Final = "#E69F00"

@@ -8,7 +8,7 @@ says +2.34%, its own AUCs give +2.74%; IMN's two "identical" ablations differ fr
 from dataclasses import dataclass
 from typing import Final
 
-from jobs.experiment_tables import Row
+from uic.jobs.experiment_tables import Row
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from jobs.context import ERR, OUT, Context, progress_display
-from models.errors import BadInputError
-from models.published import read_manifest
+from uic.jobs.context import ERR, OUT, Context, progress_display
+from uic.models.errors import BadInputError
+from uic.models.published import read_manifest
 
 if TYPE_CHECKING:
-    from pipelines.event_log import EventLog, LogFile
-    from pipelines.quality.facts import LogRules
-    from pipelines.quality.gates import Advance, CheckResult, GateReport
+    from uic.pipelines.event_log import EventLog, LogFile
+    from uic.pipelines.quality.facts import LogRules
+    from uic.pipelines.quality.gates import Advance, CheckResult, GateReport
 
 Days = tuple[date | None, date | None]
 
@@ -37,7 +37,7 @@ def check_inputs(context: Context, first: date, last: date, *, docs: bool = True
         QualityGateError: a check failed (exit status 3); build nothing.
         BadInputError: there is nothing to judge, or a file cannot be read.
     """
-    from pipelines.event_log import EventLog  # noqa: PLC0415 - pyarrow and pandas
+    from uic.pipelines.event_log import EventLog  # noqa: PLC0415 - pyarrow and pandas
 
     window = timedelta(days=context.config.samples.window_days)
     present = [file.dt for file in EventLog(context.log).behavior_files(first - window, last)]
@@ -70,7 +70,7 @@ def samples_report(context: Context, name: str) -> "GateReport":
         BadInputError: there are none of this name.
         ManifestError: they are not published, or are damaged.
     """
-    from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION  # noqa: PLC0415 - pyarrow
+    from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION  # noqa: PLC0415 - pyarrow
 
     root = context.samples / name
     if not root.is_dir():
@@ -99,8 +99,8 @@ def log_reports(
     Raises:
         BadInputError: there is nothing to judge, or a file cannot be read.
     """
-    from pipelines.event_log import EventLog  # noqa: PLC0415 - pyarrow and pandas
-    from pipelines.quality.gates import gate_behaviors, gate_impressions  # noqa: PLC0415
+    from uic.pipelines.event_log import EventLog  # noqa: PLC0415 - pyarrow and pandas
+    from uic.pipelines.quality.gates import gate_behaviors, gate_impressions  # noqa: PLC0415
 
     log = EventLog(context.log)
     rules = log_rules(context, log)
@@ -122,8 +122,8 @@ def log_reports(
 
 def log_rules(context: Context, log: "EventLog") -> "LogRules":
     """The rules of the configuration; days are those of the zone that the log was written in."""
-    from pipelines.quality.facts import LogRules  # noqa: PLC0415 - pyarrow and pandas
-    from pipelines.sale_calendar import SaleCalendar  # noqa: PLC0415
+    from uic.pipelines.quality.facts import LogRules  # noqa: PLC0415 - pyarrow and pandas
+    from uic.pipelines.sale_calendar import SaleCalendar  # noqa: PLC0415
 
     config = context.config
     return LogRules(
@@ -149,7 +149,7 @@ def _judged_days(
     files: Sequence["LogFile"],
     wanted: Days,
 ) -> tuple[date, date]:
-    from pipelines.quality.gates import log_days  # noqa: PLC0415
+    from uic.pipelines.quality.gates import log_days  # noqa: PLC0415
 
     present = log_days(files)
     if present is None:
@@ -166,7 +166,7 @@ def _judged_days(
 
 
 def _samples_report(context: Context, root: Path, manifest: Mapping[str, Any]) -> "GateReport":
-    from pipelines.quality.gates import gate_samples  # noqa: PLC0415 - pyarrow and pandas
+    from uic.pipelines.quality.gates import gate_samples  # noqa: PLC0415 - pyarrow and pandas
 
     rows = sum(int(entry["rows"]) for entry in manifest["files"])
     judging = partial(gate_samples, root, manifest, context.config.quality)
@@ -176,7 +176,7 @@ def _samples_report(context: Context, root: Path, manifest: Mapping[str, Any]) -
 def _with_progress(
     text: str, rows: int, judging: "Callable[[Advance], GateReport]"
 ) -> "GateReport":
-    from pipelines.quality.suite import great_expectations  # noqa: PLC0415 - as above
+    from uic.pipelines.quality.suite import great_expectations  # noqa: PLC0415 - as above
 
     if "great_expectations" not in sys.modules:
         with ERR.status("loading Great Expectations, once a run"):
@@ -198,7 +198,7 @@ def conclude(context: Context, reports: "Sequence[GateReport]", *, docs: bool, s
     Raises:
         QualityGateError: names the first failed expectation with its counts, and all others.
     """
-    from pipelines.quality.gates import require  # noqa: PLC0415
+    from uic.pipelines.quality.gates import require  # noqa: PLC0415
 
     for report in reports:
         shown = report.results if show else report.failed
@@ -216,7 +216,7 @@ def conclude(context: Context, reports: "Sequence[GateReport]", *, docs: bool, s
             markup=False,
         )
         if docs:
-            from pipelines.quality.page import write_page  # noqa: PLC0415
+            from uic.pipelines.quality.page import write_page  # noqa: PLC0415
 
             path = write_page(context.reports / "quality", report)
             console.print(f"Data Docs: {path}", markup=False)
@@ -224,7 +224,7 @@ def conclude(context: Context, reports: "Sequence[GateReport]", *, docs: bool, s
 
 
 def _table(report: "GateReport", results: "Sequence[CheckResult]") -> Table:
-    from pipelines.quality.suite import limits, number  # noqa: PLC0415
+    from uic.pipelines.quality.suite import limits, number  # noqa: PLC0415
 
     table = Table(title=f"{report.name}: {report.subject}", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("", "expectation", "expected", "observed", "failed in"):

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.training import check_device, watched
-from models.ams_bytes import Job, Strategy, mean_of
-from models.bundle import Bundle, load_bundle
-from models.errors import BadInputError
-from models.image_features import ImageFeatures
-from models.lmn_settings import LmnSettings, Memory
-from models.rank_processes import run_ranks
-from models.rank_trainer import RankTrainer
-from models.ranker_settings import RankerSettings
-from models.reader import SamplesReader
-from models.run_spec import RunSpec
-from models.shard_world import ShardWorld
-from models.trainer import Trained, Trainer
-from models.warm_start import warm_start
+from uic.jobs.training import check_device, watched
+from uic.models.ams_bytes import Job, Strategy, mean_of
+from uic.models.bundle import Bundle, load_bundle
+from uic.models.errors import BadInputError
+from uic.models.image_features import ImageFeatures
+from uic.models.lmn_settings import LmnSettings, Memory
+from uic.models.rank_processes import run_ranks
+from uic.models.rank_trainer import RankTrainer
+from uic.models.ranker_settings import RankerSettings
+from uic.models.reader import SamplesReader
+from uic.models.run_spec import RunSpec
+from uic.models.shard_world import ShardWorld
+from uic.models.trainer import Trained, Trainer
+from uic.models.warm_start import warm_start
 
 _MIB = 2**20
 

@@ -9,18 +9,18 @@ from typing import TypeVar
 
 from rich.progress import Progress, TaskID
 
-from jobs.context import ERR, Context, progress_display
-from models.batch_images import LocalImages, resolve_images
-from models.checkpoint import Progress as RunProgress
-from models.errors import BadInputError
-from models.image_features import ImageFeatures
-from models.image_settings import ImageSettings
-from models.metrics import Metrics
-from models.ranker import Ranker
-from models.ranker_settings import RankerSettings
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import RunSpec
-from models.trainer import StepReport, Watcher
+from uic.jobs.context import ERR, Context, progress_display
+from uic.models.batch_images import LocalImages, resolve_images
+from uic.models.checkpoint import Progress as RunProgress
+from uic.models.errors import BadInputError
+from uic.models.image_features import ImageFeatures
+from uic.models.image_settings import ImageSettings
+from uic.models.metrics import Metrics
+from uic.models.ranker import Ranker
+from uic.models.ranker_settings import RankerSettings
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import RunSpec
+from uic.models.trainer import StepReport, Watcher
 
 SettingsType = TypeVar("SettingsType", bound=RankerSettings)
 
@@ -58,7 +58,7 @@ def with_images(
     Args:
         context: whose workspace.
         settings: of any model.
-        trained: they are a bundle's (`models.batch_images.resolve_images`).
+        trained: they are a bundle's (`uic.models.batch_images.resolve_images`).
 
     Raises:
         ImageSourceError: no such features, of another encoder or width.

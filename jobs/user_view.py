@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, load_bundle, read_bundle_manifest
-from models.errors import UicError
-from models.fold import MemoryFolder
-from models.memory import MemoryState
-from models.mimn import Mimn
-from models.record import Records, header_view
+from uic.models.bundle import Bundle, load_bundle, read_bundle_manifest
+from uic.models.errors import UicError
+from uic.models.fold import MemoryFolder
+from uic.models.memory import MemoryState
+from uic.models.mimn import Mimn
+from uic.models.record import Records, header_view
 
 SHADES: Final = " ▁▂▃▄▅▆▇█"
 # Items that are compared with a channel: a second of work.

@@ -3,7 +3,7 @@
 An id that a batch holds is pulled towards zero by `lambda / n`, n its frequency: rare ids, which
 overfit, are pulled harder, and ids that a batch does not hold are not touched. The frequency is
 counted while training, in batches that held the id so far: an owner of a shard can count it
-without a word from the workers (`models.ams_ids`).
+without a word from the workers (`uic.models.ams_ids`).
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 Every rank is a worker and a server, as in the paper (section 4.2). As a worker it has a part of
 each batch, the aggregator and the MLP; as a server, a part of the images, the embedding model E
-and a part of the ID embeddings. A step is that of `models.rank_training`, and besides:
+and a part of the ID embeddings. A step is that of `uic.models.rank_training`, and besides:
 
 - In the forward pass the owners of images are asked for vectors (`SERVEREMBED`); how depends on
   the strategy.
@@ -15,18 +15,18 @@ from typing import Any
 
 from torch import Tensor
 
-from models.ams_bytes import FLOAT_BYTES, Job, Strategy
-from models.ams_ids import RegularizedTable
-from models.ams_images import RankImages, images_on_ranks
-from models.batch import RankerBatch
-from models.batch_images import BatchImages, ImageSourceError
-from models.dicm import Dicm
-from models.groups import GroupBatch
-from models.image_id_table import ImageIds
-from models.optimizer import Optimizer, RowAdam
-from models.rank_training import BatchLoss, RankTraining
-from models.shard_world import ShardWorld, Traffic
-from models.sharded import ShardedTable
+from uic.models.ams_bytes import FLOAT_BYTES, Job, Strategy
+from uic.models.ams_ids import RegularizedTable
+from uic.models.ams_images import RankImages, images_on_ranks
+from uic.models.batch import RankerBatch
+from uic.models.batch_images import BatchImages, ImageSourceError
+from uic.models.dicm import Dicm
+from uic.models.groups import GroupBatch
+from uic.models.image_id_table import ImageIds
+from uic.models.optimizer import Optimizer, RowAdam
+from uic.models.rank_training import BatchLoss, RankTraining
+from uic.models.shard_world import ShardWorld, Traffic
+from uic.models.sharded import ShardedTable
 
 _IMAGE_IDS = "image_ids.table"
 

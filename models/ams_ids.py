@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.optimizer import RowAdam
-from models.sharded import ShardedTable
+from uic.models.optimizer import RowAdam
+from uic.models.sharded import ShardedTable
 
 
 class RegularizedTable(ShardedTable):

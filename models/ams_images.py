@@ -8,7 +8,7 @@ where features lie, what travels, and how often an image is embedded (DICM, sect
 - PS-server: an image lies on one server, its features travel to each worker that wants them.
 - PS-worker: features lie in the samples of the worker.
 
-Afterwards the gradients of E are summed over all ranks (`models.ams`).
+Afterwards the gradients of E are summed over all ranks (`uic.models.ams`).
 """
 
 import numpy as np
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.ams_bytes import Strategy
-from models.batch_images import ImageCounts, LocalImages
-from models.image_embedding import ImageEmbedding
-from models.image_features import ImageFeatures
-from models.shard_router import Route, Router
-from models.shard_world import ShardWorld
+from uic.models.ams_bytes import Strategy
+from uic.models.batch_images import ImageCounts, LocalImages
+from uic.models.image_embedding import ImageEmbedding
+from uic.models.image_features import ImageFeatures
+from uic.models.shard_router import Route, Router
+from uic.models.shard_world import ShardWorld
 
 
 class WorkerImages(LocalImages):
@@ -76,7 +76,7 @@ class PsServerImages(ServedImages):
     """PS-server: features travel, E is at the worker."""
 
     def vectors(self, rows: NDArray[np.int64]) -> Tensor:
-        """See `models.batch_images.ImageVectors`."""
+        """See `uic.models.batch_images.ImageVectors`."""
         route = self.route(rows)
         return functional.embedding(
             route.index, self.embed(self.router.fetch(route, self.features))
@@ -97,7 +97,7 @@ class AmsImages(ServedImages):
         self._taken: tuple[Route, Tensor] | None = None
 
     def vectors(self, rows: NDArray[np.int64]) -> Tensor:
-        """Forward at the servers; see `models.batch_images.ImageVectors`."""
+        """Forward at the servers; see `uic.models.batch_images.ImageVectors`."""
         route = self.route(rows)
         leaf = self.router.fetch(route, self._answer)
         leaf.requires_grad_()

@@ -1,6 +1,6 @@
 """The activation unit of DIN: how much one event of a history says about one candidate.
 
-On a CPU in float32 the pairs are compiled (`models.attention_steps`); anywhere else torch does
+On a CPU in float32 the pairs are compiled (`uic.models.attention_steps`); anywhere else torch does
 the same.
 """
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from models.attention_steps import blend, blend_backward, score_pairs, score_pairs_backward
-from models.distinct_pairs import DistinctPairs
-from models.lane_products import arrays
-from models.lanes import LANES
-from models.windows import Pairs
+from uic.models.attention_steps import blend, blend_backward, score_pairs, score_pairs_backward
+from uic.models.distinct_pairs import DistinctPairs
+from uic.models.lane_products import arrays
+from uic.models.lanes import LANES
+from uic.models.windows import Pairs
 
 
 class AttentionUnit(nn.Module):

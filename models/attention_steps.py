@@ -6,7 +6,7 @@ its keys: `k (W_key - W_difference + diag(q) W_product) + q (W_query + W_differe
 product of a pair exists either. Backward repeats a tile's forward pass from the keys.
 
 All arrays are float32, C-contiguous, and their widths multiples of 16, padded with zeros
-(`models.attention`). The slow twin is `AttentionUnit.forward`.
+(`uic.models.attention`). The slow twin is `AttentionUnit.forward`.
 """
 
 import math
@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numba import njit
 
-from models.lane_products import multiply, total
-from models.lanes import LANES, fma, load, splat, store, where_greater
+from uic.models.lane_products import multiply, total
+from uic.models.lanes import LANES, fma, load, splat, store, where_greater
 
 TILE = 64  # pairs; a multiple of 8, the rows that `multiply` takes at once
 

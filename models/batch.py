@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.groups import GroupBatch
-from models.vocabulary import IdTable, Vocabulary
+from uic.models.groups import GroupBatch
+from uic.models.vocabulary import IdTable, Vocabulary
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.batch import RankerBatch
-from models.errors import BadInputError
-from models.image_embedding import ImageEmbedding
-from models.image_features import NO_IMAGE, ImageFeatures
-from models.image_settings import ImageSettings
-from models.published import MANIFEST_NAME, sha256_of
-from models.windows import group_windows
+from uic.models.batch import RankerBatch
+from uic.models.errors import BadInputError
+from uic.models.image_embedding import ImageEmbedding
+from uic.models.image_features import NO_IMAGE, ImageFeatures
+from uic.models.image_settings import ImageSettings
+from uic.models.published import MANIFEST_NAME, sha256_of
+from uic.models.windows import group_windows
 
 SettingsType = TypeVar("SettingsType", bound=ImageSettings)
 

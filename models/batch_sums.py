@@ -9,7 +9,7 @@ class BatchSums(nn.Module):
     """A module that divides by what the whole batch holds: a mean, a number of events.
 
     Attributes:
-        sum_over_ranks: sums over all ranks that share a batch (`models.rank_training` sets it);
+        sum_over_ranks: sums over all ranks that share a batch (`uic.models.rank_training` sets it);
             None for one process. Every rank must come here equally often, also with nothing.
     """
 

@@ -21,23 +21,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.catalogue import model_kind
-from models.errors import BadInputError, UicError
-from models.memory import MemoryNetwork
-from models.mimn import Mimn
-from models.published import (
+from uic.models.catalogue import model_kind
+from uic.models.errors import BadInputError, UicError
+from uic.models.memory import MemoryNetwork
+from uic.models.mimn import Mimn
+from uic.models.published import (
     MANIFEST_NAME,
     file_entry,
     publish_manifest,
     read_manifest,
     verify_checksums,
 )
-from models.ranker import Ranker
-from models.ranker_settings import RankerSettings
-from models.run_spec import SettingError, section_from
-from models.settings import Section
-from models.trainer import Trained
-from models.vocabulary import Vocabulary, load_vocabulary
+from uic.models.ranker import Ranker
+from uic.models.ranker_settings import RankerSettings
+from uic.models.run_spec import SettingError, section_from
+from uic.models.settings import Section
+from uic.models.trainer import Trained
+from uic.models.vocabulary import Vocabulary, load_vocabulary
 
 BUNDLE_KIND: Final = "bundle"
 BUNDLE_FORMAT: Final = 1
@@ -250,7 +250,7 @@ def read_bundle_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a bundle, without reading its files.
 
     Raises:
-        ManifestError: see `models.published.read_manifest`.
+        ManifestError: see `uic.models.published.read_manifest`.
         BundleError: a newer format, or a needed file that the manifest does not name.
     """
     found = path / MANIFEST_NAME

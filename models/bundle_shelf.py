@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from models.bundle import BundleError
-from models.published import MANIFEST_NAME, sync_directory
+from uic.models.bundle import BundleError
+from uic.models.published import MANIFEST_NAME, sync_directory
 
 CURRENT_NAME: Final = "CURRENT"
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -3,29 +3,29 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from models.baselines.arnn import Arnn
-from models.baselines.average_pooling import AveragePooling
-from models.baselines.dien import Dien, DienSettings
-from models.baselines.din import Din
-from models.baselines.dnn import Dnn
-from models.baselines.gru4rec import Gru4Rec
-from models.baselines.lr import LogisticRegression, LrSettings
-from models.baselines.rum import Rum, RumSettings
-from models.baselines.sasrec import SasRec, SasRecSettings
-from models.baselines.sim import Sim, SimSettings
-from models.baselines.sum_pooling import SumPooling
-from models.baselines.ubr4ctr import Ubr4Ctr, Ubr4CtrSettings
-from models.dicm import Dicm
-from models.dicm_settings import DicmSettings
-from models.errors import BadInputError
-from models.imn import Imn
-from models.imn_settings import ImnSettings
-from models.lmn_settings import DinSettings, LmnOnDinSettings, PoolingSettings
-from models.mimn import Mimn, MimnSettings
-from models.prerank import Prerank
-from models.prerank_settings import PrerankSettings
-from models.ranker import Ranker
-from models.ranker_settings import RankerSettings, WindowedSettings
+from uic.models.baselines.arnn import Arnn
+from uic.models.baselines.average_pooling import AveragePooling
+from uic.models.baselines.dien import Dien, DienSettings
+from uic.models.baselines.din import Din
+from uic.models.baselines.dnn import Dnn
+from uic.models.baselines.gru4rec import Gru4Rec
+from uic.models.baselines.lr import LogisticRegression, LrSettings
+from uic.models.baselines.rum import Rum, RumSettings
+from uic.models.baselines.sasrec import SasRec, SasRecSettings
+from uic.models.baselines.sim import Sim, SimSettings
+from uic.models.baselines.sum_pooling import SumPooling
+from uic.models.baselines.ubr4ctr import Ubr4Ctr, Ubr4CtrSettings
+from uic.models.dicm import Dicm
+from uic.models.dicm_settings import DicmSettings
+from uic.models.errors import BadInputError
+from uic.models.imn import Imn
+from uic.models.imn_settings import ImnSettings
+from uic.models.lmn_settings import DinSettings, LmnOnDinSettings, PoolingSettings
+from uic.models.mimn import Mimn, MimnSettings
+from uic.models.prerank import Prerank
+from uic.models.prerank_settings import PrerankSettings
+from uic.models.ranker import Ranker
+from uic.models.ranker_settings import RankerSettings, WindowedSettings
 
 
 class UnknownModelError(BadInputError):

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.errors import BadInputError
-from models.published import sync_directory
+from uic.models.errors import BadInputError
+from uic.models.published import sync_directory
 
 
 @dataclass

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.batch_images import BatchImages
-from models.dicm_settings import BasicNet, DicmSettings, IdQuery
-from models.distinct_pairs import window_distinct_pairs
-from models.embedding import BatchRows
-from models.image_aggregator import ImageAggregator
-from models.image_id_table import ImageIds
-from models.image_ranker import ImageRanker
-from models.ranker import Outputs
-from models.ranker_settings import InputNorm
-from models.windows import Pairs, value_sums, window_pairs, window_sums
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.batch_images import BatchImages
+from uic.models.dicm_settings import BasicNet, DicmSettings, IdQuery
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.embedding import BatchRows
+from uic.models.image_aggregator import ImageAggregator
+from uic.models.image_id_table import ImageIds
+from uic.models.image_ranker import ImageRanker
+from uic.models.ranker import Outputs
+from uic.models.ranker_settings import InputNorm
+from uic.models.windows import Pairs, value_sums, window_pairs, window_sums
 
 
 class Dicm(ImageRanker):

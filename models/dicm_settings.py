@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.image_settings import ImageRankerSettings
+from uic.models.image_settings import ImageRankerSettings
 
 
 class Aggregator(StrEnum):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.batch import RankerBatch
-from models.pair_marks import find_pairs, kinds_of
-from models.windows import window_firsts, window_pairs
+from uic.models.batch import RankerBatch
+from uic.models.pair_marks import find_pairs, kinds_of
+from uic.models.windows import window_firsts, window_pairs
 
 
 @dataclass(frozen=True)

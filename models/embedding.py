@@ -2,7 +2,7 @@
 
 The tables are not touched by autograd. `ItemEmbedding.rows` copies the rows of a batch into a
 leaf tensor; its gradient has a row for each distinct item of the batch, and `RowAdam`
-(`models.optimizer`) moves those rows of the table alone. A step costs what its batch costs, for
+(`uic.models.optimizer`) moves those rows of the table alone. A step costs what its batch costs, for
 a thousand items as for ten million.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.batch import RankerBatch
+from uic.models.batch import RankerBatch
 
 
 @dataclass(frozen=True)

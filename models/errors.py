@@ -1,7 +1,7 @@
 """Errors are types: one class for each broken promise, each with the exit status of its command.
 
 The text of an error is one line: what was found, what was expected, what to do. A message that
-concerns a file or a field names it. `jobs.cli` prints the line and exits with `exit_code`.
+concerns a file or a field names it. `uic.jobs.cli` prints the line and exits with `exit_code`.
 """
 
 from typing import ClassVar

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.batch import Encoder
-from models.groups import GroupBatch
-from models.metrics import Metrics, measure
-from models.ranker import Ranker
+from uic.models.batch import Encoder
+from uic.models.groups import GroupBatch
+from uic.models.metrics import Metrics, measure
+from uic.models.ranker import Ranker
 
 
 @torch.no_grad()

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.errors import BadInputError
-from models.fold_kernel import PackedNetwork
-from models.memory import MemoryNetwork
-from models.memory_state import MAX_EVENTS
-from models.positions import EventBatch, compare_positions
-from models.ragged_fold import EventValueError, GroupFold, check_values, fold_groups
-from models.record import (
+from uic.models.errors import BadInputError
+from uic.models.fold_kernel import PackedNetwork
+from uic.models.memory import MemoryNetwork
+from uic.models.memory_state import MAX_EVENTS
+from uic.models.positions import EventBatch, compare_positions
+from uic.models.ragged_fold import EventValueError, GroupFold, check_values, fold_groups
+from uic.models.record import (
     Records,
     check_records,
     empty_records,

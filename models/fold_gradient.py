@@ -1,10 +1,10 @@
 """The fold as one differentiable operation on a CPU: the kernel forward, torch backward.
 
-Forward runs `models.fold_kernel` and keeps each state as float16, as a record would hold it:
+Forward runs `uic.models.fold_kernel` and keeps each state as float16, as a record would hold it:
 1,232 bytes an event with 8 slots of 32, about a twentieth of what autograd would keep. Backward
 walks the steps from the last to the first, and repeats each from the kept state to get its
 gradients; the rounding's gradient is straight through, so the repeated step does not round.
-`models.fold_kernel_backward` does that; torch does it where that one does not reach.
+`uic.models.fold_kernel_backward` does that; torch does it where that one does not reach.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.fold_kernel import PackedNetwork
-from models.fold_kernel_backward import PackedGradient
-from models.fold_plan import FoldPlan
-from models.memory import MemoryNetwork
-from models.memory_state import MemoryState
+from uic.models.fold_kernel import PackedNetwork
+from uic.models.fold_kernel_backward import PackedGradient
+from uic.models.fold_plan import FoldPlan
+from uic.models.memory import MemoryNetwork
+from uic.models.memory_state import MemoryState
 
 
 def fold_rows(

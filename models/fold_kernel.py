@@ -1,7 +1,7 @@
 """The fast fold on a CPU: a network's weights, packed, and the call of the compiled kernel.
 
 `PackedNetwork.fold` is the forward pass of training on a CPU as well as of serving, so the two
-cannot differ by a bit. The kernel itself is `models.fold_steps`.
+cannot differ by a bit. The kernel itself is `uic.models.fold_steps`.
 """
 
 import threading
@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.fold_steps import BLOCK, fold_tiles
-from models.lanes import LANES
-from models.memory import MemoryNetwork
+from uic.models.fold_steps import BLOCK, fold_tiles
+from uic.models.lanes import LANES
+from uic.models.memory import MemoryNetwork
 
 Floats = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """The fast gradient of a fold on a CPU: buffers, transposed weights, and sums over events.
 
-`models.fold_steps_backward` walks the events and writes, for each, the gradients of the sums that
+`uic.models.fold_steps_backward` walks the events and writes, for each, the gradients of the sums that
 enter the activations; here torch turns them into gradients of weights, one product a matrix.
 """
 
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.fold_kernel import Floats, PackedNetwork, aligned, pack
-from models.fold_plan import FoldPlan
-from models.fold_steps import BLOCK
-from models.fold_steps_backward import fold_tiles_backward
-from models.memory import MemoryNetwork
+from uic.models.fold_kernel import Floats, PackedNetwork, aligned, pack
+from uic.models.fold_plan import FoldPlan
+from uic.models.fold_steps import BLOCK
+from uic.models.fold_steps_backward import fold_tiles_backward
+from uic.models.memory import MemoryNetwork
 
 
 class Matrix(NamedTuple):

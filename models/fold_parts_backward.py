@@ -1,14 +1,14 @@
 """The two parts that a step uses twice, with their gradients: the GRU and the addressing.
 
-Compiled by numba for `models.fold_steps_backward`. The forward halves keep what the backward
+Compiled by numba for `uic.models.fold_steps_backward`. The forward halves keep what the backward
 halves need.
 """
 
 import numpy as np
 from numba import njit
 
-from models.fold_steps import product, softmax
-from models.lanes import fma, load, negative, sigmoid, splat, sqrt, store, tanh
+from uic.models.fold_steps import product, softmax
+from uic.models.lanes import fma, load, negative, sigmoid, splat, sqrt, store, tanh
 
 
 @njit(error_model="numpy")

@@ -1,8 +1,8 @@
 """The eight steps of the memory network on tiles of 16 users, compiled by numba.
 
-The same equations as `models.memory`, which is the slow twin that this one is tested against. A
+The same equations as `uic.models.memory`, which is the slow twin that this one is tested against. A
 tile's state stays in the cache through all its events, and no step allocates. Rows of the state
-are in record order (`models.memory_state`).
+are in record order (`uic.models.memory_state`).
 
 Weights are packed as (blocks of 8 outputs, inputs, 8), so that one pass over the inputs feeds
 eight sums that stay in registers.
@@ -11,7 +11,7 @@ eight sums that stay in registers.
 import numpy as np
 from numba import njit
 
-from models.lanes import (
+from uic.models.lanes import (
     LANES,
     exp,
     fma,
@@ -303,7 +303,7 @@ def fold_tiles(
     saved,
     totals,
 ):
-    """Fold all groups (see `models.fold_kernel.PackedNetwork.fold`).
+    """Fold all groups (see `uic.models.fold_kernel.PackedNetwork.fold`).
 
     `order` are the groups that have events, longest first: in a tile, the lanes that still have
     one are always the first lanes. A lane whose events are done goes on with its last one; what

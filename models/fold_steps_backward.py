@@ -4,21 +4,21 @@ A tile walks its events from the last to the first. For each it repeats the step
 state before it, then goes through the steps in reverse, carrying the gradient of the state in
 `carry` (rows in record order). Gradients of weights are sums over all events of outer products;
 what they are made of is written out for each event, and torch multiplies it at the end
-(`models.fold_gradient`). A lane without an event in this step carries zeros, and adds zeros.
+(`uic.models.fold_gradient`). A lane without an event in this step carries zeros, and adds zeros.
 """
 
 import numpy as np
 from numba import njit
 
-from models.fold_parts_backward import (
+from uic.models.fold_parts_backward import (
     add_to,
     address_backward,
     address_forward,
     gru_backward,
     gru_forward,
 )
-from models.fold_steps import product, softmax
-from models.lanes import (
+from uic.models.fold_steps import product, softmax
+from uic.models.lanes import (
     LANES,
     exp,
     fma,

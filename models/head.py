@@ -5,8 +5,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from models.batch_sums import BatchSums
-from models.ranker_settings import Activation, InputNorm
+from uic.models.batch_sums import BatchSums
+from uic.models.ranker_settings import Activation, InputNorm
 
 # Keeps a column that never varies (a switched-off feature) from being divided by zero.
 _NORM_EPSILON: Final = 1e-6
@@ -15,7 +15,7 @@ _NORM_EPSILON: Final = 1e-6
 class RunningNorm(BatchSums):
     """Normalisation by running mean and variance, the same in training and in serving.
 
-    Batch normalisation would not do: batches hold histories of one length (`models.reader`), so
+    Batch normalisation would not do: batches hold histories of one length (`uic.models.reader`), so
     that their statistics are not those of the data. Here a batch only moves the running ones,
     which then normalise it: what is trained is what is served, and no row sees its neighbours.
 

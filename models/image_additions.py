@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.feature_rows import FeatureRows, Features
-from models.image_features import (
+from uic.models.feature_rows import FeatureRows, Features
+from uic.models.image_features import (
     FEATURE_WIDTH,
     ITEM_IMAGES,
     ImageFeatures,
@@ -31,7 +31,7 @@ from models.image_features import (
     merged_items,
     parts_of,
 )
-from models.image_parts import (
+from uic.models.image_parts import (
     NewPart,
     WrittenPart,
     mapped_features,
@@ -40,7 +40,7 @@ from models.image_parts import (
     shape_of,
     write_part,
 )
-from models.published import MANIFEST_NAME
+from uic.models.published import MANIFEST_NAME
 
 # A table that is kept beside features, by role, and the columns that name a row of it: of several
 # rows of one name, the last counts.

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.dicm_settings import Aggregator, AttentionWeights, DicmSettings
-from models.distinct_pairs import window_distinct_pairs
-from models.windows import Pairs, value_sums
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.dicm_settings import Aggregator, AttentionWeights, DicmSettings
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.windows import Pairs, value_sums
 
 
 class ImageAggregator(nn.Module):

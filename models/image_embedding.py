@@ -1,7 +1,7 @@
 """The trained part of an image's way: features of a fixed encoder to 12 floats (DICM, section 5.1).
 
 The vector of an image depends on nothing but the image. So it can be computed once a batch,
-on another machine (`models.ams`), or ahead of all requests.
+on another machine (`uic.models.ams`), or ahead of all requests.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 FEATURE_WIDTH: Final = 4096
 EMBEDDING_WIDTHS: Final = (256, 64, 12)

@@ -2,7 +2,7 @@
 
 `Vgg16` is the paper's: VGG16 up to FC6, with torchvision's parameter names, so that the usual
 public weight file loads. `CompactEncoder` is for those who have no such file: a small network
-trained here on labelled folders (`models.image_pretraining`). Both are frozen afterwards.
+trained here on labelled folders (`uic.models.image_pretraining`). Both are frozen afterwards.
 
 An encoder's `identity` names its kind, the sum of its weights and how images are prepared for it:
 features of two identities are never mixed.
@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.errors import BadInputError
-from models.image_embedding import FEATURE_WIDTH
-from models.image_encoder_settings import Fc6
-from models.published import sha256_of
+from uic.models.errors import BadInputError
+from uic.models.image_embedding import FEATURE_WIDTH
+from uic.models.image_encoder_settings import Fc6
+from uic.models.published import sha256_of
 
 # Means and standard deviations of ImageNet, which VGG16 was trained with; red, green, blue.
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)

@@ -1,7 +1,7 @@
 """Image features: what a fixed encoder makes of each image, once, and which item shows which.
 
-`WORKSPACE/images/NAME/` is a published directory (`models.published`). Its manifest names, beside
-its own facts, parts of three files each. A publication adds a part (`models.image_additions`) under
+`WORKSPACE/images/NAME/` is a published directory (`uic.models.published`). Its manifest names, beside
+its own facts, parts of three files each. A publication adds a part (`uic.models.image_additions`) under
 names that no earlier one used, so that a reader that is open keeps what it opened:
 
 | role | content |
@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from models.errors import BadInputError, ManifestError
-from models.feature_rows import FeatureRows, Features
-from models.published import read_manifest, verify_checksums
+from uic.models.errors import BadInputError, ManifestError
+from uic.models.feature_rows import FeatureRows, Features
+from uic.models.published import read_manifest, verify_checksums
 
 IMAGE_FEATURES_KIND: Final = "image_features"
 IMAGE_FEATURES_SCHEMA_VERSION: Final = 1

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.batch_images import BatchImages
-from models.hashing import stable_hash
-from models.image_features import ImageFeatures
-from models.row_table import RowTable, distinct_rows
+from uic.models.batch_images import BatchImages
+from uic.models.hashing import stable_hash
+from uic.models.image_features import ImageFeatures
+from uic.models.row_table import RowTable, distinct_rows
 
 # Independent of the hashes that place users in partitions, ids in spare rows and users in rows.
 _SEED = 3
@@ -70,7 +70,7 @@ class ImageIdTable(nn.Module):
         return distinct_rows(torch.from_numpy(rows).to(images.history.device), self.rows + 1)
 
     def of(self, images: BatchImages) -> ImageIds:
-        """The embeddings that a batch wants; a step moves them (`models.optimizer`)."""
+        """The embeddings that a batch wants; a step moves them (`uic.models.optimizer`)."""
         self.table.forget()
         rows, index = self.find(images)
         return ImageIds(rows, self.table.take(rows), index)

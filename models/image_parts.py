@@ -1,6 +1,6 @@
 """Parts of image features: their files, and their publication.
 
-`write_image_features` writes everything anew; `models.image_additions` adds what is new. Whoever
+`write_image_features` writes everything anew; `uic.models.image_additions` adds what is new. Whoever
 publishes holds the lock of the directory, since a publication removes what its manifest does not
 name.
 """
@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike
 
-from models.feature_rows import FeatureRows, Features
-from models.image_features import (
+from uic.models.feature_rows import FeatureRows, Features
+from uic.models.image_features import (
     FEATURE_WIDTH,
     IMAGE_FEATURES_KIND,
     IMAGE_FEATURES_SCHEMA_VERSION,
@@ -31,7 +31,7 @@ from models.image_features import (
     check_items,
     check_parts,
 )
-from models.published import MANIFEST_NAME, file_entry, publish_manifest, read_manifest
+from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, read_manifest
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import BadInputError, ManifestError
-from models.image_embedding import FEATURE_WIDTH
-from models.image_encoder import COMPACT_PREPARATION, CompactEncoder, ImageEncoder, frozen
-from models.image_encoder_settings import PretrainSettings
-from models.published import file_entry, publish_manifest, read_manifest, verify_checksums
+from uic.models.errors import BadInputError, ManifestError
+from uic.models.image_embedding import FEATURE_WIDTH
+from uic.models.image_encoder import COMPACT_PREPARATION, CompactEncoder, ImageEncoder, frozen
+from uic.models.image_encoder_settings import PretrainSettings
+from uic.models.published import file_entry, publish_manifest, read_manifest, verify_checksums
 
 IMAGE_ENCODER_KIND: Final = "image_encoder"
 IMAGE_ENCODER_SCHEMA_VERSION: Final = 1

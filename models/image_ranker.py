@@ -4,22 +4,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.adaptive_regularization import AdaptiveRegularization
-from models.batch import RankerBatch
-from models.batch_images import (
+from uic.models.adaptive_regularization import AdaptiveRegularization
+from uic.models.batch import RankerBatch
+from uic.models.batch_images import (
     BatchImages,
     ImageSourceError,
     ImageVectors,
     LocalImages,
     images_of,
 )
-from models.embedding import BatchRows
-from models.image_embedding import ImageEmbedding
-from models.image_features import ImageFeatures
-from models.image_id_table import ImageIds, ImageIdTable
-from models.image_settings import ImageRankerSettings
-from models.ranker import Outputs, Ranker, no_penalty
-from models.ranker_settings import RankerSettings
+from uic.models.embedding import BatchRows
+from uic.models.image_embedding import ImageEmbedding
+from uic.models.image_features import ImageFeatures
+from uic.models.image_id_table import ImageIds, ImageIdTable
+from uic.models.image_settings import ImageRankerSettings
+from uic.models.ranker import Outputs, Ranker, no_penalty
+from uic.models.ranker_settings import RankerSettings
 
 
 class ImageRanker(Ranker):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.ranker_settings import WindowedSettings
-from models.settings import Section
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.settings import Section
 
 
 class ImageSettings(Section):

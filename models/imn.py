@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.imn_attention import MultiWayAttention, tiles
-from models.imn_settings import Attention, Cross, ImnSettings, Position
-from models.imn_sums import compiles
-from models.imn_tiles import Sight
-from models.imn_views import Views, views_of
-from models.ranker import Outputs, Ranker, no_penalty
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.imn_attention import MultiWayAttention, tiles
+from uic.models.imn_settings import Attention, Cross, ImnSettings, Position
+from uic.models.imn_sums import compiles
+from uic.models.imn_tiles import Sight
+from uic.models.imn_views import Views, views_of
+from uic.models.ranker import Outputs, Ranker, no_penalty
 
 
 class EventEncoder(nn.Module):

@@ -9,8 +9,8 @@ query (m, v) and an event x. It is linear in x once m and v are fixed, with W1 =
 
 So a query is turned into a small matrix once, and the scores of a whole history are one matrix
 product with the events themselves, which all queries of a view share. A hidden layer of all pairs
-is never kept: the sums are compiled (`models.imn_sums`) or torch's, tile by tile
-(`models.imn_tiles`).
+is never kept: the sums are compiled (`uic.models.imn_sums`) or torch's, tile by tile
+(`uic.models.imn_tiles`).
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.imn_settings import Attention, Distance
-from models.imn_sums import Formula, compiled_sums, compiles
-from models.imn_tiles import Scorer, Sight, Tile, events_of, tile_weights, tiled_sums
+from uic.models.imn_settings import Attention, Distance
+from uic.models.imn_sums import Formula, compiled_sums, compiles
+from uic.models.imn_tiles import Scorer, Sight, Tile, events_of, tile_weights, tiled_sums
 
 # Numbers of a hidden layer that are computed at a time: a megabyte or two, which a core's cache
 # holds. A GPU wants more in flight, and has the memory.

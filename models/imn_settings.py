@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.ranker_settings import WindowedSettings
+from uic.models.ranker_settings import WindowedSettings
 
 
 class Attention(StrEnum):

@@ -1,6 +1,6 @@
 """IMN's weighted sums of events for queries (m, v), compiled by numba: forward and gradient.
 
-A query is a small matrix E = S + C diag(m) + D diag(v) and a vector c (`models.imn_attention`); a
+A query is a small matrix E = S + C diag(m) + D diag(v) and a vector c (`uic.models.imn_attention`); a
 pair's score is `b2 + W2 sigmoid(E x + c)` and its weight the sigmoid of that. Lanes are events. The
 E of some queries of a view, stacked, times a tile of its events, turned, is one product whose
 result stays in the cache; nothing that is as many as pairs is ever written, and backward repeats a
@@ -11,15 +11,15 @@ in E, c, W2 and b2. So `weight = (1 + tanh(bend + slope tanh(E x / 2 + c / 2))) 
 `slope = W2 / 4` and `bend = b2 / 2 + the sum of slope`.
 
 All arrays are float32, C-contiguous, and the width of an event a multiple of 16, padded with zeros
-(`models.imn_sums`). The slow twin is `models.imn_tiles.tiled_sums`.
+(`uic.models.imn_sums`). The slow twin is `uic.models.imn_tiles.tiled_sums`.
 """
 
 import numpy as np
 from numba import njit
 
-from models.lane_products import multiply, total
-from models.lane_turn import turn
-from models.lanes import LANES, fma, load, splat, store, tanh
+from uic.models.lane_products import multiply, total
+from uic.models.lane_turn import turn
+from uic.models.lanes import LANES, fma, load, splat, store, tanh
 
 TILE = 48  # events; a multiple of 16, and what `multiply` takes at once
 STACK = 64  # rows of a product, that is hidden units of queries, unless one query has more

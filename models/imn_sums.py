@@ -1,4 +1,4 @@
-"""Weighted sums of events by `models.imn_steps`, for autograd."""
+"""Weighted sums of events by `uic.models.imn_steps`, for autograd."""
 
 from typing import Any, NamedTuple
 
@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from models.imn_steps import weighted_sums, weighted_sums_backward
-from models.lane_products import arrays
-from models.lanes import LANES
+from uic.models.imn_steps import weighted_sums, weighted_sums_backward
+from uic.models.lane_products import arrays
+from uic.models.lanes import LANES
 
 
 class Formula(NamedTuple):

@@ -1,8 +1,8 @@
 """IMN's weighted sums by torch, a tile of pairs at a time: any precision, device and weights.
 
 The hidden layer exists for a tile of pairs at a time and is computed again in the backward pass:
-what is kept for each pair is its weight. `models.imn_attention` says what the scores are,
-`models.imn_sums` has the same sums compiled.
+what is kept for each pair is its weight. `uic.models.imn_attention` says what the scores are,
+`uic.models.imn_sums` has the same sums compiled.
 """
 
 from dataclasses import dataclass

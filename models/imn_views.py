@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.batch import RankerBatch
-from models.errors import BadInputError
-from models.groups import GroupBatch, longest
-from models.imn_settings import ImnSettings, Position
+from uic.models.batch import RankerBatch
+from uic.models.errors import BadInputError
+from uic.models.groups import GroupBatch, longest
+from uic.models.imn_settings import ImnSettings, Position
 
 _NO_TIME = np.iinfo(np.int64).min  # what numpy's NaT is as an integer
 

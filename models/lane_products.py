@@ -1,7 +1,7 @@
 """Matrix products of any size on lanes, for kernels that keep a tile of rows in the cache.
 
 `multiply` is C = start + A B on float32 rows. Sums stay in registers while the inner index runs,
-which numba's own vectoriser does not manage (`models.lanes`); A may be read transposed, by its two
+which numba's own vectoriser does not manage (`uic.models.lanes`); A may be read transposed, by its two
 strides, so the same code makes the sums over rows of a gradient.
 """
 
@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.lanes import LANES, LANES_TYPE
+from uic.models.lanes import LANES, LANES_TYPE
 
 _FLOAT: Final = ir.FloatType()
 _INT32: Final = ir.IntType(32)

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from models.lanes import LANES
+from uic.models.lanes import LANES
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.batch_sums import BatchSums
-from models.distinct_pairs import window_distinct_pairs
-from models.embedding import BatchRows
-from models.hashing import stable_hash
-from models.lmn_settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
-from models.product_keys import best_products
-from models.row_table import RowTable
-from models.windows import group_windows, value_sums, window_firsts
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.batch_sums import BatchSums
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.embedding import BatchRows
+from uic.models.hashing import stable_hash
+from uic.models.lmn_settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
+from uic.models.product_keys import best_products
+from uic.models.row_table import RowTable
+from uic.models.windows import group_windows, value_sums, window_firsts
 
 # Independent of the hashes that place users in partitions and ids in spare rows.
 _USER_SEED = 2
 
 
 class TrainedRows(Protocol):
-    """Where rows live: `models.row_table.RowTable`, or `models.sharded.ShardedTable`."""
+    """Where rows live: `uic.models.row_table.RowTable`, or `uic.models.sharded.ShardedTable`."""
 
     def take(self, rows: Tensor) -> Tensor:
         """Rows by index: (n,) int64 to (n, width)."""

@@ -9,8 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.ranker_settings import RankerSettings, WindowedSettings
-from models.settings import Section
+from uic.models.ranker_settings import RankerSettings, WindowedSettings
+from uic.models.settings import Section
 
 
 class Memory(StrEnum):

@@ -2,7 +2,7 @@
 
 The equations are DESIGN's "MIMN, as built" in eight steps; each is a function here, and
 `MemoryNetwork.step` runs them in order. This module is the network that is trained (any device,
-any float type, with gradients); `models.fold_kernel` does the same eight steps for many events at
+any float type, with gradients); `uic.models.fold_kernel` does the same eight steps for many events at
 once and is held against this one by tests.
 
 Points that the paper leaves open and that are closed here for good: the memory is read before it
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.batch_sums import BatchSums
-from models.memory_settings import MemoryConfig
-from models.memory_state import MAX_EVENTS, MemoryState, StateLayout
+from uic.models.batch_sums import BatchSums
+from uic.models.memory_settings import MemoryConfig
+from uic.models.memory_state import MAX_EVENTS, MemoryState, StateLayout
 
 __all__ = ["MemoryConfig", "MemoryNetwork", "MemoryState", "StateLayout"]
 
@@ -119,7 +119,7 @@ class MemoryNetwork(BatchSums):
     """One memory per user, moved by one behaviour event at a time (MIMN, section 4).
 
     Parameters are few and shared by all users; `initial` makes a new user's state, `step` folds
-    one event into each of a batch of states. `models.fold` folds whole histories.
+    one event into each of a batch of states. `uic.models.fold` folds whole histories.
 
     Args:
         config: sizes and switches.

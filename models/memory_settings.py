@@ -2,14 +2,14 @@
 
 Light on purpose (no torch), so that the command line can read them. The open points that DESIGN
 closes for good (read before write, controller GRU, running weights of the events before this one,
-zero start of everything but the memory) are described in `models.memory`, where they are used.
+zero start of everything but the memory) are described in `uic.models.memory`, where they are used.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.settings import Section
+from uic.models.settings import Section
 
 
 class MemoryConfig(Section):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.memory_settings import MemoryConfig
-from models.record import Records, header_view, state_view
+from uic.models.memory_settings import MemoryConfig
+from uic.models.record import Records, header_view, state_view
 
 MAX_EVENTS: Final = 2**32 - 1  # the header's counter is uint32 and stays there when full
 

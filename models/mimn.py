@@ -14,15 +14,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.fold import GroupFold, fold_groups
-from models.lmn_settings import LmnSettings, Memory, Query, QueryUser
-from models.memory import MemoryNetwork, MemoryState, address, read
-from models.memory_settings import MemoryConfig
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import RankerSettings
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.fold import GroupFold, fold_groups
+from uic.models.lmn_settings import LmnSettings, Memory, Query, QueryUser
+from uic.models.memory import MemoryNetwork, MemoryState, address, read
+from uic.models.memory_settings import MemoryConfig
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import RankerSettings
 
 
 class MimnSettings(LmnSettings, MemoryConfig, RankerSettings):

@@ -11,10 +11,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.ranker import Ranker
-from models.row_table import RowTable
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Ranker
+from uic.models.row_table import RowTable
 
 BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8

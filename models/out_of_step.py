@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from models.batch import Encoder, RankerBatch
-from models.mimn import Mimn
+from uic.models.batch import Encoder, RankerBatch
+from uic.models.mimn import Mimn
 
 
 class OutOfStep(nn.Module):

@@ -1,6 +1,6 @@
 """Marks that find equal rows and distinct pairs in one pass, compiled by numba.
 
-`models.distinct_pairs` says what for.
+`uic.models.distinct_pairs` says what for.
 """
 
 import numpy as np

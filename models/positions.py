@@ -59,7 +59,7 @@ def compare_positions(
        epoch.
 
     Args:
-        header: (users,), the records' headers (`models.record.HEADER`).
+        header: (users,), the records' headers (`uic.models.record.HEADER`).
         events: the batch.
         order: (events,), sorts the events by user, stable.
 

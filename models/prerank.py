@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.batch import RankerBatch
-from models.batch_images import (
+from uic.models.batch import RankerBatch
+from uic.models.batch_images import (
     BatchImages,
 )
-from models.embedding import BatchRows
-from models.head import activation, input_norm
-from models.image_id_table import ImageIds
-from models.image_ranker import ImageRanker
-from models.prerank_settings import PrerankSettings
-from models.ranker import Outputs
-from models.windows import value_sums, window_sums
+from uic.models.embedding import BatchRows
+from uic.models.head import activation, input_norm
+from uic.models.image_id_table import ImageIds
+from uic.models.image_ranker import ImageRanker
+from uic.models.prerank_settings import PrerankSettings
+from uic.models.ranker import Outputs
+from uic.models.windows import value_sums, window_sums
 
 
 class Tower(nn.Module):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.image_settings import ImageRankerSettings
+from uic.models.image_settings import ImageRankerSettings
 
 
 class PrerankSettings(ImageRankerSettings):

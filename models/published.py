@@ -19,7 +19,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from models.errors import ManifestError
+from uic.models.errors import ManifestError
 
 MANIFEST_NAME: Final = "manifest.json"
 _CHUNK_BYTES: Final = 1 << 20

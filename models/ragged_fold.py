@@ -2,7 +2,7 @@
 
 This is the whole of learning from behaviour (DESIGN, "The way of the data"). Training folds a
 window and looks at the state at every impression (`fold_groups`); warm-up, stream and audit fold
-raw events into packed records with the same code (`models.fold`).
+raw events into packed records with the same code (`uic.models.fold`).
 
 The order of a fold:
 
@@ -11,7 +11,7 @@ The order of a fold:
 3. After each step, the states that a cut asks for are kept.
 4. The kept states are put into the order of the request.
 
-On a CPU, steps 2 and 3 are `models.fold_kernel`, with or without gradients: a state after n events
+On a CPU, steps 2 and 3 are `uic.models.fold_kernel`, with or without gradients: a state after n events
 is a pure function of those events, to the bit, whatever else is in the batch, on one machine type.
 """
 
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.errors import BadInputError
-from models.fold_gradient import fold_rows
-from models.fold_plan import FoldPlan, invert
-from models.memory import MemoryNetwork
-from models.memory_state import MAX_EVENTS, MemoryState
+from uic.models.errors import BadInputError
+from uic.models.fold_gradient import fold_rows
+from uic.models.fold_plan import FoldPlan, invert
+from uic.models.memory import MemoryNetwork
+from uic.models.memory_state import MAX_EVENTS, MemoryState
 
 # The largest float16; an embedding beyond it would be infinite in the pool.
 MAX_EMBEDDING = 65504.0

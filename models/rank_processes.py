@@ -18,13 +18,13 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from models.errors import BadInputError, UicError
-from models.shard_world import RankDiedError, ShardWorld
+from uic.models.errors import BadInputError, UicError
+from uic.models.shard_world import RankDiedError, ShardWorld
 
 Work = Callable[[ShardWorld, Any], Any]
 
 # How long the others may take to say who they miss, once a rank has failed: a roll call
-# (`models.shard_world`) takes 3 seconds. Who is still joining or computing then, is ended.
+# (`uic.models.shard_world`) takes 3 seconds. Who is still joining or computing then, is ended.
 _LAST_WORDS_SECONDS: Final = 5.0
 # The error of a rank that could not say one.
 _SILENT: Final = "silent"
@@ -81,7 +81,7 @@ def run_ranks(
     )
     # Not by fork: a child would inherit locks that threads of this process hold.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["models.rank_trainer"])
+    context.set_forkserver_preload(["uic.models.rank_trainer"])
     children = []
     answers: dict[int, _Answer] = {}
     try:

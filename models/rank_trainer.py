@@ -1,4 +1,4 @@
-"""`models.trainer.Trainer` over several ranks: the same run, batches and checkpoint file.
+"""`uic.models.trainer.Trainer` over several ranks: the same run, batches and checkpoint file.
 
 Every rank reads every batch and keeps its groups of it. A checkpoint is that of one process: a
 run that was killed goes on with another number of ranks, or with one process. Rank 0 writes it.
@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.ams import AmsRank
-from models.ams_bytes import Strategy
-from models.batch import Encoder, RankerBatch
-from models.checkpoint import Progress
-from models.dicm import Dicm
-from models.errors import BadInputError
-from models.evaluation import score
-from models.fold import EventValueError
-from models.groups import GroupBatch
-from models.metrics import Metrics, measure
-from models.optimizer import Optimizer
-from models.rank_training import RankTraining
-from models.ranker import Ranker
-from models.shard_world import ShardWorld
-from models.trainer import Trainer
+from uic.models.ams import AmsRank
+from uic.models.ams_bytes import Strategy
+from uic.models.batch import Encoder, RankerBatch
+from uic.models.checkpoint import Progress
+from uic.models.dicm import Dicm
+from uic.models.errors import BadInputError
+from uic.models.evaluation import score
+from uic.models.fold import EventValueError
+from uic.models.groups import GroupBatch
+from uic.models.metrics import Metrics, measure
+from uic.models.optimizer import Optimizer
+from uic.models.rank_training import RankTraining
+from uic.models.ranker import Ranker
+from uic.models.shard_world import ShardWorld
+from uic.models.trainer import Trainer
 
 
 @dataclass

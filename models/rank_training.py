@@ -13,7 +13,7 @@ would be the table. Dense weights are on every rank. One step, the same on all r
 
 The result is that of one process, but for the order of sums. So trains LMN, whose memory of a
 million values is the table that matters (its memory parameter server, LMN section 2.2.4); DICM
-adds its images (`models.ams`).
+adds its images (`uic.models.ams`).
 """
 
 from dataclasses import dataclass, replace
@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.batch import RankerBatch
-from models.batch_sums import BatchSums
-from models.embedding import BatchRows
-from models.groups import GroupBatch
-from models.optimizer import Optimizer, RowAdam
-from models.ranker import Ranker
-from models.row_table import RowTable
-from models.shard_router import ShardError
-from models.shard_world import ShardWorld, Traffic
-from models.sharded import ShardedTable
+from uic.models.batch import RankerBatch
+from uic.models.batch_sums import BatchSums
+from uic.models.embedding import BatchRows
+from uic.models.groups import GroupBatch
+from uic.models.optimizer import Optimizer, RowAdam
+from uic.models.ranker import Ranker
+from uic.models.row_table import RowTable
+from uic.models.shard_router import ShardError
+from uic.models.shard_world import ShardWorld, Traffic
+from uic.models.sharded import ShardedTable
 
 # What `torch.nn.utils.clip_grad_norm_` adds to the norm.
 _CLIP_EPSILON: Final = 1e-6

@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows, ItemEmbedding
-from models.head import Head
-from models.image_features import ImageFeatures
-from models.lmn import LargeMemory
-from models.lmn_settings import LmnSettings, Memory
-from models.ranker_settings import RankerSettings
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows, ItemEmbedding
+from uic.models.head import Head
+from uic.models.image_features import ImageFeatures
+from uic.models.lmn import LargeMemory
+from uic.models.lmn_settings import LmnSettings, Memory
+from uic.models.ranker_settings import RankerSettings
 
 
 @dataclass(frozen=True)

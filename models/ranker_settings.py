@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.settings import Section
+from uic.models.settings import Section
 
 
 class Activation(StrEnum):

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from models.groups import GroupBatch, concatenate, longest, offsets_of
-from models.published import MANIFEST_NAME, read_manifest, sha256_of
-from models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.errors import BadInputError
+from uic.models.groups import GroupBatch, concatenate, longest, offsets_of
+from uic.models.published import MANIFEST_NAME, read_manifest, sha256_of
+from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 
 _HISTORY: Final = (
     "history_item_ids",
@@ -82,7 +82,7 @@ class Totals:
 
 
 class SamplesReader:
-    """Reads a published samples directory (`models.samples`).
+    """Reads a published samples directory (`uic.models.samples`).
 
     Args:
         root: the directory.

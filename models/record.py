@@ -16,7 +16,7 @@ compares positions; everything else is little-endian.
 | 24-31 | event time of the last folded event, milliseconds since 1970 UTC | int64 |
 | 32-35 | events folded | uint32 |
 | 36-43 | first 8 bytes of the bundle's hash | 8 bytes |
-| 44- | state (layout: `models.memory`) | float16 |
+| 44- | state (layout: `uic.models.memory`) | float16 |
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UicError
+from uic.models.errors import UicError
 
 RECORD_MAGIC: Final = b"UM"
 RECORD_VERSION: Final = 1

@@ -1,6 +1,6 @@
 """Recurrent networks over ragged sequences: torch's GRU and DIEN's AUGRU as one operation each.
 
-On a CPU in float32 the steps are compiled, forward and backward (`models.recurrent_steps`);
+On a CPU in float32 the steps are compiled, forward and backward (`uic.models.recurrent_steps`);
 anywhere else torch takes them one by one.
 """
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from models.lane_products import arrays
-from models.lanes import LANES
-from models.recurrent_steps import run, run_backward
+from uic.models.lane_products import arrays
+from uic.models.lanes import LANES
+from uic.models.recurrent_steps import run, run_backward
 
 
 class Steps(NamedTuple):

@@ -2,7 +2,7 @@
 
 `h' = h + a u (n - h)`, `u = sigmoid(x_u + U_u h)`, `r = sigmoid(x_r + U_r h)`,
 `n = tanh(x_n + r (U_n h + b_n))` (DIEN, eq. 14 to 16). With a = 1 it is `torch.nn.GRU`, whose
-update gate is 1 - u (`models.recurrent`).
+update gate is 1 - u (`uic.models.recurrent`).
 
 Sequences are taken in tiles, longest first: in a tile those that still have a step are always the
 first rows. All arrays are float32, C-contiguous, and the width a multiple of 16. Rows of three
@@ -12,8 +12,8 @@ times the width hold update, reset, new.
 import numpy as np
 from numba import njit
 
-from models.lane_products import multiply, total
-from models.lanes import LANES, fma, load, sigmoid, splat, store, tanh
+from uic.models.lane_products import multiply, total
+from uic.models.lanes import LANES, fma, load, sigmoid, splat, store, tanh
 
 TILE = 16  # sequences
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import RankerBatch
-from models.product_keys import best
-from models.windows import window_firsts
+from uic.models.batch import RankerBatch
+from uic.models.product_keys import best
+from uic.models.windows import window_firsts
 
 # Scores computed at a time; a few megabytes.
 _CHUNK = 1 << 20

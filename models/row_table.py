@@ -1,8 +1,8 @@
 """A table of which a step touches a few rows, kept out of autograd like the embedding tables.
 
 `take` and `weighted_sum` copy the rows that are asked for into a leaf, whose gradient has a row
-for each distinct one; `models.optimizer.Optimizer` finds every `RowTable` of a model and moves
-those rows alone. `models.sharded.ShardedTable` is the same over several machines.
+for each distinct one; `uic.models.optimizer.Optimizer` finds every `RowTable` of a model and moves
+those rows alone. `uic.models.sharded.ShardedTable` is the same over several machines.
 """
 
 from dataclasses import dataclass

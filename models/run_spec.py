@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from models.catalogue import ModelKind, model_kind
-from models.errors import BadInputError
-from models.ranker_settings import RankerSettings
-from models.settings import Section
-from models.train_settings import TrainSettings
+from uic.models.catalogue import ModelKind, model_kind
+from uic.models.errors import BadInputError
+from uic.models.ranker_settings import RankerSettings
+from uic.models.settings import Section
+from uic.models.train_settings import TrainSettings
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -46,7 +46,7 @@ class RunSpec:
     """A training run.
 
     Attributes:
-        model: name in `models.catalogue`.
+        model: name in `uic.models.catalogue`.
         settings: hyper-parameters of the model.
         training: batches, optimiser, vocabulary.
         days: to train and to test on.

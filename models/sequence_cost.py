@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.batch import Encoder
-from models.catalogue import MODELS
-from models.groups import GroupBatch
-from models.optimizer import Optimizer
-from models.vocabulary import IdTable, Vocabulary
+from uic.models.batch import Encoder
+from uic.models.catalogue import MODELS
+from uic.models.groups import GroupBatch
+from uic.models.optimizer import Optimizer
+from uic.models.vocabulary import IdTable, Vocabulary
 
 ITEMS: Final = 10_000
 CATEGORIES: Final = 200

@@ -27,8 +27,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from models.positions import EventBatch
+from uic.models.errors import BadInputError
+from uic.models.positions import EventBatch
 
 RING_EVENTS: Final = 1000
 RING_MAGIC: Final = b"US"

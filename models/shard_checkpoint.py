@@ -7,10 +7,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.published import file_entry, publish_manifest, read_manifest, verify_checksums
-from models.shard_router import ShardError
-from models.shard_world import ShardWorld
-from models.sharded import ShardedTable
+from uic.models.published import file_entry, publish_manifest, read_manifest, verify_checksums
+from uic.models.shard_router import ShardError
+from uic.models.shard_world import ShardWorld
+from uic.models.sharded import ShardedTable
 
 SHARDS_KIND: Final = "sharded-table"
 SHARDS_FORMAT: Final = 1

@@ -1,8 +1,8 @@
 """Who owns an id, and the way there and back: requests, answers, gradients.
 
-`Router` does not know what an owner does for an id: `models.sharded.ShardedTable` answers with a
+`Router` does not know what an owner does for an id: `uic.models.sharded.ShardedTable` answers with a
 trained row, DICM's image servers compute an answer from what they store and get the gradient of
-that answer (`models.ams_images`).
+that answer (`uic.models.ams_images`).
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.errors import BadInputError
-from models.row_table import distinct_rows
-from models.shard_world import ShardWorld
+from uic.models.errors import BadInputError
+from uic.models.row_table import distinct_rows
+from uic.models.shard_world import ShardWorld
 
 
 class ShardError(BadInputError):

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-from models.errors import BadInputError, UicError
+from uic.models.errors import BadInputError, UicError
 
 # How long survivors wait for one another before they name the dead; seconds.
 _ROLL_CALL_SECONDS: Final = 3.0

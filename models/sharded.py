@@ -1,6 +1,6 @@
 """A table of trained rows over several machines (LMN's memory parameter server, section 2.2.4).
 
-`models.shard_router` finds the owner of each id; `ShardedTable` looks rows up and moves them with
+`uic.models.shard_router` finds the owner of each id; `ShardedTable` looks rows up and moves them with
 Adam, the moments beside the rows. The order of a training step, the same on all ranks:
 
 1. `Router.route`: ids that a rank wants more than once are asked for once.
@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.optimizer import RowAdam
-from models.row_table import distinct_rows
-from models.shard_router import Route, Router, ShardError
-from models.shard_world import ShardWorld
+from uic.models.optimizer import RowAdam
+from uic.models.row_table import distinct_rows
+from uic.models.shard_router import Route, Router, ShardError
+from uic.models.shard_world import ShardWorld
 
 _SEED: Final = 0x1E37
 
 
 class ShardedTable(nn.Module):
-    """`models.row_table.RowTable` over several ranks; every rank must make the same calls.
+    """`uic.models.row_table.RowTable` over several ranks; every rank must make the same calls.
 
     Losses of ranks add up: for the loss of the whole batch, each rank divides the sum over its
     part by the size of the whole.

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.batch import Encoder
-from models.groups import GroupBatch
-from models.memory import MemoryNetwork, MemoryState, address
-from models.mimn import Mimn
+from uic.models.batch import Encoder
+from uic.models.groups import GroupBatch
+from uic.models.memory import MemoryNetwork, MemoryState, address
+from uic.models.mimn import Mimn
 
 
 @torch.no_grad()

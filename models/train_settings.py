@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.settings import Section
+from uic.models.settings import Section
 
 
 class TrainSettings(Section):

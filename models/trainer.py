@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.batch import Encoder, RankerBatch
-from models.checkpoint import Progress, load_checkpoint, save_checkpoint
-from models.errors import BadInputError
-from models.evaluation import evaluate
-from models.fold import EventValueError
-from models.groups import GroupBatch
-from models.image_features import ImageFeatures
-from models.metrics import Metrics
-from models.optimizer import Optimizer
-from models.ranker import Ranker
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import RunSpec
-from models.vocabulary import Vocabulary, build_vocabulary
+from uic.models.batch import Encoder, RankerBatch
+from uic.models.checkpoint import Progress, load_checkpoint, save_checkpoint
+from uic.models.errors import BadInputError
+from uic.models.evaluation import evaluate
+from uic.models.fold import EventValueError
+from uic.models.groups import GroupBatch
+from uic.models.image_features import ImageFeatures
+from uic.models.metrics import Metrics
+from uic.models.optimizer import Optimizer
+from uic.models.ranker import Ranker
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import RunSpec
+from uic.models.vocabulary import Vocabulary, build_vocabulary
 
 _WEIGHTS = "weights."
 _MOMENTS = "moments."
@@ -97,7 +97,7 @@ class Trainer:
         checkpoint: file to resume from and to save to; None saves nothing.
         watcher: told how it goes.
         prepare: changes fresh weights before the first step (warm start).
-        images: features of the images that the model looks at (`models.batch_images`).
+        images: features of the images that the model looks at (`uic.models.batch_images`).
     """
 
     reader: SamplesReader

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from models.groups import GroupBatch
-from models.hashing import stable_hash
+from uic.models.errors import BadInputError
+from uic.models.groups import GroupBatch
+from uic.models.hashing import stable_hash
 
 VOCABULARY: Final = pa.schema(
     [

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, BundleError
-from models.ranker import Ranker
-from models.vocabulary import IdTable, Vocabulary
+from uic.models.bundle import Bundle, BundleError
+from uic.models.ranker import Ranker
+from uic.models.vocabulary import IdTable, Vocabulary
 
 _EMBEDDING = "embedding."
 

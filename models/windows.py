@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
 
 
 def window_sums(rows: BatchRows, batch: RankerBatch, limit: int | None = None) -> Tensor:

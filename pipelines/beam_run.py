@@ -15,7 +15,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import create_runner
 
-from models.errors import BadInputError, UicError
+from uic.models.errors import BadInputError, UicError
 
 # The runners' word for "this failed because of your code": `[while running 'Step']`.
 _STEP: Final = re.compile(r"\s*\[while running .*$")

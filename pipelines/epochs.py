@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ManifestError, UicError
+from uic.models.errors import ManifestError, UicError
 
 EpochKind = Literal["import", "topic"]
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS
+from uic.models.errors import BadInputError
+from uic.pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS
 
 # What a fold reads of an event: what happened, and its position.
 FOLDED_COLUMNS: Final = (

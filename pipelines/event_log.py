@@ -11,7 +11,7 @@ log/ids/*.parquet                id, text: string ids of an import and the numbe
 
 `epochs.json` is the one moment of publication: it is replaced in one rename, after the files and
 their manifest are on disk. What it does not name does not exist for a reader, and the next writer
-removes it (`pipelines.log_writer`).
+removes it (`uic.pipelines.log_writer`).
 """
 
 import fcntl
@@ -24,9 +24,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from models.errors import BadInputError, ManifestError, UicError
-from models.published import sync_directory, write_json_atomically
-from pipelines.epochs import (
+from uic.models.errors import BadInputError, ManifestError, UicError
+from uic.models.published import sync_directory, write_json_atomically
+from uic.pipelines.epochs import (
     Epoch,
     EpochKind,
     check_grown_epoch,

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import LogSettings
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import LogSettings
 
 MAX_ID: Final = 2**63 - 1
 # The end of year 9999: what Arrow, pandas and Python's datetime can all hold.

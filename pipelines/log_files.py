@@ -8,9 +8,9 @@ from typing import Any, Final, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.errors import BadInputError
-from models.published import file_entry
-from pipelines.catalog import ITEMS, ItemCatalog
+from uic.models.errors import BadInputError
+from uic.models.published import file_entry
+from uic.pipelines.catalog import ITEMS, ItemCatalog
 
 # A reader that wants a day or a user range skips by row group; 128k rows decode to about 8 MB.
 ROW_GROUP_ROWS: Final = 1 << 17

@@ -22,18 +22,18 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from models.errors import BadInputError, UicError
-from models.hashing import stable_hash
-from pipelines.catalog import DistinctIds, ItemCatalog
-from pipelines.days import Days, day_number, day_of_number
-from pipelines.epochs import Epoch, EpochHandOverError
-from pipelines.event_columns import behavior_codes, event_table, times_ms
-from pipelines.event_log import EventLog, same_sources
-from pipelines.log_files import DayFile, write_item_table
-from pipelines.ordering import SLICE_ROWS, Piece, ordered_slices
-from pipelines.positions import Positions
-from pipelines.schemas import IMPRESSIONS
-from pipelines.spool import RUN_ROWS, KeyedSpool
+from uic.models.errors import BadInputError, UicError
+from uic.models.hashing import stable_hash
+from uic.pipelines.catalog import DistinctIds, ItemCatalog
+from uic.pipelines.days import Days, day_number, day_of_number
+from uic.pipelines.epochs import Epoch, EpochHandOverError
+from uic.pipelines.event_columns import behavior_codes, event_table, times_ms
+from uic.pipelines.event_log import EventLog, same_sources
+from uic.pipelines.log_files import DayFile, write_item_table
+from uic.pipelines.ordering import SLICE_ROWS, Piece, ordered_slices
+from uic.pipelines.positions import Positions
+from uic.pipelines.schemas import IMPRESSIONS
+from uic.pipelines.spool import RUN_ROWS, KeyedSpool
 
 Progress = Callable[[int, int], None]
 
@@ -91,7 +91,7 @@ class LogWriter:
         topic: the registered epoch that the rows belong to. Then they bring `partition`, `offset`
             and `log_time`, each partition's in order of offset; a repeated offset is dropped.
         again: allow a source that the log already holds.
-        run_rows, slice_rows: bounds of memory, see `pipelines.spool` and `pipelines.ordering`.
+        run_rows, slice_rows: bounds of memory, see `uic.pipelines.spool` and `uic.pipelines.ordering`.
     """
 
     def __init__(

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.errors import UicError
-from pipelines.epochs import Epoch, EpochHandOverError, refuse_moved_users
+from uic.models.errors import UicError
+from uic.pipelines.epochs import Epoch, EpochHandOverError, refuse_moved_users
 
 
 class LogOrderError(UicError):

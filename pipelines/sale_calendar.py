@@ -26,9 +26,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from pipelines.days import Days, day_number
-from pipelines.settings import Keep, SaleSettings
+from uic.models.errors import BadInputError
+from uic.pipelines.days import Days, day_number
+from uic.pipelines.settings import Keep, SaleSettings
 
 _CALENDAR_KEYS: Final = ("time_zone", "sales")
 _SALE_KEYS: Final = ("name", "first", "last")

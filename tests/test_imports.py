@@ -17,7 +17,7 @@ def test_imports_go_one_way():
 
 
 def test_help_imports_nothing_heavy():
-    probe = f"import sys, jobs.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    probe = f"import sys, uic.jobs.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True
     )

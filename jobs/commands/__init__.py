@@ -1,1 +1,1 @@
-"""One module a group of `uic` commands; each has `register(app)`, which `jobs.cli` calls."""
+"""One module a group of `uic` commands; each has `register(app)`, which `uic.jobs.cli` calls."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -52,10 +52,10 @@ def audit(
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing or
     extra.
     """
-    from jobs.audit import audit_table, run_audit, run_served_audit
-    from models.errors import BadInputError
-    from models.published import write_json_atomically
-    from pipelines.audit.report import require_no_mismatch
+    from uic.jobs.audit import audit_table, run_audit, run_served_audit
+    from uic.models.errors import BadInputError
+    from uic.models.published import write_json_atomically
+    from uic.pipelines.audit.report import require_no_mismatch
 
     context = open_context(workspace, config)
     settings = context.config.audit

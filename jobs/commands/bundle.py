@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and choose trained models.")
 
@@ -26,8 +26,8 @@ def list_bundles(
     context = open_context(workspace, config)
     import json
 
-    from models.bundle import read_bundle_manifest
-    from models.bundle_shelf import BundleShelf
+    from uic.models.bundle import read_bundle_manifest
+    from uic.models.bundle_shelf import BundleShelf
 
     shelf = BundleShelf(context.bundles)
     for model in shelf.models():
@@ -57,8 +57,8 @@ def show(
     context = open_context(workspace, config)
     import json
 
-    from models.bundle import load_bundle
-    from models.bundle_shelf import BundleShelf
+    from uic.models.bundle import load_bundle
+    from uic.models.bundle_shelf import BundleShelf
 
     loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
     document = {
@@ -80,8 +80,8 @@ def verify(
 ) -> None:
     """Load a bundle as a server would: every sum, key, tensor and size; exit 2 if one is wrong."""
     context = open_context(workspace, config)
-    from models.bundle import load_bundle
-    from models.bundle_shelf import BundleShelf
+    from uic.models.bundle import load_bundle
+    from uic.models.bundle_shelf import BundleShelf
 
     loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
     OUT.print(f"{loaded.name}/{loaded.version}  {loaded.hash8.hex()}  intact", markup=False)
@@ -96,7 +96,7 @@ def use(
 ) -> None:
     """Make VERSION the current one of MODEL."""
     context = open_context(workspace, config)
-    from models.bundle_shelf import BundleShelf
+    from uic.models.bundle_shelf import BundleShelf
 
     BundleShelf(context.bundles).choose(model, version)
     OUT.print(f"{model}/{version} is current", markup=False)

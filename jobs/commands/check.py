@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, ConfigOption, Context, WorkspaceOption, open_context
-from models.errors import BadInputError
-from models.published import MANIFEST_NAME
+from uic.jobs.context import DEFAULT_WORKSPACE, ConfigOption, Context, WorkspaceOption, open_context
+from uic.models.errors import BadInputError
+from uic.models.published import MANIFEST_NAME
 
 
 class Judged(StrEnum):
@@ -49,7 +49,7 @@ def check(
     limits are the section `quality` of uic.yaml (see `uic config show`). The same gates stand
     before and after `uic samples`.
     """
-    from jobs.gates import conclude, log_reports, samples_report  # pyarrow, pandas
+    from uic.jobs.gates import conclude, log_reports, samples_report  # pyarrow, pandas
 
     context = open_context(workspace, config)
     if (name is not None) != (what is Judged.SAMPLES):

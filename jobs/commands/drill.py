@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import ERR, OUT
-from models.errors import BadInputError
+from uic.jobs.context import ERR, OUT
+from uic.models.errors import BadInputError
 
 app = typer.Typer(no_args_is_help=True, help="Break things on purpose, and look at the result.")
 
@@ -51,7 +51,7 @@ def crash(
     worker waits, `restore` puts it back to a copy of its files from before. Takes a few minutes;
     needs Java, and for Kafka `make jars`.
     """
-    from jobs.drills.crash import KILLS, DrillOptions, run_drill
+    from uic.jobs.drills.crash import KILLS, DrillOptions, run_drill
 
     chosen = tuple(name.strip() for name in kills.split(",") if name.strip())
     for name in chosen:
@@ -94,8 +94,8 @@ def rollback(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from jobs.drills.rollback import RollbackOptions, run_rollback
-    from jobs.drills.shop import ShopSize
+    from uic.jobs.drills.rollback import RollbackOptions, run_rollback
+    from uic.jobs.drills.shop import ShopSize
 
     options = RollbackOptions(
         size=ShopSize(users=users, days=days),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -50,14 +50,14 @@ def evaluate(
     context = open_context(workspace, config)
     import json
 
-    from jobs.training import check_device, open_samples, with_images
-    from models.batch import Encoder
-    from models.bundle import load_bundle
-    from models.bundle_shelf import BundleShelf
-    from models.errors import BadInputError
-    from models.evaluation import evaluate as measure
-    from models.mimn import Mimn
-    from models.reader import BatchPlan
+    from uic.jobs.training import check_device, open_samples, with_images
+    from uic.models.batch import Encoder
+    from uic.models.bundle import load_bundle
+    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.errors import BadInputError
+    from uic.models.evaluation import evaluate as measure
+    from uic.models.mimn import Mimn
+    from uic.models.reader import BatchPlan
 
     device = check_device(device)
     reader = open_samples(context, samples)

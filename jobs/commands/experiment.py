@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, ERR, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 _DAY = ["%Y-%m-%d"]
 SLOTS = "slots"
@@ -77,13 +84,13 @@ def experiment(
     done before is not done again, and a killed experiment goes on where it was.
     """
     context = open_context(workspace, config)
-    from jobs.deployment_experiment import DEPLOYMENT, run_deployment
-    from jobs.experiment_report import write_table
-    from jobs.experiment_runs import Request, check_assignments, run_rows
-    from jobs.experiment_tables import TABLES
-    from jobs.family_experiment import FAMILY, run_family
-    from jobs.training import check_device, open_samples
-    from models.errors import BadInputError
+    from uic.jobs.deployment_experiment import DEPLOYMENT, run_deployment
+    from uic.jobs.experiment_report import write_table
+    from uic.jobs.experiment_runs import Request, check_assignments, run_rows
+    from uic.jobs.experiment_tables import TABLES
+    from uic.jobs.family_experiment import FAMILY, run_family
+    from uic.jobs.training import check_device, open_samples
+    from uic.models.errors import BadInputError
 
     known = [*TABLES, SLOTS, *FAMILY, *DEPLOYMENT]
     if table not in known:
@@ -135,12 +142,12 @@ def _remark(request) -> str:  # noqa: ANN001 - its type imports torch
 
 def _slots(request, folder, remark):  # noqa: ANN001, ANN202 - their types import torch
     """Figure 6: train both memories once and fold the test days."""
-    from jobs.experiment_report import write_slots
-    from jobs.experiment_runs import train_row
-    from jobs.experiment_tables import SLOT_ROWS
-    from models.batch import Encoder
-    from models.reader import BatchPlan
-    from models.slot_writes import slot_shares
+    from uic.jobs.experiment_report import write_slots
+    from uic.jobs.experiment_runs import train_row
+    from uic.jobs.experiment_tables import SLOT_ROWS
+    from uic.models.batch import Encoder
+    from uic.models.reader import BatchPlan
+    from uic.models.slot_writes import slot_shares
 
     shares = {}
     for row in SLOT_ROWS:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.commands import item_versions
-from jobs.context import (
+from uic.jobs.commands import item_versions
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -16,11 +16,11 @@ from jobs.context import (
     open_context,
     progress_display,
 )
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from models.bundle import Bundle
-    from pipelines.images.encoders import EncoderChoice
+    from uic.models.bundle import Bundle
+    from uic.pipelines.images.encoders import EncoderChoice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,9 +63,9 @@ def pretrain(
     """
     context = open_context(workspace, config)
 
-    from models.image_pretraining import pretrain as train
-    from models.image_pretraining import save_encoder
-    from pipelines.images.labelled import labelled_images
+    from uic.models.image_pretraining import pretrain as train
+    from uic.models.image_pretraining import save_encoder
+    from uic.pipelines.images.labelled import labelled_images
 
     settings = context.config.images
     images = labelled_images(folder, settings)
@@ -120,9 +120,9 @@ def extract(
     context = open_context(workspace, config)
     choice = _choice(context, weights, encoder)
 
-    from pipelines.images.extract import extract_images
-    from pipelines.images.extract_run import ExtractRequest
-    from pipelines.images.sources import ImageSource
+    from uic.pipelines.images.extract import extract_images
+    from uic.pipelines.images.extract_run import ExtractRequest
+    from uic.pipelines.images.sources import ImageSource
 
     request = ExtractRequest(ImageSource.open(source, root), context.images / out, choice)
     loaded = choice.load()
@@ -174,9 +174,9 @@ def embed(
 
     import time
 
-    from feature_repo.item_images import ITEM_IMAGES_FOLDER
-    from models.bundle_shelf import BundleShelf
-    from pipelines.images.embed import EmbedRequest, embed_item_images, next_version
+    from uic.feature_repo.item_images import ITEM_IMAGES_FOLDER
+    from uic.models.bundle_shelf import BundleShelf
+    from uic.pipelines.images.embed import EmbedRequest, embed_item_images, next_version
 
     folder = context.workspace / ITEM_IMAGES_FOLDER
     number = version or next_version(folder, _versions_in_store(context))
@@ -219,8 +219,8 @@ def add(
 
     import time
 
-    from feature_repo.item_store import open_item_store
-    from pipelines.images.add import add_image
+    from uic.feature_repo.item_store import open_item_store
+    from uic.pipelines.images.add import add_image
 
     path = _features(context, images)
     with open_item_store(context.config.store, context.workspace) as store:
@@ -244,7 +244,7 @@ def add(
 
 
 def _choice(context: Context, weights: Path | None, encoder: str | None) -> "EncoderChoice":
-    from pipelines.images.encoders import EncoderChoice
+    from uic.pipelines.images.encoders import EncoderChoice
 
     settings = context.config.images
     return EncoderChoice.of(weights, encoder, context.workspace / ENCODERS, settings)
@@ -266,8 +266,8 @@ def _features(context: Context, name: str) -> Path:
 
 def _versions_in_store(context: Context) -> list[int]:
     """Numbers that are taken; a store that is away takes none."""
-    from feature_repo.errors import StoreError
-    from feature_repo.item_store import open_item_store
+    from uic.feature_repo.errors import StoreError
+    from uic.feature_repo.item_store import open_item_store
 
     try:
         with open_item_store(context.config.store, context.workspace) as store:
@@ -278,8 +278,8 @@ def _versions_in_store(context: Context) -> list[int]:
 
 def _bundle_of(context: Context, hash8: bytes) -> "Bundle | None":
     """The bundle of this hash in the workspace."""
-    from models.bundle import load_bundle, read_bundle_manifest
-    from models.bundle_shelf import BundleShelf
+    from uic.models.bundle import load_bundle, read_bundle_manifest
+    from uic.models.bundle_shelf import BundleShelf
 
     shelf = BundleShelf(context.bundles)
     for model in shelf.models():

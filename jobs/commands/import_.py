@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.commands.next_item_options import Sequence, with_next_item_options
-from jobs.context import (
+from uic.jobs.commands.next_item_options import Sequence, with_next_item_options
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -18,12 +18,12 @@ from jobs.context import (
     open_context,
     progress_display,
 )
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from pipelines.importers.next_item import NextItemOptions
-    from pipelines.importers.run import ImportSummary
-    from pipelines.importers.source import Importer
+    from uic.pipelines.importers.next_item import NextItemOptions
+    from uic.pipelines.importers.run import ImportSummary
+    from uic.pipelines.importers.source import Importer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +57,7 @@ def kuairand(
     config: ConfigOption = None,
 ) -> None:
     """KuaiRand: clicks are behaviours, the first tag is the category, every row an impression."""
-    from pipelines.importers.kuairand import KuaiRand
+    from uic.pipelines.importers.kuairand import KuaiRand
 
     context = open_context(workspace, config)
     if context.config.time_zone == "UTC":
@@ -79,7 +79,7 @@ def ali_brand(
     config: ConfigOption = None,
 ) -> None:
     """Alibaba brand behaviours of 2013 (user, brand, type, date, row); brand is also category."""
-    from pipelines.importers.ali_brand import AliBrand
+    from uic.pipelines.importers.ali_brand import AliBrand
 
     context = open_context(workspace, config)
     _run(context, AliBrand(file, context.config.time_zone), again=again, next_item=next_item)
@@ -96,7 +96,7 @@ def taobao(
     config: ConfigOption = None,
 ) -> None:
     """Taobao UserBehavior: user,item,category,pv|buy|cart|fav,seconds without a header."""
-    from pipelines.importers.taobao import Taobao
+    from uic.pipelines.importers.taobao import Taobao
 
     context = open_context(workspace, config)
     _run(context, Taobao(file), again=again, next_item=next_item)
@@ -114,7 +114,7 @@ def amazon(
     config: ConfigOption = None,
 ) -> None:
     """Amazon reviews (each a buy) with the categories of the product data; string ids."""
-    from pipelines.importers.amazon import Amazon
+    from uic.pipelines.importers.amazon import Amazon
 
     context = open_context(workspace, config)
     _run(context, Amazon(reviews, meta), again=again, next_item=next_item)
@@ -158,8 +158,8 @@ def table_(
     config: ConfigOption = None,
 ) -> None:
     """Any CSV or Parquet file: say which column is what. String ids get stable numbers."""
-    from pipelines.importers.table import Table as TableImporter
-    from pipelines.importers.table import TableColumns, TimeUnit
+    from uic.pipelines.importers.table import Table as TableImporter
+    from uic.pipelines.importers.table import TableColumns, TimeUnit
 
     context = open_context(workspace, config)
     if clicked is not None and behavior is not None:
@@ -212,8 +212,8 @@ def _run(
     again: bool,
     next_item: "NextItemOptions | None" = None,
 ) -> None:
-    from pipelines.event_log import EventLog
-    from pipelines.importers.run import run_import
+    from uic.pipelines.event_log import EventLog
+    from uic.pipelines.importers.run import run_import
 
     with progress_display() as display:
         task = display.add_task("starting", total=None)

@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, ERR, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -36,10 +43,10 @@ def load_test(
     """
     import json
 
-    from jobs.serving.load.generator import LoadPlan, run_load
-    from jobs.serving.load.report import draw, report_of
-    from jobs.serving.load.targets import bodies_from_log
-    from models.errors import BadInputError
+    from uic.jobs.serving.load.generator import LoadPlan, run_load
+    from uic.jobs.serving.load.report import draw, report_of
+    from uic.jobs.serving.load.targets import bodies_from_log
+    from uic.models.errors import BadInputError
 
     context = open_context(workspace, config)
     settings = context.config.serve

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, ERR, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Make the event log of what has streamed.")
 
@@ -35,7 +42,7 @@ def compact(
     of repetitions; so batch folds what the stream has folded. Can be repeated: what the log has
     is left alone.
     """
-    from jobs.stream.compact import compact as compact_archive
+    from uic.jobs.stream.compact import compact as compact_archive
 
     with ERR.status("reading the archive"):
         done = compact_archive(open_context(workspace, config), day.date())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -16,11 +16,11 @@ from jobs.context import (
     open_context,
     progress_display,
 )
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from feature_repo.opened import OpenedStore
-    from feature_repo.snapshots import Snapshot
+    from uic.feature_repo.opened import OpenedStore
+    from uic.feature_repo.snapshots import Snapshot
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,8 +73,8 @@ def build(
     context = open_context(workspace, config)
     last = _day(until, "--until")
 
-    from pipelines.memories.build import MemoriesRequest, build_memories
-    from pipelines.memories.exclude import load_rules
+    from uic.pipelines.memories.build import MemoriesRequest, build_memories
+    from uic.pipelines.memories.exclude import load_rules
 
     request = MemoriesRequest(
         log=context.log,
@@ -117,8 +117,8 @@ def load(
     """
     context = open_context(workspace, config)
 
-    from feature_repo.opened import open_memories
-    from feature_repo.snapshots import Snapshot, point_current_to
+    from uic.feature_repo.opened import open_memories
+    from uic.feature_repo.snapshots import Snapshot, point_current_to
 
     found = (
         _newest(context)
@@ -141,9 +141,9 @@ def list_all(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOptio
     """Print the generations in the store and the snapshots in the workspace."""
     context = open_context(workspace, config)
 
-    from feature_repo.errors import EmptyStoreError
-    from feature_repo.opened import open_memories
-    from feature_repo.snapshots import list_snapshots
+    from uic.feature_repo.errors import EmptyStoreError
+    from uic.feature_repo.opened import open_memories
+    from uic.feature_repo.snapshots import list_snapshots
 
     with open_memories(context.config.store, context.workspace) as store:
         try:
@@ -181,7 +181,7 @@ def show(
     """Print what the store knows of a generation: state, users, positions, what it leaves out."""
     context = open_context(workspace, config)
 
-    from feature_repo.opened import open_memories
+    from uic.feature_repo.opened import open_memories
 
     with open_memories(context.config.store, context.workspace) as store:
         found = store.generations.get(generation)
@@ -215,9 +215,9 @@ def switch(
     """
     context = open_context(workspace, config)
 
-    from feature_repo.generations import State
-    from feature_repo.opened import open_memories
-    from feature_repo.snapshots import Snapshot
+    from uic.feature_repo.generations import State
+    from uic.feature_repo.opened import open_memories
+    from uic.feature_repo.snapshots import Snapshot
 
     with open_memories(context.config.store, context.workspace) as store:
         found = store.generations.get(generation)
@@ -240,7 +240,7 @@ def drop(
     """
     context = open_context(workspace, config)
 
-    from feature_repo.opened import open_memories
+    from uic.feature_repo.opened import open_memories
 
     deleted = 0
     with open_memories(context.config.store, context.workspace) as store:
@@ -265,7 +265,7 @@ def prune(
     """Remove all but the newest snapshots of each generation from the workspace."""
     context = open_context(workspace, config)
 
-    from pipelines.memories.prune import prune_snapshots
+    from uic.pipelines.memories.prune import prune_snapshots
 
     removed = prune_snapshots(context.memories, keep or context.config.memories.snapshots_kept)
     for snapshot in removed:
@@ -275,7 +275,7 @@ def prune(
 
 
 def _load(store: "OpenedStore", snapshot: "Snapshot") -> int:
-    from feature_repo.loading import load_snapshot
+    from uic.feature_repo.loading import load_snapshot
 
     with progress_display() as progress:
         task = progress.add_task(f"loading {snapshot.name}", total=snapshot.rows)
@@ -290,7 +290,7 @@ def _load(store: "OpenedStore", snapshot: "Snapshot") -> int:
 
 def _materialize(context: Context, store: "OpenedStore", snapshot: "Snapshot") -> None:
     """Load through Feast; what landed is not known there."""
-    from feature_repo.repository import materialize_memories
+    from uic.feature_repo.repository import materialize_memories
 
     store.generations.register(snapshot.as_generation())
     with ERR.status(f"feast materialize {snapshot.name}"):
@@ -299,7 +299,7 @@ def _materialize(context: Context, store: "OpenedStore", snapshot: "Snapshot") -
 
 
 def _newest(context: Context) -> "Snapshot":
-    from feature_repo.snapshots import list_snapshots
+    from uic.feature_repo.snapshots import list_snapshots
 
     found = list_snapshots(context.memories)
     if not found:
@@ -338,7 +338,7 @@ def _describe(snapshot: "Snapshot") -> None:
 
 
 def _excluded(document: object) -> str:
-    from pipelines.memories.exclude import Exclusion
+    from uic.pipelines.memories.exclude import Exclusion
 
     exclusion = Exclusion.from_json(document if isinstance(document, dict) else {})
     names = [rule.name or "unnamed rule" for rule in exclusion.rules]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.importers.next_item import NextItemOptions
+    from uic.pipelines.importers.next_item import NextItemOptions
 
 
 class Protocol(StrEnum):
@@ -96,8 +96,8 @@ def _next_item(
 ) -> "NextItemOptions | None":
     if protocol is Protocol.NONE:
         return None
-    from pipelines.importers.next_item import NextItemOptions
-    from pipelines.schemas import BEHAVIORS
+    from uic.pipelines.importers.next_item import NextItemOptions
+    from uic.pipelines.schemas import BEHAVIORS
 
     behaviors = (BEHAVIORS.index("click"),) if sequence_of is Sequence.CLICK else None
     return NextItemOptions(min_length, truncate or None, behaviors, seed)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -47,8 +47,8 @@ def hold_back(
     What is left is the log as it was at midnight; impressions stay where they are.
     """
     context = open_context(workspace, config)
-    from jobs.replay.hold_back import hold_back as take
-    from jobs.replay.run import FOLDER
+    from uic.jobs.replay.hold_back import hold_back as take
+    from uic.jobs.replay.run import FOLDER
 
     held = take(context.log, context.workspace / FOLDER, day.date())
     OUT.print(f"{held.events:,} behaviours of {held.day} held back", markup=False)
@@ -62,9 +62,9 @@ def reset(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption =
     after the import's. Snapshots and models stay.
     """
     context = open_context(workspace, config)
-    from feature_repo.connection import STORE_FOLDER
-    from feature_repo.server import EmbeddedRedis
-    from jobs.replay.hold_back import forget_replay
+    from uic.feature_repo.connection import STORE_FOLDER
+    from uic.feature_repo.server import EmbeddedRedis
+    from uic.jobs.replay.hold_back import forget_replay
 
     EmbeddedRedis(context.workspace / STORE_FOLDER).stop()
     for what in forget_replay(context.workspace, context.log):
@@ -82,9 +82,9 @@ def begin(
 ) -> None:
     """Rank the day with the memories of midnight, and write its first events, before it streams."""
     context = open_context(workspace, config)
-    from jobs.replay.client import RankingClient
-    from jobs.replay.destination import destination_of
-    from jobs.replay.run import begin as start
+    from uic.jobs.replay.client import RankingClient
+    from uic.jobs.replay.destination import destination_of
+    from uic.jobs.replay.run import begin as start
 
     destination = destination_of(context, to)
     client = RankingClient(_url(context, url), _token(context))
@@ -113,9 +113,9 @@ def run(
     latency of the requests, and how long events took from the source into the store.
     """
     context = open_context(workspace, config)
-    from jobs.replay.client import RankingClient
-    from jobs.replay.destination import destination_of
-    from jobs.replay.run import run as live
+    from uic.jobs.replay.client import RankingClient
+    from uic.jobs.replay.destination import destination_of
+    from uic.jobs.replay.run import run as live
 
     destination = destination_of(context, to)
     client = RankingClient(_url(context, url), _token(context))

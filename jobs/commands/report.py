@@ -2,7 +2,7 @@
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -25,7 +25,7 @@ def report(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption 
     """
     context = open_context(workspace, config)
     with ERR.status("drawing the report"):
-        from jobs.report.page import write_report
+        from uic.jobs.report.page import write_report
 
         page, numbers = write_report(context)
     OUT.print(f"report: {page}", markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -14,7 +14,7 @@ from jobs.context import (
     WorkspaceOption,
     open_context,
 )
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 DEFAULT_NAME = "default"
 # The manifest has all days and users; a remark is to be read.
@@ -61,8 +61,8 @@ def samples(
         msg = f"--out: found {out!r}, expected a name without / that does not begin with a dot"
         raise BadInputError(msg)
 
-    from jobs.gates import check_inputs, check_samples
-    from pipelines.samples.run import SamplesRequest, make_samples
+    from uic.jobs.gates import check_inputs, check_samples
+    from uic.pipelines.samples.run import SamplesRequest, make_samples
 
     request = SamplesRequest(
         log=context.log,

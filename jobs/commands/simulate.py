@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -14,12 +14,12 @@ from jobs.context import (
     open_context,
     progress_display,
 )
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from pipelines.simulator.item_images import Photographs
-    from pipelines.simulator.plan import SimulationPlan
-    from pipelines.simulator.write import SimulatedLog
+    from uic.pipelines.simulator.item_images import Photographs
+    from uic.pipelines.simulator.plan import SimulationPlan
+    from uic.pipelines.simulator.write import SimulatedLog
 
 _DAY = ["%Y-%m-%d"]
 SALE_DAYS_NAME = "simulated_sale_days.yaml"
@@ -77,9 +77,9 @@ def simulate(
     With --sale-day, a calendar of these days is written beside the log; name it as
     `sale.calendar` in the settings to leave them out of samples and memories.
     """
-    from pipelines.event_log import EventLog
-    from pipelines.simulator.plan import SimulationPlan
-    from pipelines.simulator.write import write_simulation
+    from uic.pipelines.event_log import EventLog
+    from uic.pipelines.simulator.plan import SimulationPlan
+    from uic.pipelines.simulator.write import write_simulation
 
     context = open_context(workspace, config)
     photographs = None if images is None else _photographs(images)
@@ -114,8 +114,8 @@ def simulate(
 
 
 def _photographs(folder: Path) -> "Photographs":
-    from pipelines.images.sources import ImageSource
-    from pipelines.simulator.item_images import Photographs
+    from uic.pipelines.images.sources import ImageSource
+    from uic.pipelines.simulator.item_images import Photographs
 
     if not folder.is_dir():
         msg = f"--images {folder}: not a folder; expected folders of photographs, one a class"
@@ -127,8 +127,8 @@ def _photographs(folder: Path) -> "Photographs":
 def _write_images(
     plan: "SimulationPlan", photographs: "Photographs", folder: Path, workspace: Path
 ) -> None:
-    from pipelines.simulator.item_images import ITEM_IMAGES_NAME, write_item_images
-    from pipelines.simulator.world import Catalogue
+    from uic.pipelines.simulator.item_images import ITEM_IMAGES_NAME, write_item_images
+    from uic.pipelines.simulator.world import Catalogue
 
     path = workspace / ITEM_IMAGES_NAME
     write_item_images(plan, Catalogue.of(plan), photographs, path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.context import (
+from uic.jobs.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -81,8 +81,8 @@ def run(
     if detach:
         _detach(context, generation)
         return
-    from jobs.stream.planner import Planner, RunOptions
-    from jobs.stream.supervisor import Supervisor
+    from uic.jobs.stream.planner import Planner, RunOptions
+    from uic.jobs.stream.supervisor import Supervisor
 
     options = RunOptions(
         generation=generation,
@@ -119,8 +119,8 @@ def plan(
 
     Workers on a cluster need this package, the bundle's directory and UIC_STORE__PASSWORD.
     """
-    from jobs.stream.planner import Planner, RunOptions
-    from jobs.stream.start_positions import summary
+    from uic.jobs.stream.planner import Planner, RunOptions
+    from uic.jobs.stream.start_positions import summary
 
     context = _with_stream(open_context(workspace, config), None, parallelism)
     planner = Planner(context, RunOptions(generation=generation, until_end=until_end))
@@ -140,8 +140,8 @@ def stop(
     config: ConfigOption = None,
 ) -> None:
     """Stop the stream of a generation with a savepoint, and wait until it has ended."""
-    from jobs.stream.detached import stop_stream
-    from jobs.stream.planner import Planner, RunOptions
+    from uic.jobs.stream.detached import stop_stream
+    from uic.jobs.stream.planner import Planner, RunOptions
 
     context = open_context(workspace, config)
     number = Planner(context, RunOptions(generation=generation)).generation().number
@@ -159,7 +159,7 @@ def status(
     config: ConfigOption = None,
 ) -> None:
     """Show rates, lag per partition, freshness and rejects of a generation's stream."""
-    from jobs.stream.report import status_lines
+    from uic.jobs.stream.report import status_lines
 
     context = open_context(workspace, config)
     for line in status_lines(context, generation):
@@ -172,8 +172,8 @@ def _with_stream(context: Context, source: str | None, parallelism: int | None) 
 
     from pydantic import ValidationError
 
-    from jobs.stream.settings import StreamSettings
-    from models.errors import BadInputError
+    from uic.jobs.stream.settings import StreamSettings
+    from uic.models.errors import BadInputError
 
     given = {"source": source, "parallelism": parallelism}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -188,10 +188,10 @@ def _with_stream(context: Context, source: str | None, parallelism: int | None) 
 
 def _detach(context: Context, generation: int | None) -> None:
     """Run the same command without `--detach` in a session of its own; wait until it streams."""
-    from jobs.stream.attempt import JOB_FILE
-    from jobs.stream.planner import Planner, RunOptions
-    from jobs.stream.start_positions import folder_name
-    from jobs.stream.supervisor import StreamFailedError, running
+    from uic.jobs.stream.attempt import JOB_FILE
+    from uic.jobs.stream.planner import Planner, RunOptions
+    from uic.jobs.stream.start_positions import folder_name
+    from uic.jobs.stream.supervisor import StreamFailedError, running
 
     planner = Planner(context, RunOptions(generation=generation))
     number = planner.generation().number
@@ -201,7 +201,7 @@ def _detach(context: Context, generation: int | None) -> None:
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - this very command
-            [sys.executable, "-m", "jobs.cli", *arguments],
+            [sys.executable, "-m", "uic", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

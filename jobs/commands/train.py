@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.context import DEFAULT_WORKSPACE, ERR, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 if TYPE_CHECKING:
-    from models.bundle import Bundle
+    from uic.models.bundle import Bundle
 
 _DAY = ["%Y-%m-%d"]
 
@@ -94,8 +101,8 @@ def train(
     is printed at the end and kept in WORKSPACE/reports/ranks.
     """
     context = open_context(workspace, config)
-    from jobs.rank_run import describe_costs, ranks_of, train_as
-    from jobs.training import (
+    from uic.jobs.rank_run import describe_costs, ranks_of, train_as
+    from uic.jobs.training import (
         check_device,
         checkpoint_path,
         describe,
@@ -104,13 +111,13 @@ def train(
         watched,
         with_images,
     )
-    from models.bundle import load_bundle, save_bundle
-    from models.bundle_shelf import BundleShelf
-    from models.errors import BadInputError
-    from models.published import write_json_atomically
-    from models.run_spec import RunSpec, apply_settings, split_days
-    from models.trainer import Trainer
-    from models.warm_start import warm_start as warm_start_from
+    from uic.models.bundle import load_bundle, save_bundle
+    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.errors import BadInputError
+    from uic.models.published import write_json_atomically
+    from uic.models.run_spec import RunSpec, apply_settings, split_days
+    from uic.models.trainer import Trainer
+    from uic.models.warm_start import warm_start as warm_start_from
 
     assignments = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     settings, training = apply_settings(model, context.config.train, assignments)

@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.memories import app
-from jobs.context import DEFAULT_WORKSPACE, ERR, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.commands.memories import app
+from uic.jobs.context import (
+    DEFAULT_WORKSPACE,
+    ERR,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -33,9 +40,9 @@ def upgrade(
     time; the same command goes on. Until the old generation is dropped, `uic memories switch`
     goes back.
     """
-    from jobs.stream.upgrade import CatchUp, UpgradeOptions
-    from jobs.stream.upgrade import upgrade as run_upgrade
-    from models.errors import BadInputError
+    from uic.jobs.stream.upgrade import CatchUp, UpgradeOptions
+    from uic.jobs.stream.upgrade import upgrade as run_upgrade
+    from uic.models.errors import BadInputError
 
     context = open_context(workspace, config)
     found = [path for path in (context.bundles / bundle, Path(bundle)) if path.is_dir()]

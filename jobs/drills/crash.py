@@ -24,19 +24,19 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from feature_repo.errors import StoreError
-from feature_repo.packed import PackedStore
-from feature_repo.server import EmbeddedRedis
-from jobs.context import Context
-from jobs.drills.errors import DrillFailedError
-from jobs.drills.log import DrillLog, batch_fold
-from jobs.stream.dead_letters import letters_of
-from jobs.stream.kafka_server import KafkaServer
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.start_positions import folder_name
-from jobs.stream.supervisor import Supervisor, running
-from jobs.stream.trial import start_trial, trial_context
-from models.fold import MemoryFolder
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.context import Context
+from uic.jobs.drills.errors import DrillFailedError
+from uic.jobs.drills.log import DrillLog, batch_fold
+from uic.jobs.stream.dead_letters import letters_of
+from uic.jobs.stream.kafka_server import KafkaServer
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.start_positions import folder_name
+from uic.jobs.stream.supervisor import Supervisor, running
+from uic.jobs.stream.trial import start_trial, trial_context
+from uic.models.fold import MemoryFolder
 
 KILLS: Final = ("worker", "java", "redis", "away", "restore")
 AOF_NAME: Final = "appendonly.aof"

@@ -1,6 +1,6 @@
 """What every drill may end with."""
 
-from models.errors import UicError
+from uic.models.errors import UicError
 
 
 class DrillFailedError(UicError):

@@ -9,14 +9,14 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.stream.event_files import LoggedPayload, read_lines, scan_folder
-from jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
-from jobs.stream.settings import StreamSettings
-from jobs.stream.topic_reader import read_topic
-from models.fold import EventBatch, MemoryFolder
-from pipelines.events import EventParser
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import LogSettings
+from uic.jobs.stream.event_files import LoggedPayload, read_lines, scan_folder
+from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
+from uic.jobs.stream.settings import StreamSettings
+from uic.jobs.stream.topic_reader import read_topic
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.pipelines.events import EventParser
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import LogSettings
 
 ITEMS: Final = 5000
 CATEGORIES: Final = 100

@@ -17,9 +17,9 @@ from typing import Final, Self
 import numpy as np
 import yaml
 
-from jobs.replay.day import HeldDay
-from jobs.stream.event_files import LoggedPayload, read_lines, scan_folder
-from jobs.stream.produce import Outgoing, payload_of
+from uic.jobs.replay.day import HeldDay
+from uic.jobs.stream.event_files import LoggedPayload, read_lines, scan_folder
+from uic.jobs.stream.produce import Outgoing, payload_of
 
 BROKEN_PRODUCER: Final = "app-7"
 # Beyond every simulated user.

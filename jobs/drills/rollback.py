@@ -22,21 +22,21 @@ from typing import Final
 
 import numpy as np
 
-from feature_repo.connection import STORE_FOLDER
-from feature_repo.opened import OpenedStore, open_memories
-from feature_repo.server import EmbeddedRedis
-from jobs.audit import run_audit
-from jobs.drills.clean_log import TOPIC, compare
-from jobs.drills.errors import DrillFailedError
-from jobs.drills.poison import PoisonedDay, write_rules
-from jobs.drills.shop import Shop, ShopSize, build, open_shop, ranking_service
-from jobs.drills.steady_requests import Answers, SteadyRequests, wait_for_generation
-from jobs.replay.run import wait_until_folded
-from jobs.stream.archive import committed_files, file_range
-from jobs.stream.compact import compact
-from jobs.stream.detached import start_stream, stop_stream
-from jobs.stream.upgrade import CatchUp, take_over
-from pipelines.memories.exclude import load_rules
+from uic.feature_repo.connection import STORE_FOLDER
+from uic.feature_repo.opened import OpenedStore, open_memories
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.audit import run_audit
+from uic.jobs.drills.clean_log import TOPIC, compare
+from uic.jobs.drills.errors import DrillFailedError
+from uic.jobs.drills.poison import PoisonedDay, write_rules
+from uic.jobs.drills.shop import Shop, ShopSize, build, open_shop, ranking_service
+from uic.jobs.drills.steady_requests import Answers, SteadyRequests, wait_for_generation
+from uic.jobs.replay.run import wait_until_folded
+from uic.jobs.stream.archive import committed_files, file_range
+from uic.jobs.stream.compact import compact
+from uic.jobs.stream.detached import start_stream, stop_stream
+from uic.jobs.stream.upgrade import CatchUp, take_over
+from uic.pipelines.memories.exclude import load_rules
 
 _PATIENCE_SECONDS: Final = 900.0
 _LOOK_SECONDS: Final = 0.1

@@ -20,30 +20,30 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from feature_repo.loading import load_snapshot
-from feature_repo.opened import open_memories
-from feature_repo.snapshots import Snapshot
-from jobs.context import CONFIG_NAME, Context, open_context
-from jobs.demo_processes import answers, end_session
-from jobs.drills.errors import DrillFailedError
-from jobs.replay.client import RankingClient
-from jobs.replay.day import HeldDay, open_day
-from jobs.replay.destination import EventFiles
-from jobs.replay.hold_back import hold_back
-from jobs.replay.run import FOLDER as HELD_FOLDER
-from jobs.stream.kafka_server import free_port
-from models.bundle import save_bundle
-from models.bundle_shelf import BundleShelf
-from models.metrics import auc
-from models.reader import SamplesReader
-from models.run_spec import Days, RunSpec, apply_settings
-from models.trainer import Trainer
-from pipelines.event_log import EventLog
-from pipelines.memories.build import MemoriesRequest, build_memories
-from pipelines.memories.exclude import ExcludeRule
-from pipelines.samples.run import SamplesRequest, make_samples
-from pipelines.simulator.plan import SimulationPlan
-from pipelines.simulator.write import write_simulation
+from uic.feature_repo.loading import load_snapshot
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.snapshots import Snapshot
+from uic.jobs.context import CONFIG_NAME, Context, open_context
+from uic.jobs.demo_processes import answers, end_session
+from uic.jobs.drills.errors import DrillFailedError
+from uic.jobs.replay.client import RankingClient
+from uic.jobs.replay.day import HeldDay, open_day
+from uic.jobs.replay.destination import EventFiles
+from uic.jobs.replay.hold_back import hold_back
+from uic.jobs.replay.run import FOLDER as HELD_FOLDER
+from uic.jobs.stream.kafka_server import free_port
+from uic.models.bundle import save_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.metrics import auc
+from uic.models.reader import SamplesReader
+from uic.models.run_spec import Days, RunSpec, apply_settings
+from uic.models.trainer import Trainer
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.memories.build import MemoriesRequest, build_memories
+from uic.pipelines.memories.exclude import ExcludeRule
+from uic.pipelines.samples.run import SamplesRequest, make_samples
+from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.write import write_simulation
 
 VERSION: Final = "drill"
 _READY_SECONDS: Final = 300.0
@@ -186,7 +186,7 @@ def ranking_service(context: Context) -> Iterator[str]:
     log = context.workspace / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "jobs.cli", *words, "--workspace", str(context.workspace)],
+            [sys.executable, "-m", "uic", *words, "--workspace", str(context.workspace)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.replay.hold_back import ReplayError
+from uic.jobs.replay.hold_back import ReplayError
 
 _BATCH_USERS: Final = 64
 _TIMEOUT_SECONDS: Final = 30.0

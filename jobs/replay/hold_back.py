@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from models.errors import BadInputError
-from models.published import read_manifest, write_json_atomically
-from pipelines.epochs import epoch_to_json
-from pipelines.event_log import EPOCHS_NAME, LOG_SCHEMA_VERSION, EventLog
+from uic.models.errors import BadInputError
+from uic.models.published import read_manifest, write_json_atomically
+from uic.pipelines.epochs import epoch_to_json
+from uic.pipelines.event_log import EPOCHS_NAME, LOG_SCHEMA_VERSION, EventLog
 
 HELD_KIND: Final = "held_back"
 HELD_SCHEMA_VERSION: Final = 1

@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.parquet as pq
 
-from jobs.context import Context
-from jobs.replay.run import FOLDER
-from jobs.report import figures
-from jobs.report.memories import one_life, slot_use
-from jobs.report.numbers import collect
-from models.published import write_json_atomically
+from uic.jobs.context import Context
+from uic.jobs.replay.run import FOLDER
+from uic.jobs.report import figures
+from uic.jobs.report.memories import one_life, slot_use
+from uic.jobs.report.numbers import collect
+from uic.models.published import write_json_atomically
 
 PAGE_NAME: Final = "index.html"
 NUMBERS_NAME: Final = "demo.json"

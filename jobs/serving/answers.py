@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jobs.serving.engine import Ranked
-from jobs.serving.readouts import Scored
+from uic.jobs.serving.engine import Ranked
+from uic.jobs.serving.readouts import Scored
 
 encode = msgspec.json.Encoder().encode
 

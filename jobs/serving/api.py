@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from jobs.serving.settings import ServeSettings
+from uic.jobs.serving.settings import ServeSettings
 
 MAX_ID: Final = 2**63 - 1  # as in the event log
 _MAX_CONTEXT: Final = 64
@@ -80,7 +80,7 @@ class RankAnswer(BaseModel):
     memory_age_seconds: float | None = Field(description="since the memory's last event")
     memory_events: int | None = Field(description="events folded into the memory")
     degraded: bool = Field(description="whether `reasons` has any")
-    reasons: list[str] = Field(description="see jobs.serving.reasons")
+    reasons: list[str] = Field(description="see uic.jobs.serving.reasons")
     duplicates: int = Field(description="candidates that were named again; each is answered once")
 
 

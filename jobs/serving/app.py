@@ -12,8 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from jobs.serving.answers import answer_of, encode
-from jobs.serving.api import (
+from uic.jobs.serving.answers import answer_of, encode
+from uic.jobs.serving.api import (
     MAX_ID,
     BatchAnswer,
     Interests,
@@ -22,12 +22,12 @@ from jobs.serving.api import (
     problem_of,
     request_models,
 )
-from jobs.serving.engine import OverloadedError
-from jobs.serving.funnel import add_funnel
-from jobs.serving.limits import RETRY_AFTER_SECONDS, Limits
-from jobs.serving.metrics import exposition
-from jobs.serving.people import interests_of
-from jobs.serving.service import Service
+from uic.jobs.serving.engine import OverloadedError
+from uic.jobs.serving.funnel import add_funnel
+from uic.jobs.serving.limits import RETRY_AFTER_SECONDS, Limits
+from uic.jobs.serving.metrics import exposition
+from uic.jobs.serving.people import interests_of
+from uic.jobs.serving.service import Service
 
 _JSON: Final = "application/json"
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {

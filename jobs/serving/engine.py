@@ -19,11 +19,11 @@ from typing import Protocol
 
 import numpy as np
 
-from jobs.serving.items import ItemCache
-from jobs.serving.memories import Fetched
-from jobs.serving.metrics import Metrics
-from jobs.serving.readouts import Ask, RecordFacts, Scored
-from jobs.serving.reasons import Reason
+from uic.jobs.serving.items import ItemCache
+from uic.jobs.serving.memories import Fetched
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.readouts import Ask, RecordFacts, Scored
+from uic.jobs.serving.reasons import Reason
 
 
 class Scorer(Protocol):

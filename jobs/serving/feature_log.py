@@ -18,9 +18,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.serving.answers import probabilities
-from jobs.serving.engine import Ranked
-from models.hashing import stable_hash
+from uic.jobs.serving.answers import probabilities
+from uic.jobs.serving.engine import Ranked
+from uic.models.hashing import stable_hash
 
 SERVED: Final = pa.schema(
     [

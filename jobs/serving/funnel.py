@@ -1,6 +1,6 @@
 """`POST /v1/prerank` and `POST /v1/funnel`: bodies, answers, and the two stages one after another.
 
-1. Pre-rank all candidates by the inner product of two towers (`jobs.serving.prerank`).
+1. Pre-rank all candidates by the inner product of two towers (`uic.jobs.serving.prerank`).
 2. The ranker scores the best of them, as `/v1/rank` would.
 3. Order by probability; with bids by bid x probability, what a click is worth (eCPM, DICM 6.1).
 """
@@ -12,12 +12,12 @@ import numpy as np
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
-from jobs.serving.answers import encode, probabilities
-from jobs.serving.api import Id, Problem
-from jobs.serving.engine import Ranked
-from jobs.serving.prerank import Preranked, PrerankStage
-from jobs.serving.service import Service
-from jobs.serving.settings import ServeSettings
+from uic.jobs.serving.answers import encode, probabilities
+from uic.jobs.serving.api import Id, Problem
+from uic.jobs.serving.engine import Ranked
+from uic.jobs.serving.prerank import Preranked, PrerankStage
+from uic.jobs.serving.service import Service
+from uic.jobs.serving.settings import ServeSettings
 
 _JSON: Final = "application/json"
 PRERANK_EXAMPLE: Final = {"user_id": 17, "item_ids": [1001, 1002, 1003], "k": 2}
@@ -86,7 +86,7 @@ class PrerankAnswer(BaseModel):
     candidates: int = Field(description="distinct candidates that were scored")
     bundle: str = Field(description="model/version that scored")
     degraded: bool = Field(description="whether `reasons` has any")
-    reasons: list[str] = Field(description="see jobs.serving.reasons")
+    reasons: list[str] = Field(description="see uic.jobs.serving.reasons")
     duplicates: int = Field(description="candidates that were named again; each is answered once")
 
 
@@ -108,7 +108,7 @@ class Stage(BaseModel):
     bundle: str = Field(description="model/version that scored")
     candidates: int = Field(description="that it scored")
     kept: int = Field(description="that it passed on")
-    reasons: list[str] = Field(description="why it is degraded; see jobs.serving.reasons")
+    reasons: list[str] = Field(description="why it is degraded; see uic.jobs.serving.reasons")
 
 
 class FunnelAnswer(BaseModel):

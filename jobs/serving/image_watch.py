@@ -19,25 +19,25 @@ from pathlib import Path
 
 from feast import FeatureStore
 
-from feature_repo.errors import StoreError
-from feature_repo.item_store import ItemStore
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.engine import RankingEngine
-from jobs.serving.item_vectors import ItemVectors
-from jobs.serving.items import ItemTable, items_stamp
-from jobs.serving.loading import warm
-from jobs.serving.metrics import Metrics
-from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
-from jobs.serving.settings import ServeSettings
-from jobs.serving.vector_source import VectorSource
-from jobs.serving.watch import Followed
-from models.bundle import Bundle, BundleError, load_bundle
-from models.bundle_shelf import BundleShelf
-from models.dicm import Dicm
-from models.errors import UicError
-from models.prerank import Prerank
-from models.sequence_ring import SequenceRing
-from pipelines.event_log import EventLog
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.item_store import ItemStore
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.engine import RankingEngine
+from uic.jobs.serving.item_vectors import ItemVectors
+from uic.jobs.serving.items import ItemTable, items_stamp
+from uic.jobs.serving.loading import warm
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
+from uic.jobs.serving.settings import ServeSettings
+from uic.jobs.serving.vector_source import VectorSource
+from uic.jobs.serving.watch import Followed
+from uic.models.bundle import Bundle, BundleError, load_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.dicm import Dicm
+from uic.models.errors import UicError
+from uic.models.prerank import Prerank
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
 

@@ -22,21 +22,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_repo.errors import StoreError
-from feature_repo.item_store import Changes
-from feature_repo.item_vectors import (
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.item_store import Changes
+from uic.feature_repo.item_vectors import (
     HEADER_BYTES,
     ITEM_VECTOR,
     ITEM_VIEW,
     unpacked_item_vectors,
 )
-from jobs.serving.items import ItemCache, ItemTable
-from jobs.serving.reasons import Reason
-from jobs.serving.vector_source import VectorSource
-from models.batch_images import ImageCounts
-from models.dicm import Dicm
-from models.image_features import NO_IMAGE
-from models.prerank import Prerank
+from uic.jobs.serving.items import ItemCache, ItemTable
+from uic.jobs.serving.reasons import Reason
+from uic.jobs.serving.vector_source import VectorSource
+from uic.models.batch_images import ImageCounts
+from uic.models.dicm import Dicm
+from uic.models.image_features import NO_IMAGE
+from uic.models.prerank import Prerank
 
 # A row of the cache: the vector, whether there is an image, whether a foreign one was met, and the
 # image's row in the table of image ids as two numbers that float32 holds exactly.

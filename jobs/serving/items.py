@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.errors import BadInputError
-from models.published import sha256_of
-from pipelines.event_log import EventLog
+from uic.models.errors import BadInputError
+from uic.models.published import sha256_of
+from uic.pipelines.event_log import EventLog
 
 # Category of an item that the table does not have: a spare row of the vocabulary.
 UNKNOWN_CATEGORY: Final = -1

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.generation import Generation, State
-from jobs.serving.engine import Scorer, measure_pass_rows
-from jobs.serving.items import ItemCache, ItemTable
-from jobs.serving.readouts import Ask, Readout, Readouts
-from models.bundle import HASH_BYTES, Bundle, BundleError, load_bundle
-from models.bundle_shelf import BundleShelf
-from models.errors import UicError
-from models.published import MANIFEST_NAME
+from uic.feature_repo.generation import Generation, State
+from uic.jobs.serving.engine import Scorer, measure_pass_rows
+from uic.jobs.serving.items import ItemCache, ItemTable
+from uic.jobs.serving.readouts import Ask, Readout, Readouts
+from uic.models.bundle import HASH_BYTES, Bundle, BundleError, load_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.errors import UicError
+from uic.models.published import MANIFEST_NAME
 
 LOG = logging.getLogger("uic.serve")
 # Generations whose memories can be read, now or after a switch.

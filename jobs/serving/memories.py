@@ -16,15 +16,15 @@ from typing import Any, Final
 from feast import FeatureStore
 from feast.errors import FeatureServiceNotFoundException
 
-from feature_repo.errors import (
+from uic.feature_repo.errors import (
     EmptyStoreError,
     ForeignValueError,
     StoreError,
     StoreSettingError,
 )
-from feature_repo.layout import MEMORY_VIEW
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.reasons import Reason
+from uic.feature_repo.layout import MEMORY_VIEW
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.reasons import Reason
 
 USER_KEY: Final = "user_id"
 

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from jobs.serving.engine import RankingEngine
-from jobs.serving.readouts import Readout
-from jobs.serving.reasons import Reason
+from uic.jobs.serving.engine import RankingEngine
+from uic.jobs.serving.readouts import Readout
+from uic.jobs.serving.reasons import Reason
 
 _STATUS: Final = {Reason.UNKNOWN_USER: 404, Reason.STORE_EMPTY: 404, Reason.FOREIGN_VALUE: 404}
 

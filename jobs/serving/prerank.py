@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.serving.item_vectors import ItemVectors
-from jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
-from jobs.serving.memories import MemoryReader
-from jobs.serving.metrics import Metrics
-from jobs.serving.reasons import Reason
-from jobs.serving.sequences import Shown, ranker_batch
-from models.bundle import Bundle, BundleError
-from models.prerank import Prerank
-from models.sequence_ring import RING_HEADER, SequenceRing, Sequences
+from uic.jobs.serving.item_vectors import ItemVectors
+from uic.jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
+from uic.jobs.serving.memories import MemoryReader
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.reasons import Reason
+from uic.jobs.serving.sequences import Shown, ranker_batch
+from uic.models.bundle import Bundle, BundleError
+from uic.models.prerank import Prerank
+from uic.models.sequence_ring import RING_HEADER, SequenceRing, Sequences
 
 _BLOCK_ITEMS: Final = 4096
 _USERS_KEPT: Final = 10_000  # of 12 floats each
@@ -205,7 +205,7 @@ class PrerankStage:
     """One worker's pre-rank: reads the user's ring, then scores.
 
     Args:
-        scorer: replaced as a whole by `jobs.serving.prerank_watch`.
+        scorer: replaced as a whole by `uic.jobs.serving.prerank_watch`.
         reader: of the view `user_sequence`; every failure is a reason.
         metrics: counters.
         keep: candidates that are kept unless a request says otherwise; count.

@@ -19,24 +19,24 @@ from pathlib import Path
 
 from feast import FeatureStore
 
-from feature_repo.errors import StoreError
-from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import ITEM_VIEW
-from feature_repo.repository import apply_definitions
-from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
-from jobs.context import Context
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.image_watch import ImageRankers, looks_at_images
-from jobs.serving.items import ItemTable, items_stamp
-from jobs.serving.memories import MemoryReader, ServiceFeatures
-from jobs.serving.metrics import Metrics
-from jobs.serving.prerank import PrerankScorer, PrerankStage
-from jobs.serving.reasons import Reason
-from jobs.serving.watch import Followed
-from models.bundle import BundleError, load_bundle
-from models.bundle_shelf import BundleShelf
-from models.errors import UicError
-from pipelines.event_log import EventLog
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.item_store import ItemStore
+from uic.feature_repo.item_vectors import ITEM_VIEW
+from uic.feature_repo.repository import apply_definitions
+from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
+from uic.jobs.context import Context
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.image_watch import ImageRankers, looks_at_images
+from uic.jobs.serving.items import ItemTable, items_stamp
+from uic.jobs.serving.memories import MemoryReader, ServiceFeatures
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.prerank import PrerankScorer, PrerankStage
+from uic.jobs.serving.reasons import Reason
+from uic.jobs.serving.watch import Followed
+from uic.models.bundle import BundleError, load_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.errors import UicError
+from uic.pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
 

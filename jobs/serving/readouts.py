@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jobs.serving.items import ItemCache
-from jobs.serving.reasons import Reason
-from models.bundle import Bundle
-from models.memory import address
-from models.memory_state import MemoryState, StateLayout
-from models.mimn import Mimn
-from models.record import HEADER, Records, empty_records, record_bytes
+from uic.jobs.serving.items import ItemCache
+from uic.jobs.serving.reasons import Reason
+from uic.models.bundle import Bundle
+from uic.models.memory import address
+from uic.models.memory_state import MemoryState, StateLayout
+from uic.models.mimn import Mimn
+from uic.models.record import HEADER, Records, empty_records, record_bytes
 
 _HASH: Final = slice(36, 44)
 

@@ -6,8 +6,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-from models.bundle_shelf import BundleShelf
-from models.errors import UicError
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.errors import UicError
 
 _POLL_SECONDS: Final = 0.2
 # Answers in a row, since each may come from another worker.

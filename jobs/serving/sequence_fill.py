@@ -16,18 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.packed_view import with_vector_headers
-from feature_repo.settings import StoreSettings
-from models.errors import BadInputError
-from models.hashing import stable_hash
-from models.positions import EventBatch
-from models.sequence_ring import SequenceRing
-from pipelines.event_columns import FOLDED_COLUMNS
-from pipelines.event_log import EventLog
-from pipelines.schemas import BEHAVIORS
+from uic.feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.packed_view import with_vector_headers
+from uic.feature_repo.settings import StoreSettings
+from uic.models.errors import BadInputError
+from uic.models.hashing import stable_hash
+from uic.models.positions import EventBatch
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_columns import FOLDED_COLUMNS
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.schemas import BEHAVIORS
 
 _USERS_AT_ONCE: Final = 20_000  # 340 MB of rings
 

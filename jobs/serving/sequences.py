@@ -2,7 +2,7 @@
 
 `uic serve --model din --history-from log` runs it, so that the gain of memories can be measured on
 one machine, one store and one HTTP stack. `SequenceReadout` runs a trained ranker over candidates
-and histories; `jobs.serving.sequence_fill` puts what the event log has into the store.
+and histories; `uic.jobs.serving.sequence_fill` puts what the event log has into the store.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_repo.layout import NO_GENERATION
-from jobs.serving.item_vectors import ItemVectors
-from jobs.serving.items import ItemCache, ItemTable
-from jobs.serving.readouts import Ask, RecordFacts, Scored
-from jobs.serving.reasons import Reason
-from models.batch import RankerBatch
-from models.bundle import Bundle
-from models.groups import GroupBatch, offsets_of
-from models.sequence_ring import RING_HEADER, SequenceRing, Sequences
+from uic.feature_repo.layout import NO_GENERATION
+from uic.jobs.serving.item_vectors import ItemVectors
+from uic.jobs.serving.items import ItemCache, ItemTable
+from uic.jobs.serving.readouts import Ask, RecordFacts, Scored
+from uic.jobs.serving.reasons import Reason
+from uic.models.batch import RankerBatch
+from uic.models.bundle import Bundle
+from uic.models.groups import GroupBatch, offsets_of
+from uic.models.sequence_ring import RING_HEADER, SequenceRing, Sequences
 
 _NO_DAY: Final = np.datetime64("1970-01-01", "D")
 

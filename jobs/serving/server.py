@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from rich.markup import escape
 
-from jobs.context import ERR, Context, open_context
-from jobs.serving.metrics import FOLDER_VARIABLES, Metrics, forget_metrics, share_metrics
-from models.errors import BadInputError, UicError
+from uic.jobs.context import ERR, Context, open_context
+from uic.jobs.serving.metrics import FOLDER_VARIABLES, Metrics, forget_metrics, share_metrics
+from uic.models.errors import BadInputError, UicError
 
 _VARIABLE: Final = "UIC_SERVING_WORKER"
 _BACKLOG: Final = 2048
@@ -102,8 +102,8 @@ def worker_app() -> Any:
 
 
 def _application(request: ServeRequest) -> Any:
-    from jobs.serving.app import create_app  # noqa: PLC0415 - after `share_metrics`
-    from jobs.serving.service import Service  # noqa: PLC0415
+    from uic.jobs.serving.app import create_app  # noqa: PLC0415 - after `share_metrics`
+    from uic.jobs.serving.service import Service  # noqa: PLC0415
 
     open_ = Service.open if request.history_from == "store" else Service.open_sequences
     context = request.open_context()
@@ -126,7 +126,7 @@ def _serve_in_workers(request: ServeRequest, listener: socket.socket, workers: i
 
     os.environ[_VARIABLE] = json.dumps(asdict(request))
     config = uvicorn.Config(
-        "jobs.serving.server:worker_app", factory=True, workers=workers, **_options(request)
+        "uic.jobs.serving.server:worker_app", factory=True, workers=workers, **_options(request)
     )
     parent = Multiprocess(config, sockets=[listener])
     parent.run()

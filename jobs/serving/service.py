@@ -13,31 +13,31 @@ from typing import Any, Final
 import torch
 from feast import FeatureStore
 
-from feature_repo.connection import connect, resolve_address
-from feature_repo.errors import StoreError
-from feature_repo.generations import Generations
-from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import ITEM_VIEW
-from feature_repo.layout import ViewKeys
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
-from feature_repo.settings import StoreSettings
-from jobs.context import Context
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.engine import RankingEngine
-from jobs.serving.feature_log import FeatureLog
-from jobs.serving.image_watch import ImageRankers, ImageWatcher
-from jobs.serving.items import ItemTable
-from jobs.serving.loading import Library, pass_rows_of, warm
-from jobs.serving.memories import MemoryReader, ServiceFeatures
-from jobs.serving.metrics import Metrics
-from jobs.serving.prerank_watch import PrerankWatcher
-from jobs.serving.readouts import Readouts
-from jobs.serving.sequences import SequenceReadouts
-from jobs.serving.settings import ServeSettings
-from jobs.serving.watch import Followed, Watcher
-from models.bundle_shelf import BundleShelf
-from pipelines.event_log import EventLog
+from uic.feature_repo.connection import connect, resolve_address
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.item_store import ItemStore
+from uic.feature_repo.item_vectors import ITEM_VIEW
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.context import Context
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.engine import RankingEngine
+from uic.jobs.serving.feature_log import FeatureLog
+from uic.jobs.serving.image_watch import ImageRankers, ImageWatcher
+from uic.jobs.serving.items import ItemTable
+from uic.jobs.serving.loading import Library, pass_rows_of, warm
+from uic.jobs.serving.memories import MemoryReader, ServiceFeatures
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.prerank_watch import PrerankWatcher
+from uic.jobs.serving.readouts import Readouts
+from uic.jobs.serving.sequences import SequenceReadouts
+from uic.jobs.serving.settings import ServeSettings
+from uic.jobs.serving.watch import Followed, Watcher
+from uic.models.bundle_shelf import BundleShelf
+from uic.pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
 # The watcher is not in a hurry, but must not hang.

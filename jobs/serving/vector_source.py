@@ -8,10 +8,10 @@ import numpy as np
 from feast import FeatureStore
 from numpy.typing import NDArray
 
-from feature_repo.errors import StoreError
-from feature_repo.item_vectors import ITEM_VIEW
-from feature_repo.pinned import pinned
-from jobs.serving.breaker import CircuitBreaker
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.item_vectors import ITEM_VIEW
+from uic.feature_repo.pinned import pinned
+from uic.jobs.serving.breaker import CircuitBreaker
 
 ITEM_KEY: Final = "item_id"
 

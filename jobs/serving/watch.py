@@ -20,16 +20,16 @@ from typing import Any, Final
 
 from feast import FeatureStore
 
-from feature_repo.errors import StoreError
-from feature_repo.generations import Generations
-from jobs.serving.engine import RankingEngine
-from jobs.serving.items import ItemTable, items_stamp
-from jobs.serving.loading import Library
-from jobs.serving.metrics import Metrics
-from jobs.serving.readouts import Readout, Readouts
-from models.bundle_shelf import CURRENT_NAME
-from models.errors import UicError
-from pipelines.event_log import EventLog
+from uic.feature_repo.errors import StoreError
+from uic.feature_repo.generations import Generations
+from uic.jobs.serving.engine import RankingEngine
+from uic.jobs.serving.items import ItemTable, items_stamp
+from uic.jobs.serving.loading import Library
+from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.readouts import Readout, Readouts
+from uic.models.bundle_shelf import CURRENT_NAME
+from uic.models.errors import UicError
+from uic.pipelines.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
 _REGISTRY_SECONDS: Final = 20.0

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from jobs.stream.event_files import LoggedPayload, read_lines
-from models.published import write_json_atomically
+from uic.jobs.stream.event_files import LoggedPayload, read_lines
+from uic.models.published import write_json_atomically
 
 _TAIL_BYTES: Final = 1 << 16
 _STARTS_NAME: Final = "first-starts.json"

@@ -1,6 +1,6 @@
 """One attempt of the stream job: runs a plan until it ends.
 
-`python -m jobs.stream.attempt plan.json` runs it in a mini-cluster of this process, which is what
+`python -m uic.jobs.stream.attempt plan.json` runs it in a mini-cluster of this process, which is what
 `uic stream run` supervises. `flink run -py jobs/stream/attempt.py plan.json` runs the same job on
 a cluster whose Python has this package.
 """
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from jobs.stream.plan import JobPlan
+from uic.jobs.stream.plan import JobPlan
 
 JOB_FILE: Final = "job"
 FAILURE_FILE: Final = "failure"
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     local = "SUBMIT_ARGS" not in os.environ and "PYFLINK_GATEWAY_PORT" not in os.environ
     if local:
         _prepare_process(plan)
-    from jobs.stream.job import build  # noqa: PLC0415 - reads the environment that was prepared
+    from uic.jobs.stream.job import build  # noqa: PLC0415 - reads the environment that was prepared
 
     result = build(plan, local=local).execute()
     client = result.get_job_client()
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 def _prepare_process(plan: JobPlan) -> None:
     """What must be in place before PyFlink starts its Java process."""
-    from jobs.stream.java import java_home  # noqa: PLC0415
+    from uic.jobs.stream.java import java_home  # noqa: PLC0415
 
     plan.run_folder.mkdir(parents=True, exist_ok=True)
     log4j = plan.run_folder / "log4j.properties"

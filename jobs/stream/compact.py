@@ -16,16 +16,16 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from jobs.context import Context
-from jobs.stream.archive import committed_files, file_range
-from jobs.stream.counters import PARTITION_MOVED
-from jobs.stream.dead_letters import letters_of
-from jobs.stream.event_files import LoggedPayload, read_lines
-from models.errors import BadInputError, UicError
-from pipelines.epochs import Epoch
-from pipelines.event_log import EventLog
-from pipelines.events import EventParser
-from pipelines.log_writer import LogWriter, Part, Publication
+from uic.jobs.context import Context
+from uic.jobs.stream.archive import committed_files, file_range
+from uic.jobs.stream.counters import PARTITION_MOVED
+from uic.jobs.stream.dead_letters import letters_of
+from uic.jobs.stream.event_files import LoggedPayload, read_lines
+from uic.models.errors import BadInputError, UicError
+from uic.pipelines.epochs import Epoch
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.events import EventParser
+from uic.pipelines.log_writer import LogWriter, Part, Publication
 
 _ROWS: Final = 50_000
 

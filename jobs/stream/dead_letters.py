@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.context import Context
-from jobs.stream.produce import Outgoing
-from models.errors import BadInputError
-from models.published import write_json_atomically
+from uic.jobs.context import Context
+from uic.jobs.stream.produce import Outgoing
+from uic.models.errors import BadInputError
+from uic.models.published import write_json_atomically
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def letters_of(context: Context) -> Iterator[DeadLetter]:
     if stream.dead_letter_topic is None:
         yield from read_dead_letters(context.workspace / "stream" / "dead-letters")
         return
-    from jobs.stream.topic_reader import read_topic  # noqa: PLC0415 - only with a topic
+    from uic.jobs.stream.topic_reader import read_topic  # noqa: PLC0415 - only with a topic
 
     seen: set[tuple[int, int, int]] = set()
     for row in read_topic(stream.brokers, stream.dead_letter_topic):

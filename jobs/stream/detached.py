@@ -7,9 +7,9 @@ from typing import Final
 
 import psutil
 
-from jobs.context import Context
-from jobs.stream.start_positions import folder_name
-from jobs.stream.supervisor import RUN_FILE, StreamFailedError, running
+from uic.jobs.context import Context
+from uic.jobs.stream.start_positions import folder_name
+from uic.jobs.stream.supervisor import RUN_FILE, StreamFailedError, running
 
 _STOP_SECONDS: Final = 240.0
 # Streams that this process has started: kept, so that they are waited for when they are stopped.
@@ -32,7 +32,7 @@ def start_stream(context: Context, generation: int) -> "subprocess.Popen[bytes]"
         arguments += ["--config", str(context.config_path)]
     with (folder / "supervisor.log").open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "jobs.cli", *arguments],
+            [sys.executable, "-m", "uic", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -6,7 +6,7 @@ archive can be streamed again. Payloads are base64, since a payload may be anyth
 not UTF-8 must reach the parser (and the dead letters) as it was.
 
 Order holds only within one file. So each partition is read as one file at a time: `stage_files`
-joins the files of a partition (a gzip file may have several members), and `jobs.stream.file_feed`
+joins the files of a partition (a gzip file may have several members), and `uic.jobs.stream.file_feed`
 hands new ones on when the one before is folded.
 """
 
@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 SUFFIX: Final = ".jsonl.gz"
 

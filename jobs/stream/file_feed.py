@@ -5,11 +5,11 @@ file. So the job watches a folder of its own, and a partition's next file is lin
 the store's marker says that the one before is folded.
 """
 
-from feature_repo.errors import StoreError
-from jobs.stream.event_files import stage_file
-from jobs.stream.plan import JobPlan
-from jobs.stream.planner import Planner, staged_path
-from models.errors import BadInputError
+from uic.feature_repo.errors import StoreError
+from uic.jobs.stream.event_files import stage_file
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.planner import Planner, staged_path
+from uic.models.errors import BadInputError
 
 
 class FileFeed:

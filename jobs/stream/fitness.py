@@ -7,12 +7,12 @@ neither loads torch.
 from pathlib import Path
 from typing import Final
 
-from feature_repo.generation import Generation
-from feature_repo.writer import FOLDABLE_STATES
-from models.errors import BadInputError
-from models.published import read_manifest
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.writer import FOLDABLE_STATES
+from uic.models.errors import BadInputError
+from uic.models.published import read_manifest
 
-# As `models.bundle` writes them; importing it would load torch.
+# As `uic.models.bundle` writes them; importing it would load torch.
 _BUNDLE_KIND: Final = "bundle"
 _BUNDLE_FORMAT: Final = 1
 _HASH_BYTES: Final = 8

@@ -7,7 +7,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any, Final
 
-from models.errors import UicError
+from uic.models.errors import UicError
 
 _TIMEOUT_SECONDS: Final = 5.0
 SAVEPOINT_SECONDS: Final = 120.0

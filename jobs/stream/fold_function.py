@@ -1,6 +1,6 @@
 """The body of the stream job: payloads in, memories in the store, reasons of rejected events out.
 
-A plain class, so that tests call it with lists of payloads; `jobs.stream.udf` wraps it for Flink.
+A plain class, so that tests call it with lists of payloads; `uic.jobs.stream.udf` wraps it for Flink.
 The order of one batch:
 
 1. Parse and validate.
@@ -24,21 +24,21 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.errors import (
+from uic.feature_repo.errors import (
     PartitionMovedError,
     StoreFellBehindError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from feature_repo.writer import NO_OFFSET, MarkerMove
-from jobs.stream.counters import PARTITION_MOVED, StreamCounters
-from jobs.stream.memory_cache import MemoryCache
-from jobs.stream.stores import MemoryStore, SequenceStore
-from models.errors import UicError
-from models.fold import EventBatch, MemoryFolder
-from models.record import Records, header_view
-from pipelines.events import EventParser, ParsedEvents
+from uic.feature_repo.writer import NO_OFFSET, MarkerMove
+from uic.jobs.stream.counters import PARTITION_MOVED, StreamCounters
+from uic.jobs.stream.memory_cache import MemoryCache
+from uic.jobs.stream.stores import MemoryStore, SequenceStore
+from uic.models.errors import UicError
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.record import Records, header_view
+from uic.pipelines.events import EventParser, ParsedEvents
 
 # What may pass by itself; everything else ends the task at once.
 _PASSING: Final = (StoreUnavailableError, StoreReadOnlyError, StoreFullError)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 JARS: Final = Path(__file__).resolve().parents[2] / "infra" / "jars"
 

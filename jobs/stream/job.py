@@ -12,9 +12,9 @@ from pyflink.common import Configuration
 from pyflink.table import DataTypes, EnvironmentSettings, StatementSet, TableEnvironment
 from pyflink.table.udf import udf
 
-from jobs.stream.java import jars
-from jobs.stream.plan import JobPlan
-from jobs.stream.udf import FoldEvents
+from uic.jobs.stream.java import jars
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.udf import FoldEvents
 
 _FILE_COLUMNS: Final = (
     "payload BYTES, log_partition INT, log_offset BIGINT, log_time TIMESTAMP_LTZ(3)"

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from jobs.stream.java import jars, java_home
-from models.errors import UicError
+from uic.jobs.stream.java import jars, java_home
+from uic.models.errors import UicError
 
 START_SECONDS: Final = 60.0
 _TOPIC_SECONDS: Final = 20.0

@@ -14,7 +14,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from models.errors import BadInputError, UicError
+from uic.models.errors import BadInputError, UicError
 
 _TIMEOUT_SECONDS: Final = 6.0
 _POLL_SECONDS: Final = 0.1

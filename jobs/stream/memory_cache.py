@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.record import Records
+from uic.models.record import Records
 
 _FIRST_ROWS: Final = 1024
 

@@ -1,6 +1,6 @@
 """The plan of one attempt: everything that the Flink job and its workers need, as one JSON file.
 
-`uic stream run` writes it, `jobs.stream.attempt` runs it, and so does
+`uic stream run` writes it, `uic.jobs.stream.attempt` runs it, and so does
 `flink run -py jobs/stream/attempt.py plan.json` against a cluster. No password is in it: workers
 take that from `UIC_STORE__PASSWORD`.
 """
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from jobs.stream.settings import StreamSettings
-from models.settings import Section
-from pipelines.settings import LogSettings, SaleSettings
+from uic.jobs.stream.settings import StreamSettings
+from uic.models.settings import Section
+from uic.pipelines.settings import LogSettings, SaleSettings
 
 
 class JobPlan(Section):

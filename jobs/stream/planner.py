@@ -9,29 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from feature_repo.connection import connect, refuse_eviction, resolve_address
-from feature_repo.generation import Generation
-from feature_repo.generations import Generations
-from feature_repo.layout import ViewKeys
-from jobs.context import Context
-from jobs.stream.archive import archived_up_to, note_first_starts
-from jobs.stream.event_files import EventFile, scan_folder, stage_file
-from jobs.stream.fitness import check_fit
-from jobs.stream.kafka_server import free_port
-from jobs.stream.kafka_topic import Topic, TopicError, describe_topic
-from jobs.stream.plan import JobPlan
-from jobs.stream.settings import StreamSettings
-from jobs.stream.start_positions import (
+from uic.feature_repo.connection import connect, refuse_eviction, resolve_address
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import ViewKeys
+from uic.jobs.context import Context
+from uic.jobs.stream.archive import archived_up_to, note_first_starts
+from uic.jobs.stream.event_files import EventFile, scan_folder, stage_file
+from uic.jobs.stream.fitness import check_fit
+from uic.jobs.stream.kafka_server import free_port
+from uic.jobs.stream.kafka_topic import Topic, TopicError, describe_topic
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.settings import StreamSettings
+from uic.jobs.stream.start_positions import (
     Available,
     Start,
     check_epochs_before,
     choose_starts,
     folder_name,
 )
-from jobs.stream.status import clear_workers
-from models.errors import BadInputError
-from models.published import write_json_atomically
-from pipelines.event_log import Epoch, EventLog
+from uic.jobs.stream.status import clear_workers
+from uic.models.errors import BadInputError
+from uic.models.published import write_json_atomically
+from uic.pipelines.event_log import Epoch, EventLog
 
 STAGED: Final = "staged"
 JOB_NAME: Final = "job.json"

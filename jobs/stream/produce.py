@@ -20,12 +20,12 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
-from jobs.stream.event_files import LoggedPayload, scan_folder, write_event_file
-from jobs.stream.kafka_topic import NoBrokerError, describe_topic, quiet
-from models.errors import UicError
-from models.hashing import stable_hash
-from pipelines.event_log import EventLog
-from pipelines.schemas import BEHAVIORS
+from uic.jobs.stream.event_files import LoggedPayload, scan_folder, write_event_file
+from uic.jobs.stream.kafka_topic import NoBrokerError, describe_topic, quiet
+from uic.models.errors import UicError
+from uic.models.hashing import stable_hash
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.schemas import BEHAVIORS
 
 PRODUCER_SETTINGS: Final = {
     "enable.idempotence": True,
@@ -91,8 +91,8 @@ def log_payloads(log: EventLog, *, now: bool) -> Iterator[Outgoing]:
 
 def simulated_payloads(users: int, days: int, seed: int, *, now: bool) -> Iterator[Outgoing]:
     """Behaviours of the simulator; `now` as in `log_payloads`."""
-    from pipelines.simulator.generator import Simulation  # noqa: PLC0415
-    from pipelines.simulator.plan import SimulationPlan  # noqa: PLC0415
+    from uic.pipelines.simulator.generator import Simulation  # noqa: PLC0415
+    from uic.pipelines.simulator.plan import SimulationPlan  # noqa: PLC0415
 
     plan = SimulationPlan.of(users=users, items=max(2000, users // 2), days=days, seed=seed)
     for batch in Simulation(plan).payload_batches():

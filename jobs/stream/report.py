@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from jobs.context import Context
-from jobs.stream.counters import FRESHNESS_BOUNDS_MS, freshness_quantile
-from jobs.stream.event_files import scan_folder
-from jobs.stream.kafka_topic import end_offsets
-from jobs.stream.plan import JobPlan
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.start_positions import folder_name
-from jobs.stream.status import StreamStatus, read_status
-from jobs.stream.supervisor import running
-from models.errors import UicError
+from uic.jobs.context import Context
+from uic.jobs.stream.counters import FRESHNESS_BOUNDS_MS, freshness_quantile
+from uic.jobs.stream.event_files import scan_folder
+from uic.jobs.stream.kafka_topic import end_offsets
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.start_positions import folder_name
+from uic.jobs.stream.status import StreamStatus, read_status
+from uic.jobs.stream.supervisor import running
+from uic.models.errors import UicError
 
 _RATE_SECONDS: Final = 2.5
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_repo.generation import Generation
-from feature_repo.writer import NO_OFFSET
-from models.errors import BadInputError
-from pipelines.epochs import Epoch
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.writer import NO_OFFSET
+from uic.models.errors import BadInputError
+from uic.pipelines.epochs import Epoch
 
 Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event
 

@@ -6,13 +6,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.writer import MarkerMove
-from models.fold import EventBatch
-from models.record import Records
+from uic.feature_repo.writer import MarkerMove
+from uic.models.fold import EventBatch
+from uic.models.record import Records
 
 
 class MemoryStore(Protocol):
-    """What the function needs of `feature_repo.packed.PackedStore`."""
+    """What the function needs of `uic.feature_repo.packed.PackedStore`."""
 
     def read(
         self, generation: int, user_ids: NDArray[np.int64], record_bytes: int | None = None
@@ -33,7 +33,7 @@ class MemoryStore(Protocol):
 
 
 class SequenceStore(Protocol):
-    """What the function needs of `feature_repo.sequence_writer.SequenceWriter`."""
+    """What the function needs of `uic.feature_repo.sequence_writer.SequenceWriter`."""
 
     def append(self, user_ids: NDArray[np.int64], events: EventBatch) -> int:
         """Add events that a sequence has not seen; how many fit into none."""

@@ -31,16 +31,16 @@ from typing import Any, Final
 
 import psutil
 
-from feature_repo.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
-from jobs.stream.attempt import FAILURE_FILE, JOB_FILE
-from jobs.stream.file_feed import FileFeed
-from jobs.stream.flink_rest import FlinkError, FlinkRest
-from jobs.stream.kafka_topic import NoBrokerError
-from jobs.stream.plan import JobPlan
-from jobs.stream.planner import Planner
-from jobs.stream.start_positions import folder_name, summary
-from models.errors import UicError
-from models.published import write_json_atomically
+from uic.feature_repo.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
+from uic.jobs.stream.attempt import FAILURE_FILE, JOB_FILE
+from uic.jobs.stream.file_feed import FileFeed
+from uic.jobs.stream.flink_rest import FlinkError, FlinkRest
+from uic.jobs.stream.kafka_topic import NoBrokerError
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.planner import Planner
+from uic.jobs.stream.start_positions import folder_name, summary
+from uic.models.errors import UicError
+from uic.models.published import write_json_atomically
 
 RUN_FILE: Final = "run.json"
 _LOOK_SECONDS: Final = 2.0
@@ -285,7 +285,7 @@ def _start(plan: JobPlan, password: str | None) -> "subprocess.Popen[bytes]":
     path.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     with (plan.run_folder / "out.log").open("wb") as out:
         return subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "jobs.stream.attempt", str(path)],
+            [sys.executable, "-m", "uic.jobs.stream.attempt", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, TopicPartition
 
-from jobs.stream.event_files import LoggedPayload
-from jobs.stream.kafka_topic import describe_topic, quiet
+from uic.jobs.stream.event_files import LoggedPayload
+from uic.jobs.stream.kafka_topic import describe_topic, quiet
 
 
 def read_topic(brokers: str, name: str) -> Iterator[LoggedPayload]:

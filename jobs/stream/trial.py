@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from feature_repo.connection import STORE_FOLDER, connect, resolve_address
-from feature_repo.generation import Generation
-from feature_repo.generations import Generations
-from feature_repo.layout import ViewKeys
-from feature_repo.server import EmbeddedRedis
-from jobs.config import Config
-from jobs.context import Context
-from models.bundle import Bundle, load_bundle, save_bundle
-from models.catalogue import model_kind
-from models.fold import MemoryFolder
-from models.run_spec import Days, RunSpec
-from models.train_settings import TrainSettings
-from models.trainer import Trained
-from models.vocabulary import IdTable, Vocabulary
+from uic.feature_repo.connection import STORE_FOLDER, connect, resolve_address
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.config import Config
+from uic.jobs.context import Context
+from uic.models.bundle import Bundle, load_bundle, save_bundle
+from uic.models.catalogue import model_kind
+from uic.models.fold import MemoryFolder
+from uic.models.run_spec import Days, RunSpec
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trained
+from uic.models.vocabulary import IdTable, Vocabulary
 
 _DAY = date(2025, 1, 1)
 

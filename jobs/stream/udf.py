@@ -16,13 +16,13 @@ import pandas as pd
 import redis
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
-from jobs.stream.counters import COUNTER_NAMES, PARTITION_MOVED
-from jobs.stream.plan import JobPlan
-from jobs.stream.status import publish_worker
-from pipelines.events import Reason
+from uic.jobs.stream.counters import COUNTER_NAMES, PARTITION_MOVED
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.status import publish_worker
+from uic.pipelines.events import Reason
 
 if TYPE_CHECKING:
-    from jobs.stream.fold_function import FoldFunction
+    from uic.jobs.stream.fold_function import FoldFunction
 
 PUBLISH_SECONDS: Final = 1.0
 REJECT_NAMES: Final = tuple(f"rejected_{reason}" for reason in (*Reason, PARTITION_MOVED))
@@ -60,7 +60,7 @@ class FoldEvents(ScalarFunction):  # type: ignore[misc]  # PyFlink has no type i
     def open(self, function_context: FunctionContext) -> None:
         """Load the bundle and connect to the store."""
         with _plain_print():
-            from jobs.stream.worker import make_fold_function  # noqa: PLC0415 - only in workers
+            from uic.jobs.stream.worker import make_fold_function  # noqa: PLC0415 - only in workers
 
             plan = JobPlan.model_validate_json(self._plan)
             self._fold: FoldFunction = make_fold_function(plan)

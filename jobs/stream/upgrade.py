@@ -19,20 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from feature_repo.generation import State
-from feature_repo.loading import load_snapshot
-from feature_repo.opened import OpenedStore, open_memories
-from feature_repo.snapshots import Snapshot, list_snapshots
-from jobs.context import Context
-from jobs.stream.detached import start_stream, stream_folder
-from jobs.stream.plan import JobPlan
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.report import lag_of
-from jobs.stream.supervisor import running
-from models.bundle import load_bundle
-from models.errors import BadInputError, UicError
-from pipelines.event_log import EventLog
-from pipelines.memories.build import MemoriesRequest, build_memories
+from uic.feature_repo.generation import State
+from uic.feature_repo.loading import load_snapshot
+from uic.feature_repo.opened import OpenedStore, open_memories
+from uic.feature_repo.snapshots import Snapshot, list_snapshots
+from uic.jobs.context import Context
+from uic.jobs.stream.detached import start_stream, stream_folder
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.report import lag_of
+from uic.jobs.stream.supervisor import running
+from uic.models.bundle import load_bundle
+from uic.models.errors import BadInputError, UicError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.memories.build import MemoriesRequest, build_memories
 
 _LOOK_SECONDS: Final = 2.0
 

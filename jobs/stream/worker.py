@@ -5,20 +5,20 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.connection import Address, connect
-from feature_repo.generation import Generation
-from feature_repo.generations import Generations
-from feature_repo.layout import ViewKeys
-from feature_repo.packed import PackedStore
-from feature_repo.sequence_writer import SequenceWriter
-from jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
-from jobs.stream.fold_function import Exclude, FoldFunction
-from jobs.stream.plan import JobPlan
-from models.bundle import Bundle, load_bundle
-from models.fold import MemoryFolder
-from pipelines.events import EventParser, ParsedEvents
-from pipelines.memories.exclude import Exclusion
-from pipelines.sale_calendar import SaleCalendar
+from uic.feature_repo.connection import Address, connect
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.sequence_writer import SequenceWriter
+from uic.jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
+from uic.jobs.stream.fold_function import Exclude, FoldFunction
+from uic.jobs.stream.plan import JobPlan
+from uic.models.bundle import Bundle, load_bundle
+from uic.models.fold import MemoryFolder
+from uic.pipelines.events import EventParser, ParsedEvents
+from uic.pipelines.memories.exclude import Exclusion
+from uic.pipelines.sale_calendar import SaleCalendar
 
 
 def open_store(plan: JobPlan) -> PackedStore:

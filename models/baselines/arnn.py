@@ -7,13 +7,13 @@ depend on the candidate (the activation unit of DIN, softmax over the events tha
 import torch
 from torch import nn
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.distinct_pairs import window_distinct_pairs
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import WindowedSettings
-from models.windows import group_windows, window_sums
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.windows import group_windows, window_sums
 
 
 class Arnn(Ranker):

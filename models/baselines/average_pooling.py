@@ -5,11 +5,11 @@ A sanity check more than a rival: a later paper found it level with MIMN on long
 
 import torch
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.lmn_settings import PoolingSettings
-from models.ranker import Outputs, Ranker
-from models.windows import window_sums
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.lmn_settings import PoolingSettings
+from uic.models.ranker import Outputs, Ranker
+from uic.models.windows import window_sums
 
 
 class AveragePooling(Ranker):

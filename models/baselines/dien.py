@@ -14,14 +14,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.distinct_pairs import window_distinct_pairs
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker, no_penalty
-from models.ranker_settings import WindowedSettings
-from models.recurrent import AttentionalGru, gru_states
-from models.windows import PaddedWindows, group_windows, window_sums
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker, no_penalty
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.recurrent import AttentionalGru, gru_states
+from uic.models.windows import PaddedWindows, group_windows, window_sums
 
 
 class DienSettings(WindowedSettings):

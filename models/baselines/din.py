@@ -6,13 +6,13 @@ softmax there and here. Only the last `history_limit` events are looked at.
 
 import torch
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.distinct_pairs import window_distinct_pairs
-from models.embedding import BatchRows
-from models.lmn_settings import DinSettings
-from models.ranker import Outputs, Ranker
-from models.windows import window_sums
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.embedding import BatchRows
+from uic.models.lmn_settings import DinSettings
+from uic.models.ranker import Outputs, Ranker
+from uic.models.windows import window_sums
 
 
 class Din(Ranker):

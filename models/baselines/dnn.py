@@ -1,9 +1,9 @@
 """The base without any history: the candidate alone (LMN, table 1, first row)."""
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.lmn_settings import PoolingSettings
-from models.ranker import Outputs, Ranker
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.lmn_settings import PoolingSettings
+from uic.models.ranker import Outputs, Ranker
 
 
 class Dnn(Ranker):

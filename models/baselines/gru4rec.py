@@ -7,11 +7,11 @@ run once per group; an impression reads the state after its last event.
 import torch
 from torch import nn
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker, no_penalty
-from models.ranker_settings import WindowedSettings
-from models.windows import group_windows, window_sums
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker, no_penalty
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.windows import group_windows, window_sums
 
 
 class Gru4Rec(Ranker):

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import InputNorm, RankerSettings
-from models.windows import window_sums
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import InputNorm, RankerSettings
+from uic.models.windows import window_sums
 
 
 class LrSettings(RankerSettings):

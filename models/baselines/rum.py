@@ -17,11 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import WindowedSettings
-from models.windows import group_windows, window_sums
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.windows import group_windows, window_sums
 
 
 class RumSettings(WindowedSettings):

@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import WindowedSettings
-from models.windows import group_windows, window_sums
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.windows import group_windows, window_sums
 
 
 class SasRecSettings(WindowedSettings):

@@ -16,15 +16,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.batch import RankerBatch
-from models.distinct_pairs import window_distinct_pairs
-from models.embedding import BatchRows
-from models.imn_views import check_times, elapsed_buckets
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import WindowedSettings
-from models.retrieval import Retrieved, masked_softmax, retrieve
-from models.windows import window_pairs, window_sums
+from uic.models.attention import AttentionUnit
+from uic.models.batch import RankerBatch
+from uic.models.distinct_pairs import window_distinct_pairs
+from uic.models.embedding import BatchRows
+from uic.models.imn_views import check_times, elapsed_buckets
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.retrieval import Retrieved, masked_softmax, retrieve
+from uic.models.windows import window_pairs, window_sums
 
 
 class Search(StrEnum):

@@ -17,14 +17,14 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
-from models.attention import AttentionUnit
-from models.baselines.sasrec import causal_attention
-from models.batch import RankerBatch
-from models.embedding import BatchRows
-from models.ranker import Outputs, Ranker
-from models.ranker_settings import WindowedSettings
-from models.retrieval import masked_softmax, retrieve
-from models.windows import group_windows
+from uic.models.attention import AttentionUnit
+from uic.models.baselines.sasrec import causal_attention
+from uic.models.batch import RankerBatch
+from uic.models.embedding import BatchRows
+from uic.models.ranker import Outputs, Ranker
+from uic.models.ranker_settings import WindowedSettings
+from uic.models.retrieval import masked_softmax, retrieve
+from uic.models.windows import group_windows
 
 
 class Ubr4CtrSettings(WindowedSettings):

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.fold import EventBatch, MemoryFolder
-from models.record import Records, header_view
-from pipelines.memories.fold_bucket import events_in_order
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.record import Records, header_view
+from uic.pipelines.memories.fold_bucket import events_in_order
 
 Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event
 

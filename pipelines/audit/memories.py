@@ -19,24 +19,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from feature_repo.errors import typed_errors
-from feature_repo.generation import Generation
-from feature_repo.layout import ids_of_keys
-from feature_repo.opened import OpenedStore
-from feature_repo.snapshots import Snapshot, list_snapshots
-from models.bundle import load_bundle
-from models.bundle_shelf import BundleShelf
-from models.errors import BadInputError
-from models.fold import MemoryFolder
-from models.record import Records, header_view
-from pipelines.audit.compare import MISMATCHES, Verdict, compare_memories
-from pipelines.audit.expected import Marks, fold_to_positions
-from pipelines.audit.report import Example, GenerationAudit
-from pipelines.audit.sampled import SampledLog, UserSample, buckets_for, by_bucket
-from pipelines.audit.settings import AuditSettings
-from pipelines.epochs import Epoch
-from pipelines.event_log import EventLog
-from pipelines.memories.exclude import Exclusion
+from uic.feature_repo.errors import typed_errors
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.layout import ids_of_keys
+from uic.feature_repo.opened import OpenedStore
+from uic.feature_repo.snapshots import Snapshot, list_snapshots
+from uic.models.bundle import load_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.errors import BadInputError
+from uic.models.fold import MemoryFolder
+from uic.models.record import Records, header_view
+from uic.pipelines.audit.compare import MISMATCHES, Verdict, compare_memories
+from uic.pipelines.audit.expected import Marks, fold_to_positions
+from uic.pipelines.audit.report import Example, GenerationAudit
+from uic.pipelines.audit.sampled import SampledLog, UserSample, buckets_for, by_bucket
+from uic.pipelines.audit.settings import AuditSettings
+from uic.pipelines.epochs import Epoch
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.memories.exclude import Exclusion
 
 _SCAN_KEYS: Final = 5000
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from models.errors import QualityGateError
-from pipelines.audit.compare import MISMATCHES, Verdict
+from uic.models.errors import QualityGateError
+from uic.pipelines.audit.compare import MISMATCHES, Verdict
 
 
 class AuditMismatchError(QualityGateError):

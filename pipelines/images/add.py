@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.errors import GenerationStateError
-from feature_repo.generation import Generation, State
-from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import packed_item_vectors
-from models.bundle import Bundle
-from models.errors import BadInputError
-from models.image_additions import add_image_features
-from models.image_features import ImageFeatures
-from pipelines.images.decode import RejectedImageError, content_sum, decode_square, read_image
-from pipelines.images.embed import check_encoder, embedded, image_id
-from pipelines.images.encoders import EncoderChoice, limits_of
-from pipelines.images.ledger import FILES_KEYS, FILES_ROLE
+from uic.feature_repo.errors import GenerationStateError
+from uic.feature_repo.generation import Generation, State
+from uic.feature_repo.item_store import ItemStore
+from uic.feature_repo.item_vectors import packed_item_vectors
+from uic.models.bundle import Bundle
+from uic.models.errors import BadInputError
+from uic.models.image_additions import add_image_features
+from uic.models.image_features import ImageFeatures
+from uic.pipelines.images.decode import RejectedImageError, content_sum, decode_square, read_image
+from uic.pipelines.images.embed import check_encoder, embedded, image_id
+from uic.pipelines.images.encoders import EncoderChoice, limits_of
+from uic.pipelines.images.ledger import FILES_KEYS, FILES_ROLE
 
 
 class AddImageError(BadInputError):

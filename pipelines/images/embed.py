@@ -19,22 +19,22 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from feature_repo.item_images import (
+from uic.feature_repo.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     ITEM_VECTORS,
     ItemImages,
 )
-from feature_repo.item_vectors import Values, packed_item_vectors
-from models.bundle import Bundle, BundleError, load_bundle
-from models.errors import BadInputError
-from models.image_embedding import ImageEmbedding
-from models.image_features import ImageFeatures, ImageFeaturesError
-from models.image_id_table import ImageIdTable
-from models.image_settings import ImageSettings
-from models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
-from pipelines.beam_run import pipeline_options, run_pipeline
-from pipelines.overlapped import OverlappedMap
+from uic.feature_repo.item_vectors import Values, packed_item_vectors
+from uic.models.bundle import Bundle, BundleError, load_bundle
+from uic.models.errors import BadInputError
+from uic.models.image_embedding import ImageEmbedding
+from uic.models.image_features import ImageFeatures, ImageFeaturesError
+from uic.models.image_id_table import ImageIdTable
+from uic.models.image_settings import ImageSettings
+from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
+from uic.pipelines.beam_run import pipeline_options, run_pipeline
+from uic.pipelines.overlapped import OverlappedMap
 
 # Rows of a part: 64 MB of features.
 PART_IMAGES: Final = 4096

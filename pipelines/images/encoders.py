@@ -5,11 +5,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from models.errors import BadInputError
-from models.image_encoder import ImageEncoder, Preparation, load_vgg16
-from models.image_pretraining import load_encoder
-from pipelines.images.decode import DecodeLimits
-from pipelines.images.settings import ImagesSettings
+from uic.models.errors import BadInputError
+from uic.models.image_encoder import ImageEncoder, Preparation, load_vgg16
+from uic.models.image_pretraining import load_encoder
+from uic.pipelines.images.decode import DecodeLimits
+from uic.pipelines.images.settings import ImagesSettings
 
 DEFAULT_ENCODER: Final = "compact"
 

@@ -22,14 +22,14 @@ from typing import Any, Final
 
 import apache_beam as beam
 
-from models.errors import BadInputError
-from models.image_features import ImageFeatures, ImageFeaturesError
-from models.published import MANIFEST_NAME
-from pipelines.beam_run import pipeline_options, run_pipeline
-from pipelines.images.encoders import limits_of
-from pipelines.images.extract_run import OUTCOME, Block, ExtractRequest, ExtractRun, Known
-from pipelines.images.ledger import FileLine, Ledger
-from pipelines.overlapped import OverlappedMap
+from uic.models.errors import BadInputError
+from uic.models.image_features import ImageFeatures, ImageFeaturesError
+from uic.models.published import MANIFEST_NAME
+from uic.pipelines.beam_run import pipeline_options, run_pipeline
+from uic.pipelines.images.encoders import limits_of
+from uic.pipelines.images.extract_run import OUTCOME, Block, ExtractRequest, ExtractRun, Known
+from uic.pipelines.images.ledger import FileLine, Ledger
+from uic.pipelines.overlapped import OverlappedMap
 
 _READ_IMAGES: Final = 256
 THREADS: Final = 2

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.image_additions import add_image_features
-from models.image_features import ImageFeatures
-from models.published import MANIFEST_NAME
-from pipelines.images.decode import (
+from uic.models.image_additions import add_image_features
+from uic.models.image_features import ImageFeatures
+from uic.models.published import MANIFEST_NAME
+from uic.pipelines.images.decode import (
     Reason,
     RejectedImageError,
     content_sum,
@@ -21,9 +21,9 @@ from pipelines.images.decode import (
     read_image,
     real_path,
 )
-from pipelines.images.encoders import EncoderChoice, limits_of
-from pipelines.images.ledger import FILES_KEYS, FILES_ROLE, FileLine, Ledger
-from pipelines.images.sources import ImageSource, SourceImage
+from uic.pipelines.images.encoders import EncoderChoice, limits_of
+from uic.pipelines.images.ledger import FILES_KEYS, FILES_ROLE, FileLine, Ledger
+from uic.pipelines.images.sources import ImageSource, SourceImage
 
 OUTCOME: Final = "outcome.json"
 # Images of a bucket: 32 MB of features, and a good size to spread over workers.

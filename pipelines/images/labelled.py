@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.image_encoder import COMPACT_PREPARATION
-from pipelines.images.decode import RejectedImageError, decode_square, read_image
-from pipelines.images.encoders import limits_of
-from pipelines.images.settings import ImagesSettings
-from pipelines.images.sources import ImageSource, ImageSourceListError
+from uic.models.image_encoder import COMPACT_PREPARATION
+from uic.pipelines.images.decode import RejectedImageError, decode_square, read_image
+from uic.pipelines.images.encoders import limits_of
+from uic.pipelines.images.settings import ImagesSettings
+from uic.pipelines.images.sources import ImageSource, ImageSourceListError
 
 
 @dataclass(frozen=True)

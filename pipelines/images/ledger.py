@@ -12,8 +12,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.image_features import ImageFeatures, parts_of
-from pipelines.images.decode import Reason
+from uic.models.image_features import ImageFeatures, parts_of
+from uic.pipelines.images.decode import Reason
 
 FILES_ROLE: Final = "files"
 FILES_KEYS: Final = ("folder", "path")

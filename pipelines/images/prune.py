@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from feature_repo.generation import State
-from feature_repo.item_images import CURRENT, ITEM_IMAGES_FOLDER, ItemImages, list_item_images
-from feature_repo.item_store import ItemStore
-from models.bundle_shelf import BundleShelf
-from models.published import MANIFEST_NAME
+from uic.feature_repo.generation import State
+from uic.feature_repo.item_images import CURRENT, ITEM_IMAGES_FOLDER, ItemImages, list_item_images
+from uic.feature_repo.item_store import ItemStore
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.published import MANIFEST_NAME
 
 
 def prune_item_images(workspace: Path, read: Collection[int], kept: int) -> list[ItemImages]:

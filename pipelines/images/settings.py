@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.image_encoder_settings import Fc6, PretrainSettings
-from models.settings import Section
+from uic.models.image_encoder_settings import Fc6, PretrainSettings
+from uic.models.settings import Section
 
 
 def _default_pretraining() -> PretrainSettings:

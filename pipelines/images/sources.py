@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 _MANIFEST_SUFFIXES: Final = (".csv", ".parquet")
 # What lies beside images and is none, and is not worth a line in the list of rejects.

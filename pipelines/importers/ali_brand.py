@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from pipelines.days import Days
-from pipelines.event_columns import behavior_codes
-from pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
-from pipelines.importers.parquet import TypeCheck, batches, open_parquet
-from pipelines.importers.source import (
+from uic.models.errors import BadInputError
+from uic.pipelines.days import Days
+from uic.pipelines.event_columns import behavior_codes
+from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
+from uic.pipelines.importers.parquet import TypeCheck, batches, open_parquet
+from uic.pipelines.importers.source import (
     FAULTS,
     TIME_OUT_OF_RANGE,
     Batch,

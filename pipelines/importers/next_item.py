@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.hashing import stable_hash
-from pipelines.event_columns import times_ms
-from pipelines.spool import KeyedSpool
+from uic.models.hashing import stable_hash
+from uic.pipelines.event_columns import times_ms
+from uic.pipelines.spool import KeyedSpool
 
 _BUCKETS: Final = 64
 _ROUNDS: Final = 50

@@ -7,8 +7,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.errors import BadInputError
-from pipelines.importers.source import BATCH_ROWS, readable
+from uic.models.errors import BadInputError
+from uic.pipelines.importers.source import BATCH_ROWS, readable
 
 TypeCheck = Callable[[pa.DataType], bool]
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from models.errors import BadInputError
-from pipelines.event_log import EventLog
-from pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
-from pipelines.importers.source import Importer, Rejects, fingerprint
-from pipelines.importers.string_ids import StringIds
-from pipelines.log_writer import LogWriter, Part, Publication
+from uic.models.errors import BadInputError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
+from uic.pipelines.importers.source import Importer, Rejects, fingerprint
+from uic.pipelines.importers.string_ids import StringIds
+from uic.pipelines.log_writer import LogWriter, Part, Publication
 
 Progress = Callable[[str, int, int], None]
 

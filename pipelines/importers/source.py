@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from models.published import sha256_of
-from pipelines.events import MAX_ID, MAX_TIME_MS, Reason
+from uic.models.errors import BadInputError
+from uic.models.published import sha256_of
+from uic.pipelines.events import MAX_ID, MAX_TIME_MS, Reason
 
 # Rows of a batch: about 50 MB, enough for vectorised work to dominate.
 BATCH_ROWS: Final = 1 << 19
@@ -25,7 +25,7 @@ _MAX_PAYLOAD_CHARACTERS: Final = 2_000
 
 @dataclass(frozen=True)
 class Batch:
-    """Columns in file order, each as `pipelines.log_writer.LogWriter` takes them.
+    """Columns in file order, each as `uic.pipelines.log_writer.LogWriter` takes them.
 
     `done` says how much of the input has been read, in the unit of `Importer.total`.
     """
@@ -66,7 +66,7 @@ class Importer(Protocol):
 
 
 class IdNumbers(Protocol):
-    """Numbers for string ids (`pipelines.importers.string_ids`)."""
+    """Numbers for string ids (`uic.pipelines.importers.string_ids`)."""
 
     def numbers(self, kind: str, texts: pa.Array) -> NDArray[np.int64]:
         """The number of each text; `kind` is user, item or category."""

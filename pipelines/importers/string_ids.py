@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from pipelines.importers.source import BATCH_ROWS, readable
-from pipelines.log_files import ROW_GROUP_ROWS
-from pipelines.log_writer import LogWriter
-from pipelines.spool import KeyedSpool
+from uic.models.errors import BadInputError
+from uic.pipelines.importers.source import BATCH_ROWS, readable
+from uic.pipelines.log_files import ROW_GROUP_ROWS
+from uic.pipelines.log_writer import LogWriter
+from uic.pipelines.spool import KeyedSpool
 
 PAIRS: Final = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)]

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from pipelines.events import Reason
-from pipelines.importers.source import Rejects, open_plain, readable
+from uic.models.errors import BadInputError
+from uic.pipelines.events import Reason
+from uic.pipelines.importers.source import Rejects, open_plain, readable
 
 _BLOCK_BYTES: Final = 1 << 24
 _MAX_LINE_BYTES: Final = 1 << 26

@@ -25,9 +25,9 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
-from models.errors import BadInputError
-from models.settings import Section
-from pipelines.sale_calendar import SaleCalendar
+from uic.models.errors import BadInputError
+from uic.models.settings import Section
+from uic.pipelines.sale_calendar import SaleCalendar
 
 Sources = NDArray[np.object_]
 

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from feature_repo.snapshots import CURRENT, Snapshot, list_snapshots
-from models.published import MANIFEST_NAME
+from uic.feature_repo.snapshots import CURRENT, Snapshot, list_snapshots
+from uic.models.published import MANIFEST_NAME
 
 
 def prune_snapshots(memories: Path, keep: int) -> list[Snapshot]:

@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import torch
 
-from feature_repo.snapshots import (
+from uic.feature_repo.snapshots import (
     SNAPSHOT_KIND,
     SNAPSHOT_SCHEMA_VERSION,
     Snapshot,
     point_current_to,
 )
-from models.errors import BadInputError
-from models.published import publish_manifest, sync_directory
-from pipelines.epochs import Epoch
-from pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
-from pipelines.memories.read import PartFacts
+from uic.models.errors import BadInputError
+from uic.models.published import publish_manifest, sync_directory
+from uic.pipelines.epochs import Epoch
+from uic.pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
+from uic.pipelines.memories.read import PartFacts
 
 _FIRST: Final = 2
 _LAST: Final = 3

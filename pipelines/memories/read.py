@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import ManifestError
-from models.published import sha256_of
-from pipelines.memories.exclude import Exclusion
-from pipelines.samples.log_parts import LogFileError, Part
-from pipelines.schemas import BEHAVIORS
+from uic.models.errors import ManifestError
+from uic.models.published import sha256_of
+from uic.pipelines.memories.exclude import Exclusion
+from uic.pipelines.samples.log_parts import LogFileError, Part
+from uic.pipelines.schemas import BEHAVIORS
 
 _REQUIRED: Final = (
     "user_id",

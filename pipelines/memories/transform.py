@@ -11,9 +11,9 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from pipelines.memories.read import EVENT_COLUMNS, MEMORY_COLUMNS
-from pipelines.overlapped import OverlappedMap
-from pipelines.samples.shuffle import from_ipc, split_by_bucket
+from uic.pipelines.memories.read import EVENT_COLUMNS, MEMORY_COLUMNS
+from uic.pipelines.overlapped import OverlappedMap
+from uic.pipelines.samples.shuffle import from_ipc, split_by_bucket
 
 EVENTS: Final = "events"
 MEMORIES: Final = "memories"

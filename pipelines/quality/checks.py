@@ -6,7 +6,7 @@ A check is a plain value; `suite` makes a Great Expectations expectation of it.
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.quality.facts import IMPRESSIONS_TABLE, LogRules, Table
+from uic.pipelines.quality.facts import IMPRESSIONS_TABLE, LogRules, Table
 
 OVER_DAYS: Final = "sum"
 EACH: Final = "each"

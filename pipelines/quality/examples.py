@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.samples import SAMPLES
-from pipelines.event_log import LogFile
-from pipelines.quality.facts import LogRules, Table, file_rows, record_batches
-from pipelines.quality.positions import CrossFault
-from pipelines.quality.sample_facts import BATCH_GROUPS, GROUP_RULES, Groups
-from pipelines.quality.suite import Verdict
+from uic.models.samples import SAMPLES
+from uic.pipelines.event_log import LogFile
+from uic.pipelines.quality.facts import LogRules, Table, file_rows, record_batches
+from uic.pipelines.quality.positions import CrossFault
+from uic.pipelines.quality.sample_facts import BATCH_GROUPS, GROUP_RULES, Groups
+from uic.pipelines.quality.suite import Verdict
 
 # A history of a thousand events says no more than its ends.
 _LONGEST_LIST = 6

@@ -17,13 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.errors import BadInputError
-from pipelines.days import Days, day_number
-from pipelines.event_log import LogFile
-from pipelines.quality.positions import CrossFault, PartitionRuns
-from pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, RowRule, Rows
-from pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
-from pipelines.settings import QualitySettings
+from uic.models.errors import BadInputError
+from uic.pipelines.days import Days, day_number
+from uic.pipelines.event_log import LogFile
+from uic.pipelines.quality.positions import CrossFault, PartitionRuns
+from uic.pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, RowRule, Rows
+from uic.pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+from uic.pipelines.settings import QualitySettings
 
 # Masks of a batch of this size stay in the cache of a core; below it, Python's share grows.
 BATCH_ROWS: Final = 1 << 17

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from models.errors import BadInputError, QualityGateError
-from pipelines.event_log import EventLog, LogFile
-from pipelines.quality.checks import Check, log_checks
-from pipelines.quality.examples import Example, log_examples, sample_examples
-from pipelines.quality.facts import (
+from uic.models.errors import BadInputError, QualityGateError
+from uic.pipelines.event_log import EventLog, LogFile
+from uic.pipelines.quality.checks import Check, log_checks
+from uic.pipelines.quality.examples import Example, log_examples, sample_examples
+from uic.pipelines.quality.facts import (
     ALL,
     BEHAVIORS_TABLE,
     IMPRESSIONS_TABLE,
@@ -25,9 +25,9 @@ from pipelines.quality.facts import (
     Table,
     log_facts,
 )
-from pipelines.quality.sample_facts import sample_checks, sample_facts
-from pipelines.quality.suite import Judgement, Verdict, judge, limits, number
-from pipelines.settings import QualitySettings
+from uic.pipelines.quality.sample_facts import sample_checks, sample_facts
+from uic.pipelines.quality.suite import Judgement, Verdict, judge, limits, number
+from uic.pipelines.settings import QualitySettings
 
 Advance = Callable[[int], None]
 _DAYS_IN_MESSAGE: Final = 3

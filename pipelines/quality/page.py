@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from models.published import sync_directory
-from pipelines.quality.gates import CheckResult, GateReport
+from uic.models.published import sync_directory
+from uic.pipelines.quality.gates import CheckResult, GateReport
 
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipelines.event_log import LogFile
-from pipelines.quality.rows import Rows
+from uic.pipelines.event_log import LogFile
+from uic.pipelines.quality.rows import Rows
 
 _KEY = ["epoch", "partition"]
 

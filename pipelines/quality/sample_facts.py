@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.samples import SAMPLES
-from pipelines.quality.checks import Check
-from pipelines.quality.facts import ALL, record_batches
-from pipelines.quality.rows import Mask
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import QualitySettings
+from uic.models.samples import SAMPLES
+from uic.pipelines.quality.checks import Check
+from uic.pipelines.quality.facts import ALL, record_batches
+from uic.pipelines.quality.rows import Mask
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import QualitySettings
 
 # Groups of 1,000 events of history are about 25 KB each: 50 MB at a time.
 BATCH_GROUPS: Final = 2048

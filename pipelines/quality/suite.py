@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from pipelines.quality.checks import OVER_DAYS, Check
+from uic.pipelines.quality.checks import OVER_DAYS, Check
 
 # Every failing day is wanted, and no query text with a random id in the page.
 _RESULT_FORMAT: Final = {

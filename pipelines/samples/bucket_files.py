@@ -10,13 +10,13 @@ from typing import Final
 
 import numpy as np
 
-from models.errors import BadInputError
-from models.published import sha256_of
-from models.samples import SAMPLES
-from pipelines.samples.build import BuildFacts, GroupedBucket
-from pipelines.samples.encoding import parquet_writer
-from pipelines.samples.plan import SamplesPlan
-from pipelines.samples.sizes import Sizes, sizes_of
+from uic.models.errors import BadInputError
+from uic.models.published import sha256_of
+from uic.models.samples import SAMPLES
+from uic.pipelines.samples.build import BuildFacts, GroupedBucket
+from uic.pipelines.samples.encoding import parquet_writer
+from uic.pipelines.samples.plan import SamplesPlan
+from uic.pipelines.samples.sizes import Sizes, sizes_of
 
 DRAFT_SUFFIX: Final = ".draft"
 

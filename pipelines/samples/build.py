@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from models.groups import offsets_of, ranges
-from models.samples import SAMPLES
-from pipelines.samples.order import (
+from uic.models.errors import BadInputError
+from uic.models.groups import offsets_of, ranges
+from uic.models.samples import SAMPLES
+from uic.pipelines.samples.order import (
     SortedBehaviors,
     SortedImpressions,
     machine_groups,
@@ -37,7 +37,7 @@ from pipelines.samples.order import (
     sorted_impressions,
     without_groups,
 )
-from pipelines.samples.plan import SamplesPlan
+from uic.pipelines.samples.plan import SamplesPlan
 
 # History events that one gathered table holds at most, unless a single group has more: 25 MB of
 # columns, small beside a bucket, and a good size of a row group in the file.

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.days import Days, day_number
+from uic.pipelines.days import Days, day_number
 
 
 @dataclass(frozen=True)

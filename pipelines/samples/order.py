@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from models.groups import offsets_of
-from models.samples import TIMESTAMP
-from pipelines.samples.plan import SamplesPlan
+from uic.models.errors import BadInputError
+from uic.models.groups import offsets_of
+from uic.models.samples import TIMESTAMP
+from uic.pipelines.samples.plan import SamplesPlan
 
 _INT64_BITS: Final = 63
 

@@ -9,10 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from pipelines.days import DAY_MS, Days, day_number, day_of_number
-from pipelines.sale_calendar import SaleCalendar
-from pipelines.samples.days import DayRange
-from pipelines.settings import Cut, SamplesSettings
+from uic.pipelines.days import DAY_MS, Days, day_number, day_of_number
+from uic.pipelines.sale_calendar import SaleCalendar
+from uic.pipelines.samples.days import DayRange
+from uic.pipelines.settings import Cut, SamplesSettings
 
 
 @dataclass(frozen=True)

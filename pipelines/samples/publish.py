@@ -19,17 +19,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.errors import BadInputError
-from models.published import (
+from uic.models.errors import BadInputError
+from uic.models.published import (
     MANIFEST_NAME,
     publish_manifest,
     remove_unnamed_files,
     sync_directory,
 )
-from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
-from pipelines.samples.plan import SamplesPlan
-from pipelines.samples.sizes import Sizes
+from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
+from uic.pipelines.samples.plan import SamplesPlan
+from uic.pipelines.samples.sizes import Sizes
 
 # How many left-out users a manifest names; their count is always whole.
 NAMED_USERS: Final = 20

@@ -16,20 +16,20 @@ from typing import Any, Final
 
 import apache_beam as beam
 
-from models.errors import BadInputError
-from models.published import read_manifest
-from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from pipelines.beam_run import pipeline_options, run_pipeline
-from pipelines.event_log import EventLog, LogFile
-from pipelines.sale_calendar import SaleCalendar
-from pipelines.samples.bucket_files import SamplesWriteError, bucket_writer
-from pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
-from pipelines.samples.plan import SamplesPlan
-from pipelines.samples.publish import Gate, NoSamplesError, Publication
-from pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
-from pipelines.schemas import BEHAVIOR_EVENTS
-from pipelines.schemas import IMPRESSIONS as IMPRESSION_EVENTS
-from pipelines.settings import SaleSettings, SamplesSettings
+from uic.models.errors import BadInputError
+from uic.models.published import read_manifest
+from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.pipelines.beam_run import pipeline_options, run_pipeline
+from uic.pipelines.event_log import EventLog, LogFile
+from uic.pipelines.sale_calendar import SaleCalendar
+from uic.pipelines.samples.bucket_files import SamplesWriteError, bucket_writer
+from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
+from uic.pipelines.samples.plan import SamplesPlan
+from uic.pipelines.samples.publish import Gate, NoSamplesError, Publication
+from uic.pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
+from uic.pipelines.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.schemas import IMPRESSIONS as IMPRESSION_EVENTS
+from uic.pipelines.settings import SaleSettings, SamplesSettings
 
 # Rows of the log in one bucket. A worker holds `THREADS` + 1 buckets, at about 300 bytes a row.
 BUCKET_ROWS: Final = 500_000

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from models.hashing import stable_hash
-from pipelines.samples.order import column
+from uic.models.hashing import stable_hash
+from uic.pipelines.samples.order import column
 
 # Another seed than the log's partitions have, or a bucket would hold only some partitions.
 BUCKET_SEED = 7

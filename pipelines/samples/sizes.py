@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from models.groups import offsets_of, ranges
-from pipelines.samples.build import HISTORY_COLUMNS
-from pipelines.samples.encoding import encoded_bytes
+from uic.models.groups import offsets_of, ranges
+from uic.pipelines.samples.build import HISTORY_COLUMNS
+from uic.pipelines.samples.encoding import encoded_bytes
 
 # History events of the single rows that are encoded of a table: milliseconds of work.
 SAMPLED_EVENTS: Final = 10_000

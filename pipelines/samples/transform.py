@@ -12,11 +12,11 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from pipelines.overlapped import OverlappedMap
-from pipelines.samples.build import GroupedBucket, group_bucket
-from pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS
-from pipelines.samples.plan import SamplesPlan
-from pipelines.samples.shuffle import from_ipc, split_by_bucket
+from uic.pipelines.overlapped import OverlappedMap
+from uic.pipelines.samples.build import GroupedBucket, group_bucket
+from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS
+from uic.pipelines.samples.plan import SamplesPlan
+from uic.pipelines.samples.shuffle import from_ipc, split_by_bucket
 
 BEHAVIORS: Final = "behaviors"
 IMPRESSIONS: Final = "impressions"

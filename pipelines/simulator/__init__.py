@@ -15,7 +15,7 @@
   off topic; clicks lead to carts, favourites and buys; clicked impressions become behaviours.
 - On a sale day visits are many and go to bargains drawn at random, whoever the user is.
 - With photographs (`--images`), items show one of a class that users have a taste for, and some
-  items are new each day with photographs never seen before (`pipelines.simulator.photographs`).
+  items are new each day with photographs never seen before (`uic.pipelines.simulator.photographs`).
 - Clicks are drawn with a known probability, kept in the impressions' column `click_probability`,
   so the best reachable AUC is known: that of the probabilities themselves.
 
@@ -24,10 +24,10 @@ candidate's category in the last 50 behaviours gives an AUC of 0.64, by that in 
 0.73, and the true probability 0.82; `tests/pipelines/test_simulator_ladder.py` holds this.
 """
 
-from pipelines.simulator.days import DayChunk
-from pipelines.simulator.generator import PayloadBatch, Simulation
-from pipelines.simulator.oracle import BestAuc
-from pipelines.simulator.plan import SimulationPlan, SimulationPlanError
+from uic.pipelines.simulator.days import DayChunk
+from uic.pipelines.simulator.generator import PayloadBatch, Simulation
+from uic.pipelines.simulator.oracle import BestAuc
+from uic.pipelines.simulator.plan import SimulationPlan, SimulationPlanError
 
 __all__ = [
     "BestAuc",

@@ -6,9 +6,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.simulator.impressions import impression_clicks, impressions
-from pipelines.simulator.plan import SimulationPlan
-from pipelines.simulator.visits import (
+from uic.pipelines.simulator.impressions import impression_clicks, impressions
+from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.visits import (
     Bargains,
     bargain_clicks,
     joined,
@@ -16,7 +16,7 @@ from pipelines.simulator.visits import (
     visits_of_day,
     with_funnel,
 )
-from pipelines.simulator.world import (
+from uic.pipelines.simulator.world import (
     Catalogue,
     Floats,
     Ints,
@@ -39,7 +39,7 @@ class DayChunk:
 
     Args:
         user_ids, item_ids, category_ids: (behaviours,), int64.
-        behaviors: (behaviours,), int8, index into `pipelines.schemas.BEHAVIORS`.
+        behaviors: (behaviours,), int8, index into `uic.pipelines.schemas.BEHAVIORS`.
         event_times_ms, log_times_ms: (behaviours,), int64.
         impression_user_ids, …_item_ids, …_category_ids, …_times_ms: (impressions,), int64.
         clicked: (impressions,), bool.

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.schemas import BEHAVIOR, BEHAVIORS, IMPRESSIONS, TIMESTAMP
-from pipelines.simulator.days import DayChunk, day_chunk
-from pipelines.simulator.plan import SimulationPlan
-from pipelines.simulator.visits import Bargains
-from pipelines.simulator.world import Catalogue, UserBlock, block_count
+from uic.pipelines.schemas import BEHAVIOR, BEHAVIORS, IMPRESSIONS, TIMESTAMP
+from uic.pipelines.simulator.days import DayChunk, day_chunk
+from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.visits import Bargains
+from uic.pipelines.simulator.world import Catalogue, UserBlock, block_count
 
 # A behaviour without its position, which the writer gives.
 SIMULATED_BEHAVIORS: Final = pa.schema(

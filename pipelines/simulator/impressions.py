@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.simulator.plan import SimulationPlan
-from pipelines.simulator.visits import CLICK_SECONDS, Acts, Bargains, Visits, style_match
-from pipelines.simulator.world import INTERESTS, Catalogue, Floats, Ints, UserBlock, uniform
+from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.visits import CLICK_SECONDS, Acts, Bargains, Visits, style_match
+from uic.pipelines.simulator.world import INTERESTS, Catalogue, Floats, Ints, UserBlock, uniform
 
 # Impressions from the user's interests, awake or dormant; the rest is popular.
 _INTEREST_SHARE: Final = 0.5

@@ -8,8 +8,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from pipelines.simulator.plan import SimulationPlan, SimulationPlanError
-from pipelines.simulator.world import Catalogue
+from uic.pipelines.simulator.plan import SimulationPlan, SimulationPlanError
+from uic.pipelines.simulator.world import Catalogue
 
 ITEM_IMAGES_NAME: Final = "simulated_images.csv"
 

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from models.errors import BadInputError
-from models.settings import Section
-from pipelines.days import Days, day_number
-from pipelines.sale_calendar import SaleCalendar
+from uic.models.errors import BadInputError
+from uic.models.settings import Section
+from uic.pipelines.days import Days, day_number
+from uic.pipelines.sale_calendar import SaleCalendar
 
 # Expected behaviours of a visit (4 clicks with their carts, favourites and buys) and of an
 # impression. Only `sized` uses them, to turn numbers of rows into a number of users.

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.simulator.plan import SimulationPlan
-from pipelines.simulator.world import (
+from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.world import (
     INTERESTS,
     Catalogue,
     Floats,

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.simulator.photographs import Gallery
-from pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.photographs import Gallery
+from uic.pipelines.simulator.plan import SimulationPlan
 
 # Part of what a seed means: another block size is another simulation.
 BLOCK_USERS: Final = 4096

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part, Publication
-from pipelines.settings import LogSettings
-from pipelines.simulator.days import FAST_MS
-from pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
-from pipelines.simulator.oracle import BestAuc
-from pipelines.simulator.plan import SimulationPlan, SimulationPlanError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part, Publication
+from uic.pipelines.settings import LogSettings
+from uic.pipelines.simulator.days import FAST_MS
+from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
+from uic.pipelines.simulator.oracle import BestAuc
+from uic.pipelines.simulator.plan import SimulationPlan, SimulationPlanError
 
 Progress = Callable[[int, int], None]
 

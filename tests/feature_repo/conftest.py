@@ -10,10 +10,10 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from feature_repo.connection import Address, connect
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
+from uic.feature_repo.connection import Address, connect
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
 
 
 @pytest.fixture(scope="session")

@@ -19,14 +19,6 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.types import Bytes, Float32, Int64
 from feast.value_type import ValueType
 
-from feature_repo.errors import EmptyStoreError, StoreSettingError
-from feature_repo.generations import Generation, Generations
-from feature_repo.item_vectors import packed_item_vectors
-from feature_repo.layout import ViewKeys
-from feature_repo.online_store import UicOnlineStore
-from feature_repo.packed import PackedStore
-from feature_repo.settings import StoreSettings
-from models.record import header_view
 from tests.feature_repo.feast_rows import (
     BUNDLE,
     NOW,
@@ -37,6 +29,14 @@ from tests.feature_repo.feast_rows import (
     live_generation,
     memories,
 )
+from uic.feature_repo.errors import EmptyStoreError, StoreSettingError
+from uic.feature_repo.generations import Generation, Generations
+from uic.feature_repo.item_vectors import packed_item_vectors
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.online_store import UicOnlineStore
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.settings import StoreSettings
+from uic.models.record import header_view
 
 
 def test_the_sdk_reads_what_it_wrote(feast: FeatureStore, redis_server: redis.Redis) -> None:

@@ -13,9 +13,9 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from feature_repo.online_store import UicOnlineStore
-from feature_repo.settings import StoreSettings
 from tests.feature_repo.feast_rows import frame, live_generation, memories
+from uic.feature_repo.online_store import UicOnlineStore
+from uic.feature_repo.settings import StoreSettings
 
 
 def test_the_feature_server_serves_the_same_bytes(

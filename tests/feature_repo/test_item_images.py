@@ -10,10 +10,10 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from feature_repo.connection import Address
-from feature_repo.errors import ForeignValueError, GenerationStateError
-from feature_repo.generations import State
-from feature_repo.item_images import (
+from uic.feature_repo.connection import Address
+from uic.feature_repo.errors import ForeignValueError, GenerationStateError
+from uic.feature_repo.generations import State
+from uic.feature_repo.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     ITEM_VECTORS,
@@ -22,18 +22,18 @@ from feature_repo.item_images import (
     load_item_images,
     point_current_to,
 )
-from feature_repo.item_store import CHANGES_KEPT, ItemStore
-from feature_repo.item_vectors import packed_item_vectors, unpacked_item_vectors
-from feature_repo.pinned import pinned
-from feature_repo.repository import (
+from uic.feature_repo.item_store import CHANGES_KEPT, ItemStore
+from uic.feature_repo.item_vectors import packed_item_vectors, unpacked_item_vectors
+from uic.feature_repo.pinned import pinned
+from uic.feature_repo.repository import (
     apply_definitions,
     materialize_item_images,
     open_feature_store,
 )
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from models.errors import ManifestError
-from models.published import file_entry, publish_manifest
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.models.errors import ManifestError
+from uic.models.published import file_entry, publish_manifest
 
 OLD, NEW = b"bundle-1", b"bundle-2"
 IDS = np.array([3, 7, 8], np.int64)

@@ -11,25 +11,25 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from feature_repo.connection import Address, connect
-from feature_repo.errors import EmptyStoreError, GenerationStateError, StoreUnavailableError
-from feature_repo.generations import Generations, State
-from feature_repo.layout import ViewKeys
-from feature_repo.loading import load_snapshot
-from feature_repo.packed import PackedStore
-from feature_repo.repository import materialize_memories, open_feature_store
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from feature_repo.snapshots import (
+from uic.feature_repo.connection import Address, connect
+from uic.feature_repo.errors import EmptyStoreError, GenerationStateError, StoreUnavailableError
+from uic.feature_repo.generations import Generations, State
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.loading import load_snapshot
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.repository import materialize_memories, open_feature_store
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.snapshots import (
     SNAPSHOT,
     SNAPSHOT_KIND,
     SNAPSHOT_SCHEMA_VERSION,
     Snapshot,
     point_current_to,
 )
-from models.errors import ManifestError
-from models.published import file_entry, publish_manifest
-from models.record import RecordFormatError, Records, empty_records, header_view, state_view
+from uic.models.errors import ManifestError
+from uic.models.published import file_entry, publish_manifest
+from uic.models.record import RecordFormatError, Records, empty_records, header_view, state_view
 
 KEYS = ViewKeys.of_memories("uic")
 FLOATS = 6

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from jobs.config import Config
-from jobs.stream.counters import COUNTER_NAMES, PARTITION_MOVED
-from pipelines.events import Reason
 from tests.jobs.serving.test_parts import METRICS
+from uic.jobs.cli import app
+from uic.jobs.config import Config
+from uic.jobs.stream.counters import COUNTER_NAMES, PARTITION_MOVED
+from uic.pipelines.events import Reason
 
 INFRA = Path(__file__).parents[2] / "infra"
 DOCS = INFRA.parent / "docs" / "operations.md"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
 from tests.pipelines.quality.conftest import LogFolder, group_row, log_folder, write_samples
+from uic.jobs import cli
 
 __all__ = ["log_folder", "write_samples"]
 DAY = date(2024, 3, 3)
@@ -86,7 +86,7 @@ def test_nothing_to_judge_ends_with_status_2(monkeypatch, capsys, tmp_path):
 
 
 def test_published_samples_are_judged_by_name(monkeypatch, capsys, write_samples, tmp_path):
-    from models.published import publish_manifest
+    from uic.models.published import publish_manifest
 
     group = group_row(1, DAY)
     group["history_lengths"] = [2, 3]
@@ -122,7 +122,7 @@ def test_refused_samples_leave_the_published_ones_as_they_were(
     # The log passes (too few impressions a day to judge a rate), its samples do not.
     monkeypatch.setenv("UIC_QUALITY__MAX_CLICK_RATE", "0.1")
     monkeypatch.setenv("UIC_QUALITY__MIN_JUDGED_ROWS", "100")
-    monkeypatch.setattr("jobs.gates.check_inputs", lambda *_: None)
+    monkeypatch.setattr("uic.jobs.gates.check_inputs", lambda *_: None)
     assert run(monkeypatch, "samples", *DAYS[:2], "--last", "2024-03-05", "-w", str(workspace)) == 3
     assert "labels.rate" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before

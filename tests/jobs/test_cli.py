@@ -8,7 +8,7 @@ import pytest
 
 def uic(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments],
+        [sys.executable, "-m", "uic", *arguments],
         capture_output=True,
         text=True,
         check=False,

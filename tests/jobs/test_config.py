@@ -4,9 +4,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from jobs.config import load_config
-from models.errors import BadInputError
+from uic.jobs.cli import app
+from uic.jobs.config import load_config
+from uic.models.errors import BadInputError
 
 
 def write(tmp_path, text):

@@ -12,10 +12,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from jobs.demo import STATE_NAME, run_plan
-from jobs.demo_processes import StageFailedError, ready_line_of
-from jobs.demo_stages import Plan, Stage, make_plan
-from models.errors import BadInputError
+from uic.jobs.demo import STATE_NAME, run_plan
+from uic.jobs.demo_processes import StageFailedError, ready_line_of
+from uic.jobs.demo_stages import Plan, Stage, make_plan
+from uic.models.errors import BadInputError
 
 GOOD = Stage("settings", "show them", ("config", "show"))
 BAD = Stage(
@@ -154,8 +154,8 @@ def test_a_stage_in_the_background_that_dies_is_said_with_its_log(tmp_path):
 def test_ctrl_c_ends_everything_that_was_started(tmp_path):
     script = f"""
 import signal
-from jobs.demo import run_plan
-from jobs.demo_stages import Plan, Stage
+from uic.jobs.demo import run_plan
+from uic.jobs.demo_stages import Plan, Stage
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
@@ -182,7 +182,7 @@ def test_each_plan_takes_a_port_that_is_free(tmp_path):
 
 
 def _commands():
-    from jobs.cli import app
+    from uic.jobs.cli import app
 
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     return names | {group.name for group in app.registered_groups}

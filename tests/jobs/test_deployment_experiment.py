@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from models.batch import Encoder
-from models.bundle import load_bundle
-from models.errors import BadInputError
-from models.evaluation import score
-from models.metrics import auc
-from models.out_of_step import OutOfStep
-from models.reader import BatchPlan, SamplesReader
+from uic.jobs.cli import app
+from uic.models.batch import Encoder
+from uic.models.bundle import load_bundle
+from uic.models.errors import BadInputError
+from uic.models.evaluation import score
+from uic.models.metrics import auc
+from uic.models.out_of_step import OutOfStep
+from uic.models.reader import BatchPlan, SamplesReader
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)

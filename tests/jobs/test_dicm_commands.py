@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from jobs.dicm_tables import DICM_TABLES
-from models.batch_images import ImageSourceError
-from models.catalogue import MODELS
-from models.errors import BadInputError
-from models.run_spec import apply_settings
-from models.train_settings import TrainSettings
+from uic.jobs.cli import app
+from uic.jobs.dicm_tables import DICM_TABLES
+from uic.models.batch_images import ImageSourceError
+from uic.models.catalogue import MODELS
+from uic.models.errors import BadInputError
+from uic.models.run_spec import apply_settings
+from uic.models.train_settings import TrainSettings
 
 
 def _module(name):

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo.server import EmbeddedRedis
-from jobs.cli import app
-from jobs.context import open_context
-from jobs.doctor import Level, examine
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.cli import app
+from uic.jobs.context import open_context
+from uic.jobs.doctor import Level, examine
 
 
 def findings(workspace: Path) -> dict[str, list[tuple[Level, str]]]:

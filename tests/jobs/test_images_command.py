@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo.connection import STORE_FOLDER, connect, resolve_address
-from feature_repo.errors import GenerationStateError
-from feature_repo.item_images import list_item_images
-from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import HEADER_BYTES, item_vector_headers, unpacked_item_vectors
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from jobs.cli import app
-from models.bundle import load_bundle
-from models.errors import BadInputError
-from models.image_features import ImageFeatures, ImageFeaturesError
-from pipelines.images.add import AddImageError
-from pipelines.images.embed import embedded, image_id
 from tests.pipelines.images.pictures import encoded, gradient
+from uic.feature_repo.connection import STORE_FOLDER, connect, resolve_address
+from uic.feature_repo.errors import GenerationStateError
+from uic.feature_repo.item_images import list_item_images
+from uic.feature_repo.item_store import ItemStore
+from uic.feature_repo.item_vectors import HEADER_BYTES, item_vector_headers, unpacked_item_vectors
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.cli import app
+from uic.models.bundle import load_bundle
+from uic.models.errors import BadInputError
+from uic.models.image_features import ImageFeatures, ImageFeaturesError
+from uic.pipelines.images.add import AddImageError
+from uic.pipelines.images.embed import embedded, image_id
 
 
 def _module(name: str):

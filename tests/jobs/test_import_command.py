@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobs.cli import main
+from uic.jobs.cli import main
 
 
 class Done(NamedTuple):

@@ -14,9 +14,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from models.bundle import load_bundle
-from models.errors import BadInputError
+from uic.jobs.cli import app
+from uic.models.bundle import load_bundle
+from uic.models.errors import BadInputError
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("rank_run_samples", _PATH)
@@ -91,7 +91,7 @@ def test_a_killed_command_takes_its_ranks_along_and_is_resumed(workspace):
     words = ["train", "lmn", *TINY, "--epochs", "6", "--set", "checkpoint_every_steps=5"]
     words += ["--seed", "1", "--ranks", "2", "--version"]
     command = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *words, "killed", "-w", str(workspace)],
+        [sys.executable, "-m", "uic", *words, "killed", "-w", str(workspace)],
         stdout=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
     )

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.context import open_context
-from jobs.report.figures import histogram, with_own_ids
-from jobs.report.page import write_report
-from models.published import write_json_atomically
 from tests.pipelines.memories.conftest import random_behaviors, untrained_bundle, write_log
+from uic.jobs.context import open_context
+from uic.jobs.report.figures import histogram, with_own_ids
+from uic.jobs.report.page import write_report
+from uic.models.published import write_json_atomically
 
 FIGURES = (
     "figure-real-time",
@@ -84,7 +84,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _refresh_manifest(bundle: Path) -> None:
-    from models.published import file_entry
+    from uic.models.published import file_entry
 
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text())

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from models.errors import UicError
-from models.published import sha256_of
-from pipelines.event_log import EventLog
-from pipelines.sale_calendar import SaleCalendar
-from pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
-from pipelines.simulator import BestAuc
+from uic.jobs.cli import app
+from uic.models.errors import UicError
+from uic.models.published import sha256_of
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.sale_calendar import SaleCalendar
+from uic.pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+from uic.pipelines.simulator import BestAuc
 
 SMALL = ["--users", "60", "--items", "120", "--days", "6", "--first-day", "2025-03-01"]
 
@@ -161,7 +161,7 @@ def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_a_killed_run_leaves_nothing_to_read_and_the_next_one_succeeds(tmp_path):
     arguments = ["--users", "300", "--items", "200", "--days", "40", "--seed", "3"]
-    command = [sys.executable, "-m", "jobs.cli", "simulate", "--workspace"]
+    command = [sys.executable, "-m", "uic", "simulate", "--workspace"]
     killed = subprocess.Popen([*command, str(tmp_path / "killed"), *arguments])
     first_day = tmp_path / "killed" / "log" / "behaviors"
     try:

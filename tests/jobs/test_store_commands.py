@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo.connection import STORE_FOLDER
-from feature_repo.errors import EmptyStoreError, StoreUnavailableError
-from feature_repo.server import EmbeddedRedis
-from jobs.cli import app
-from models.errors import BadInputError, UicError
+from uic.feature_repo.connection import STORE_FOLDER
+from uic.feature_repo.errors import EmptyStoreError, StoreUnavailableError
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.cli import app
+from uic.models.errors import BadInputError, UicError
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from models.errors import BadInputError, ManifestError
-from models.run_spec import SettingError
+from uic.jobs.cli import app
+from uic.models.errors import BadInputError, ManifestError
+from uic.models.run_spec import SettingError
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.hashing import stable_hash
-from models.image_parts import write_image_features
+from uic.models.hashing import stable_hash
+from uic.models.image_parts import write_image_features
 
 ENCODER = "test-encoder sha256:0"
 

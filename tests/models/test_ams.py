@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.ams import AmsRank
-from models.ams_bytes import (
+from tests.models.rank_steps import in_one_process, state
+from uic.models.ams import AmsRank
+from uic.models.ams_bytes import (
     PAPER,
     PRINTED_STORAGE_RATIO,
     PRINTED_WIRE_RATIO,
@@ -22,17 +23,16 @@ from models.ams_bytes import (
     storage_ratio,
     wire_ratio,
 )
-from models.batch import Encoder
-from models.catalogue import MODELS
-from models.image_features import ImageFeatures
-from models.optimizer import Optimizer
-from models.rank_processes import RankFailedError, run_ranks
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import apply_settings
-from models.shard_world import ShardWorld
-from models.train_settings import TrainSettings
-from models.vocabulary import build_vocabulary
-from tests.models.rank_steps import in_one_process, state
+from uic.models.batch import Encoder
+from uic.models.catalogue import MODELS
+from uic.models.image_features import ImageFeatures
+from uic.models.optimizer import Optimizer
+from uic.models.rank_processes import RankFailedError, run_ranks
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import apply_settings
+from uic.models.shard_world import ShardWorld
+from uic.models.train_settings import TrainSettings
+from uic.models.vocabulary import build_vocabulary
 
 
 def _module(name):

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from models.adaptive_regularization import AdaptiveRegularization
-from models.batch import Encoder
-from models.batch_images import ImageSourceError, images_of, resolve_images
-from models.bundle import load_bundle, save_bundle
-from models.evaluation import score
-from models.image_embedding import ImageEmbedding, ImageEmbeddingError
-from models.image_parts import write_image_features
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import RunSpec, SettingError, apply_settings, split_days
-from models.train_settings import TrainSettings
-from models.trainer import Trainer
-from models.vocabulary import build_vocabulary
-from models.warm_start import warm_start
+from uic.models.adaptive_regularization import AdaptiveRegularization
+from uic.models.batch import Encoder
+from uic.models.batch_images import ImageSourceError, images_of, resolve_images
+from uic.models.bundle import load_bundle, save_bundle
+from uic.models.evaluation import score
+from uic.models.image_embedding import ImageEmbedding, ImageEmbeddingError
+from uic.models.image_parts import write_image_features
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import RunSpec, SettingError, apply_settings, split_days
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trainer
+from uic.models.vocabulary import build_vocabulary
+from uic.models.warm_start import warm_start
 
 
 def _module(name):

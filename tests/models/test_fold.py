@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import BadInputError
-from models.fold import EventValueError, MemoryFolder, fold_groups
-from models.memory import MemoryNetwork
-from models.record import header_view, state_view
 from tests.models.memory_examples import TableBundle, events, network
 from tests.models.test_memory import SETTINGS
+from uic.models.errors import BadInputError
+from uic.models.fold import EventValueError, MemoryFolder, fold_groups
+from uic.models.memory import MemoryNetwork
+from uic.models.record import header_view, state_view
 
 FOLDER = MemoryFolder(TableBundle(network()), generation=3)
 

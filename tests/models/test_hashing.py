@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.hashing import stable_hash
+from uic.models.hashing import stable_hash
 
 
 def test_values_are_fixed_for_ever():

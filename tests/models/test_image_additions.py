@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import ManifestError
-from models.feature_rows import FeatureRows
-from models.image_additions import add_image_features
-from models.image_features import ImageFeatures, ImageFeaturesError, parts_of
-from models.image_parts import write_image_features
-from models.published import MANIFEST_NAME
+from uic.models.errors import ManifestError
+from uic.models.feature_rows import FeatureRows
+from uic.models.image_additions import add_image_features
+from uic.models.image_features import ImageFeatures, ImageFeaturesError, parts_of
+from uic.models.image_parts import write_image_features
+from uic.models.published import MANIFEST_NAME
 
 WIDTH = 3
 KEYS = {"files": ("path",)}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.errors import ManifestError
-from models.image_encoder import (
+from uic.models.errors import ManifestError
+from uic.models.image_encoder import (
     COMPACT_PREPARATION,
     Fc6,
     ImageWeightsError,
@@ -16,9 +16,9 @@ from models.image_encoder import (
     Vgg16,
     load_vgg16,
 )
-from models.image_encoder_settings import PretrainSettings
-from models.image_pretraining import PretrainingError, load_encoder, pretrain, save_encoder
-from models.published import sha256_of
+from uic.models.image_encoder_settings import PretrainSettings
+from uic.models.image_pretraining import PretrainingError, load_encoder, pretrain, save_encoder
+from uic.models.published import sha256_of
 
 # The tensors of torchvision's vgg16-397923af.pth up to FC6.
 USUAL = {

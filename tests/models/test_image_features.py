@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import ManifestError
-from models.image_features import (
+from uic.models.errors import ManifestError
+from uic.models.image_features import (
     NO_IMAGE,
     ImageFeatures,
     ImageFeaturesError,
 )
-from models.image_parts import write_image_features
+from uic.models.image_parts import write_image_features
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 SUMS = ["aa", "bb", "cc"]

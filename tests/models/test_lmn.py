@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.hashing import stable_hash
-from models.mimn import Mimn
-from models.optimizer import Optimizer
-from models.reader import BatchPlan, SamplesReader
-from models.row_table import RowTable, distinct_rows
-from models.run_spec import SettingError, apply_settings
-from models.train_settings import TrainSettings
-from models.vocabulary import build_vocabulary
+from uic.models.hashing import stable_hash
+from uic.models.mimn import Mimn
+from uic.models.optimizer import Optimizer
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.row_table import RowTable, distinct_rows
+from uic.models.run_spec import SettingError, apply_settings
+from uic.models.train_settings import TrainSettings
+from uic.models.vocabulary import build_vocabulary
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
 family = importlib.util.module_from_spec(_SPEC)

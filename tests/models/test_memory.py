@@ -5,8 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.memory import MemoryConfig, MemoryNetwork, MemoryState, pick_channels
 from tests.models.memory_examples import network
+from uic.models.memory import MemoryConfig, MemoryNetwork, MemoryState, pick_channels
 
 SETTINGS = [
     {},

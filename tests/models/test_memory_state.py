@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from models.memory import MemoryConfig, MemoryState, StateLayout
-from models.memory_state import MAX_EVENTS
-from models.record import empty_records, header_view, record_bytes, state_view
 from tests.models.memory_examples import network
+from uic.models.memory import MemoryConfig, MemoryState, StateLayout
+from uic.models.memory_state import MAX_EVENTS
+from uic.models.record import empty_records, header_view, record_bytes, state_view
 
 LAYOUT = StateLayout.of(MemoryConfig())
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.imn_views import MissingTimesError
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import SettingError, apply_settings
-from models.train_settings import TrainSettings
-from models.vocabulary import build_vocabulary
 from tests.models import literal_baselines
+from uic.models.imn_views import MissingTimesError
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import SettingError, apply_settings
+from uic.models.train_settings import TrainSettings
+from uic.models.vocabulary import build_vocabulary
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
 family = importlib.util.module_from_spec(_SPEC)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.fold import EventBatch, ForeignMemoryError, MemoryFolder
-from models.positions import compare_positions
-from models.record import HEADER, RecordFormatError, header_view
 from tests.models.memory_examples import TableBundle, events, network
+from uic.models.fold import EventBatch, ForeignMemoryError, MemoryFolder
+from uic.models.positions import compare_positions
+from uic.models.record import HEADER, RecordFormatError, header_view
 
 FOLDER = MemoryFolder(TableBundle(network()), generation=3)
 

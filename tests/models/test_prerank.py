@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.batch import Encoder
-from models.batch_images import ImageSourceError, resolve_images
-from models.bundle import load_bundle, save_bundle
-from models.evaluation import score
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import RunSpec, apply_settings, split_days
-from models.train_settings import TrainSettings
-from models.trainer import Trainer
-from models.vocabulary import build_vocabulary
+from uic.models.batch import Encoder
+from uic.models.batch_images import ImageSourceError, resolve_images
+from uic.models.bundle import load_bundle, save_bundle
+from uic.models.evaluation import score
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import RunSpec, apply_settings, split_days
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trainer
+from uic.models.vocabulary import build_vocabulary
 
 
 def _module(name):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from models.errors import ManifestError
-from models.published import (
+from uic.models.errors import ManifestError
+from uic.models.published import (
     MANIFEST_NAME,
     file_entry,
     publish_manifest,

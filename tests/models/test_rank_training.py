@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from models.batch import Encoder
-from models.catalogue import MODELS
-from models.checkpoint import load_checkpoint
-from models.errors import BadInputError
-from models.optimizer import Optimizer
-from models.rank_processes import RankFailedError, run_ranks
-from models.rank_trainer import RankTrainer
-from models.rank_training import RankTraining
-from models.reader import BatchPlan, SamplesReader
-from models.run_spec import RunSpec, apply_settings, split_days
-from models.shard_router import ShardError
-from models.shard_world import ShardWorld
-from models.sharded import ShardedTable
-from models.train_settings import TrainSettings
-from models.trainer import Trainer, Watcher
-from models.vocabulary import build_vocabulary
 from tests.models.rank_steps import in_one_process, state
+from uic.models.batch import Encoder
+from uic.models.catalogue import MODELS
+from uic.models.checkpoint import load_checkpoint
+from uic.models.errors import BadInputError
+from uic.models.optimizer import Optimizer
+from uic.models.rank_processes import RankFailedError, run_ranks
+from uic.models.rank_trainer import RankTrainer
+from uic.models.rank_training import RankTraining
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.run_spec import RunSpec, apply_settings, split_days
+from uic.models.shard_router import ShardError
+from uic.models.shard_world import ShardWorld
+from uic.models.sharded import ShardedTable
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trainer, Watcher
+from uic.models.vocabulary import build_vocabulary
 
 _PATH = Path(__file__).parent / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("rank_training_samples", _PATH)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import BadInputError, ManifestError
-from models.groups import GroupBatch, concatenate, ranges
-from models.reader import BatchPlan, SamplesReader
+from uic.models.errors import BadInputError, ManifestError
+from uic.models.groups import GroupBatch, concatenate, ranges
+from uic.models.reader import BatchPlan, SamplesReader
 
 DAY = date(2024, 1, 1)
 

@@ -4,11 +4,11 @@ from datetime import date
 
 import pytest
 
-from models.catalogue import UnknownModelError
-from models.errors import BadInputError
-from models.ranker_settings import Activation
-from models.run_spec import SettingError, apply_settings, split_days
-from models.train_settings import TrainSettings
+from uic.models.catalogue import UnknownModelError
+from uic.models.errors import BadInputError
+from uic.models.ranker_settings import Activation
+from uic.models.run_spec import SettingError, apply_settings, split_days
+from uic.models.train_settings import TrainSettings
 
 DAYS = [date(2024, 1, day) for day in (1, 2, 3, 5)]
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.record import header_view
-from models.sequence_ring import RingFormatError, SequenceRing
 from tests.models.memory_examples import events
+from uic.models.record import header_view
+from uic.models.sequence_ring import RingFormatError, SequenceRing
 
 RING = SequenceRing(capacity=5)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.reader import BatchPlan, SamplesReader
-from models.vocabulary import (
+from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.vocabulary import (
     IdTable,
     Vocabulary,
     VocabularyError,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.events import MAX_BRACKETS, MAX_ID, EventParser, ParsedEvents, Reason
-from pipelines.settings import LogSettings
+from uic.pipelines.events import MAX_BRACKETS, MAX_ID, EventParser, ParsedEvents, Reason
+from uic.pipelines.settings import LogSettings
 
 NOW = 1_700_000_000_000
 DAY_MS = 86_400_000

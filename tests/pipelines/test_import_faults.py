@@ -9,17 +9,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.event_log import EventLog
-from pipelines.importers.run import run_import
-from pipelines.importers.taobao import Taobao
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.importers.taobao import Taobao
 
 PROGRAM = """
 import resource, sys, time
 from pathlib import Path
-from pipelines.event_log import EventLog
-from pipelines.importers.run import run_import
-from pipelines.importers.taobao import Taobao
-from models.errors import UicError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.importers.taobao import Taobao
+from uic.models.errors import UicError
 
 file, root, limit, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 if limit:

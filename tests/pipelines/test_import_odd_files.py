@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import BadInputError
-from pipelines.event_log import EventLog
-from pipelines.importers.ali_brand import AliBrand
-from pipelines.importers.amazon import Amazon
-from pipelines.importers.kuairand import KuaiRand
-from pipelines.importers.run import ImportSummary, run_import
-from pipelines.importers.source import Importer
-from pipelines.importers.table import Table, TableColumns
-from pipelines.importers.taobao import Taobao
+from uic.models.errors import BadInputError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.ali_brand import AliBrand
+from uic.pipelines.importers.amazon import Amazon
+from uic.pipelines.importers.kuairand import KuaiRand
+from uic.pipelines.importers.run import ImportSummary, run_import
+from uic.pipelines.importers.source import Importer
+from uic.pipelines.importers.table import Table, TableColumns
+from uic.pipelines.importers.taobao import Taobao
 
 COLUMNS = TableColumns("u", "i", "t")
 TWO = pa.array([1, 2])

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from models.hashing import stable_hash
-from pipelines.event_log import EventLog
-from pipelines.importers.ali_brand import AliBrand
-from pipelines.importers.kuairand import KuaiRand
-from pipelines.importers.next_item import NextItemOptions
-from pipelines.importers.run import run_import
+from uic.models.hashing import stable_hash
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.ali_brand import AliBrand
+from uic.pipelines.importers.kuairand import KuaiRand
+from uic.pipelines.importers.next_item import NextItemOptions
+from uic.pipelines.importers.run import run_import
 
 ZONE = "Asia/Shanghai"
 

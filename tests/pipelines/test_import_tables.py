@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import BadInputError
-from pipelines.event_log import EventLog
-from pipelines.importers.string_ids import number_of
-from pipelines.importers.table import Table, TableColumns, TimeUnit
 from tests.pipelines.imported import behaviors, rejects, run
+from uic.models.errors import BadInputError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.string_ids import number_of
+from uic.pipelines.importers.table import Table, TableColumns, TimeUnit
 
 COLUMNS = TableColumns("who", "what", "when")
 
@@ -111,8 +111,8 @@ def test_a_parquet_table_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 def test_broken_lines_keep_their_numbers_over_blocks(tmp_path: Path) -> None:
-    from pipelines.importers.source import Rejects
-    from pipelines.importers.text import csv_rows
+    from uic.pipelines.importers.source import Rejects
+    from uic.pipelines.importers.text import csv_rows
 
     file = tmp_path / "t.csv"
     file.write_text("".join(f"{n},x\n" if n % 7 else f"{n}\n" for n in range(1, 101)))

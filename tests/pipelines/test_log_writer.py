@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import BadInputError, ManifestError
-from models.hashing import stable_hash
-from pipelines.days import Days
-from pipelines.epochs import EpochHandOverError, UserMovedError
-from pipelines.event_log import EventLog, LogBusyError
-from pipelines.log_writer import DuplicateImportError, LogWriter, Part, Publication
-from pipelines.positions import LogOrderError
-from pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS
+from uic.models.errors import BadInputError, ManifestError
+from uic.models.hashing import stable_hash
+from uic.pipelines.days import Days
+from uic.pipelines.epochs import EpochHandOverError, UserMovedError
+from uic.pipelines.event_log import EventLog, LogBusyError
+from uic.pipelines.log_writer import DuplicateImportError, LogWriter, Part, Publication
+from uic.pipelines.positions import LogOrderError
+from uic.pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS
 
 DAY_MS = 86_400_000
 SOURCE = {"name": "a.csv", "bytes": 3, "sha256": "aa"}

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import BadInputError
-from pipelines.event_log import EventLog
-from pipelines.importers.next_item import NextItem, NextItemOptions, strictly_rising
-from pipelines.importers.run import run_import
-from pipelines.importers.taobao import Taobao
+from uic.models.errors import BadInputError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.next_item import NextItem, NextItemOptions, strictly_rising
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.importers.taobao import Taobao
 
 Row = tuple[int, int, int]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sale_calendar import SaleCalendar, SaleCalendarError
-from pipelines.settings import SaleSettings
+from uic.pipelines.sale_calendar import SaleCalendar, SaleCalendarError
+from uic.pipelines.settings import SaleSettings
 
 EXAMPLE = Path(__file__).parents[2] / "sale_calendar.yaml"
 SINGLES_DAY = """

@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from models.metrics import auc
-from pipelines.simulator import Simulation, SimulationPlan, SimulationPlanError
-from pipelines.simulator.item_images import Photographs, write_item_images
+from uic.models.metrics import auc
+from uic.pipelines.simulator import Simulation, SimulationPlan, SimulationPlanError
+from uic.pipelines.simulator.item_images import Photographs, write_item_images
 
 COUNTS = (12, 20, 8, 30)
 PLAN = SimulationPlan(

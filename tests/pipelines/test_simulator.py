@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.events import EventParser
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import LogSettings
-from pipelines.simulator.days import DayChunk
-from pipelines.simulator.generator import (
+from uic.pipelines.events import EventParser
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import LogSettings
+from uic.pipelines.simulator.days import DayChunk
+from uic.pipelines.simulator.generator import (
     SIMULATED_BEHAVIORS,
     SIMULATED_IMPRESSIONS,
     Simulation,
     behaviors_table,
     impressions_table,
 )
-from pipelines.simulator.oracle import BestAuc
-from pipelines.simulator.plan import SimulationPlan
-from pipelines.simulator.world import BLOCK_USERS, INTERESTS, Catalogue, UserBlock
+from uic.pipelines.simulator.oracle import BestAuc
+from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.world import BLOCK_USERS, INTERESTS, Catalogue, UserBlock
 
 SALE = date(2025, 1, 11)
 PLAN = SimulationPlan(users=500, items=400, days=20, seed=7, sale_days=(SALE,))

@@ -8,7 +8,7 @@ Run with `pytest -s` to see the figures.
 import numpy as np
 import pytest
 
-from pipelines.simulator import BestAuc, Simulation, SimulationPlan
+from uic.pipelines.simulator import BestAuc, Simulation, SimulationPlan
 
 DAY_MS = 86_400_000
 # Larger than any time, so that (user, time) is one number to search for.

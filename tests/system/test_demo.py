@@ -14,7 +14,15 @@ import pytest
 @pytest.mark.timeout(1200)
 def test_the_demo_shows_a_day_and_leaves_nothing_behind(tmp_path: Path) -> None:
     workspace = tmp_path / "demo"
-    command = [sys.executable, "-m", "jobs.cli", "demo", "--quick", "--workspace", str(workspace)]
+    command = [
+        sys.executable,
+        "-m",
+        "uic.jobs.cli",
+        "demo",
+        "--quick",
+        "--workspace",
+        str(workspace),
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
     )

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import BadInputError
-from pipelines.event_log import EventLog
+from uic.models.errors import BadInputError
+from uic.pipelines.event_log import EventLog
 
 _ROWS = 2_000_000
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from feature_repo.server import EmbeddedRedis
-from jobs.context import Context
-from jobs.stream.java import JARS
-from jobs.stream.kafka_server import KafkaServer
-from jobs.stream.trial import start_trial, trial_context
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.context import Context
+from uic.jobs.stream.java import JARS
+from uic.jobs.stream.kafka_server import KafkaServer
+from uic.jobs.stream.trial import start_trial, trial_context
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,16 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from jobs.stream import java
-from jobs.stream.event_files import LoggedPayload, write_event_file
-from jobs.stream.fitness import UnfitGenerationError
-from jobs.stream.kafka_server import KafkaServer, free_port
-from jobs.stream.kafka_topic import NoBrokerError, TopicError
-from jobs.stream.planner import CheckpointError, Planner, RunOptions
-from jobs.stream.produce import Outgoing, Pace, send_to_kafka
-from jobs.stream.start_positions import StartPositionError
-from jobs.stream.trial import untrained_bundle
-from models.errors import BadInputError
+from uic.jobs.stream import java
+from uic.jobs.stream.event_files import LoggedPayload, write_event_file
+from uic.jobs.stream.fitness import UnfitGenerationError
+from uic.jobs.stream.kafka_server import KafkaServer, free_port
+from uic.jobs.stream.kafka_topic import NoBrokerError, TopicError
+from uic.jobs.stream.planner import CheckpointError, Planner, RunOptions
+from uic.jobs.stream.produce import Outgoing, Pace, send_to_kafka
+from uic.jobs.stream.start_positions import StartPositionError
+from uic.jobs.stream.trial import untrained_bundle
+from uic.models.errors import BadInputError
 
 
 def _plan(context, **options):

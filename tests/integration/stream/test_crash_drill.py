@@ -2,8 +2,8 @@
 
 import pytest
 
-from jobs.drills.crash import DrillOptions, run_drill
-from jobs.drills.errors import DrillFailedError
+from uic.jobs.drills.crash import DrillOptions, run_drill
+from uic.jobs.drills.errors import DrillFailedError
 
 # Java is started again after each kill; on a busy machine that takes a minute.
 pytestmark = pytest.mark.timeout(1200)

@@ -6,23 +6,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_repo.loading import load_snapshot
-from feature_repo.opened import open_memories
-from jobs.drills.log import batch_fold
-from jobs.stream.event_files import LoggedPayload, read_lines, write_event_file
-from jobs.stream.fold_function import FoldFunction
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.produce import payload_of
-from jobs.stream.start_positions import StartPositionError
-from jobs.stream.trial import untrained_bundle
-from jobs.stream.upgrade import UpgradeOptions, upgrade
-from jobs.stream.worker import make_fold_function
-from models.bundle import load_bundle
-from models.fold import EventBatch, MemoryFolder
-from models.hashing import stable_hash
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
-from pipelines.memories.build import MemoriesRequest, build_memories
+from uic.feature_repo.loading import load_snapshot
+from uic.feature_repo.opened import open_memories
+from uic.jobs.drills.log import batch_fold
+from uic.jobs.stream.event_files import LoggedPayload, read_lines, write_event_file
+from uic.jobs.stream.fold_function import FoldFunction
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.produce import payload_of
+from uic.jobs.stream.start_positions import StartPositionError
+from uic.jobs.stream.trial import untrained_bundle
+from uic.jobs.stream.upgrade import UpgradeOptions, upgrade
+from uic.jobs.stream.worker import make_fold_function
+from uic.models.bundle import load_bundle
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.hashing import stable_hash
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.memories.build import MemoriesRequest, build_memories
 
 DAY_MS = 1_772_323_200_000  # 2026-03-01
 USERS, ITEMS = 40, 50
@@ -169,7 +169,7 @@ def test_an_upgrade_builds_loads_and_switches_and_can_be_repeated(history):
         found = store.generations.get(2)
     assert (found.bundle, found.rows) == (new.hash8, USERS)
     assert "generation 1 does not stream, so there is nothing to catch up with" in said
-    from models.errors import BadInputError
+    from uic.models.errors import BadInputError
 
     with pytest.raises(BadInputError, match="generation 2, which is live, is of this bundle"):
         upgrade(context, UpgradeOptions(new.path), said.append)

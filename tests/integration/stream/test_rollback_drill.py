@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from jobs.drills.errors import DrillFailedError
-from jobs.drills.rollback import RollbackOptions, run_rollback
-from jobs.drills.shop import ShopSize
+from uic.jobs.drills.errors import DrillFailedError
+from uic.jobs.drills.rollback import RollbackOptions, run_rollback
+from uic.jobs.drills.shop import ShopSize
 
 # Two streams and a service start beside each other; on a busy machine that takes minutes.
 pytestmark = pytest.mark.timeout(1800)

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.replay.day import open_day
-from jobs.replay.hold_back import ReplayError, forget_replay, hold_back
-from jobs.stream.produce import write_files
-from models.hashing import stable_hash
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
 from tests.pipelines.memories.conftest import FIRST, random_behaviors
+from uic.jobs.replay.day import open_day
+from uic.jobs.replay.hold_back import ReplayError, forget_replay, hold_back
+from uic.jobs.stream.produce import write_files
+from uic.models.hashing import stable_hash
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
 
 LAST = FIRST + timedelta(days=3)
 

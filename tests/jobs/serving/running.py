@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from jobs.serving.load.generator import LoadPlan, LoadResult, run_load
+from uic.jobs.serving.load.generator import LoadPlan, LoadResult, run_load
 
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 400
@@ -79,7 +79,7 @@ def running_service(
     if token is not None:
         environment["UIC_SERVE__TOKEN"] = token
     log = workspace / "service.log"
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "uic", "serve", "--port", "0"]
     with log.open("w") as errors:
         process = subprocess.Popen(
             [*command, *arguments, "--workspace", str(workspace)],

@@ -12,26 +12,26 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from feature_repo.connection import STORE_FOLDER
-from feature_repo.generations import Generation
-from feature_repo.opened import open_memories
-from feature_repo.repository import apply_definitions, open_feature_store
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from models.batch import Encoder
-from models.bundle import Bundle, load_bundle, save_bundle
-from models.bundle_shelf import BundleShelf
-from models.catalogue import model_kind
-from models.fold import MemoryFolder
-from models.groups import GroupBatch, offsets_of
-from models.positions import EventBatch
-from models.record import Records
-from models.run_spec import Days, RunSpec
-from models.train_settings import TrainSettings
-from models.trainer import Trained
-from models.vocabulary import IdTable, Vocabulary
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
+from uic.feature_repo.connection import STORE_FOLDER
+from uic.feature_repo.generations import Generation
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.repository import apply_definitions, open_feature_store
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.models.batch import Encoder
+from uic.models.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundle_shelf import BundleShelf
+from uic.models.catalogue import model_kind
+from uic.models.fold import MemoryFolder
+from uic.models.groups import GroupBatch, offsets_of
+from uic.models.positions import EventBatch
+from uic.models.record import Records
+from uic.models.run_spec import Days, RunSpec
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trained
+from uic.models.vocabulary import IdTable, Vocabulary
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
 
 ITEM_COUNT = 500
 CATEGORY_COUNT = 20

@@ -11,25 +11,6 @@ import numpy as np
 import pytest
 import redis
 
-from feature_repo.connection import connect, resolve_address
-from feature_repo.item_images import ItemImages, load_item_images
-from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import packed_item_vectors
-from feature_repo.repository import open_feature_store
-from jobs.serving.image_watch import ImageRankers, ImageWatcher
-from jobs.serving.item_vectors import ItemVectors
-from jobs.serving.items import ItemTable
-from jobs.serving.readouts import Ask
-from jobs.serving.reasons import Reason
-from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
-from jobs.serving.settings import ServeSettings
-from jobs.serving.watch import Followed
-from models.bundle import BundleError
-from models.image_features import ImageFeatures
-from models.image_parts import write_image_features
-from models.sequence_ring import SequenceRing
-from pipelines.event_log import EventLog
-from pipelines.images.embed import EmbedRequest, embedded, write_item_images
 from tests.jobs.serving.shop import (
     FIRST_ITEM,
     ITEM_COUNT,
@@ -37,6 +18,25 @@ from tests.jobs.serving.shop import (
     offline_logits,
     random_events,
 )
+from uic.feature_repo.connection import connect, resolve_address
+from uic.feature_repo.item_images import ItemImages, load_item_images
+from uic.feature_repo.item_store import ItemStore
+from uic.feature_repo.item_vectors import packed_item_vectors
+from uic.feature_repo.repository import open_feature_store
+from uic.jobs.serving.image_watch import ImageRankers, ImageWatcher
+from uic.jobs.serving.item_vectors import ItemVectors
+from uic.jobs.serving.items import ItemTable
+from uic.jobs.serving.readouts import Ask
+from uic.jobs.serving.reasons import Reason
+from uic.jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
+from uic.jobs.serving.settings import ServeSettings
+from uic.jobs.serving.watch import Followed
+from uic.models.bundle import BundleError
+from uic.models.image_features import ImageFeatures
+from uic.models.image_parts import write_image_features
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
 
 LENGTHS = np.array([0, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]

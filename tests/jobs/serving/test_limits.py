@@ -11,14 +11,14 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.context import open_context
-from jobs.serving.load.generator import LoadPlan
-from jobs.serving.reloading import ReloadError, reload_service
-from jobs.serving.server import listen
-from jobs.serving.service import Service
-from models.errors import BadInputError, UicError
 from tests.jobs.serving.running import ROOT, Load, running_service
 from tests.jobs.serving.shop import Shop
+from uic.jobs.context import open_context
+from uic.jobs.serving.load.generator import LoadPlan
+from uic.jobs.serving.reloading import ReloadError, reload_service
+from uic.jobs.serving.server import listen
+from uic.jobs.serving.service import Service
+from uic.models.errors import BadInputError, UicError
 
 ITEMS = list(range(1000, 1200))
 BODY = json.dumps({"user_id": 3, "item_ids": ITEMS}).encode()
@@ -128,7 +128,7 @@ def test_a_service_that_cannot_start_says_so_in_one_line_and_ends_with_2(
 ):
     command = ["serve", "--port", "0", "--bundle", "mimn/0007", "--workers", workers]
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *command, "--workspace", str(small_shop.workspace)],
+        [sys.executable, "-m", "uic", *command, "--workspace", str(small_shop.workspace)],
         capture_output=True,
         text=True,
         timeout=400,

@@ -12,16 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.engine import OverloadedError, RankingEngine
-from jobs.serving.items import UNKNOWN_CATEGORY, ItemCache, ItemTable
-from jobs.serving.load.generator import LoadPlan, run_load
-from jobs.serving.load.report import draw, report_of
-from jobs.serving.load.targets import bodies_of
-from jobs.serving.memories import Fetched
-from jobs.serving.readouts import Ask, RecordFacts, Scored
-from models.errors import BadInputError
 from tests.jobs.serving.counting import METRICS
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.engine import OverloadedError, RankingEngine
+from uic.jobs.serving.items import UNKNOWN_CATEGORY, ItemCache, ItemTable
+from uic.jobs.serving.load.generator import LoadPlan, run_load
+from uic.jobs.serving.load.report import draw, report_of
+from uic.jobs.serving.load.targets import bodies_of
+from uic.jobs.serving.memories import Fetched
+from uic.jobs.serving.readouts import Ask, RecordFacts, Scored
+from uic.models.errors import BadInputError
 
 
 class Clock:

@@ -15,21 +15,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from feature_repo.connection import STORE_FOLDER
-from feature_repo.layout import SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from jobs.cli import app
-from jobs.serving.items import ItemTable
-from jobs.serving.sequences import Shown, ranker_batch
-from models.bundle import Bundle, load_bundle
-from models.image_features import ImageFeatures
-from models.sequence_ring import SequenceRing
-from pipelines.event_log import EventLog
 from tests.jobs.serving.running import running_service
 from tests.pipelines.images.pictures import encoded, gradient
+from uic.feature_repo.connection import STORE_FOLDER
+from uic.feature_repo.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.jobs.cli import app
+from uic.jobs.serving.items import ItemTable
+from uic.jobs.serving.sequences import Shown, ranker_batch
+from uic.models.bundle import Bundle, load_bundle
+from uic.models.image_features import ImageFeatures
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_log import EventLog
 
 CLASSES = ("hat", "shoes", "dress")
 PHOTOGRAPHS = 6  # of each class

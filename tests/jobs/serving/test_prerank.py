@@ -7,34 +7,6 @@ import httpx
 import numpy as np
 import pytest
 
-from feature_repo.connection import connect, resolve_address
-from feature_repo.item_images import load_item_images
-from feature_repo.item_store import ItemStore
-from feature_repo.item_vectors import packed_item_vectors
-from feature_repo.layout import SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.repository import open_feature_store
-from feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
-from jobs.serving.answers import probabilities
-from jobs.serving.app import create_app
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.engine import RankingEngine
-from jobs.serving.image_watch import ImageRankers
-from jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
-from jobs.serving.memories import MemoryReader, ServiceFeatures
-from jobs.serving.prerank import PrerankScorer, PrerankStage
-from jobs.serving.prerank_watch import PrerankLoader, PrerankWatcher
-from jobs.serving.reasons import Reason
-from jobs.serving.sequence_fill import write_rings
-from jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
-from jobs.serving.service import Service
-from jobs.serving.settings import ServeSettings
-from jobs.serving.watch import Followed
-from models.bundle import BundleError
-from models.sequence_ring import SequenceRing
-from pipelines.event_log import EventLog
-from pipelines.images.embed import embedded
 from tests.jobs.serving.counting import METRICS
 from tests.jobs.serving.shop import (
     FIRST_ITEM,
@@ -45,6 +17,34 @@ from tests.jobs.serving.shop import (
     random_events,
 )
 from tests.jobs.serving.test_images import IDS_ALONE, SMALL, publish_features, publish_version
+from uic.feature_repo.connection import connect, resolve_address
+from uic.feature_repo.item_images import load_item_images
+from uic.feature_repo.item_store import ItemStore
+from uic.feature_repo.item_vectors import packed_item_vectors
+from uic.feature_repo.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.repository import open_feature_store
+from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
+from uic.jobs.serving.answers import probabilities
+from uic.jobs.serving.app import create_app
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.engine import RankingEngine
+from uic.jobs.serving.image_watch import ImageRankers
+from uic.jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
+from uic.jobs.serving.memories import MemoryReader, ServiceFeatures
+from uic.jobs.serving.prerank import PrerankScorer, PrerankStage
+from uic.jobs.serving.prerank_watch import PrerankLoader, PrerankWatcher
+from uic.jobs.serving.reasons import Reason
+from uic.jobs.serving.sequence_fill import write_rings
+from uic.jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
+from uic.jobs.serving.service import Service
+from uic.jobs.serving.settings import ServeSettings
+from uic.jobs.serving.watch import Followed
+from uic.models.bundle import BundleError
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.images.embed import embedded
 
 LENGTHS = np.array([0, 7, 60, 130])
 ITEMS = np.arange(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT)

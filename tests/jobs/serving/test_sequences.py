@@ -6,35 +6,35 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_repo.layout import SEQUENCE, ViewKeys
-from feature_repo.opened import open_memories
-from feature_repo.packed import PackedStore
-from feature_repo.repository import open_feature_store
-from feature_repo.sequences import (
-    SEQUENCE_SERVICE,
-    SEQUENCE_VIEW,
-    apply_sequences,
-)
-from jobs.serving.breaker import CircuitBreaker
-from jobs.serving.items import ItemTable
-from jobs.serving.memories import MemoryReader, ServiceFeatures
-from jobs.serving.readouts import Ask
-from jobs.serving.sequence_fill import fill_from_log, fill_sequences
-from jobs.serving.sequences import (
-    SequenceReadout,
-    SequenceReadouts,
-    item_cache,
-)
-from models.catalogue import MODELS, model_kind
-from models.sequence_ring import SequenceRing
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
 from tests.jobs.serving.shop import (
     EVENT_TIME_MS,
     Shop,
     offline_logits,
     random_events,
 )
+from uic.feature_repo.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.opened import open_memories
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.repository import open_feature_store
+from uic.feature_repo.sequences import (
+    SEQUENCE_SERVICE,
+    SEQUENCE_VIEW,
+    apply_sequences,
+)
+from uic.jobs.serving.breaker import CircuitBreaker
+from uic.jobs.serving.items import ItemTable
+from uic.jobs.serving.memories import MemoryReader, ServiceFeatures
+from uic.jobs.serving.readouts import Ask
+from uic.jobs.serving.sequence_fill import fill_from_log, fill_sequences
+from uic.jobs.serving.sequences import (
+    SequenceReadout,
+    SequenceReadouts,
+    item_cache,
+)
+from uic.models.catalogue import MODELS, model_kind
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
 
 LENGTHS = np.array([0, 1, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]

@@ -9,8 +9,6 @@ import schemathesis
 import torch
 from hypothesis import HealthCheck, settings
 
-from feature_repo.opened import open_memories
-from models.memory_state import MemoryState
 from tests.jobs.serving.running import RunningService, running_service
 from tests.jobs.serving.shop import (
     EVENT_TIME_MS,
@@ -20,6 +18,8 @@ from tests.jobs.serving.shop import (
     Shop,
     categories_of,
 )
+from uic.feature_repo.opened import open_memories
+from uic.models.memory_state import MemoryState
 
 LENGTHS = np.random.default_rng(3).integers(1, 120, USER_COUNT)
 FOREIGN_USER = 900

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.opened import open_memories
-from jobs.serving.load.generator import LoadPlan
-from pipelines.event_log import EventLog
 from tests.jobs.serving.running import Load, RunningService, running_service
 from tests.jobs.serving.shop import Shop
+from uic.feature_repo.opened import open_memories
+from uic.jobs.serving.load.generator import LoadPlan
+from uic.pipelines.event_log import EventLog
 
 ITEMS = list(range(1000, 1040))
 USERS = range(1, 21)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from feature_repo.connection import Address, connect
-from feature_repo.generation import Generation
-from feature_repo.generations import Generations
-from feature_repo.layout import ViewKeys
-from feature_repo.packed import PackedStore
-from feature_repo.server import EmbeddedRedis
-from jobs.stream.fold_function import FoldFunction
-from models.fold import EventBatch, MemoryFolder
-from models.memory import MemoryConfig, MemoryNetwork
-from pipelines.events import EventParser
-from pipelines.settings import LogSettings
+from uic.feature_repo.connection import Address, connect
+from uic.feature_repo.generation import Generation
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import ViewKeys
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.server import EmbeddedRedis
+from uic.jobs.stream.fold_function import FoldFunction
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.memory import MemoryConfig, MemoryNetwork
+from uic.pipelines.events import EventParser
+from uic.pipelines.settings import LogSettings
 
 KEYS = ViewKeys.of_memories("test")
 NOW_MS = 1_700_000_000_000

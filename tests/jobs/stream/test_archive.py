@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import Config
-from jobs.context import Context
-from jobs.stream.archive import archived_up_to, epoch_folder, file_range, note_first_starts
-from jobs.stream.compact import ArchiveGapError, compact
-from jobs.stream.dead_letters import read_dead_letters
-from jobs.stream.event_files import LoggedPayload, line_of
-from models.errors import BadInputError
-from pipelines.event_log import EventLog
+from uic.jobs.config import Config
+from uic.jobs.context import Context
+from uic.jobs.stream.archive import archived_up_to, epoch_folder, file_range, note_first_starts
+from uic.jobs.stream.compact import ArchiveGapError, compact
+from uic.jobs.stream.dead_letters import read_dead_letters
+from uic.jobs.stream.event_files import LoggedPayload, line_of
+from uic.models.errors import BadInputError
+from uic.pipelines.event_log import EventLog
 
 DAY_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
 DAY = date(2026, 3, 1)

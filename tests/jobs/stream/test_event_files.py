@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from jobs.stream.event_files import (
+from uic.jobs.stream.event_files import (
     EventFile,
     LoggedPayload,
     read_lines,
@@ -13,7 +13,7 @@ from jobs.stream.event_files import (
     stage_file,
     write_event_file,
 )
-from models.errors import BadInputError
+from uic.models.errors import BadInputError
 
 
 def _rows(partition: int, first: int, count: int) -> list[LoggedPayload]:
@@ -31,7 +31,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 
 def test_a_line_is_what_flink_reads():
-    from jobs.stream.event_files import line_of
+    from uic.jobs.stream.event_files import line_of
 
     assert line_of(LoggedPayload(b"{}", 3, 42, 1_700_000_000_123)) == (
         b'{"payload":"e30=","log_partition":3,"log_offset":42,'

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jobs.stream.dead_letters import DeadLetter, sendable
-from jobs.stream.event_files import read_lines, scan_folder
-from jobs.stream.produce import (
+from uic.jobs.stream.dead_letters import DeadLetter, sendable
+from uic.jobs.stream.event_files import read_lines, scan_folder
+from uic.jobs.stream.produce import (
     PRODUCER_SETTINGS,
     Outgoing,
     Pace,
@@ -15,7 +15,7 @@ from jobs.stream.produce import (
     simulated_payloads,
     write_files,
 )
-from models.hashing import stable_hash
+from uic.models.hashing import stable_hash
 
 
 def _outgoing(users: list[int], time_ms: int = 1_700_000_000_000) -> Outgoing:

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_repo.errors import ForeignValueError, StoreUnavailableError
-from feature_repo.generations import Generations
-from feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys
-from feature_repo.packed import PackedStore
-from feature_repo.sequence_writer import SequenceWriter
-from jobs.serving.sequence_fill import fill_sequences, write_rings
-from models.sequence_ring import SequenceRing
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
 from tests.models.memory_examples import events
+from uic.feature_repo.errors import ForeignValueError, StoreUnavailableError
+from uic.feature_repo.generations import Generations
+from uic.feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys
+from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.sequence_writer import SequenceWriter
+from uic.jobs.serving.sequence_fill import fill_sequences, write_rings
+from uic.models.sequence_ring import SequenceRing
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
 
 NOW_MS = 1_700_000_000_000
 RING = SequenceRing(capacity=5)

@@ -7,11 +7,11 @@ import textwrap
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from jobs.stream.kafka_server import free_port
-from jobs.stream.planner import Planner, RunOptions
-from jobs.stream.start_positions import folder_name
-from jobs.stream.supervisor import (
+from uic.jobs.cli import app
+from uic.jobs.stream.kafka_server import free_port
+from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.start_positions import folder_name
+from uic.jobs.stream.supervisor import (
     StreamBusyError,
     StreamFailedError,
     Supervisor,
@@ -19,8 +19,8 @@ from jobs.stream.supervisor import (
     readable,
     running,
 )
-from jobs.stream.trial import start_trial, trial_context
-from models.errors import BadInputError
+from uic.jobs.stream.trial import start_trial, trial_context
+from uic.models.errors import BadInputError
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_error_of_a_worker_is_found_in_javas_stack_trace():
         org.apache.flink.runtime.taskmanager.AsynchronousException: Caught exception
         Caused by: java.lang.RuntimeException: Error received from SDK harness: Traceback
           File "fold_function.py", line 180, in _open_partitions
-        feature_repo.errors.StoreFellBehindError: epoch 1, partition 0: the store fell behind
+        uic.feature_repo.errors.StoreFellBehindError: epoch 1, partition 0: the store fell behind
             at org.apache.beam.runners.fnexecution
         """
     )

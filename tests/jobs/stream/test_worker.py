@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feature_repo.generation import Generation, State
-from jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
-from jobs.stream.plan import JobPlan
-from jobs.stream.worker import exclusion
-from pipelines.events import EventParser
-from pipelines.settings import Keep, LogSettings, SaleSettings
+from uic.feature_repo.generation import Generation, State
+from uic.jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
+from uic.jobs.stream.plan import JobPlan
+from uic.jobs.stream.worker import exclusion
+from uic.pipelines.events import EventParser
+from uic.pipelines.settings import Keep, LogSettings, SaleSettings
 
 DAY_MS = 1_781_740_800_000  # 2026-06-18, UTC
 CALENDAR = """time_zone: UTC

@@ -11,22 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.loading import load_snapshot
-from feature_repo.opened import OpenedStore, open_memories
-from feature_repo.server import EmbeddedRedis
-from feature_repo.settings import StoreSettings
-from feature_repo.writer import MarkerMove
-from models.bundle import load_bundle
-from models.fold import EventBatch, MemoryFolder
-from models.record import Records
-from pipelines.audit.memories import AuditRequest, audit_generation
-from pipelines.audit.report import GenerationAudit
-from pipelines.audit.settings import AuditSettings
-from pipelines.event_log import EventLog
-from pipelines.memories.build import MemoriesRequest, build_memories
-from pipelines.memories.exclude import ExcludeRule
-from pipelines.settings import MemoriesSettings, SaleSettings
 from tests.pipelines.memories.conftest import FIRST, random_behaviors, untrained_bundle, write_log
+from uic.feature_repo.loading import load_snapshot
+from uic.feature_repo.opened import OpenedStore, open_memories
+from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.writer import MarkerMove
+from uic.models.bundle import load_bundle
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.record import Records
+from uic.pipelines.audit.memories import AuditRequest, audit_generation
+from uic.pipelines.audit.report import GenerationAudit
+from uic.pipelines.audit.settings import AuditSettings
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.memories.build import MemoriesRequest, build_memories
+from uic.pipelines.memories.exclude import ExcludeRule
+from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 DAYS = 6
 USERS = 30

@@ -5,13 +5,13 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from models.hashing import stable_hash
-from models.record import header_view
-from pipelines.audit.compare import Verdict
-from pipelines.audit.report import AuditMismatchError, require_no_mismatch
-from pipelines.memories.exclude import ExcludeRule
 from tests.pipelines.audit.conftest import SNAPSHOT_DAY, everybody
 from tests.pipelines.memories.conftest import write_log
+from uic.models.hashing import stable_hash
+from uic.models.record import header_view
+from uic.pipelines.audit.compare import Verdict
+from uic.pipelines.audit.report import AuditMismatchError, require_no_mismatch
+from uic.pipelines.memories.exclude import ExcludeRule
 
 
 def only(**counts):

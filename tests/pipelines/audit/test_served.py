@@ -6,13 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.bundle import load_bundle
-from models.memory_state import MemoryState
-from pipelines.audit.memories import AuditRequest
-from pipelines.audit.report import AuditMismatchError, require_no_mismatch
-from pipelines.audit.served import audit_served
-from pipelines.audit.settings import AuditSettings
-from pipelines.event_log import EventLog
+from uic.models.bundle import load_bundle
+from uic.models.memory_state import MemoryState
+from uic.pipelines.audit.memories import AuditRequest
+from uic.pipelines.audit.report import AuditMismatchError, require_no_mismatch
+from uic.pipelines.audit.served import audit_served
+from uic.pipelines.audit.settings import AuditSettings
+from uic.pipelines.event_log import EventLog
 
 ITEMS = [1, 2, 3]
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.image_encoder import CompactEncoder
-from models.image_encoder_settings import PretrainSettings
-from models.image_pretraining import Pretrained, save_encoder
-from pipelines.images.encoders import EncoderChoice
-from pipelines.images.settings import ImagesSettings
+from uic.models.image_encoder import CompactEncoder
+from uic.models.image_encoder_settings import PretrainSettings
+from uic.models.image_pretraining import Pretrained, save_encoder
+from uic.pipelines.images.encoders import EncoderChoice
+from uic.pipelines.images.settings import ImagesSettings
 
 SETTINGS = ImagesSettings(batch_images=4)
 

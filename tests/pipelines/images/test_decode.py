@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.images.decode import (
+from tests.pipelines.images.pictures import bomb, encoded, gradient
+from uic.pipelines.images.decode import (
     DecodeLimits,
     Reason,
     RejectedImageError,
     decode_square,
     read_image,
 )
-from tests.pipelines.images.pictures import bomb, encoded, gradient
 
 LIMITS = DecodeLimits(max_pixels=1_000_000, max_file_bytes=200_000)
 

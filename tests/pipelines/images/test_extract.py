@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from models.image_features import ImageFeatures, ImageFeaturesError
-from models.image_pretraining import load_encoder
-from pipelines.images.encoders import EncoderChoice, NoEncoderError
-from pipelines.images.extract import extract_images
-from pipelines.images.extract_run import ExtractRequest
-from pipelines.images.sources import ImageSource, ImageSourceListError
 from tests.pipelines.images.pictures import SETTINGS, bomb, encoded, gradient, random_encoder
+from uic.models.image_features import ImageFeatures, ImageFeaturesError
+from uic.models.image_pretraining import load_encoder
+from uic.pipelines.images.encoders import EncoderChoice, NoEncoderError
+from uic.pipelines.images.extract import extract_images
+from uic.pipelines.images.extract_run import ExtractRequest
+from uic.pipelines.images.sources import ImageSource, ImageSourceListError
 
 
 def plain_features(path: Path, encoder: Path) -> np.ndarray:

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.item_images import (
+from uic.feature_repo.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     list_item_images,
     point_current_to,
 )
-from models.published import publish_manifest
-from pipelines.images.prune import prune_item_images
+from uic.models.published import publish_manifest
+from uic.pipelines.images.prune import prune_item_images
 
 
 def publish(workspace: Path, version: int, model: str = "dicm") -> Path:

@@ -9,17 +9,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.bundle import save_bundle
-from models.catalogue import model_kind
-from models.run_spec import Days, RunSpec
-from models.train_settings import TrainSettings
-from models.trainer import Trained
-from models.vocabulary import IdTable, Vocabulary
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
-from pipelines.memories.build import MemoriesRequest
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import MemoriesSettings, SaleSettings
+from uic.models.bundle import save_bundle
+from uic.models.catalogue import model_kind
+from uic.models.run_spec import Days, RunSpec
+from uic.models.train_settings import TrainSettings
+from uic.models.trainer import Trained
+from uic.models.vocabulary import IdTable, Vocabulary
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.memories.build import MemoriesRequest
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 FIRST = date(2024, 3, 1)
 

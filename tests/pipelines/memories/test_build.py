@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.snapshots import Snapshot
-from models.bundle import load_bundle
-from models.errors import ManifestError
-from models.fold import EventBatch, MemoryFolder
-from models.record import header_view
-from pipelines.event_log import EventLog
-from pipelines.importers.ali_brand import AliBrand
-from pipelines.importers.run import run_import
-from pipelines.memories.build import MemoriesError, MemoriesRequest, build_memories
-from pipelines.memories.exclude import ExcludeRule, ExcludeRulesError
-from pipelines.memories.prune import prune_snapshots
-from pipelines.memories.publish import LogGapError
-from pipelines.schemas import BEHAVIORS
-from pipelines.settings import MemoriesSettings, SaleSettings
+from uic.feature_repo.snapshots import Snapshot
+from uic.models.bundle import load_bundle
+from uic.models.errors import ManifestError
+from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.record import header_view
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.ali_brand import AliBrand
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.memories.build import MemoriesError, MemoriesRequest, build_memories
+from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError
+from uic.pipelines.memories.prune import prune_snapshots
+from uic.pipelines.memories.publish import LogGapError
+from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 Make = Callable[..., MemoriesRequest]
 FIRST, LAST = date(2024, 3, 1), date(2024, 3, 6)

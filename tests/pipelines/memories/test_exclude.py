@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import BadInputError
-from pipelines.memories.exclude import ExcludeRule, Exclusion, load_rules
-from pipelines.sale_calendar import SaleCalendar
+from uic.models.errors import BadInputError
+from uic.pipelines.memories.exclude import ExcludeRule, Exclusion, load_rules
+from uic.pipelines.sale_calendar import SaleCalendar
 
 HOUR = 3_600_000
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.published import file_entry
-from models.samples import SAMPLES
-from pipelines.event_log import Epoch, EventLog
-from pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+from uic.models.published import file_entry
+from uic.models.samples import SAMPLES
+from uic.pipelines.event_log import Epoch, EventLog
+from uic.pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 
 Row = dict[str, Any]
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import BadInputError, QualityGateError
-from pipelines.event_log import LogFile
-from pipelines.quality.facts import BEHAVIORS_TABLE, LogRules, log_facts
-from pipelines.quality.gates import GateReport, gate_behaviors, gate_impressions, require
-from pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, TIMESTAMP
-from pipelines.settings import QualitySettings
 from tests.pipelines.quality.conftest import LogFolder, Row, at, behavior_row
+from uic.models.errors import BadInputError, QualityGateError
+from uic.pipelines.event_log import LogFile
+from uic.pipelines.quality.facts import BEHAVIORS_TABLE, LogRules, log_facts
+from uic.pipelines.quality.gates import GateReport, gate_behaviors, gate_impressions, require
+from uic.pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, TIMESTAMP
+from uic.pipelines.settings import QualitySettings
 
 DAY = date(2024, 3, 3)
 RULES = LogRules(QualitySettings(min_judged_rows=10), "UTC", 300)

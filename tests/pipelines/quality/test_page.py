@@ -3,10 +3,10 @@
 import re
 from datetime import date
 
-from pipelines.quality.facts import LogRules
-from pipelines.quality.gates import gate_behaviors
-from pipelines.quality.page import write_page
-from pipelines.settings import QualitySettings
+from uic.pipelines.quality.facts import LogRules
+from uic.pipelines.quality.gates import gate_behaviors
+from uic.pipelines.quality.page import write_page
+from uic.pipelines.settings import QualitySettings
 
 DAY = date(2024, 3, 3)
 RULES = LogRules(QualitySettings(), "UTC", 300)

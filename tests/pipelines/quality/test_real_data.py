@@ -2,13 +2,13 @@
 
 import pytest
 
-from pipelines.event_log import EventLog
-from pipelines.importers.ali_brand import AliBrand
-from pipelines.importers.kuairand import KuaiRand
-from pipelines.importers.run import run_import
-from pipelines.quality.facts import LogRules
-from pipelines.quality.gates import gate_behaviors, gate_impressions, log_days
-from pipelines.settings import QualitySettings
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.ali_brand import AliBrand
+from uic.pipelines.importers.kuairand import KuaiRand
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.quality.facts import LogRules
+from uic.pipelines.quality.gates import gate_behaviors, gate_impressions, log_days
+from uic.pipelines.settings import QualitySettings
 
 RULES = LogRules(QualitySettings(), "UTC", 300)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.errors import BadInputError
-from pipelines.quality.gates import GateReport, gate_samples
-from pipelines.settings import QualitySettings
+from uic.models.errors import BadInputError
+from uic.pipelines.quality.gates import GateReport, gate_samples
+from uic.pipelines.settings import QualitySettings
 
 DAY = date(2024, 3, 3)
 QUALITY = QualitySettings(min_judged_rows=10)

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.days import Days, day_number
-from pipelines.event_log import EventLog
-from pipelines.log_writer import LogWriter, Part
-from pipelines.sale_calendar import SaleCalendar
-from pipelines.samples.plan import SamplesPlan
-from pipelines.settings import SamplesSettings
 from tests.pipelines.samples.small_run import random_tables
+from uic.pipelines.days import Days, day_number
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.sale_calendar import SaleCalendar
+from uic.pipelines.samples.plan import SamplesPlan
+from uic.pipelines.settings import SamplesSettings
 
 
 def make_plan(

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from models.published import read_manifest
-from models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from pipelines.samples.run import SamplesRequest
-from pipelines.settings import SaleSettings, SamplesSettings
+from uic.models.published import read_manifest
+from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.pipelines.samples.run import SamplesRequest
+from uic.pipelines.settings import SaleSettings, SamplesSettings
 
 FIRST, LAST = date(2025, 3, 8), date(2025, 3, 10)
 DAY = 86_400_000

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.samples import SAMPLES
-from pipelines.samples.build import group_bucket
-from pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, LogOrderError
+from uic.models.samples import SAMPLES
+from uic.pipelines.samples.build import group_bucket
+from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, LogOrderError
 
 HOUR = 3_600_000
 # A clock change in New York is on the second day.
@@ -234,7 +234,7 @@ def test_a_log_that_contradicts_itself_is_refused(oracle, rows, says):
 
 
 def test_large_groups_are_gathered_in_several_tables(oracle, monkeypatch):
-    monkeypatch.setattr("pipelines.samples.build.GATHERED_EVENTS", 5)
+    monkeypatch.setattr("uic.pipelines.samples.build.GATHERED_EVENTS", 5)
     events = behaviors([(user, 1, at, at, at) for user in range(4) for at in range(3)])
     shown = impressions([(user, 80, True) for user in range(4)])
     grouped = group_bucket(events, shown, oracle.plan(FIRST, LAST))

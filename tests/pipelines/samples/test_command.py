@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from jobs import cli
+from uic.jobs import cli
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
-from models.published import read_manifest, verify_checksums
-from models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from pipelines.event_log import EventLog
-from pipelines.importers.ali_brand import AliBrand
-from pipelines.importers.kuairand import KuaiRand
-from pipelines.importers.run import run_import
-from pipelines.log_writer import LogWriter, Part
-from pipelines.samples.run import SamplesRequest, make_samples
-from pipelines.settings import SaleSettings, SamplesSettings
+from uic.models.published import read_manifest, verify_checksums
+from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.importers.ali_brand import AliBrand
+from uic.pipelines.importers.kuairand import KuaiRand
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.samples.run import SamplesRequest, make_samples
+from uic.pipelines.settings import SaleSettings, SamplesSettings
 
 
 def published(root):
@@ -103,7 +103,7 @@ def test_ali_brand_over_120_days_with_a_sale_day_equals_the_reference(
 
 @pytest.mark.parametrize("cut", ["impression", "day_start"])
 def test_next_item_impressions_equal_the_reference(oracle, shared_data, tmp_path, cut):
-    from pipelines.importers.next_item import NextItemOptions
+    from uic.pipelines.importers.next_item import NextItemOptions
 
     log = EventLog(tmp_path / "log")
     run_import(

@@ -9,12 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ManifestError
-from models.published import read_manifest
-from models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from pipelines.samples.bucket_files import SamplesWriteError
-from pipelines.samples.run import make_samples
-from pipelines.settings import SaleSettings
 from tests.pipelines.samples.small_run import (
     FIRST,
     LAST,
@@ -22,10 +16,16 @@ from tests.pipelines.samples.small_run import (
     request_for,
     rows,
 )
+from uic.models.errors import ManifestError
+from uic.models.published import read_manifest
+from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.pipelines.samples.bucket_files import SamplesWriteError
+from uic.pipelines.samples.run import make_samples
+from uic.pipelines.settings import SaleSettings
 
 
 def test_the_pipeline_gives_the_reference_in_any_number_of_buckets(oracle, log, monkeypatch):
-    monkeypatch.setattr("pipelines.samples.log_parts.PART_ROWS", 300)
+    monkeypatch.setattr("uic.pipelines.samples.log_parts.PART_ROWS", 300)
     behaviors, impressions = oracle.read_log(log)
     plan = oracle.plan(FIRST, LAST, window_days=3, history_cap=20)
     expected = oracle.reference(behaviors, impressions, plan)
@@ -87,7 +87,8 @@ def test_readers_keep_the_old_version_until_the_new_one_is_whole(log, monkeypatc
     make_samples(request)
     before = contents(request.output)
     monkeypatch.setattr(
-        "pipelines.samples.publish.publish_manifest", lambda *_: (_ for _ in ()).throw(OSError(28))
+        "uic.pipelines.samples.publish.publish_manifest",
+        lambda *_: (_ for _ in ()).throw(OSError(28)),
     )
     with pytest.raises(SamplesWriteError, match="make room"):
         make_samples(request_for(log, history_cap=5))
@@ -102,9 +103,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from datetime import date
-import pipelines.samples.bucket_files as files
-from pipelines.samples.run import SamplesRequest, make_samples
-from pipelines.settings import SaleSettings, SamplesSettings
+import uic.pipelines.samples.bucket_files as files
+from uic.pipelines.samples.run import SamplesRequest, make_samples
+from uic.pipelines.settings import SaleSettings, SamplesSettings
 
 written, write = 0, files._write_day
 def slow(*arguments):

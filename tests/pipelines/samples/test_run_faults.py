@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import BadInputError
-from pipelines.beam_run import PipelineOptionsError, worker_error
-from pipelines.event_log import EventLog
-from pipelines.samples.bucket_files import DRAFT_SUFFIX, SamplesWriteError
-from pipelines.samples.log_parts import LogFileError
-from pipelines.samples.order import LogOrderError
-from pipelines.samples.publish import NoSamplesError, Publication
-from pipelines.samples.run import DaysError, SamplesBusyError, make_samples
-from pipelines.settings import SaleSettings
 from tests.pipelines.samples.small_run import FIRST, LAST, contents, request_for
+from uic.models.errors import BadInputError
+from uic.pipelines.beam_run import PipelineOptionsError, worker_error
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.samples.bucket_files import DRAFT_SUFFIX, SamplesWriteError
+from uic.pipelines.samples.log_parts import LogFileError
+from uic.pipelines.samples.order import LogOrderError
+from uic.pipelines.samples.publish import NoSamplesError, Publication
+from uic.pipelines.samples.run import DaysError, SamplesBusyError, make_samples
+from uic.pipelines.settings import SaleSettings
 
 
 def damaged(log, table, change):
@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_line_and_publishes_nothing(log, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.samples.bucket_files.parquet_writer", full)
+    monkeypatch.setattr("uic.pipelines.samples.bucket_files.parquet_writer", full)
     request = request_for(log)
     with pytest.raises(SamplesWriteError, match="No space left on device; make room"):
         make_samples(request)
@@ -119,9 +119,9 @@ def test_a_full_disk_is_one_line_and_publishes_nothing(log, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from models.errors import UicError
-from pipelines.event_log import EventLog
-from pipelines.samples.run import make_samples
+from uic.models.errors import UicError
+from uic.pipelines.event_log import EventLog
+from uic.pipelines.samples.run import make_samples
 from tests.pipelines.samples.small_run import request_for
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
@@ -226,7 +226,7 @@ def test_runners_and_options_that_do_not_exist(log, runner, arguments):
 def test_an_error_of_ours_is_found_in_a_runners_words():
     text = (
         "Traceback (most recent call last):\n"
-        "pipelines.samples.log_parts.LogFileError: a.parquet: bad [while running 'Group/Split']\n"
+        "uic.pipelines.samples.log_parts.LogFileError: a.parquet: bad [while running 'Group/Split']\n"
     )
     error = worker_error(text)
     assert isinstance(error, LogFileError)

@@ -1,0 +1,5 @@
+"""`python -m uic`: the command line."""
+
+from uic.jobs.cli import main
+
+main()
