@@ -19,12 +19,12 @@ its DIEN's attention is bilinear, ours the paper's network, and ours crosses ite
 head; its SASRec adds the attention to the normalised query. It has SASRec as a retriever of
 next items only, so its encoder is compared under its own head (`peers/rechub.py`). DIEN has the
 auxiliary loss on both sides. Ours batches whole groups of like history length; the windows of
-DIEN and SASRec start 50 events before a group's first impression (`models/windows.py`).
+DIEN and SASRec start 50 events before a group's first impression (`models/layers/windows.py`).
 
 What grouping can share is what does not depend on the candidate: all of SASRec, and of DIEN the
 first GRU. DIN's attention is a network for each candidate and event: a batch scores each distinct
-pair of items once (`models/distinct_pairs.py`), grouped or not, and the compiled attention and
-AUGRU write nothing as wide as a hidden layer or a gate for all pairs.
+pair of items once (`models/layers/distinct_pairs.py`), grouped or not, and the compiled attention
+and AUGRU write nothing as wide as a hidden layer or a gate for all pairs.
 
 "Equal within noise" is: the peer's AUC is ahead by less than two standard errors, which hold
 the spread over seeds and that of the test users (bootstrap).
@@ -48,21 +48,21 @@ import torch
 from harness import arguments, median, report, say
 from peers import rechub
 
-from uic.models.attention import AttentionUnit
-from uic.models.batch import Encoder
-from uic.models.checkpoint import Progress
-from uic.models.distinct_pairs import DistinctPairs
-from uic.models.evaluation import score
-from uic.models.groups import GroupBatch, offsets_of, ranges
-from uic.models.metrics import auc
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.recurrent import AttentionalGru
-from uic.models.run_spec import Days, RunSpec, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trainer
-from uic.models.vocabulary import build_vocabulary
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.models.layers.attention import AttentionUnit
+from uic.models.layers.distinct_pairs import DistinctPairs
+from uic.models.layers.recurrent import AttentionalGru
+from uic.models.samples.batch import Encoder
+from uic.models.samples.groups import GroupBatch, offsets_of, ranges
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.checkpoint import Progress
+from uic.models.training.evaluation import score
+from uic.models.training.metrics import auc
+from uic.models.training.run_spec import Days, RunSpec, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trainer
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.samples.run import SamplesRequest, make_samples
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table

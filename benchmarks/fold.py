@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import alternate, arguments, in_process, median, report, say
-from uic.models import lanes
+from uic.models.kernels import lanes
 
 USERS = (1, 16, 128, 512, 4096)
 TARGET_USERS = 512
@@ -35,10 +35,10 @@ class Example:
 
     def __init__(self, users, length):
         # Here, because `with_or_without_rounding` has to come before the kernel's import.
-        from uic.models.fold import MemoryFolder  # noqa: PLC0415 - see above
-        from uic.models.fold_kernel import PackedNetwork  # noqa: PLC0415 - see above
-        from uic.models.memory import MemoryConfig, MemoryNetwork  # noqa: PLC0415 - see above
-        from uic.models.positions import EventBatch  # noqa: PLC0415 - see above
+        from uic.models.memory.fold import MemoryFolder  # noqa: PLC0415 - see above
+        from uic.models.memory.kernel import PackedNetwork  # noqa: PLC0415 - see above
+        from uic.models.memory.network import MemoryConfig, MemoryNetwork  # noqa: PLC0415 - see above
+        from uic.models.records.positions import EventBatch  # noqa: PLC0415 - see above
 
         torch.manual_seed(0)
         self.users, self.length, self.events = users, length, users * length

@@ -20,9 +20,15 @@ from harness import arguments, report, say
 from matplotlib import pyplot as plt
 from running_stream import PARTITIONS, Ours
 
-from uic.feature_repo.repository import apply_definitions, open_feature_store
-from uic.jobs.stream.kafka_server import KafkaServer
-from uic.jobs.stream.produce import PRODUCER_SETTINGS, Outgoing, Pace, payload_of, send_to_kafka
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.jobs.stream.topics.kafka_server import KafkaServer
+from uic.jobs.stream.topics.produce import (
+    PRODUCER_SETTINGS,
+    Outgoing,
+    Pace,
+    payload_of,
+    send_to_kafka,
+)
 
 TOPIC = "fresh"
 USERS = 50_000

@@ -21,10 +21,10 @@ import torch
 from harness import arguments, in_process, median, report, say
 from PIL import Image
 
-from uic.models.image_encoder import CompactEncoder, Vgg16, load_vgg16
-from uic.models.image_encoder_settings import PretrainSettings
-from uic.models.image_features import ImageFeatures
-from uic.models.image_pretraining import Pretrained, load_encoder, save_encoder
+from uic.models.images.encoder import CompactEncoder, Vgg16, load_vgg16
+from uic.models.images.encoder_settings import PretrainSettings
+from uic.models.images.features import ImageFeatures
+from uic.models.images.pretraining import Pretrained, load_encoder, save_encoder
 from uic.pipelines.images.encoders import EncoderChoice
 from uic.pipelines.images.extract import extract_images
 from uic.pipelines.images.extract_run import ExtractRequest

@@ -27,24 +27,24 @@ import pyarrow as pa
 import torch
 from harness import arguments, in_process, report, say
 
-from uic.feature_repo.connection import Address, connect
-from uic.feature_repo.generations import Generations
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.loading import load_snapshot
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
-from uic.feature_repo.snapshots import Snapshot, point_current_to
-from uic.models.bundle import load_bundle, save_bundle
-from uic.models.catalogue import model_kind
-from uic.models.run_spec import Days, RunSpec
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trained
-from uic.models.vocabulary import IdTable, Vocabulary
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.snapshots.snapshots import Snapshot, point_current_to
+from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
+from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.rankers.catalogue import model_kind
+from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.training.run_spec import Days, RunSpec
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trained
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.schemas import BEHAVIORS
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.memories.build import MemoriesRequest, build_memories
-from uic.pipelines.schemas import BEHAVIORS
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 FIRST, DAYS = date(2024, 1, 1), 120
@@ -138,7 +138,7 @@ def loading(snapshot: Snapshot, workspace: Path) -> dict[str, float]:
     """Seconds of both ways into an empty Redis with every write synced."""
     warnings.filterwarnings("ignore")
     # Here, and not in every process of a build: importing Feast takes seconds.
-    from uic.feature_repo.repository import materialize_memories  # noqa: PLC0415 - see above
+    from uic.feature_repo.plugin.repository import materialize_memories  # noqa: PLC0415 - see above
 
     server = EmbeddedRedis(workspace / "redis")
     running = server.start()

@@ -25,20 +25,20 @@ import numpy as np
 from harness import arguments, report, say
 from rank import CATEGORIES, ITEMS, make_bundle, make_events, users_of, write_items
 
-from uic.feature_repo.connection import STORE_FOLDER
-from uic.feature_repo.layout import SEQUENCE, ViewKeys
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import apply_definitions, open_feature_store
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
-from uic.jobs.context import open_context
-from uic.jobs.serving.app import create_app
-from uic.jobs.serving.metrics import Metrics, forget_metrics, share_metrics
-from uic.jobs.serving.sequence_fill import write_rings
-from uic.jobs.serving.service import Service
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.sequence_ring import SequenceRing
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.feature_repo.store.connection import STORE_FOLDER
+from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
+from uic.jobs.config.context import open_context
+from uic.jobs.serving.http.app import create_app
+from uic.jobs.serving.http.service import Service
+from uic.jobs.serving.read.metrics import Metrics, forget_metrics, share_metrics
+from uic.jobs.stream.fold.sequence_fill import write_rings
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.records.sequence_ring import SequenceRing
 
 CANDIDATES, KEPT, EVENTS = 4_000, 400, 1_000
 RANKER = "din"

@@ -29,29 +29,29 @@ import pyarrow as pa
 import torch
 from harness import arguments, report, say
 
-from uic.feature_repo.connection import STORE_FOLDER
-from uic.feature_repo.generations import Generation
-from uic.feature_repo.layout import SEQUENCE, ViewKeys
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import apply_definitions, open_feature_store
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.feature_repo.store.connection import STORE_FOLDER
+from uic.feature_repo.store.generations import Generation
+from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.serving.load.generator import LoadPlan, run_load
 from uic.jobs.serving.load.targets import bodies_of
-from uic.jobs.serving.sequence_fill import write_rings
-from uic.models.bundle import Bundle, load_bundle, save_bundle
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.catalogue import model_kind
-from uic.models.fold import MemoryFolder
-from uic.models.positions import EventBatch
-from uic.models.run_spec import Days, RunSpec
-from uic.models.sequence_ring import SequenceRing
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trained
-from uic.models.vocabulary import IdTable, Vocabulary
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.jobs.stream.fold.sequence_fill import write_rings
+from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.memory.fold import MemoryFolder
+from uic.models.rankers.catalogue import model_kind
+from uic.models.records.positions import EventBatch
+from uic.models.records.sequence_ring import SequenceRing
+from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.training.run_spec import Days, RunSpec
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trained
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 
 ITEMS, CATEGORIES, CANDIDATES = 100_000, 500, 200
 MEMORY_LENGTHS = (50, 150, 1_000, 10_000)

@@ -29,22 +29,22 @@ from harness import arguments, report, say
 from prerank import percentiles, workspace_with_redis
 from rank import CANDIDATES, ITEMS, make_bundle, make_events, users_of, write_items
 
-from uic.feature_repo.item_images import ItemImages, load_item_images
-from uic.feature_repo.item_store import open_item_store
-from uic.feature_repo.layout import SEQUENCE, ViewKeys
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import apply_definitions, open_feature_store
-from uic.feature_repo.settings import StoreSettings
-from uic.jobs.context import open_context
-from uic.jobs.serving.app import create_app
-from uic.jobs.serving.metrics import Metrics
-from uic.jobs.serving.sequence_fill import write_rings
-from uic.jobs.serving.service import Service
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.image_features import ImageFeatures
-from uic.models.image_parts import write_image_features
-from uic.models.sequence_ring import SequenceRing
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.feature_repo.snapshots.item_images import ItemImages, load_item_images
+from uic.feature_repo.store.item_store import open_item_store
+from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.settings import StoreSettings
+from uic.jobs.config.context import open_context
+from uic.jobs.serving.http.app import create_app
+from uic.jobs.serving.http.service import Service
+from uic.jobs.serving.read.metrics import Metrics
+from uic.jobs.stream.fold.sequence_fill import write_rings
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.images.features import ImageFeatures
+from uic.models.images.parts import write_image_features
+from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
 
 IMAGES, FEATURES, EVENTS, LIMIT = 5_000, 64, 1_000, 100

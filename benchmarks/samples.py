@@ -21,9 +21,9 @@ import pyarrow.dataset as ds
 from harness import arguments, in_process, median, report, say
 from peers.samples_jobs import duckdb_samples, polars_samples, row_wise_beam_samples
 
-from uic.models.samples import SAMPLES
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.models.samples.schema import SAMPLES
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.samples.run import SamplesRequest, make_samples
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import arguments, in_process, report, say
-from uic.models.sequence_cost import CATEGORIES, ITEMS, SequenceProbe, in_turn, measure
+from uic.jobs.experiments.sequence_cost import CATEGORIES, ITEMS, SequenceProbe, in_turn, measure
 
 CANDIDATES = 200
 LENGTHS = (50, 100, 200, 500, 1000)

@@ -24,20 +24,20 @@ import yaml
 from harness import arguments, report, say
 from matplotlib import pyplot as plt
 
-from uic.feature_repo.opened import open_memories
-from uic.jobs.context import Context, open_context
+from uic.feature_repo.store.opened import open_memories
+from uic.jobs.config.context import Context, open_context
 from uic.jobs.drills.log import batch_fold
-from uic.jobs.stream.kafka_server import KafkaServer
-from uic.jobs.stream.plan import JobPlan
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
-from uic.jobs.stream.report import lag_of
-from uic.jobs.stream.start_positions import folder_name
-from uic.jobs.stream.supervisor import running
-from uic.jobs.stream.topic_reader import read_topic
+from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.letters.topic_reader import read_topic
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.run.report import lag_of
+from uic.jobs.stream.run.start_positions import folder_name
+from uic.jobs.stream.run.supervisor import running
+from uic.jobs.stream.topics.kafka_server import KafkaServer
+from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 from uic.jobs.stream.trial import start_trial, untrained_bundle
-from uic.models.bundle import load_bundle
-from uic.models.fold import MemoryFolder
+from uic.models.bundles.bundle import load_bundle
+from uic.models.memory.fold import MemoryFolder
 
 TOPIC = "behaviours"
 USERS = 20_000
@@ -114,7 +114,7 @@ def _kind(command: list[str]) -> str:
         ("beam_boot", "boot"),
         ("beam_sdk_worker", "worker"),
         ("pyflink", "worker"),
-        ("uic.jobs.stream.attempt", "client"),
+        ("uic.jobs.stream.run.attempt", "client"),
         ("stream run", "supervisor"),
     ):
         if mark in text:

@@ -30,15 +30,15 @@ from feast import FeatureStore
 from harness import alternate, arguments, median, report, say
 from peers.stock_feast import NOW, STATE, byte_frame, list_frame, stock_bytes_of, stock_store
 
-from uic.feature_repo.connection import Address, connect
-from uic.feature_repo.generations import Generation, Generations
-from uic.feature_repo.item_vectors import packed_item_vectors
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.packed import MarkerMove, PackedStore
-from uic.feature_repo.repository import apply_definitions, open_feature_store
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
-from uic.models.record import Records, empty_records, header_view, state_view
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.generations import Generation, Generations
+from uic.feature_repo.store.item_vectors import packed_item_vectors
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import MarkerMove, PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
+from uic.models.records.record import Records, empty_records, header_view, state_view
 
 FLOATS = sum(STATE.values())  # 8 slots of width 32: a record of 1,276 bytes
 BUNDLE = b"bundle-1"

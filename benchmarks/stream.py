@@ -22,10 +22,10 @@ import numpy as np
 from harness import arguments, report, say
 from running_stream import PARTITIONS, Ours
 
-from uic.feature_repo.connection import resolve_address
-from uic.jobs.stream.java import jars, java_home
-from uic.jobs.stream.kafka_server import KafkaServer
-from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
+from uic.feature_repo.store.connection import resolve_address
+from uic.jobs.stream.topics.java import jars, java_home
+from uic.jobs.stream.topics.kafka_server import KafkaServer
+from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 from uic.jobs.stream.trial import start_trial, trial_context
 
 HERE = Path(__file__).resolve().parent

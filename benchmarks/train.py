@@ -29,16 +29,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import alternate, arguments, median, report, say
-from uic.models.batch import Encoder
-from uic.models.groups import GroupBatch
-from uic.models.optimizer import Optimizer
 from uic.models.published import file_entry, publish_manifest
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import Days, RunSpec, apply_settings
-from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import build_model
-from uic.models.vocabulary import build_vocabulary
+from uic.models.samples.batch import Encoder
+from uic.models.samples.groups import GroupBatch
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.optimizer import Optimizer
+from uic.models.training.run_spec import Days, RunSpec, apply_settings
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import build_model
 
 IMPRESSIONS_PER_GROUP = 20
 HISTORY = 200

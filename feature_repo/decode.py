@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.feature_repo.item_vectors import unpacked_item_vectors
-from uic.feature_repo.layout import MEMORY, VECTOR_HEADER
-from uic.models.record import HEADER, HEADER_BYTES
+from uic.feature_repo.store.item_vectors import unpacked_item_vectors
+from uic.feature_repo.store.layout import MEMORY, VECTOR_HEADER
+from uic.models.records.record import HEADER, HEADER_BYTES
 
 # Feast shows a decoder these bytes when a repository is applied, to learn the types of its answers.
 FEAST_PROBE: Final = b"hello world"
@@ -34,9 +34,13 @@ MEMORY_FIELDS: Final = (
 StateFields = tuple[tuple[str, tuple[int, ...]], ...]
 
 
+# Feast changes into the feature repository before it reads the definitions.
+_START: Final = Path.cwd()
+
+
 def workspace() -> Path:
-    """The workspace that Feast's side of the product belongs to."""
-    default = Path(__file__).resolve().parent.parent / "var"
+    """The workspace of Feast's side: `UIC_WORKSPACE`, else `var` where the process started."""
+    default = _START / "var"
     return Path(os.environ.get("UIC_WORKSPACE") or default).resolve()
 
 

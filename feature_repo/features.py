@@ -15,8 +15,8 @@ from feast.types import Array, Bytes, Float32, Int64, String
 from feast.value_type import ValueType
 
 from uic.feature_repo.decode import workspace
-from uic.feature_repo.item_vectors import ITEM_VIEW
-from uic.feature_repo.layout import MEMORY_KEY_NAME, MEMORY_VIEW
+from uic.feature_repo.store.item_vectors import ITEM_VIEW
+from uic.feature_repo.store.layout import MEMORY_KEY_NAME, MEMORY_VIEW
 
 NEVER = timedelta(0)
 
@@ -56,7 +56,9 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
         ttl=NEVER,
         schema=[
             Field(name="user_id", dtype=Int64),
-            Field(name="memory", dtype=Bytes, description="the record of uic.models.record"),
+            Field(
+                name="memory", dtype=Bytes, description="the record of uic.models.records.record"
+            ),
         ],
         source=FileSource(
             name="memory_snapshots",
@@ -73,7 +75,9 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
         ttl=NEVER,
         schema=[
             Field(name="item_id", dtype=Int64),
-            Field(name="embedding", dtype=Bytes, description="see uic.feature_repo.item_vectors"),
+            Field(
+                name="embedding", dtype=Bytes, description="see uic.feature_repo.store.item_vectors"
+            ),
         ],
         source=FileSource(
             name="item_images",

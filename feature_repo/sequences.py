@@ -2,8 +2,8 @@
 
 It is there to be compared with (and for teams that already serve such a ranker), so it is applied
 by whoever serves from it, and not with the other definitions. A value is a ring
-(`uic.models.sequence_ring`) behind the header of a vector; of two, the one with the later position
-wins. `uic.feature_repo.sequence_writer` is how the stream adds events.
+(`uic.models.records.sequence_ring`) behind the header of a vector; of two, the one with the later
+position wins. `uic.feature_repo.store.sequence_writer` is how the stream adds events.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
 from feast.types import Bytes, Int64
 
 from uic.feature_repo.features import NEVER, user
-from uic.feature_repo.layout import SEQUENCE_KEY_NAME
+from uic.feature_repo.store.layout import SEQUENCE_KEY_NAME
 
 SEQUENCE_VIEW: Final = "user_sequence"
 SEQUENCE_SERVICE: Final = "sequence_v1"
@@ -27,7 +27,11 @@ def sequence_view(root: Path) -> FeatureView:
         ttl=NEVER,
         schema=[
             Field(name="user_id", dtype=Int64),
-            Field(name="sequence", dtype=Bytes, description="the ring of uic.models.sequence_ring"),
+            Field(
+                name="sequence",
+                dtype=Bytes,
+                description="the ring of uic.models.records.sequence_ring",
+            ),
         ],
         source=FileSource(
             name="user_sequences",

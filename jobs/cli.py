@@ -38,7 +38,7 @@ from uic.jobs.commands import (
     upgrade,
     user,
 )
-from uic.jobs.context import ERR
+from uic.jobs.config.context import ERR
 from uic.models.errors import UicError
 
 app = typer.Typer(

@@ -20,8 +20,8 @@ from torch_rechub.models.ranking import DIEN, DIN
 from torch_rechub.trainers import CTRTrainer
 from torch_rechub.utils.data import DataGenerator
 
-from uic.models.groups import GroupBatch, ranges
-from uic.models.vocabulary import Vocabulary
+from uic.models.samples.groups import GroupBatch, ranges
+from uic.models.samples.vocabulary import Vocabulary
 
 TARGETS, HISTORY = ("item", "category"), ("seq", "seq_category")
 NEGATIVES = ("negative", "negative_category")

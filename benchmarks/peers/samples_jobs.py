@@ -15,7 +15,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from uic.models.samples import SAMPLES
+from uic.models.samples.schema import SAMPLES
 
 WINDOW_DAYS = 60
 HISTORY_CAP = 1000

@@ -11,8 +11,8 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConf
 from feast.types import Array, Bytes, Float32, Int64
 from feast.value_type import ValueType
 
-from uic.feature_repo.connection import Address, connect
-from uic.models.record import Records, state_view
+from uic.feature_repo.store.connection import Address, connect
+from uic.models.records.record import Records, state_view
 
 STATE = {"M": 256, "S": 256, "h": 32, "r": 32, "g": 8, "pool": 32}
 NOW = datetime(2024, 1, 1, tzinfo=UTC)

@@ -38,9 +38,9 @@ class FoldOne(KeyedProcessFunction):
         builtins.print = getattr(getattr(replaced, "__self__", None), "_print", replaced)
         from store import STATE, stock_store  # noqa: PLC0415 - after `print` is back
 
-        from uic.models.bundle import load_bundle  # noqa: PLC0415
-        from uic.models.fold import MemoryFolder  # noqa: PLC0415
-        from uic.models.memory_state import MemoryState  # noqa: PLC0415
+        from uic.models.bundles.bundle import load_bundle  # noqa: PLC0415
+        from uic.models.memory.fold import MemoryFolder  # noqa: PLC0415
+        from uic.models.memory.state import MemoryState  # noqa: PLC0415
 
         builtins.print = replaced
         torch.set_num_threads(1)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -13,8 +13,6 @@ from uic.jobs.context import (
     open_context,
     progress_display,
 )
-
-REPORT_NAME = "audit.json"
 
 
 def register(root: typer.Typer) -> None:
@@ -52,7 +50,7 @@ def audit(
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing or
     extra.
     """
-    from uic.jobs.audit import audit_table, run_audit, run_served_audit
+    from uic.jobs.checks.audit import REPORT_NAME, audit_table, run_audit, run_served_audit
     from uic.models.errors import BadInputError
     from uic.models.published import write_json_atomically
     from uic.pipelines.audit.report import require_no_mismatch

@@ -4,7 +4,13 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.config.context import (
+    DEFAULT_WORKSPACE,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and choose trained models.")
 
@@ -26,8 +32,8 @@ def list_bundles(
     context = open_context(workspace, config)
     import json
 
-    from uic.models.bundle import read_bundle_manifest
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.bundles.bundle import read_bundle_manifest
+    from uic.models.bundles.shelf import BundleShelf
 
     shelf = BundleShelf(context.bundles)
     for model in shelf.models():
@@ -57,8 +63,8 @@ def show(
     context = open_context(workspace, config)
     import json
 
-    from uic.models.bundle import load_bundle
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.bundles.bundle import load_bundle
+    from uic.models.bundles.shelf import BundleShelf
 
     loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
     document = {
@@ -80,8 +86,8 @@ def verify(
 ) -> None:
     """Load a bundle as a server would: every sum, key, tensor and size; exit 2 if one is wrong."""
     context = open_context(workspace, config)
-    from uic.models.bundle import load_bundle
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.bundles.bundle import load_bundle
+    from uic.models.bundles.shelf import BundleShelf
 
     loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
     OUT.print(f"{loaded.name}/{loaded.version}  {loaded.hash8.hex()}  intact", markup=False)
@@ -96,7 +102,7 @@ def use(
 ) -> None:
     """Make VERSION the current one of MODEL."""
     context = open_context(workspace, config)
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.bundles.shelf import BundleShelf
 
     BundleShelf(context.bundles).choose(model, version)
     OUT.print(f"{model}/{version} is current", markup=False)

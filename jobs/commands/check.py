@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import DEFAULT_WORKSPACE, ConfigOption, Context, WorkspaceOption, open_context
+from uic.jobs.config.context import (
+    DEFAULT_WORKSPACE,
+    ConfigOption,
+    Context,
+    WorkspaceOption,
+    open_context,
+)
 from uic.models.errors import BadInputError
 from uic.models.published import MANIFEST_NAME
 
@@ -49,7 +55,7 @@ def check(
     limits are the section `quality` of uic.yaml (see `uic config show`). The same gates stand
     before and after `uic samples`.
     """
-    from uic.jobs.gates import conclude, log_reports, samples_report  # pyarrow, pandas
+    from uic.jobs.checks.gates import conclude, log_reports, samples_report  # pyarrow, pandas
 
     context = open_context(workspace, config)
     if (name is not None) != (what is Judged.SAMPLES):

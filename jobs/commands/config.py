@@ -8,7 +8,13 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from uic.jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.config.context import (
+    DEFAULT_WORKSPACE,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Show the settings in force.")
 

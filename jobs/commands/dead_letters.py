@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -37,7 +37,7 @@ def show(
 
     import numpy as np
 
-    from uic.jobs.stream.dead_letters import letters_of
+    from uic.jobs.stream.letters.dead_letters import letters_of
 
     letters = [
         letter
@@ -68,8 +68,8 @@ def retry(
     (partition_moved). Each is sent once; what is refused again becomes a new letter. A letter
     without a readable user id cannot be keyed, and stays.
     """
-    from uic.jobs.stream.dead_letters import letters_of, note_retried, retried, sendable
-    from uic.jobs.stream.produce import Pace, send_to_kafka
+    from uic.jobs.stream.letters.dead_letters import letters_of, note_retried, retried, sendable
+    from uic.jobs.stream.topics.produce import Pace, send_to_kafka
 
     context = open_context(workspace, config)
     before = retried(context)

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from uic.jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.config.context import (
+    DEFAULT_WORKSPACE,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -46,8 +52,8 @@ def demo(
     With --kafka the replayed day goes through a real broker. Its events keep the times at which
     they happened, but become part of today's log: a broker's log time is when it got them.
     """
-    from uic.jobs.demo import run_plan
-    from uic.jobs.demo_stages import make_plan
+    from uic.jobs.demo.run import run_plan
+    from uic.jobs.demo.stages import make_plan
 
     context = open_context(workspace, config)
     plan = make_plan(shared_data, quick=quick, kafka=kafka)

@@ -5,7 +5,13 @@ import sys
 import typer
 from rich.text import Text
 
-from uic.jobs.context import DEFAULT_WORKSPACE, OUT, ConfigOption, WorkspaceOption, open_context
+from uic.jobs.config.context import (
+    DEFAULT_WORKSPACE,
+    OUT,
+    ConfigOption,
+    WorkspaceOption,
+    open_context,
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -20,7 +26,7 @@ def doctor(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption 
     been set up yet.
     """
     context = open_context(workspace, config)
-    from uic.jobs.doctor import Level, examine
+    from uic.jobs.checks.doctor import Level, examine
 
     styles = {Level.OK: "green", Level.REMARK: "yellow", Level.WRONG: "bold red"}
     wrong = 0

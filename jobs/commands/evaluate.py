@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -50,14 +50,14 @@ def evaluate(
     context = open_context(workspace, config)
     import json
 
-    from uic.jobs.training import check_device, open_samples, with_images
-    from uic.models.batch import Encoder
-    from uic.models.bundle import load_bundle
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.jobs.training.run import check_device, open_samples, with_images
+    from uic.models.bundles.bundle import load_bundle
+    from uic.models.bundles.shelf import BundleShelf
     from uic.models.errors import BadInputError
-    from uic.models.evaluation import evaluate as measure
-    from uic.models.mimn import Mimn
-    from uic.models.reader import BatchPlan
+    from uic.models.rankers.mimn import Mimn
+    from uic.models.samples.batch import Encoder
+    from uic.models.samples.reader import BatchPlan
+    from uic.models.training.evaluation import evaluate as measure
 
     device = check_device(device)
     reader = open_samples(context, samples)

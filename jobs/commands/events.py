@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -56,7 +56,7 @@ def broker(
     """
     from confluent_kafka import KafkaException
 
-    from uic.jobs.stream.kafka_server import KafkaServer
+    from uic.jobs.stream.topics.kafka_server import KafkaServer
 
     context = open_context(workspace, config)
     topic = context.config.stream.topic
@@ -109,7 +109,7 @@ def produce(
     To files: one more gzip file of JSON lines a partition in WORKSPACE/events, with the log's own
     times, for `uic stream run --source files`.
     """
-    from uic.jobs.stream.produce import (
+    from uic.jobs.stream.topics.produce import (
         PRODUCER_SETTINGS,
         Pace,
         log_payloads,
@@ -118,7 +118,7 @@ def produce(
         write_files,
     )
     from uic.models.errors import BadInputError
-    from uic.pipelines.event_log import EventLog
+    from uic.pipelines.log.event_log import EventLog
 
     context = open_context(workspace, config)
     stream = context.config.stream

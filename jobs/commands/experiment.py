@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -84,12 +84,12 @@ def experiment(
     done before is not done again, and a killed experiment goes on where it was.
     """
     context = open_context(workspace, config)
-    from uic.jobs.deployment_experiment import DEPLOYMENT, run_deployment
-    from uic.jobs.experiment_report import write_table
-    from uic.jobs.experiment_runs import Request, check_assignments, run_rows
-    from uic.jobs.experiment_tables import TABLES
-    from uic.jobs.family_experiment import FAMILY, run_family
-    from uic.jobs.training import check_device, open_samples
+    from uic.jobs.experiments.deployment import DEPLOYMENT, run_deployment
+    from uic.jobs.experiments.family import FAMILY, run_family
+    from uic.jobs.experiments.report import write_table
+    from uic.jobs.experiments.runs import Request, check_assignments, run_rows
+    from uic.jobs.experiments.tables import TABLES
+    from uic.jobs.training.run import check_device, open_samples
     from uic.models.errors import BadInputError
 
     known = [*TABLES, SLOTS, *FAMILY, *DEPLOYMENT]
@@ -142,12 +142,12 @@ def _remark(request) -> str:  # noqa: ANN001 - its type imports torch
 
 def _slots(request, folder, remark):  # noqa: ANN001, ANN202 - their types import torch
     """Figure 6: train both memories once and fold the test days."""
-    from uic.jobs.experiment_report import write_slots
-    from uic.jobs.experiment_runs import train_row
-    from uic.jobs.experiment_tables import SLOT_ROWS
-    from uic.models.batch import Encoder
-    from uic.models.reader import BatchPlan
-    from uic.models.slot_writes import slot_shares
+    from uic.jobs.experiments.report import write_slots
+    from uic.jobs.experiments.runs import train_row
+    from uic.jobs.experiments.tables import SLOT_ROWS
+    from uic.models.rankers.slot_writes import slot_shares
+    from uic.models.samples.batch import Encoder
+    from uic.models.samples.reader import BatchPlan
 
     shares = {}
     for row in SLOT_ROWS:

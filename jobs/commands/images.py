@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uic.jobs.commands import item_versions
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -19,7 +19,7 @@ from uic.jobs.context import (
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from uic.models.bundle import Bundle
+    from uic.models.bundles.bundle import Bundle
     from uic.pipelines.images.encoders import EncoderChoice
 
 app = typer.Typer(
@@ -63,8 +63,8 @@ def pretrain(
     """
     context = open_context(workspace, config)
 
-    from uic.models.image_pretraining import pretrain as train
-    from uic.models.image_pretraining import save_encoder
+    from uic.models.images.pretraining import pretrain as train
+    from uic.models.images.pretraining import save_encoder
     from uic.pipelines.images.labelled import labelled_images
 
     settings = context.config.images
@@ -174,8 +174,8 @@ def embed(
 
     import time
 
-    from uic.feature_repo.item_images import ITEM_IMAGES_FOLDER
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.feature_repo.snapshots.item_images import ITEM_IMAGES_FOLDER
+    from uic.models.bundles.shelf import BundleShelf
     from uic.pipelines.images.embed import EmbedRequest, embed_item_images, next_version
 
     folder = context.workspace / ITEM_IMAGES_FOLDER
@@ -219,7 +219,7 @@ def add(
 
     import time
 
-    from uic.feature_repo.item_store import open_item_store
+    from uic.feature_repo.store.item_store import open_item_store
     from uic.pipelines.images.add import add_image
 
     path = _features(context, images)
@@ -266,8 +266,8 @@ def _features(context: Context, name: str) -> Path:
 
 def _versions_in_store(context: Context) -> list[int]:
     """Numbers that are taken; a store that is away takes none."""
-    from uic.feature_repo.errors import StoreError
-    from uic.feature_repo.item_store import open_item_store
+    from uic.feature_repo.store.errors import StoreError
+    from uic.feature_repo.store.item_store import open_item_store
 
     try:
         with open_item_store(context.config.store, context.workspace) as store:
@@ -278,8 +278,8 @@ def _versions_in_store(context: Context) -> list[int]:
 
 def _bundle_of(context: Context, hash8: bytes) -> "Bundle | None":
     """The bundle of this hash in the workspace."""
-    from uic.models.bundle import load_bundle, read_bundle_manifest
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.bundles.bundle import load_bundle, read_bundle_manifest
+    from uic.models.bundles.shelf import BundleShelf
 
     shelf = BundleShelf(context.bundles)
     for model in shelf.models():

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from uic.jobs.commands.next_item_options import Sequence, with_next_item_options
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -212,8 +212,8 @@ def _run(
     again: bool,
     next_item: "NextItemOptions | None" = None,
 ) -> None:
-    from uic.pipelines.event_log import EventLog
     from uic.pipelines.importers.run import run_import
+    from uic.pipelines.log.event_log import EventLog
 
     with progress_display() as display:
         task = display.add_task("starting", total=None)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -17,7 +17,7 @@ from uic.jobs.context import (
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from uic.feature_repo.item_images import ItemImages
+    from uic.feature_repo.snapshots.item_images import ItemImages
 
 VersionArgument = Annotated[int, typer.Argument(help="Number of the item version.", min=1)]
 
@@ -44,9 +44,9 @@ def load(
     """Load an item version into the store, beside the one that is read, until it is ready."""
     context = open_context(workspace, config)
 
-    from uic.feature_repo.item_images import load_item_images, point_current_to
-    from uic.feature_repo.item_store import open_item_store
-    from uic.feature_repo.repository import materialize_item_images
+    from uic.feature_repo.plugin.repository import materialize_item_images
+    from uic.feature_repo.snapshots.item_images import load_item_images, point_current_to
+    from uic.feature_repo.store.item_store import open_item_store
 
     found = _version(context, version)
     with open_item_store(context.config.store, context.workspace) as store:
@@ -86,9 +86,9 @@ def switch(
     """
     context = open_context(workspace, config)
 
-    from uic.feature_repo.generation import State
-    from uic.feature_repo.item_store import open_item_store
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.feature_repo.store.generation import State
+    from uic.feature_repo.store.item_store import open_item_store
+    from uic.models.bundles.shelf import BundleShelf
 
     with open_item_store(context.config.store, context.workspace) as store:
         found = store.version(version)
@@ -106,9 +106,9 @@ def list_all(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOptio
     """Print image features, item versions in the workspace, and those in the store."""
     context = open_context(workspace, config)
 
-    from uic.feature_repo.item_images import list_item_images
-    from uic.feature_repo.item_store import open_item_store
-    from uic.models.image_features import ImageFeatures
+    from uic.feature_repo.snapshots.item_images import list_item_images
+    from uic.feature_repo.store.item_store import open_item_store
+    from uic.models.images.features import ImageFeatures
 
     OUT.print("features              images     items      encoder")
     for path in sorted(context.images.glob("*/manifest.json")):
@@ -144,7 +144,7 @@ def drop(
     """Delete an item version that nobody reads from the store; its files stay."""
     context = open_context(workspace, config)
 
-    from uic.feature_repo.item_store import open_item_store
+    from uic.feature_repo.store.item_store import open_item_store
 
     deleted = 0
     with open_item_store(context.config.store, context.workspace) as store:
@@ -158,9 +158,9 @@ def drop(
 
 def remove_old(context: Context) -> None:
     """Remove older item versions from the workspace; none while the store does not answer."""
-    from uic.feature_repo.errors import StoreError
-    from uic.feature_repo.item_store import open_item_store
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.feature_repo.store.errors import StoreError
+    from uic.feature_repo.store.item_store import open_item_store
+    from uic.models.bundles.shelf import BundleShelf
     from uic.pipelines.images.prune import prune_item_images, versions_in_use
 
     try:
@@ -177,7 +177,7 @@ def remove_old(context: Context) -> None:
 
 
 def _version(context: Context, number: int | None) -> "ItemImages":
-    from uic.feature_repo.item_images import list_item_images
+    from uic.feature_repo.snapshots.item_images import list_item_images
 
     found = list_item_images(context.workspace)
     chosen = [one for one in found if number in {None, one.version}]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,

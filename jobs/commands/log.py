@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -42,7 +42,7 @@ def compact(
     of repetitions; so batch folds what the stream has folded. Can be repeated: what the log has
     is left alone.
     """
-    from uic.jobs.stream.compact import compact as compact_archive
+    from uic.jobs.stream.letters.compact import compact as compact_archive
 
     with ERR.status("reading the archive"):
         done = compact_archive(open_context(workspace, config), day.date())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -19,8 +19,8 @@ from uic.jobs.context import (
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
-    from uic.feature_repo.opened import OpenedStore
-    from uic.feature_repo.snapshots import Snapshot
+    from uic.feature_repo.snapshots.snapshots import Snapshot
+    from uic.feature_repo.store.opened import OpenedStore
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,8 +117,8 @@ def load(
     """
     context = open_context(workspace, config)
 
-    from uic.feature_repo.opened import open_memories
-    from uic.feature_repo.snapshots import Snapshot, point_current_to
+    from uic.feature_repo.snapshots.snapshots import Snapshot, point_current_to
+    from uic.feature_repo.store.opened import open_memories
 
     found = (
         _newest(context)
@@ -141,9 +141,9 @@ def list_all(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOptio
     """Print the generations in the store and the snapshots in the workspace."""
     context = open_context(workspace, config)
 
-    from uic.feature_repo.errors import EmptyStoreError
-    from uic.feature_repo.opened import open_memories
-    from uic.feature_repo.snapshots import list_snapshots
+    from uic.feature_repo.snapshots.snapshots import list_snapshots
+    from uic.feature_repo.store.errors import EmptyStoreError
+    from uic.feature_repo.store.opened import open_memories
 
     with open_memories(context.config.store, context.workspace) as store:
         try:
@@ -181,7 +181,7 @@ def show(
     """Print what the store knows of a generation: state, users, positions, what it leaves out."""
     context = open_context(workspace, config)
 
-    from uic.feature_repo.opened import open_memories
+    from uic.feature_repo.store.opened import open_memories
 
     with open_memories(context.config.store, context.workspace) as store:
         found = store.generations.get(generation)
@@ -215,9 +215,9 @@ def switch(
     """
     context = open_context(workspace, config)
 
-    from uic.feature_repo.generations import State
-    from uic.feature_repo.opened import open_memories
-    from uic.feature_repo.snapshots import Snapshot
+    from uic.feature_repo.snapshots.snapshots import Snapshot
+    from uic.feature_repo.store.generations import State
+    from uic.feature_repo.store.opened import open_memories
 
     with open_memories(context.config.store, context.workspace) as store:
         found = store.generations.get(generation)
@@ -240,7 +240,7 @@ def drop(
     """
     context = open_context(workspace, config)
 
-    from uic.feature_repo.opened import open_memories
+    from uic.feature_repo.store.opened import open_memories
 
     deleted = 0
     with open_memories(context.config.store, context.workspace) as store:
@@ -275,7 +275,7 @@ def prune(
 
 
 def _load(store: "OpenedStore", snapshot: "Snapshot") -> int:
-    from uic.feature_repo.loading import load_snapshot
+    from uic.feature_repo.plugin.loading import load_snapshot
 
     with progress_display() as progress:
         task = progress.add_task(f"loading {snapshot.name}", total=snapshot.rows)
@@ -290,7 +290,7 @@ def _load(store: "OpenedStore", snapshot: "Snapshot") -> int:
 
 def _materialize(context: Context, store: "OpenedStore", snapshot: "Snapshot") -> None:
     """Load through Feast; what landed is not known there."""
-    from uic.feature_repo.repository import materialize_memories
+    from uic.feature_repo.plugin.repository import materialize_memories
 
     store.generations.register(snapshot.as_generation())
     with ERR.status(f"feast materialize {snapshot.name}"):
@@ -299,7 +299,7 @@ def _materialize(context: Context, store: "OpenedStore", snapshot: "Snapshot") -
 
 
 def _newest(context: Context) -> "Snapshot":
-    from uic.feature_repo.snapshots import list_snapshots
+    from uic.feature_repo.snapshots.snapshots import list_snapshots
 
     found = list_snapshots(context.memories)
     if not found:

@@ -97,7 +97,7 @@ def _next_item(
     if protocol is Protocol.NONE:
         return None
     from uic.pipelines.importers.next_item import NextItemOptions
-    from uic.pipelines.schemas import BEHAVIORS
+    from uic.pipelines.log.schemas import BEHAVIORS
 
     behaviors = (BEHAVIORS.index("click"),) if sequence_of is Sequence.CLICK else None
     return NextItemOptions(min_length, truncate or None, behaviors, seed)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -62,8 +62,8 @@ def reset(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption =
     after the import's. Snapshots and models stay.
     """
     context = open_context(workspace, config)
-    from uic.feature_repo.connection import STORE_FOLDER
-    from uic.feature_repo.server import EmbeddedRedis
+    from uic.feature_repo.store.connection import STORE_FOLDER
+    from uic.feature_repo.store.server import EmbeddedRedis
     from uic.jobs.replay.hold_back import forget_replay
 
     EmbeddedRedis(context.workspace / STORE_FOLDER).stop()

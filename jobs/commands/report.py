@@ -2,7 +2,7 @@
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,

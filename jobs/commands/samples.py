@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -61,7 +61,7 @@ def samples(
         msg = f"--out: found {out!r}, expected a name without / that does not begin with a dot"
         raise BadInputError(msg)
 
-    from uic.jobs.gates import check_inputs, check_samples
+    from uic.jobs.checks.gates import check_inputs, check_samples
     from uic.pipelines.samples.run import SamplesRequest, make_samples
 
     request = SamplesRequest(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -77,8 +77,8 @@ def serve(
         msg = f"--history-from {history_from}: expected store or log"
         raise BadInputError(msg)
 
-    from uic.jobs.serving.server import ServeRequest, listen
-    from uic.jobs.serving.server import serve as run
+    from uic.jobs.serving.http.server import ServeRequest, listen
+    from uic.jobs.serving.http.server import serve as run
 
     request = ServeRequest(
         str(workspace),
@@ -114,7 +114,7 @@ def reload(
     """
     context = open_context(workspace, config)
 
-    from uic.jobs.serving.reloading import reload_service
+    from uic.jobs.serving.follow.reloading import reload_service
 
     settings = context.config.serve
     token = settings.token

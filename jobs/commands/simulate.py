@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -77,7 +77,7 @@ def simulate(
     With --sale-day, a calendar of these days is written beside the log; name it as
     `sale.calendar` in the settings to leave them out of samples and memories.
     """
-    from uic.pipelines.event_log import EventLog
+    from uic.pipelines.log.event_log import EventLog
     from uic.pipelines.simulator.plan import SimulationPlan
     from uic.pipelines.simulator.write import write_simulation
 

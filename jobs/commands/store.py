@@ -2,7 +2,7 @@
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     OUT,
     ConfigOption,
@@ -30,8 +30,8 @@ def start(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption =
     Its data and its address are in WORKSPACE/store; a start after a stop or a crash has them
     again. Does nothing when it runs already.
     """
-    from uic.feature_repo.connection import STORE_FOLDER
-    from uic.feature_repo.server import EmbeddedRedis
+    from uic.feature_repo.store.connection import STORE_FOLDER
+    from uic.feature_repo.store.server import EmbeddedRedis
 
     context = open_context(workspace, config)
     running = EmbeddedRedis(context.workspace / STORE_FOLDER).start()
@@ -41,8 +41,8 @@ def start(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption =
 @app.command()
 def stop(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
     """Stop the embedded Redis; what it holds stays on disk."""
-    from uic.feature_repo.connection import STORE_FOLDER
-    from uic.feature_repo.server import EmbeddedRedis
+    from uic.feature_repo.store.connection import STORE_FOLDER
+    from uic.feature_repo.store.server import EmbeddedRedis
 
     context = open_context(workspace, config)
     stopped = EmbeddedRedis(context.workspace / STORE_FOLDER).stop()
@@ -55,8 +55,8 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption 
 
     Ends with status 2 if Redis does not answer, or would lose memories when it is full.
     """
-    from uic.feature_repo.connection import connect, refuse_eviction, resolve_address
-    from uic.feature_repo.errors import typed_errors
+    from uic.feature_repo.store.connection import connect, refuse_eviction, resolve_address
+    from uic.feature_repo.store.errors import typed_errors
 
     context = open_context(workspace, config)
     address = resolve_address(context.config.store, context.workspace)
@@ -80,8 +80,8 @@ def sequences(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOpti
     before the stream keeps histories (`stream.sequences`): one that the stream has begun stays as
     it is. It can be repeated. Users who were forgotten on request are left out.
     """
-    from uic.jobs.serving.sequence_fill import fill_from_log
-    from uic.pipelines.event_log import EventLog
+    from uic.jobs.stream.fold.sequence_fill import fill_from_log
+    from uic.pipelines.log.event_log import EventLog
 
     context = open_context(workspace, config)
     with progress_display() as progress:

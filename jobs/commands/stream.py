@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -75,14 +75,14 @@ def run(
     (or `uic stream stop`) ends it with a savepoint.
 
     The same job on a Flink cluster: `uic stream plan` writes its plan, then
-    `flink run -py jobs/stream/attempt.py PLAN`.
+    `flink run -py jobs/stream/run/attempt.py PLAN`.
     """
     context = _with_stream(open_context(workspace, config), source, parallelism)
     if detach:
         _detach(context, generation)
         return
-    from uic.jobs.stream.planner import Planner, RunOptions
-    from uic.jobs.stream.supervisor import Supervisor
+    from uic.jobs.stream.run.planner import Planner, RunOptions
+    from uic.jobs.stream.run.supervisor import Supervisor
 
     options = RunOptions(
         generation=generation,
@@ -115,12 +115,12 @@ def plan(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
-    """Write the plan of the next run, for `flink run -py jobs/stream/attempt.py OUT`.
+    """Write the plan of the next run, for `flink run -py jobs/stream/run/attempt.py OUT`.
 
     Workers on a cluster need this package, the bundle's directory and UIC_STORE__PASSWORD.
     """
-    from uic.jobs.stream.planner import Planner, RunOptions
-    from uic.jobs.stream.start_positions import summary
+    from uic.jobs.stream.run.planner import Planner, RunOptions
+    from uic.jobs.stream.run.start_positions import summary
 
     context = _with_stream(open_context(workspace, config), None, parallelism)
     planner = Planner(context, RunOptions(generation=generation, until_end=until_end))
@@ -140,8 +140,8 @@ def stop(
     config: ConfigOption = None,
 ) -> None:
     """Stop the stream of a generation with a savepoint, and wait until it has ended."""
-    from uic.jobs.stream.detached import stop_stream
-    from uic.jobs.stream.planner import Planner, RunOptions
+    from uic.jobs.stream.run.detached import stop_stream
+    from uic.jobs.stream.run.planner import Planner, RunOptions
 
     context = open_context(workspace, config)
     number = Planner(context, RunOptions(generation=generation)).generation().number
@@ -159,7 +159,7 @@ def status(
     config: ConfigOption = None,
 ) -> None:
     """Show rates, lag per partition, freshness and rejects of a generation's stream."""
-    from uic.jobs.stream.report import status_lines
+    from uic.jobs.stream.run.report import status_lines
 
     context = open_context(workspace, config)
     for line in status_lines(context, generation):
@@ -172,7 +172,7 @@ def _with_stream(context: Context, source: str | None, parallelism: int | None) 
 
     from pydantic import ValidationError
 
-    from uic.jobs.stream.settings import StreamSettings
+    from uic.jobs.config.stream import StreamSettings
     from uic.models.errors import BadInputError
 
     given = {"source": source, "parallelism": parallelism}
@@ -188,10 +188,10 @@ def _with_stream(context: Context, source: str | None, parallelism: int | None) 
 
 def _detach(context: Context, generation: int | None) -> None:
     """Run the same command without `--detach` in a session of its own; wait until it streams."""
-    from uic.jobs.stream.attempt import JOB_FILE
-    from uic.jobs.stream.planner import Planner, RunOptions
-    from uic.jobs.stream.start_positions import folder_name
-    from uic.jobs.stream.supervisor import StreamFailedError, running
+    from uic.jobs.stream.run.attempt import JOB_FILE
+    from uic.jobs.stream.run.planner import Planner, RunOptions
+    from uic.jobs.stream.run.start_positions import folder_name
+    from uic.jobs.stream.run.supervisor import StreamFailedError, running
 
     planner = Planner(context, RunOptions(generation=generation))
     number = planner.generation().number

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -15,7 +15,7 @@ from uic.jobs.context import (
 )
 
 if TYPE_CHECKING:
-    from uic.models.bundle import Bundle
+    from uic.models.bundles.bundle import Bundle
 
 _DAY = ["%Y-%m-%d"]
 
@@ -101,8 +101,8 @@ def train(
     is printed at the end and kept in WORKSPACE/reports/ranks.
     """
     context = open_context(workspace, config)
-    from uic.jobs.rank_run import describe_costs, ranks_of, train_as
-    from uic.jobs.training import (
+    from uic.jobs.training.rank_run import describe_costs, ranks_of, train_as
+    from uic.jobs.training.run import (
         check_device,
         checkpoint_path,
         describe,
@@ -111,13 +111,13 @@ def train(
         watched,
         with_images,
     )
-    from uic.models.bundle import load_bundle, save_bundle
-    from uic.models.bundle_shelf import BundleShelf
+    from uic.models.bundles.bundle import load_bundle, save_bundle
+    from uic.models.bundles.shelf import BundleShelf
+    from uic.models.bundles.warm_start import warm_start as warm_start_from
     from uic.models.errors import BadInputError
     from uic.models.published import write_json_atomically
-    from uic.models.run_spec import RunSpec, apply_settings, split_days
-    from uic.models.trainer import Trainer
-    from uic.models.warm_start import warm_start as warm_start_from
+    from uic.models.training.run_spec import RunSpec, apply_settings, split_days
+    from uic.models.training.trainer import Trainer
 
     assignments = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     settings, training = apply_settings(model, context.config.train, assignments)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uic.jobs.commands.memories import app
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -40,8 +40,8 @@ def upgrade(
     time; the same command goes on. Until the old generation is dropped, `uic memories switch`
     goes back.
     """
-    from uic.jobs.stream.upgrade import CatchUp, UpgradeOptions
-    from uic.jobs.stream.upgrade import upgrade as run_upgrade
+    from uic.jobs.stream.run.upgrade import CatchUp, UpgradeOptions
+    from uic.jobs.stream.run.upgrade import upgrade as run_upgrade
     from uic.models.errors import BadInputError
 
     context = open_context(workspace, config)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.context import (
+from uic.jobs.config.context import (
     DEFAULT_WORKSPACE,
     ERR,
     OUT,
@@ -41,10 +41,10 @@ def show(
     """
     context = open_context(workspace, config)
 
-    from uic.feature_repo.opened import open_memories
-    from uic.jobs.user_view import find_bundle, nearest_items, picture, view_record
-    from uic.models.record import header_view
-    from uic.pipelines.event_log import EventLog
+    from uic.feature_repo.store.opened import open_memories
+    from uic.jobs.checks.user_view import find_bundle, nearest_items, picture, view_record
+    from uic.models.records.record import header_view
+    from uic.pipelines.log.event_log import EventLog
 
     with open_memories(context.config.store, context.workspace) as store:
         number = generation if generation is not None else store.live.resolve()
@@ -90,7 +90,7 @@ def forget(
     """
     context = open_context(workspace, config)
 
-    from uic.feature_repo.opened import open_memories
+    from uic.feature_repo.store.opened import open_memories
 
     with open_memories(context.config.store, context.workspace) as store:
         held = store.generations.forget(user)

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from uic.feature_repo.layout import ids_of_keys
-from uic.feature_repo.opened import OpenedStore
+from uic.feature_repo.store.layout import ids_of_keys
+from uic.feature_repo.store.opened import OpenedStore
 from uic.jobs.drills.log import batch_fold
 from uic.jobs.drills.poison import PoisonedDay
 from uic.jobs.drills.shop import VERSION, Shop
-from uic.jobs.stream.event_files import LoggedPayload
-from uic.jobs.stream.produce import payload_of
-from uic.models.bundle import load_bundle
-from uic.models.fold import MemoryFolder
-from uic.pipelines.event_log import EventLog
+from uic.jobs.stream.topics.event_files import LoggedPayload
+from uic.jobs.stream.topics.produce import payload_of
+from uic.models.bundles.bundle import load_bundle
+from uic.models.memory.fold import MemoryFolder
+from uic.pipelines.log.event_log import EventLog
 
 # The shop's epochs: what was simulated up to midnight, and what streams.
 IMPORT: Final = 1

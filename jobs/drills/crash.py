@@ -24,19 +24,19 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from uic.feature_repo.errors import StoreError
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.server import EmbeddedRedis
-from uic.jobs.context import Context
+from uic.feature_repo.store.errors import StoreError
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.config.context import Context
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.drills.log import DrillLog, batch_fold
-from uic.jobs.stream.dead_letters import letters_of
-from uic.jobs.stream.kafka_server import KafkaServer
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.start_positions import folder_name
-from uic.jobs.stream.supervisor import Supervisor, running
+from uic.jobs.stream.letters.dead_letters import letters_of
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.run.start_positions import folder_name
+from uic.jobs.stream.run.supervisor import Supervisor, running
+from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.trial import start_trial, trial_context
-from uic.models.fold import MemoryFolder
+from uic.models.memory.fold import MemoryFolder
 
 KILLS: Final = ("worker", "java", "redis", "away", "restore")
 AOF_NAME: Final = "appendonly.aof"

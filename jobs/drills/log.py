@@ -9,13 +9,13 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.jobs.stream.event_files import LoggedPayload, read_lines, scan_folder
-from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
-from uic.jobs.stream.settings import StreamSettings
-from uic.jobs.stream.topic_reader import read_topic
-from uic.models.fold import EventBatch, MemoryFolder
-from uic.pipelines.events import EventParser
-from uic.pipelines.schemas import BEHAVIORS
+from uic.jobs.config.stream import StreamSettings
+from uic.jobs.stream.letters.topic_reader import read_topic
+from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, scan_folder
+from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.pipelines.log.events import EventParser
+from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.settings import LogSettings
 
 ITEMS: Final = 5000

@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 
 from uic.jobs.replay.day import HeldDay
-from uic.jobs.stream.event_files import LoggedPayload, read_lines, scan_folder
-from uic.jobs.stream.produce import Outgoing, payload_of
+from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, scan_folder
+from uic.jobs.stream.topics.produce import Outgoing, payload_of
 
 BROKEN_PRODUCER: Final = "app-7"
 # Beyond every simulated user.

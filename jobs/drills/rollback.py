@@ -22,20 +22,20 @@ from typing import Final
 
 import numpy as np
 
-from uic.feature_repo.connection import STORE_FOLDER
-from uic.feature_repo.opened import OpenedStore, open_memories
-from uic.feature_repo.server import EmbeddedRedis
-from uic.jobs.audit import run_audit
+from uic.feature_repo.store.connection import STORE_FOLDER
+from uic.feature_repo.store.opened import OpenedStore, open_memories
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.checks.audit import run_audit
 from uic.jobs.drills.clean_log import TOPIC, compare
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.drills.poison import PoisonedDay, write_rules
 from uic.jobs.drills.shop import Shop, ShopSize, build, open_shop, ranking_service
 from uic.jobs.drills.steady_requests import Answers, SteadyRequests, wait_for_generation
 from uic.jobs.replay.run import wait_until_folded
-from uic.jobs.stream.archive import committed_files, file_range
-from uic.jobs.stream.compact import compact
-from uic.jobs.stream.detached import start_stream, stop_stream
-from uic.jobs.stream.upgrade import CatchUp, take_over
+from uic.jobs.stream.letters.archive import committed_files, file_range
+from uic.jobs.stream.letters.compact import compact
+from uic.jobs.stream.run.detached import start_stream, stop_stream
+from uic.jobs.stream.run.upgrade import CatchUp, take_over
 from uic.pipelines.memories.exclude import load_rules
 
 _PATIENCE_SECONDS: Final = 900.0

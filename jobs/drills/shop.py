@@ -20,25 +20,25 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from uic.feature_repo.loading import load_snapshot
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.snapshots import Snapshot
-from uic.jobs.context import CONFIG_NAME, Context, open_context
-from uic.jobs.demo_processes import answers, end_session
+from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.feature_repo.store.opened import open_memories
+from uic.jobs.config.context import CONFIG_NAME, Context, open_context
+from uic.jobs.demo.processes import answers, end_session
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.replay.client import RankingClient
 from uic.jobs.replay.day import HeldDay, open_day
 from uic.jobs.replay.destination import EventFiles
 from uic.jobs.replay.hold_back import hold_back
 from uic.jobs.replay.run import FOLDER as HELD_FOLDER
-from uic.jobs.stream.kafka_server import free_port
-from uic.models.bundle import save_bundle
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.metrics import auc
-from uic.models.reader import SamplesReader
-from uic.models.run_spec import Days, RunSpec, apply_settings
-from uic.models.trainer import Trainer
-from uic.pipelines.event_log import EventLog
+from uic.jobs.stream.topics.kafka_server import free_port
+from uic.models.bundles.bundle import save_bundle
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.samples.reader import SamplesReader
+from uic.models.training.metrics import auc
+from uic.models.training.run_spec import Days, RunSpec, apply_settings
+from uic.models.training.trainer import Trainer
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.build import MemoriesRequest, build_memories
 from uic.pipelines.memories.exclude import ExcludeRule
 from uic.pipelines.samples.run import SamplesRequest, make_samples

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.jobs.replay.hold_back import HELD_KIND, HELD_SCHEMA_VERSION, ReplayError
-from uic.jobs.stream.produce import Outgoing, payload_of
+from uic.jobs.stream.topics.produce import Outgoing, payload_of
 from uic.models.hashing import stable_hash
 from uic.models.published import read_manifest
 from uic.pipelines.days import Days, day_number
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 
 
 @dataclass(frozen=True)

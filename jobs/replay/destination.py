@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
-from uic.jobs.context import Context
+from uic.jobs.config.context import Context
 from uic.jobs.replay.hold_back import ReplayError
-from uic.jobs.stream.event_files import scan_folder
-from uic.jobs.stream.produce import Outgoing, Pace, send_to_kafka, write_files
+from uic.jobs.stream.topics.event_files import scan_folder
+from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka, write_files
 
 FILES: Final = "files"
 KAFKA: Final = "kafka"
@@ -73,7 +73,7 @@ class KafkaTopic:
     """
 
     def __init__(self, brokers: str, topic: str) -> None:
-        from uic.jobs.stream.kafka_topic import describe_topic  # noqa: PLC0415 - loads Kafka's client
+        from uic.jobs.stream.topics.kafka_topic import describe_topic  # noqa: PLC0415 - loads Kafka's client
 
         self._brokers, self._topic = brokers, topic
         self._found = describe_topic(brokers, topic)
@@ -88,7 +88,7 @@ class KafkaTopic:
 
     def ends(self) -> dict[int, int]:
         """See `Destination`."""
-        from uic.jobs.stream.kafka_topic import end_offsets  # noqa: PLC0415
+        from uic.jobs.stream.topics.kafka_topic import end_offsets  # noqa: PLC0415
 
         return end_offsets(self._brokers, self._topic, self._found.partitions)
 

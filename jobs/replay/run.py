@@ -28,16 +28,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uic.feature_repo.opened import OpenedStore, open_memories
-from uic.jobs.context import Context
+from uic.feature_repo.store.opened import OpenedStore, open_memories
+from uic.jobs.config.context import Context
 from uic.jobs.replay.client import RankingClient
 from uic.jobs.replay.day import HeldDay, open_day
 from uic.jobs.replay.destination import Destination
 from uic.jobs.replay.hold_back import ReplayError
-from uic.jobs.stream.archive import committed_files, file_range
-from uic.models.metrics import measure
+from uic.jobs.stream.letters.archive import committed_files, file_range
 from uic.models.published import write_json_atomically
-from uic.pipelines.event_log import EventLog
+from uic.models.training.metrics import measure
+from uic.pipelines.log.event_log import EventLog
 
 FOLDER: Final = "replay"
 MIDNIGHT_NAME: Final = "midnight.parquet"

@@ -9,18 +9,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uic.jobs.context import Context
+from uic.jobs.checks.user_view import nearest_items
+from uic.jobs.config.context import Context
 from uic.jobs.replay.run import FOLDER, LIVE_NAME
-from uic.jobs.user_view import nearest_items
-from uic.models.bundle import Bundle, load_bundle
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.fold import EventBatch, MemoryFolder
-from uic.models.memory_state import MemoryState
-from uic.models.record import Records
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.memory.state import MemoryState
+from uic.models.records.record import Records
 from uic.pipelines.audit.sampled import UserSample
-from uic.pipelines.event_columns import FOLDED_COLUMNS
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.log.columns import FOLDED_COLUMNS
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.schemas import BEHAVIORS
 
 # Users whose slots are averaged: a second of folding.
 SLOT_USERS: Final = 500

@@ -10,15 +10,15 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.parquet as pq
 
-from uic.feature_repo.errors import StoreError
-from uic.feature_repo.opened import OpenedStore, open_memories
-from uic.jobs.commands.audit import REPORT_NAME
-from uic.jobs.context import Context
-from uic.jobs.demo import STATE_NAME
+from uic.feature_repo.store.errors import StoreError
+from uic.feature_repo.store.opened import OpenedStore, open_memories
+from uic.jobs.checks.audit import REPORT_NAME
+from uic.jobs.config.context import Context
+from uic.jobs.demo.run import STATE_NAME
 from uic.jobs.replay.run import FOLDER, LIVE_NAME, RESULT_NAME
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.metrics import auc
-from uic.pipelines.event_log import EventLog
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.training.metrics import auc
+from uic.pipelines.log.event_log import EventLog
 
 # MIMN section 4.5 and the authors' UIC: about 2.7 TB for 600 million users.
 PAPER_BYTES_PER_USER: Final = 4500

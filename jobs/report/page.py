@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.parquet as pq
 
-from uic.jobs.context import Context
+from uic.jobs.config.context import Context
 from uic.jobs.replay.run import FOLDER
 from uic.jobs.report import figures
 from uic.jobs.report.memories import one_life, slot_use

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from uic.feature_repo.connection import STORE_FOLDER, connect, resolve_address
-from uic.feature_repo.generation import Generation
-from uic.feature_repo.generations import Generations
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.server import EmbeddedRedis
-from uic.jobs.config import Config
-from uic.jobs.context import Context
-from uic.models.bundle import Bundle, load_bundle, save_bundle
-from uic.models.catalogue import model_kind
-from uic.models.fold import MemoryFolder
-from uic.models.run_spec import Days, RunSpec
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trained
-from uic.models.vocabulary import IdTable, Vocabulary
+from uic.feature_repo.store.connection import STORE_FOLDER, connect, resolve_address
+from uic.feature_repo.store.generation import Generation
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.config.config import Config
+from uic.jobs.config.context import Context
+from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
+from uic.models.memory.fold import MemoryFolder
+from uic.models.rankers.catalogue import model_kind
+from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.training.run_spec import Days, RunSpec
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trained
 
 _DAY = date(2025, 1, 1)
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.models.record import HEADER_BYTES, Records, header_view, state_view
+from uic.models.records.record import HEADER_BYTES, Records, header_view, state_view
 
 NOT_A_NUMBER: Final = float("inf")
 

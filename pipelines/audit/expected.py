@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from uic.models.fold import EventBatch, MemoryFolder
-from uic.models.record import Records, header_view
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.records.record import Records, header_view
 from uic.pipelines.memories.fold_bucket import events_in_order
 
 Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event

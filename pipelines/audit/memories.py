@@ -19,23 +19,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uic.feature_repo.errors import typed_errors
-from uic.feature_repo.generation import Generation
-from uic.feature_repo.layout import ids_of_keys
-from uic.feature_repo.opened import OpenedStore
-from uic.feature_repo.snapshots import Snapshot, list_snapshots
-from uic.models.bundle import load_bundle
-from uic.models.bundle_shelf import BundleShelf
+from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
+from uic.feature_repo.store.errors import typed_errors
+from uic.feature_repo.store.generation import Generation
+from uic.feature_repo.store.layout import ids_of_keys
+from uic.feature_repo.store.opened import OpenedStore
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import BadInputError
-from uic.models.fold import MemoryFolder
-from uic.models.record import Records, header_view
+from uic.models.memory.fold import MemoryFolder
+from uic.models.records.record import Records, header_view
 from uic.pipelines.audit.compare import MISMATCHES, Verdict, compare_memories
 from uic.pipelines.audit.expected import Marks, fold_to_positions
 from uic.pipelines.audit.report import Example, GenerationAudit
 from uic.pipelines.audit.sampled import SampledLog, UserSample, buckets_for, by_bucket
 from uic.pipelines.audit.settings import AuditSettings
-from uic.pipelines.epochs import Epoch
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.epochs import Epoch
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.exclude import Exclusion
 
 _SCAN_KEYS: Final = 5000

@@ -15,12 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.hashing import stable_hash
-from uic.pipelines.event_log import LogFile
+from uic.pipelines.log.event_log import LogFile
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.log.spool import KeyedSpool
 from uic.pipelines.memories.exclude import Exclusion
 from uic.pipelines.memories.read import EVENT_COLUMNS, read_events
 from uic.pipelines.samples.log_parts import log_parts
-from uic.pipelines.schemas import BEHAVIOR_EVENTS
-from uic.pipelines.spool import KeyedSpool
 
 # Another hash than that of an import's partitions, or a sample would be a few whole partitions.
 SAMPLE_SEED: Final = 8

@@ -20,17 +20,17 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from uic.feature_repo.snapshots import Snapshot, list_snapshots
-from uic.models.bundle import Bundle, load_bundle
-from uic.models.bundle_shelf import BundleShelf
-from uic.models.fold import MemoryFolder
-from uic.models.memory_state import MemoryState
-from uic.models.mimn import Mimn
-from uic.models.record import Records, header_view
+from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.memory.fold import MemoryFolder
+from uic.models.memory.state import MemoryState
+from uic.models.rankers.mimn import Mimn
+from uic.models.records.record import Records, header_view
 from uic.pipelines.audit.expected import fold_to_positions
 from uic.pipelines.audit.memories import AuditError, AuditRequest
 from uic.pipelines.audit.sampled import SampledLog, buckets_for, by_bucket
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.exclude import Exclusion
 
 # Sums of a few hundred float32 products, in another order.

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.feature_repo.errors import GenerationStateError
-from uic.feature_repo.generation import Generation, State
-from uic.feature_repo.item_store import ItemStore
-from uic.feature_repo.item_vectors import packed_item_vectors
-from uic.models.bundle import Bundle
+from uic.feature_repo.store.errors import GenerationStateError
+from uic.feature_repo.store.generation import Generation, State
+from uic.feature_repo.store.item_store import ItemStore
+from uic.feature_repo.store.item_vectors import packed_item_vectors
+from uic.models.bundles.bundle import Bundle
 from uic.models.errors import BadInputError
-from uic.models.image_additions import add_image_features
-from uic.models.image_features import ImageFeatures
+from uic.models.images.additions import add_image_features
+from uic.models.images.features import ImageFeatures
 from uic.pipelines.images.decode import RejectedImageError, content_sum, decode_square, read_image
 from uic.pipelines.images.embed import check_encoder, embedded, image_id
 from uic.pipelines.images.encoders import EncoderChoice, limits_of

@@ -19,20 +19,20 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from uic.feature_repo.item_images import (
+from uic.feature_repo.snapshots.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     ITEM_VECTORS,
     ItemImages,
 )
-from uic.feature_repo.item_vectors import Values, packed_item_vectors
-from uic.models.bundle import Bundle, BundleError, load_bundle
+from uic.feature_repo.store.item_vectors import Values, packed_item_vectors
+from uic.models.bundles.bundle import Bundle, BundleError, load_bundle
 from uic.models.errors import BadInputError
-from uic.models.image_embedding import ImageEmbedding
-from uic.models.image_features import ImageFeatures, ImageFeaturesError
-from uic.models.image_id_table import ImageIdTable
-from uic.models.image_settings import ImageSettings
+from uic.models.images.embedding import ImageEmbedding
+from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
+from uic.models.rankers.dicm.image_id_table import ImageIdTable
+from uic.models.rankers.dicm.image_settings import ImageSettings
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.overlapped import OverlappedMap
 

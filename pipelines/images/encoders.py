@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from uic.models.errors import BadInputError
-from uic.models.image_encoder import ImageEncoder, Preparation, load_vgg16
-from uic.models.image_pretraining import load_encoder
+from uic.models.images.encoder import ImageEncoder, Preparation, load_vgg16
+from uic.models.images.pretraining import load_encoder
 from uic.pipelines.images.decode import DecodeLimits
 from uic.pipelines.images.settings import ImagesSettings
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import apache_beam as beam
 
 from uic.models.errors import BadInputError
-from uic.models.image_features import ImageFeatures, ImageFeaturesError
+from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.images.encoders import limits_of

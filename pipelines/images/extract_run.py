@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.models.image_additions import add_image_features
-from uic.models.image_features import ImageFeatures
+from uic.models.images.additions import add_image_features
+from uic.models.images.features import ImageFeatures
 from uic.models.published import MANIFEST_NAME
 from uic.pipelines.images.decode import (
     Reason,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.models.image_encoder import COMPACT_PREPARATION
+from uic.models.images.encoder import COMPACT_PREPARATION
 from uic.pipelines.images.decode import RejectedImageError, decode_square, read_image
 from uic.pipelines.images.encoders import limits_of
 from uic.pipelines.images.settings import ImagesSettings

@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uic.models.image_features import ImageFeatures, parts_of
+from uic.models.images.features import ImageFeatures, parts_of
 from uic.pipelines.images.decode import Reason
 
 FILES_ROLE: Final = "files"

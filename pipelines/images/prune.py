@@ -4,10 +4,15 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from uic.feature_repo.generation import State
-from uic.feature_repo.item_images import CURRENT, ITEM_IMAGES_FOLDER, ItemImages, list_item_images
-from uic.feature_repo.item_store import ItemStore
-from uic.models.bundle_shelf import BundleShelf
+from uic.feature_repo.snapshots.item_images import (
+    CURRENT,
+    ITEM_IMAGES_FOLDER,
+    ItemImages,
+    list_item_images,
+)
+from uic.feature_repo.store.generation import State
+from uic.feature_repo.store.item_store import ItemStore
+from uic.models.bundles.shelf import BundleShelf
 from uic.models.published import MANIFEST_NAME
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from uic.models.image_encoder_settings import Fc6, PretrainSettings
+from uic.models.images.encoder_settings import Fc6, PretrainSettings
 from uic.models.settings import Section
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.pipelines.days import Days
-from uic.pipelines.event_columns import behavior_codes
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
 from uic.pipelines.importers.parquet import TypeCheck, batches, open_parquet
 from uic.pipelines.importers.source import (
@@ -25,6 +24,7 @@ from uic.pipelines.importers.source import (
     IdNumbers,
     Rejects,
 )
+from uic.pipelines.log.columns import behavior_codes
 
 # The set's own codes: 0 click, 1 buy, 2 favourite, 3 cart.
 _TYPES: Final = ("click", "buy", "favourite", "cart")

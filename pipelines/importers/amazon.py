@@ -2,8 +2,8 @@
 
 A review is a behaviour, and the behaviour is `buy`: somebody who reviews a book has had it in
 hand, while a click leaves no review. Users, items and categories are strings and get numbers
-(`uic.pipelines.importers.string_ids`). The category is the last name of the last path in the product
-data, as in the public preparation that DIEN and MIMN share.
+(`uic.pipelines.importers.string_ids`). The category is the last name of the last path in the
+product data, as in the public preparation that DIEN and MIMN share.
 """
 
 import ast
@@ -17,11 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.events import Reason
 from uic.pipelines.importers.checked import Columns, accept
 from uic.pipelines.importers.source import Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import line_blocks
-from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.log.events import Reason
+from uic.pipelines.log.schemas import BEHAVIORS
 
 UNKNOWN_CATEGORY: Final = "unknown"
 _BUY: Final = BEHAVIORS.index("buy")

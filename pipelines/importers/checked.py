@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.pipelines.events import Reason
 from uic.pipelines.importers.source import FAULTS, Rejects, fault_codes
+from uic.pipelines.log.events import Reason
 
 
 @dataclass

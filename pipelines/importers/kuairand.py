@@ -19,7 +19,7 @@ from uic.models.errors import BadInputError
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
 from uic.pipelines.importers.parquet import TypeCheck, batches, is_integer_list, open_parquet
 from uic.pipelines.importers.source import Batch, IdNumbers, Rejects, readable
-from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.log.schemas import BEHAVIORS
 
 _INT: Final = pa.types.is_integer
 _IMPRESSIONS: Final[dict[str, TypeCheck]] = {

@@ -24,8 +24,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.hashing import stable_hash
-from uic.pipelines.event_columns import times_ms
-from uic.pipelines.spool import KeyedSpool
+from uic.pipelines.log.columns import times_ms
+from uic.pipelines.log.spool import KeyedSpool
 
 _BUCKETS: Final = 64
 _ROUNDS: Final = 50

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
 from uic.pipelines.importers.source import Importer, Rejects, fingerprint
 from uic.pipelines.importers.string_ids import StringIds
-from uic.pipelines.log_writer import LogWriter, Part, Publication
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part, Publication
 
 Progress = Callable[[str, int, int], None]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.published import sha256_of
-from uic.pipelines.events import MAX_ID, MAX_TIME_MS, Reason
+from uic.pipelines.log.events import MAX_ID, MAX_TIME_MS, Reason
 
 # Rows of a batch: about 50 MB, enough for vectorised work to dominate.
 BATCH_ROWS: Final = 1 << 19
@@ -25,7 +25,7 @@ _MAX_PAYLOAD_CHARACTERS: Final = 2_000
 
 @dataclass(frozen=True)
 class Batch:
-    """Columns in file order, each as `uic.pipelines.log_writer.LogWriter` takes them.
+    """Columns in file order, each as `uic.pipelines.log.writer.LogWriter` takes them.
 
     `done` says how much of the input has been read, in the unit of `Importer.total`.
     """

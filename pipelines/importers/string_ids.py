@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.source import BATCH_ROWS, readable
-from uic.pipelines.log_files import ROW_GROUP_ROWS
-from uic.pipelines.log_writer import LogWriter
-from uic.pipelines.spool import KeyedSpool
+from uic.pipelines.log.files import ROW_GROUP_ROWS
+from uic.pipelines.log.spool import KeyedSpool
+from uic.pipelines.log.writer import LogWriter
 
 PAIRS: Final = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)]

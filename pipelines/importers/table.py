@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.event_columns import behavior_codes
-from uic.pipelines.events import MAX_TIME_MS
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, header_of, integers, texts
-from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.log.columns import behavior_codes
+from uic.pipelines.log.events import MAX_TIME_MS
+from uic.pipelines.log.schemas import BEHAVIORS
 
 _PARQUET_MAGIC: Final = b"PAR1"
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from uic.pipelines.event_columns import behavior_codes
 from uic.pipelines.importers.checked import Columns, accept, payload_of
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, integers
+from uic.pipelines.log.columns import behavior_codes
 
 _NAMES: Final = ("user_id", "item_id", "category_id", "behavior", "seconds")
 _TYPES: Final = pa.array([b"pv", b"cart", b"fav", b"buy"], pa.binary())

@@ -17,8 +17,8 @@ import pyarrow.csv as pc_csv
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.events import Reason
 from uic.pipelines.importers.source import Rejects, open_plain, readable
+from uic.pipelines.log.events import Reason
 
 _BLOCK_BYTES: Final = 1 << 24
 _MAX_LINE_BYTES: Final = 1 << 26

@@ -21,13 +21,14 @@ from typing import Any, Final
 
 import apache_beam as beam
 
-from uic.feature_repo.snapshots import Snapshot
-from uic.models.bundle import Bundle, load_bundle
+from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.errors import BadInputError
-from uic.models.fold import MemoryFolder
+from uic.models.memory.fold import MemoryFolder
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.days import Days, day_number
-from uic.pipelines.event_log import EventLog, LogFile
+from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError, Exclusion
 from uic.pipelines.memories.fold_bucket import FoldPlan, fold_bucket
 from uic.pipelines.memories.publish import Publication
@@ -35,7 +36,6 @@ from uic.pipelines.memories.read import read_events, read_memories
 from uic.pipelines.memories.transform import EVENTS, MEMORIES, FoldMemories
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.log_parts import Part, log_parts
-from uic.pipelines.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 # Events of one bucket: with the float32 states of their users well under a gigabyte a worker.

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uic.feature_repo.snapshots import SNAPSHOT
-from uic.models.bundle import load_bundle
+from uic.feature_repo.snapshots.snapshots import SNAPSHOT
+from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
-from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.published import sha256_of
-from uic.models.record import Records, check_records, header_view
+from uic.models.records.record import Records, check_records, header_view
 
 DRAFT_SUFFIX: Final = ".draft"
 _ROW_GROUP_ROWS: Final = 20_000

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from uic.feature_repo.snapshots import (
+from uic.feature_repo.snapshots.snapshots import (
     SNAPSHOT_KIND,
     SNAPSHOT_SCHEMA_VERSION,
     Snapshot,
@@ -15,7 +15,7 @@ from uic.feature_repo.snapshots import (
 )
 from uic.models.errors import BadInputError
 from uic.models.published import publish_manifest, sync_directory
-from uic.pipelines.epochs import Epoch
+from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
 from uic.pipelines.memories.read import PartFacts
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from uic.models.errors import ManifestError
 from uic.models.published import sha256_of
+from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.memories.exclude import Exclusion
 from uic.pipelines.samples.log_parts import LogFileError, Part
-from uic.pipelines.schemas import BEHAVIORS
 
 _REQUIRED: Final = (
     "user_id",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from uic.models.samples import SAMPLES
-from uic.pipelines.event_log import LogFile
+from uic.models.samples.schema import SAMPLES
+from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.quality.facts import LogRules, Table, file_rows, record_batches
 from uic.pipelines.quality.positions import CrossFault
 from uic.pipelines.quality.sample_facts import BATCH_GROUPS, GROUP_RULES, Groups

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
 from uic.pipelines.days import Days, day_number
-from uic.pipelines.event_log import LogFile
+from uic.pipelines.log.event_log import LogFile
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 from uic.pipelines.quality.positions import CrossFault, PartitionRuns
 from uic.pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, RowRule, Rows
-from uic.pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 from uic.pipelines.settings import QualitySettings
 
 # Masks of a batch of this size stay in the cache of a core; below it, Python's share grows.

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pandas as pd
 
 from uic.models.errors import BadInputError, QualityGateError
-from uic.pipelines.event_log import EventLog, LogFile
+from uic.pipelines.log.event_log import EventLog, LogFile
 from uic.pipelines.quality.checks import Check, log_checks
 from uic.pipelines.quality.examples import Example, log_examples, sample_examples
 from uic.pipelines.quality.facts import (

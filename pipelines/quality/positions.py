@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from uic.pipelines.event_log import LogFile
+from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.quality.rows import Rows
 
 _KEY = ["epoch", "partition"]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.log.schemas import BEHAVIORS
 
 Mask = NDArray[np.bool_]
 

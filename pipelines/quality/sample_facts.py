@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.models.samples import SAMPLES
+from uic.models.samples.schema import SAMPLES
+from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.quality.checks import Check
 from uic.pipelines.quality.facts import ALL, record_batches
 from uic.pipelines.quality.rows import Mask
-from uic.pipelines.schemas import BEHAVIORS
 from uic.pipelines.settings import QualitySettings
 
 # Groups of 1,000 events of history are about 25 KB each: 50 MB at a time.

@@ -12,7 +12,7 @@ import numpy as np
 
 from uic.models.errors import BadInputError
 from uic.models.published import sha256_of
-from uic.models.samples import SAMPLES
+from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.build import BuildFacts, GroupedBucket
 from uic.pipelines.samples.encoding import parquet_writer
 from uic.pipelines.samples.plan import SamplesPlan

@@ -27,8 +27,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.models.groups import offsets_of, ranges
-from uic.models.samples import SAMPLES
+from uic.models.samples.groups import offsets_of, ranges
+from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.order import (
     SortedBehaviors,
     SortedImpressions,

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import LogFile
+from uic.pipelines.log.event_log import LogFile
+from uic.pipelines.log.schemas import BEHAVIORS, IMPRESSIONS
 from uic.pipelines.samples.days import DayRange
 from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, column
-from uic.pipelines.schemas import BEHAVIORS, IMPRESSIONS
 
 # Rows that one element reads: small enough to overlap reading with splitting, large enough that
 # the parts of a bucket in it are more than a few kilobytes.

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.models.groups import offsets_of
-from uic.models.samples import TIMESTAMP
+from uic.models.samples.groups import offsets_of
+from uic.models.samples.schema import TIMESTAMP
 from uic.pipelines.samples.plan import SamplesPlan
 
 _INT64_BITS: Final = 63

@@ -26,7 +26,7 @@ from uic.models.published import (
     remove_unnamed_files,
     sync_directory,
 )
-from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.sizes import Sizes

@@ -18,17 +18,17 @@ import apache_beam as beam
 
 from uic.models.errors import BadInputError
 from uic.models.published import read_manifest
-from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
-from uic.pipelines.event_log import EventLog, LogFile
+from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.bucket_files import SamplesWriteError, bucket_writer
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.publish import Gate, NoSamplesError, Publication
 from uic.pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
-from uic.pipelines.schemas import BEHAVIOR_EVENTS
-from uic.pipelines.schemas import IMPRESSIONS as IMPRESSION_EVENTS
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 
 # Rows of the log in one bucket. A worker holds `THREADS` + 1 buckets, at about 300 bytes a row.

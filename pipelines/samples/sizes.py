@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from uic.models.groups import offsets_of, ranges
+from uic.models.samples.groups import offsets_of, ranges
 from uic.pipelines.samples.build import HISTORY_COLUMNS
 from uic.pipelines.samples.encoding import encoded_bytes
 

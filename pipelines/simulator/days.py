@@ -39,7 +39,7 @@ class DayChunk:
 
     Args:
         user_ids, item_ids, category_ids: (behaviours,), int64.
-        behaviors: (behaviours,), int8, index into `uic.pipelines.schemas.BEHAVIORS`.
+        behaviors: (behaviours,), int8, index into `uic.pipelines.log.schemas.BEHAVIORS`.
         event_times_ms, log_times_ms: (behaviours,), int64.
         impression_user_ids, …_item_ids, …_category_ids, …_times_ms: (impressions,), int64.
         clicked: (impressions,), bool.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.pipelines.schemas import BEHAVIOR, BEHAVIORS, IMPRESSIONS, TIMESTAMP
+from uic.pipelines.log.schemas import BEHAVIOR, BEHAVIORS, IMPRESSIONS, TIMESTAMP
 from uic.pipelines.simulator.days import DayChunk, day_chunk
 from uic.pipelines.simulator.plan import SimulationPlan
 from uic.pipelines.simulator.visits import Bargains

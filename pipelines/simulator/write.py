@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part, Publication
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part, Publication
 from uic.pipelines.settings import LogSettings
 from uic.pipelines.simulator.days import FAST_MS
 from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table

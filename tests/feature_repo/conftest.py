@@ -10,10 +10,10 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from uic.feature_repo.connection import Address, connect
-from uic.feature_repo.repository import apply_definitions, open_feature_store
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import redis
 
-from uic.feature_repo.generations import Generation, Generations
-from uic.feature_repo.layout import ViewKeys
-from uic.models.record import Records, empty_records, header_view, state_view
+from uic.feature_repo.store.generations import Generation, Generations
+from uic.feature_repo.store.layout import ViewKeys
+from uic.models.records.record import Records, empty_records, header_view, state_view
 
 BUNDLE = b"bundle-1"
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

@@ -29,14 +29,14 @@ from tests.feature_repo.feast_rows import (
     live_generation,
     memories,
 )
-from uic.feature_repo.errors import EmptyStoreError, StoreSettingError
-from uic.feature_repo.generations import Generation, Generations
-from uic.feature_repo.item_vectors import packed_item_vectors
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.online_store import UicOnlineStore
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.settings import StoreSettings
-from uic.models.record import header_view
+from uic.feature_repo.plugin.online_store import UicOnlineStore
+from uic.feature_repo.store.errors import EmptyStoreError, StoreSettingError
+from uic.feature_repo.store.generations import Generation, Generations
+from uic.feature_repo.store.item_vectors import packed_item_vectors
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.settings import StoreSettings
+from uic.models.records.record import header_view
 
 
 def test_the_sdk_reads_what_it_wrote(feast: FeatureStore, redis_server: redis.Redis) -> None:

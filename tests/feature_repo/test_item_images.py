@@ -10,10 +10,13 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from uic.feature_repo.connection import Address
-from uic.feature_repo.errors import ForeignValueError, GenerationStateError
-from uic.feature_repo.generations import State
-from uic.feature_repo.item_images import (
+from uic.feature_repo.plugin.pinned import pinned
+from uic.feature_repo.plugin.repository import (
+    apply_definitions,
+    materialize_item_images,
+    open_feature_store,
+)
+from uic.feature_repo.snapshots.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     ITEM_VECTORS,
@@ -22,16 +25,13 @@ from uic.feature_repo.item_images import (
     load_item_images,
     point_current_to,
 )
-from uic.feature_repo.item_store import CHANGES_KEPT, ItemStore
-from uic.feature_repo.item_vectors import packed_item_vectors, unpacked_item_vectors
-from uic.feature_repo.pinned import pinned
-from uic.feature_repo.repository import (
-    apply_definitions,
-    materialize_item_images,
-    open_feature_store,
-)
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.store.connection import Address
+from uic.feature_repo.store.errors import ForeignValueError, GenerationStateError
+from uic.feature_repo.store.generations import State
+from uic.feature_repo.store.item_store import CHANGES_KEPT, ItemStore
+from uic.feature_repo.store.item_vectors import packed_item_vectors, unpacked_item_vectors
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
 from uic.models.errors import ManifestError
 from uic.models.published import file_entry, publish_manifest
 

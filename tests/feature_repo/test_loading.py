@@ -11,25 +11,35 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from uic.feature_repo.connection import Address, connect
-from uic.feature_repo.errors import EmptyStoreError, GenerationStateError, StoreUnavailableError
-from uic.feature_repo.generations import Generations, State
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.loading import load_snapshot
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import materialize_memories, open_feature_store
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
-from uic.feature_repo.snapshots import (
+from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.plugin.repository import materialize_memories, open_feature_store
+from uic.feature_repo.snapshots.snapshots import (
     SNAPSHOT,
     SNAPSHOT_KIND,
     SNAPSHOT_SCHEMA_VERSION,
     Snapshot,
     point_current_to,
 )
+from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.errors import (
+    EmptyStoreError,
+    GenerationStateError,
+    StoreUnavailableError,
+)
+from uic.feature_repo.store.generations import Generations, State
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
 from uic.models.errors import ManifestError
 from uic.models.published import file_entry, publish_manifest
-from uic.models.record import RecordFormatError, Records, empty_records, header_view, state_view
+from uic.models.records.record import (
+    RecordFormatError,
+    Records,
+    empty_records,
+    header_view,
+    state_view,
+)
 
 KEYS = ViewKeys.of_memories("uic")
 FLOATS = 6

@@ -16,14 +16,14 @@ import redis
 from feast import FeatureStore
 
 from tests.feature_repo.test_loading import CUT_MS, write_snapshot
-from uic.feature_repo.generations import Generations, State
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.loading import load_snapshot
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import REPOSITORY, apply_definitions, open_feature_store
-from uic.feature_repo.settings import StoreSettings
-from uic.feature_repo.snapshots import Snapshot, point_current_to
-from uic.models.record import header_view
+from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.plugin.repository import REPOSITORY, apply_definitions, open_feature_store
+from uic.feature_repo.snapshots.snapshots import Snapshot, point_current_to
+from uic.feature_repo.store.generations import Generations, State
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.settings import StoreSettings
+from uic.models.records.record import header_view
 
 # Importing Feast takes ten seconds of an idle machine, and minutes of a busy one.
 pytestmark = pytest.mark.timeout(1200)

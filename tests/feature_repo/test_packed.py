@@ -6,8 +6,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uic.feature_repo.connection import Address, connect
-from uic.feature_repo.errors import (
+from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.errors import (
     EmptyStoreError,
     ForeignValueError,
     GenerationStateError,
@@ -18,10 +18,10 @@ from uic.feature_repo.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from uic.feature_repo.generations import Generation, Generations
-from uic.feature_repo.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
-from uic.feature_repo.packed import MarkerMove, PackedStore
-from uic.models.record import Records, empty_records, header_view, state_view
+from uic.feature_repo.store.generations import Generation, Generations
+from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
+from uic.feature_repo.store.packed import MarkerMove, PackedStore
+from uic.models.records.record import Records, empty_records, header_view, state_view
 
 KEYS = ViewKeys("test", "user_interest")
 BUNDLE = b"bundle-1"

@@ -8,8 +8,8 @@ from feast import Entity
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.value_type import ValueType
 
-from uic.feature_repo.repository import open_feature_store
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.plugin.repository import open_feature_store
+from uic.feature_repo.store.settings import StoreSettings
 
 
 def test_a_reader_of_the_registry_never_sees_half_of_it(

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from uic.feature_repo.connection import Address, connect, refuse_eviction, resolve_address
-from uic.feature_repo.errors import StoreSettingError, StoreUnavailableError
-from uic.feature_repo.server import EmbeddedRedis, Running
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.store.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.store.errors import StoreSettingError, StoreUnavailableError
+from uic.feature_repo.store.server import EmbeddedRedis, Running
+from uic.feature_repo.store.settings import StoreSettings
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_it_keeps_its_data_and_its_port_over_a_kill(server: EmbeddedRedis) -> No
 
 def test_it_outlives_the_process_that_started_it(server: EmbeddedRedis) -> None:
     code = (
-        "from pathlib import Path; from uic.feature_repo.server import EmbeddedRedis; "
+        "from pathlib import Path; from uic.feature_repo.store.server import EmbeddedRedis; "
         f"EmbeddedRedis(Path({str(server.directory)!r})).start()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from tests.jobs.serving.test_parts import METRICS
 from uic.jobs.cli import app
-from uic.jobs.config import Config
-from uic.jobs.stream.counters import COUNTER_NAMES, PARTITION_MOVED
-from uic.pipelines.events import Reason
+from uic.jobs.config.config import Config
+from uic.jobs.stream.fold.counters import COUNTER_NAMES, PARTITION_MOVED
+from uic.pipelines.log.events import Reason
 
 INFRA = Path(__file__).parents[2] / "infra"
 DOCS = INFRA.parent / "docs" / "operations.md"

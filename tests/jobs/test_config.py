@@ -5,7 +5,7 @@ import yaml
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
-from uic.jobs.config import load_config
+from uic.jobs.config.config import load_config
 from uic.models.errors import BadInputError
 
 

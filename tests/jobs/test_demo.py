@@ -12,9 +12,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from uic.jobs.demo import STATE_NAME, run_plan
-from uic.jobs.demo_processes import StageFailedError, ready_line_of
-from uic.jobs.demo_stages import Plan, Stage, make_plan
+from uic.jobs.demo.processes import StageFailedError, ready_line_of
+from uic.jobs.demo.run import STATE_NAME, run_plan
+from uic.jobs.demo.stages import Plan, Stage, make_plan
 from uic.models.errors import BadInputError
 
 GOOD = Stage("settings", "show them", ("config", "show"))
@@ -154,8 +154,8 @@ def test_a_stage_in_the_background_that_dies_is_said_with_its_log(tmp_path):
 def test_ctrl_c_ends_everything_that_was_started(tmp_path):
     script = f"""
 import signal
-from uic.jobs.demo import run_plan
-from uic.jobs.demo_stages import Plan, Stage
+from uic.jobs.demo.run import run_plan
+from uic.jobs.demo.stages import Plan, Stage
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))

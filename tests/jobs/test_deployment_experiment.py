@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
-from uic.models.batch import Encoder
-from uic.models.bundle import load_bundle
+from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
-from uic.models.evaluation import score
-from uic.models.metrics import auc
-from uic.models.out_of_step import OutOfStep
-from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.rankers.out_of_step import OutOfStep
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.training.evaluation import score
+from uic.models.training.metrics import auc
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)

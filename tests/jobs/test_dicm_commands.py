@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
-from uic.jobs.dicm_tables import DICM_TABLES
-from uic.models.batch_images import ImageSourceError
-from uic.models.catalogue import MODELS
+from uic.jobs.experiments.dicm_tables import DICM_TABLES
 from uic.models.errors import BadInputError
-from uic.models.run_spec import apply_settings
-from uic.models.train_settings import TrainSettings
+from uic.models.rankers.catalogue import MODELS
+from uic.models.rankers.dicm.batch_images import ImageSourceError
+from uic.models.training.run_spec import apply_settings
+from uic.models.training.settings import TrainSettings
 
 
 def _module(name):

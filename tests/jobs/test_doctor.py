@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.checks.doctor import Level, examine
 from uic.jobs.cli import app
-from uic.jobs.context import open_context
-from uic.jobs.doctor import Level, examine
+from uic.jobs.config.context import open_context
 
 
 def findings(workspace: Path) -> dict[str, list[tuple[Level, str]]]:

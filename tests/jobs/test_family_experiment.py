@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from uic.jobs import family_experiment
 from uic.jobs.cli import app
-from uic.jobs.family_tables import FAMILY_TABLES
-from uic.models.catalogue import MODELS
+from uic.jobs.experiments import family as family_experiment
+from uic.jobs.experiments.family_tables import FAMILY_TABLES
+from uic.jobs.experiments.sequence_cost import is_out_of_memory, measure
 from uic.models.errors import BadInputError
-from uic.models.run_spec import apply_settings
-from uic.models.sequence_cost import is_out_of_memory, measure
-from uic.models.train_settings import TrainSettings
+from uic.models.rankers.catalogue import MODELS
+from uic.models.training.run_spec import apply_settings
+from uic.models.training.settings import TrainSettings
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)
@@ -102,7 +102,7 @@ def test_costs_are_measured_in_a_process_of_their_own(workspace, monkeypatch):
 
 
 def test_the_exponent_is_that_of_time_over_length(tmp_path):
-    from uic.jobs.family_report import write_cost
+    from uic.jobs.experiments.family_report import write_cost
 
     costs = [
         {"model": "din", "length": length, "cost": {"forward_ms": length / 10,

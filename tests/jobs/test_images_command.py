@@ -10,17 +10,21 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.pipelines.images.pictures import encoded, gradient
-from uic.feature_repo.connection import STORE_FOLDER, connect, resolve_address
-from uic.feature_repo.errors import GenerationStateError
-from uic.feature_repo.item_images import list_item_images
-from uic.feature_repo.item_store import ItemStore
-from uic.feature_repo.item_vectors import HEADER_BYTES, item_vector_headers, unpacked_item_vectors
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.snapshots.item_images import list_item_images
+from uic.feature_repo.store.connection import STORE_FOLDER, connect, resolve_address
+from uic.feature_repo.store.errors import GenerationStateError
+from uic.feature_repo.store.item_store import ItemStore
+from uic.feature_repo.store.item_vectors import (
+    HEADER_BYTES,
+    item_vector_headers,
+    unpacked_item_vectors,
+)
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.cli import app
-from uic.models.bundle import load_bundle
+from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
-from uic.models.image_features import ImageFeatures, ImageFeaturesError
+from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.pipelines.images.add import AddImageError
 from uic.pipelines.images.embed import embedded, image_id
 

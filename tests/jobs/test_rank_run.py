@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
-from uic.models.bundle import load_bundle
+from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"

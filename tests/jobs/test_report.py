@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.memories.conftest import random_behaviors, untrained_bundle, write_log
-from uic.jobs.context import open_context
+from uic.jobs.config.context import open_context
 from uic.jobs.report.figures import histogram, with_own_ids
 from uic.jobs.report.page import write_report
 from uic.models.published import write_json_atomically

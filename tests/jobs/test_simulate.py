@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from uic.jobs.cli import app
 from uic.models.errors import UicError
 from uic.models.published import sha256_of
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 from uic.pipelines.sale_calendar import SaleCalendar
-from uic.pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 from uic.pipelines.simulator import BestAuc
 
 SMALL = ["--users", "60", "--items", "120", "--days", "6", "--first-day", "2025-03-01"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from uic.feature_repo.connection import STORE_FOLDER
-from uic.feature_repo.errors import EmptyStoreError, StoreUnavailableError
-from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.store.connection import STORE_FOLDER
+from uic.feature_repo.store.errors import EmptyStoreError, StoreUnavailableError
+from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.cli import app
 from uic.models.errors import BadInputError, UicError
 

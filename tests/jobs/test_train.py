@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from uic.jobs.cli import app
 from uic.models.errors import BadInputError, ManifestError
-from uic.models.run_spec import SettingError
+from uic.models.training.run_spec import SettingError
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)

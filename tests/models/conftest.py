@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.models.published import file_entry, publish_manifest
-from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 
 Rows = list[dict[str, Any]]
 

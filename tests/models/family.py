@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from uic.models.batch import Encoder
-from uic.models.catalogue import MODELS
-from uic.models.head import RunningNorm
-from uic.models.row_table import RowTable
-from uic.models.run_spec import apply_settings
-from uic.models.train_settings import TrainSettings
+from uic.models.layers.head import RunningNorm
+from uic.models.layers.row_table import RowTable
+from uic.models.rankers.catalogue import MODELS
+from uic.models.samples.batch import Encoder
+from uic.models.training.run_spec import apply_settings
+from uic.models.training.settings import TrainSettings
 
 _SPEC = importlib.util.spec_from_file_location(
     "literal_family", Path(__file__).parent / "literal_family.py"

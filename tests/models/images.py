@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from uic.models.hashing import stable_hash
-from uic.models.image_parts import write_image_features
+from uic.models.images.parts import write_image_features
 
 ENCODER = "test-encoder sha256:0"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from uic.models.fold import EventBatch
-from uic.models.memory import MemoryConfig, MemoryNetwork
+from uic.models.memory.fold import EventBatch
+from uic.models.memory.network import MemoryConfig, MemoryNetwork
 
 
 def network(seed=0, **settings):

@@ -11,8 +11,13 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tests.models.rank_steps import in_one_process, state
-from uic.models.ams import AmsRank
-from uic.models.ams_bytes import (
+from uic.models.images.features import ImageFeatures
+from uic.models.rankers.catalogue import MODELS
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.sharding.ams import AmsRank
+from uic.models.sharding.ams_bytes import (
     PAPER,
     PRINTED_STORAGE_RATIO,
     PRINTED_WIRE_RATIO,
@@ -23,16 +28,11 @@ from uic.models.ams_bytes import (
     storage_ratio,
     wire_ratio,
 )
-from uic.models.batch import Encoder
-from uic.models.catalogue import MODELS
-from uic.models.image_features import ImageFeatures
-from uic.models.optimizer import Optimizer
-from uic.models.rank_processes import RankFailedError, run_ranks
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import apply_settings
-from uic.models.shard_world import ShardWorld
-from uic.models.train_settings import TrainSettings
-from uic.models.vocabulary import build_vocabulary
+from uic.models.sharding.processes import RankFailedError, run_ranks
+from uic.models.sharding.world import ShardWorld
+from uic.models.training.optimizer import Optimizer
+from uic.models.training.run_spec import apply_settings
+from uic.models.training.settings import TrainSettings
 
 
 def _module(name):

@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from uic.models.attention import AttentionUnit
-from uic.models.batch import Encoder, RankerBatch
-from uic.models.distinct_pairs import DistinctPairs, window_distinct_pairs
-from uic.models.groups import GroupBatch, offsets_of
-from uic.models.recurrent import AttentionalGru, gru_states
-from uic.models.vocabulary import IdTable, Vocabulary
+from uic.models.layers.attention import AttentionUnit
+from uic.models.layers.distinct_pairs import DistinctPairs, window_distinct_pairs
+from uic.models.layers.recurrent import AttentionalGru, gru_states
+from uic.models.samples.batch import Encoder, RankerBatch
+from uic.models.samples.groups import GroupBatch, offsets_of
+from uic.models.samples.vocabulary import IdTable, Vocabulary
 
 _SPEC = importlib.util.spec_from_file_location(
     "literal_models", Path(__file__).parent / "literal_models.py"

@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uic.models.bundle import BundleError, load_bundle, save_bundle
-from uic.models.bundle_shelf import BundleShelf
+from uic.models.bundles.bundle import BundleError, load_bundle, save_bundle
+from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import ManifestError, UicError
-from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.published import sha256_of
-from uic.models.reader import SamplesReader
-from uic.models.record import header_view
-from uic.models.run_spec import RunSpec, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trainer
+from uic.models.records.record import header_view
+from uic.models.samples.reader import SamplesReader
+from uic.models.training.run_spec import RunSpec, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trainer
 
 SMALL = ["item_width=4", "category_width=2", "head_widths=[8]", "epochs=1"]
 MIMN = [*SMALL, "slots=2", "controller=4", "channel_width=4"]

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.adaptive_regularization import AdaptiveRegularization
-from uic.models.batch import Encoder
-from uic.models.batch_images import ImageSourceError, images_of, resolve_images
-from uic.models.bundle import load_bundle, save_bundle
-from uic.models.evaluation import score
-from uic.models.image_embedding import ImageEmbedding, ImageEmbeddingError
-from uic.models.image_parts import write_image_features
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import RunSpec, SettingError, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trainer
-from uic.models.vocabulary import build_vocabulary
-from uic.models.warm_start import warm_start
+from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.warm_start import warm_start
+from uic.models.images.embedding import ImageEmbedding, ImageEmbeddingError
+from uic.models.images.parts import write_image_features
+from uic.models.rankers.dicm.adaptive_regularization import AdaptiveRegularization
+from uic.models.rankers.dicm.batch_images import ImageSourceError, images_of, resolve_images
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.evaluation import score
+from uic.models.training.run_spec import RunSpec, SettingError, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trainer
 
 
 def _module(name):

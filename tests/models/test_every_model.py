@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from uic.models.batch import Encoder
-from uic.models.bundle import load_bundle, save_bundle
-from uic.models.catalogue import MODELS
-from uic.models.evaluation import score
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import RunSpec, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trainer
+from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.rankers.catalogue import MODELS
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.training.evaluation import score
+from uic.models.training.run_spec import RunSpec, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trainer
 
 SMALL = ["item_width=4", "category_width=4", "epochs=1"]
 MORE = {

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.models.memory_examples import TableBundle, events, network
 from tests.models.test_memory import SETTINGS
 from uic.models.errors import BadInputError
-from uic.models.fold import EventValueError, MemoryFolder, fold_groups
-from uic.models.memory import MemoryNetwork
-from uic.models.record import header_view, state_view
+from uic.models.memory.fold import EventValueError, MemoryFolder, fold_groups
+from uic.models.memory.network import MemoryNetwork
+from uic.models.records.record import header_view, state_view
 
 FOLDER = MemoryFolder(TableBundle(network()), generation=3)
 

@@ -5,10 +5,10 @@ import torch
 
 from tests.models.memory_examples import network
 from tests.models.test_memory import SETTINGS
-from uic.models import fold_gradient
-from uic.models.fold import fold_groups
-from uic.models.fold_plan import FoldPlan
-from uic.models.ragged_fold import _fold_stepwise  # the plain twin of the compiled forward
+from uic.models.memory.fold import fold_groups
+from uic.models.memory.group_fold import _fold_stepwise  # the plain twin of the compiled forward
+from uic.models.memory.network import gradient as fold_gradient
+from uic.models.memory.plan import FoldPlan
 
 LENGTHS = torch.tensor([3, 0, 5, 1])
 CUT_GROUPS = torch.tensor([2, 0, 1, 2, 2, 3, 0])

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.errors import ManifestError
-from uic.models.feature_rows import FeatureRows
-from uic.models.image_additions import add_image_features
-from uic.models.image_features import ImageFeatures, ImageFeaturesError, parts_of
-from uic.models.image_parts import write_image_features
+from uic.models.images.additions import add_image_features
+from uic.models.images.feature_rows import FeatureRows
+from uic.models.images.features import ImageFeatures, ImageFeaturesError, parts_of
+from uic.models.images.parts import write_image_features
 from uic.models.published import MANIFEST_NAME
 
 WIDTH = 3

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from uic.models.errors import ManifestError
-from uic.models.image_encoder import (
+from uic.models.images.encoder import (
     COMPACT_PREPARATION,
     Fc6,
     ImageWeightsError,
@@ -16,8 +16,8 @@ from uic.models.image_encoder import (
     Vgg16,
     load_vgg16,
 )
-from uic.models.image_encoder_settings import PretrainSettings
-from uic.models.image_pretraining import PretrainingError, load_encoder, pretrain, save_encoder
+from uic.models.images.encoder_settings import PretrainSettings
+from uic.models.images.pretraining import PretrainingError, load_encoder, pretrain, save_encoder
 from uic.models.published import sha256_of
 
 # The tensors of torchvision's vgg16-397923af.pth up to FC6.

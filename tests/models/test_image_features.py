@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from uic.models.errors import ManifestError
-from uic.models.image_features import (
+from uic.models.images.features import (
     NO_IMAGE,
     ImageFeatures,
     ImageFeaturesError,
 )
-from uic.models.image_parts import write_image_features
+from uic.models.images.parts import write_image_features
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 SUMS = ["aa", "bb", "cc"]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.catalogue import MODELS
-from uic.models.imn_attention import MultiWayAttention, Sight, tiles
-from uic.models.imn_settings import Attention, Distance
-from uic.models.imn_views import MissingTimesError, elapsed_buckets, views_of
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import SettingError, apply_settings
-from uic.models.train_settings import TrainSettings
-from uic.models.vocabulary import build_vocabulary
+from uic.models.rankers.catalogue import MODELS
+from uic.models.rankers.imn.attention import MultiWayAttention, Sight, tiles
+from uic.models.rankers.imn.settings import Attention, Distance
+from uic.models.rankers.imn.views import MissingTimesError, elapsed_buckets, views_of
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.run_spec import SettingError, apply_settings
+from uic.models.training.settings import TrainSettings
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
 family = importlib.util.module_from_spec(_SPEC)
@@ -96,7 +96,7 @@ def plain_sums(attention, x, memory, target, sight):
 @pytest.mark.parametrize("tile", [1, 200, 1 << 18])
 def test_the_algebra_is_the_plain_form(weighting, tile, monkeypatch):
     """Forward and all gradients, for views with many and with no queries, whatever the tiles."""
-    monkeypatch.setattr("uic.models.imn_attention._TILE", {False: tile})
+    monkeypatch.setattr("uic.models.rankers.imn.attention._TILE", {False: tile})
     torch.manual_seed(0)
     attention = MultiWayAttention(4, 3, Distance.MULTIWAY, weighting).double()
     with torch.no_grad():

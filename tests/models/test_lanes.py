@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from uic.models import lanes
+from uic.models.kernels import lanes
 
 X = np.linspace(-20, 20, 16 * 250, dtype=np.float32).reshape(-1, 16)
 

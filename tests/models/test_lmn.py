@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from uic.models.hashing import stable_hash
-from uic.models.mimn import Mimn
-from uic.models.optimizer import Optimizer
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.row_table import RowTable, distinct_rows
-from uic.models.run_spec import SettingError, apply_settings
-from uic.models.train_settings import TrainSettings
-from uic.models.vocabulary import build_vocabulary
+from uic.models.layers.row_table import RowTable, distinct_rows
+from uic.models.rankers.mimn import Mimn
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.optimizer import Optimizer
+from uic.models.training.run_spec import SettingError, apply_settings
+from uic.models.training.settings import TrainSettings
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
 family = importlib.util.module_from_spec(_SPEC)

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from tests.models.memory_examples import network
-from uic.models.memory import MemoryConfig, MemoryNetwork, MemoryState, pick_channels
+from uic.models.memory.network import MemoryConfig, MemoryNetwork, MemoryState, pick_channels
 
 SETTINGS = [
     {},

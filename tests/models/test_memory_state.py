@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from tests.models.memory_examples import network
-from uic.models.memory import MemoryConfig, MemoryState, StateLayout
-from uic.models.memory_state import MAX_EVENTS
-from uic.models.record import empty_records, header_view, record_bytes, state_view
+from uic.models.memory.network import MemoryConfig, MemoryState, StateLayout
+from uic.models.memory.state import MAX_EVENTS
+from uic.models.records.record import empty_records, header_view, record_bytes, state_view
 
 LAYOUT = StateLayout.of(MemoryConfig())
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic.models.metrics import Metrics, auc, gauc, logloss, measure
+from uic.models.training.metrics import Metrics, auc, gauc, logloss, measure
 
 
 def pairwise_auc(scores, labels) -> float:

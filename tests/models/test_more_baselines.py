@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.models import literal_baselines
-from uic.models.imn_views import MissingTimesError
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import SettingError, apply_settings
-from uic.models.train_settings import TrainSettings
-from uic.models.vocabulary import build_vocabulary
+from uic.models.rankers.imn.views import MissingTimesError
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.run_spec import SettingError, apply_settings
+from uic.models.training.settings import TrainSettings
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
 family = importlib.util.module_from_spec(_SPEC)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.memory_examples import TableBundle, events, network
-from uic.models.fold import EventBatch, ForeignMemoryError, MemoryFolder
-from uic.models.positions import compare_positions
-from uic.models.record import HEADER, RecordFormatError, header_view
+from uic.models.memory.fold import EventBatch, ForeignMemoryError, MemoryFolder
+from uic.models.records.positions import compare_positions
+from uic.models.records.record import HEADER, RecordFormatError, header_view
 
 FOLDER = MemoryFolder(TableBundle(network()), generation=3)
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.batch import Encoder
-from uic.models.batch_images import ImageSourceError, resolve_images
-from uic.models.bundle import load_bundle, save_bundle
-from uic.models.evaluation import score
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import RunSpec, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trainer
-from uic.models.vocabulary import build_vocabulary
+from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.rankers.dicm.batch_images import ImageSourceError, resolve_images
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.evaluation import score
+from uic.models.training.run_spec import RunSpec, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trainer
 
 
 def _module(name):

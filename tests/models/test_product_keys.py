@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uic.models.product_keys import best, best_products
+from uic.models.layers.product_keys import best, best_products
 
 
 def grid_top(rows, columns, count):

@@ -11,22 +11,22 @@ import pytest
 import torch
 
 from tests.models.rank_steps import in_one_process, state
-from uic.models.batch import Encoder
-from uic.models.catalogue import MODELS
-from uic.models.checkpoint import load_checkpoint
 from uic.models.errors import BadInputError
-from uic.models.optimizer import Optimizer
-from uic.models.rank_processes import RankFailedError, run_ranks
-from uic.models.rank_trainer import RankTrainer
-from uic.models.rank_training import RankTraining
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import RunSpec, apply_settings, split_days
-from uic.models.shard_router import ShardError
-from uic.models.shard_world import ShardWorld
-from uic.models.sharded import ShardedTable
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trainer, Watcher
-from uic.models.vocabulary import build_vocabulary
+from uic.models.rankers.catalogue import MODELS
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.sharding.processes import RankFailedError, run_ranks
+from uic.models.sharding.rank_trainer import RankTrainer
+from uic.models.sharding.rank_training import RankTraining
+from uic.models.sharding.router import ShardError
+from uic.models.sharding.table import ShardedTable
+from uic.models.sharding.world import ShardWorld
+from uic.models.training.checkpoint import load_checkpoint
+from uic.models.training.optimizer import Optimizer
+from uic.models.training.run_spec import RunSpec, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trainer, Watcher
 
 _PATH = Path(__file__).parent / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("rank_training_samples", _PATH)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from uic.models.batch import Encoder
-from uic.models.catalogue import MODELS
-from uic.models.groups import GroupBatch
-from uic.models.head import Dice, RunningNorm
-from uic.models.mimn import Mimn
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.record import empty_records
-from uic.models.run_spec import apply_settings
-from uic.models.train_settings import TrainSettings
-from uic.models.vocabulary import build_vocabulary
+from uic.models.layers.head import Dice, RunningNorm
+from uic.models.rankers.catalogue import MODELS
+from uic.models.rankers.mimn import Mimn
+from uic.models.records.record import empty_records
+from uic.models.samples.batch import Encoder
+from uic.models.samples.groups import GroupBatch
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.run_spec import apply_settings
+from uic.models.training.settings import TrainSettings
 
 _SPEC = importlib.util.spec_from_file_location(
     "literal_models", Path(__file__).parent / "literal_models.py"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uic.models.errors import BadInputError, ManifestError
-from uic.models.groups import GroupBatch, concatenate, ranges
-from uic.models.reader import BatchPlan, SamplesReader
+from uic.models.samples.groups import GroupBatch, concatenate, ranges
+from uic.models.samples.reader import BatchPlan, SamplesReader
 
 DAY = date(2024, 1, 1)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic.models.record import (
+from uic.models.records.record import (
     HEADER_BYTES,
     POSITION_BYTES,
     POSITION_FIRST_BYTE,

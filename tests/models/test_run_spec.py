@@ -4,11 +4,11 @@ from datetime import date
 
 import pytest
 
-from uic.models.catalogue import UnknownModelError
 from uic.models.errors import BadInputError
-from uic.models.ranker_settings import Activation
-from uic.models.run_spec import SettingError, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
+from uic.models.layers.ranker_settings import Activation
+from uic.models.rankers.catalogue import UnknownModelError
+from uic.models.training.run_spec import SettingError, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
 
 DAYS = [date(2024, 1, day) for day in (1, 2, 3, 5)]
 

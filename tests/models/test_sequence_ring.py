@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.memory_examples import events
-from uic.models.record import header_view
-from uic.models.sequence_ring import RingFormatError, SequenceRing
+from uic.models.records.record import header_view
+from uic.models.records.sequence_ring import RingFormatError, SequenceRing
 
 RING = SequenceRing(capacity=5)
 

@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 
 from uic.models.errors import BadInputError, ManifestError
-from uic.models.lmn import ProductKeyMemory
-from uic.models.optimizer import RowAdam
-from uic.models.shard_checkpoint import load_shards, save_shards
-from uic.models.shard_router import Router, ShardError
-from uic.models.shard_world import RankDiedError, ShardWorld
-from uic.models.sharded import ShardedTable
+from uic.models.rankers.lmn.lmn import ProductKeyMemory
+from uic.models.sharding.checkpoint import load_shards, save_shards
+from uic.models.sharding.router import Router, ShardError
+from uic.models.sharding.table import ShardedTable
+from uic.models.sharding.world import RankDiedError, ShardWorld
+from uic.models.training.optimizer import RowAdam
 
 ROWS, WIDTH, STEPS, BATCH = 37, 3, 10, 8
 
@@ -137,7 +137,7 @@ def run(size, work, folder):
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     # Not by fork: other tests leave threads in this process, whose locks a child would inherit.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["uic.models.sharded", "uic.models.row_table"])
+    context.set_forkserver_preload(["uic.models.sharding.table", "uic.models.layers.row_table"])
     processes = [
         context.Process(target=_child, args=(store.port, rank, size, work, folder))
         for rank in range(size)
@@ -185,7 +185,7 @@ def trained(tmp_path_factory):
 
 def one_table(steps):
     """The same training on one plain table."""
-    from uic.models.row_table import RowTable
+    from uic.models.layers.row_table import RowTable
 
     table = RowTable(ROWS, WIDTH, 1.0).double()
     start = ShardedTable(ShardWorld(), ROWS, WIDTH, 0.5).weight

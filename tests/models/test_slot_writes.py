@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.batch import Encoder
-from uic.models.catalogue import MODELS
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import apply_settings
-from uic.models.slot_writes import raw_write_weights, slot_shares
-from uic.models.train_settings import TrainSettings
-from uic.models.vocabulary import build_vocabulary
+from uic.models.rankers.catalogue import MODELS
+from uic.models.rankers.slot_writes import raw_write_weights, slot_shares
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import build_vocabulary
+from uic.models.training.run_spec import apply_settings
+from uic.models.training.settings import TrainSettings
 
 SMALL = ["item_width=4", "category_width=2", "slots=3", "controller=4", "embedding_std=1.0"]
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.batch import Encoder
-from uic.models.bundle import BundleError, load_bundle, save_bundle
-from uic.models.checkpoint import Progress, load_checkpoint, save_checkpoint
-from uic.models.embedding import BatchRows
+from uic.models.bundles.bundle import BundleError, load_bundle, save_bundle
+from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
-from uic.models.optimizer import Optimizer, RowAdam
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.run_spec import RunSpec, apply_settings, split_days
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import NonFiniteLossError, Trainer, Watcher, build_model
-from uic.models.warm_start import warm_start
+from uic.models.layers.embedding import BatchRows
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from uic.models.training.optimizer import Optimizer, RowAdam
+from uic.models.training.run_spec import RunSpec, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import NonFiniteLossError, Trainer, Watcher, build_model
 
 SMALL = [
     "item_width=4",
@@ -126,8 +126,8 @@ def test_a_run_killed_with_signal_9_resumes_to_the_same_bundle(reader, tmp_path)
     script = textwrap.dedent(
         """
         import os, pickle, signal, sys
-        from uic.models.reader import SamplesReader
-        from uic.models.trainer import Trainer, Watcher
+        from uic.models.samples.reader import SamplesReader
+        from uic.models.training.trainer import Trainer, Watcher
         from pathlib import Path
         spec = pickle.loads(Path(sys.argv[2]).read_bytes())
         def step(report):

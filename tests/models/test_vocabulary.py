@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic.models.reader import BatchPlan, SamplesReader
-from uic.models.vocabulary import (
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.samples.vocabulary import (
     IdTable,
     Vocabulary,
     VocabularyError,

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.run import ImportSummary, run_import
+from uic.pipelines.log.event_log import EventLog
 
 
 def run(importer: Any, log: EventLog, **options: Any) -> ImportSummary:

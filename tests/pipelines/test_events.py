@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uic.pipelines.events import MAX_BRACKETS, MAX_ID, EventParser, ParsedEvents, Reason
+from uic.pipelines.log.events import MAX_BRACKETS, MAX_ID, EventParser, ParsedEvents, Reason
 from uic.pipelines.settings import LogSettings
 
 NOW = 1_700_000_000_000

@@ -9,14 +9,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.taobao import Taobao
+from uic.pipelines.log.event_log import EventLog
 
 PROGRAM = """
 import resource, sys, time
 from pathlib import Path
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.taobao import Taobao
 from uic.models.errors import UicError

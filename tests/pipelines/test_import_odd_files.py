@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.amazon import Amazon
 from uic.pipelines.importers.kuairand import KuaiRand
@@ -18,6 +17,7 @@ from uic.pipelines.importers.run import ImportSummary, run_import
 from uic.pipelines.importers.source import Importer
 from uic.pipelines.importers.table import Table, TableColumns
 from uic.pipelines.importers.taobao import Taobao
+from uic.pipelines.log.event_log import EventLog
 
 COLUMNS = TableColumns("u", "i", "t")
 TWO = pa.array([1, 2])

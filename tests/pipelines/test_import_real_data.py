@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.models.hashing import stable_hash
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.next_item import NextItemOptions
 from uic.pipelines.importers.run import run_import
+from uic.pipelines.log.event_log import EventLog
 
 ZONE = "Asia/Shanghai"
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.string_ids import number_of
 from uic.pipelines.importers.table import Table, TableColumns, TimeUnit
+from uic.pipelines.log.event_log import EventLog
 
 COLUMNS = TableColumns("who", "what", "when")
 

@@ -12,13 +12,13 @@ import pytest
 
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.amazon import Amazon
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.string_ids import number_of
 from uic.pipelines.importers.taobao import Taobao
-from uic.pipelines.log_writer import DuplicateImportError
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import DuplicateImportError
 
 
 def test_taobao_rows_become_behaviours_and_broken_lines_rejects(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from uic.models.errors import BadInputError, ManifestError
 from uic.models.hashing import stable_hash
 from uic.pipelines.days import Days
-from uic.pipelines.epochs import EpochHandOverError, UserMovedError
-from uic.pipelines.event_log import EventLog, LogBusyError
-from uic.pipelines.log_writer import DuplicateImportError, LogWriter, Part, Publication
-from uic.pipelines.positions import LogOrderError
-from uic.pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS
+from uic.pipelines.log.epochs import EpochHandOverError, UserMovedError
+from uic.pipelines.log.event_log import EventLog, LogBusyError
+from uic.pipelines.log.positions import LogOrderError
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS
+from uic.pipelines.log.writer import DuplicateImportError, LogWriter, Part, Publication
 
 DAY_MS = 86_400_000
 SOURCE = {"name": "a.csv", "bytes": 3, "sha256": "aa"}

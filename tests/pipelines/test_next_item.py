@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.next_item import NextItem, NextItemOptions, strictly_rising
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.taobao import Taobao
+from uic.pipelines.log.event_log import EventLog
 
 Row = tuple[int, int, int]
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from uic.models.metrics import auc
+from uic.models.training.metrics import auc
 from uic.pipelines.simulator import Simulation, SimulationPlan, SimulationPlanError
 from uic.pipelines.simulator.item_images import Photographs, write_item_images
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uic.pipelines.events import EventParser
-from uic.pipelines.schemas import BEHAVIORS
+from uic.pipelines.log.events import EventParser
+from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.settings import LogSettings
 from uic.pipelines.simulator.days import DayChunk
 from uic.pipelines.simulator.generator import (

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 
 _ROWS = 2_000_000
 

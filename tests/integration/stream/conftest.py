@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from uic.feature_repo.server import EmbeddedRedis
-from uic.jobs.context import Context
-from uic.jobs.stream.java import JARS
-from uic.jobs.stream.kafka_server import KafkaServer
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.config.context import Context
+from uic.jobs.stream.topics.java import JARS
+from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.trial import start_trial, trial_context
 
 

@@ -7,14 +7,14 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from uic.jobs.stream import java
-from uic.jobs.stream.event_files import LoggedPayload, write_event_file
-from uic.jobs.stream.fitness import UnfitGenerationError
-from uic.jobs.stream.kafka_server import KafkaServer, free_port
-from uic.jobs.stream.kafka_topic import NoBrokerError, TopicError
-from uic.jobs.stream.planner import CheckpointError, Planner, RunOptions
-from uic.jobs.stream.produce import Outgoing, Pace, send_to_kafka
-from uic.jobs.stream.start_positions import StartPositionError
+from uic.jobs.stream.fold.fitness import UnfitGenerationError
+from uic.jobs.stream.run.planner import CheckpointError, Planner, RunOptions
+from uic.jobs.stream.run.start_positions import StartPositionError
+from uic.jobs.stream.topics import java
+from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
+from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
+from uic.jobs.stream.topics.kafka_topic import NoBrokerError, TopicError
+from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka
 from uic.jobs.stream.trial import untrained_bundle
 from uic.models.errors import BadInputError
 

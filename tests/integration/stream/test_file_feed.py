@@ -1,8 +1,8 @@
 """Files are handed to a watching job one after the other, since order holds only within one."""
 
-from uic.jobs.stream.event_files import LoggedPayload, scan_event_file, write_event_file
-from uic.jobs.stream.file_feed import FileFeed
-from uic.jobs.stream.planner import Planner, RunOptions
+from uic.jobs.stream.run.file_feed import FileFeed
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.topics.event_files import LoggedPayload, scan_event_file, write_event_file
 
 
 def _write(folder, first, count):

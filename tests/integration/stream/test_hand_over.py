@@ -6,22 +6,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from uic.feature_repo.loading import load_snapshot
-from uic.feature_repo.opened import open_memories
+from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.store.opened import open_memories
 from uic.jobs.drills.log import batch_fold
-from uic.jobs.stream.event_files import LoggedPayload, read_lines, write_event_file
-from uic.jobs.stream.fold_function import FoldFunction
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.produce import payload_of
-from uic.jobs.stream.start_positions import StartPositionError
+from uic.jobs.stream.fold.fold_function import FoldFunction
+from uic.jobs.stream.fold.worker import make_fold_function
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.run.start_positions import StartPositionError
+from uic.jobs.stream.run.upgrade import UpgradeOptions, upgrade
+from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, write_event_file
+from uic.jobs.stream.topics.produce import payload_of
 from uic.jobs.stream.trial import untrained_bundle
-from uic.jobs.stream.upgrade import UpgradeOptions, upgrade
-from uic.jobs.stream.worker import make_fold_function
-from uic.models.bundle import load_bundle
-from uic.models.fold import EventBatch, MemoryFolder
+from uic.models.bundles.bundle import load_bundle
 from uic.models.hashing import stable_hash
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.memories.build import MemoriesRequest, build_memories
 
 DAY_MS = 1_772_323_200_000  # 2026-03-01

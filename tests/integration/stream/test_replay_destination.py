@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from uic.feature_repo.opened import open_memories
+from uic.feature_repo.store.opened import open_memories
 from uic.jobs.replay.destination import destination_of
 from uic.jobs.replay.hold_back import ReplayError
 from uic.jobs.replay.run import wait_until_folded
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.produce import Outgoing, payload_of
-from uic.pipelines.event_log import EventLog
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.topics.produce import Outgoing, payload_of
+from uic.pipelines.log.event_log import EventLog
 
 TIME_MS = 1_700_000_000_000
 

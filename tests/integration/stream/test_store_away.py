@@ -6,18 +6,18 @@ import time
 import numpy as np
 import pytest
 
-from uic.feature_repo.connection import STORE_FOLDER
-from uic.feature_repo.errors import StoreUnavailableError
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.server import EmbeddedRedis
+from uic.feature_repo.store.connection import STORE_FOLDER
+from uic.feature_repo.store.errors import StoreUnavailableError
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.drills.log import batch_fold
-from uic.jobs.stream.kafka_server import KafkaServer
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.produce import Outgoing, Pace, payload_of, send_to_kafka
-from uic.jobs.stream.supervisor import StreamFailedError, Supervisor
-from uic.jobs.stream.topic_reader import read_topic
-from uic.models.bundle import load_bundle
-from uic.models.fold import MemoryFolder
+from uic.jobs.stream.letters.topic_reader import read_topic
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.run.supervisor import StreamFailedError, Supervisor
+from uic.jobs.stream.topics.kafka_server import KafkaServer
+from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
+from uic.models.bundles.bundle import load_bundle
+from uic.models.memory.fold import MemoryFolder
 
 # Java takes a minute to start on a busy machine.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.kafka]

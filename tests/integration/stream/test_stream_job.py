@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uic.feature_repo.packed import PackedStore
+from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.drills.log import batch_fold
-from uic.jobs.stream.dead_letters import read_dead_letters
-from uic.jobs.stream.event_files import LoggedPayload, read_lines, write_event_file
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.produce import payload_of
-from uic.jobs.stream.status import read_status
-from uic.jobs.stream.supervisor import Supervisor
-from uic.models.bundle import load_bundle
-from uic.models.fold import MemoryFolder
+from uic.jobs.stream.fold.status import read_status
+from uic.jobs.stream.letters.dead_letters import read_dead_letters
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, write_event_file
+from uic.jobs.stream.topics.produce import payload_of
+from uic.models.bundles.bundle import load_bundle
+from uic.models.memory.fold import MemoryFolder
 
 # Java takes a minute to start on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
@@ -150,10 +150,10 @@ def test_one_scan_and_one_call_of_the_fold(trial, tmp_path):
     path = tmp_path / "plan.json"
     path.write_text(plan.model_dump_json())
     script = (
-        "import sys; from uic.jobs.stream.attempt import _prepare_process; "
-        "from uic.jobs.stream.plan import JobPlan; "
+        "import sys; from uic.jobs.stream.run.attempt import _prepare_process; "
+        "from uic.jobs.stream.fold.plan import JobPlan; "
         "plan = JobPlan.model_validate_json(open(sys.argv[1]).read()); _prepare_process(plan); "
-        "from uic.jobs.stream.job import build; print(build(plan).explain())"
+        "from uic.jobs.stream.run.job import build; print(build(plan).explain())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)],

@@ -11,10 +11,10 @@ import pytest
 from tests.pipelines.memories.conftest import FIRST, random_behaviors
 from uic.jobs.replay.day import open_day
 from uic.jobs.replay.hold_back import ReplayError, forget_replay, hold_back
-from uic.jobs.stream.produce import write_files
+from uic.jobs.stream.topics.produce import write_files
 from uic.models.hashing import stable_hash
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 
 LAST = FIRST + timedelta(days=3)
 

@@ -1,5 +1,5 @@
 """The one `Metrics` of a test process: Prometheus takes each metric once."""
 
-from uic.jobs.serving.metrics import Metrics
+from uic.jobs.serving.read.metrics import Metrics
 
 METRICS = Metrics()

@@ -18,25 +18,25 @@ from tests.jobs.serving.shop import (
     offline_logits,
     random_events,
 )
-from uic.feature_repo.connection import connect, resolve_address
-from uic.feature_repo.item_images import ItemImages, load_item_images
-from uic.feature_repo.item_store import ItemStore
-from uic.feature_repo.item_vectors import packed_item_vectors
-from uic.feature_repo.repository import open_feature_store
-from uic.jobs.serving.image_watch import ImageRankers, ImageWatcher
-from uic.jobs.serving.item_vectors import ItemVectors
-from uic.jobs.serving.items import ItemTable
-from uic.jobs.serving.readouts import Ask
-from uic.jobs.serving.reasons import Reason
-from uic.jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
-from uic.jobs.serving.settings import ServeSettings
-from uic.jobs.serving.watch import Followed
-from uic.models.bundle import BundleError
-from uic.models.image_features import ImageFeatures
-from uic.models.image_parts import write_image_features
-from uic.models.sequence_ring import SequenceRing
-from uic.pipelines.event_log import EventLog
+from uic.feature_repo.plugin.repository import open_feature_store
+from uic.feature_repo.snapshots.item_images import ItemImages, load_item_images
+from uic.feature_repo.store.connection import connect, resolve_address
+from uic.feature_repo.store.item_store import ItemStore
+from uic.feature_repo.store.item_vectors import packed_item_vectors
+from uic.jobs.config.serve import ServeSettings
+from uic.jobs.serving.follow.image_watch import ImageRankers, ImageWatcher
+from uic.jobs.serving.follow.watch import Followed
+from uic.jobs.serving.read.reasons import Reason
+from uic.jobs.serving.score.item_vectors import ItemVectors
+from uic.jobs.serving.score.items import ItemTable
+from uic.jobs.serving.score.readouts import Ask
+from uic.jobs.serving.score.sequences import SequenceReadout, SequenceReadouts, item_cache
+from uic.models.bundles.bundle import BundleError
+from uic.models.images.features import ImageFeatures
+from uic.models.images.parts import write_image_features
+from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
+from uic.pipelines.log.event_log import EventLog
 
 LENGTHS = np.array([0, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]

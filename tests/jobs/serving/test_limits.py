@@ -13,11 +13,11 @@ import pytest
 
 from tests.jobs.serving.running import ROOT, Load, running_service
 from tests.jobs.serving.shop import Shop
-from uic.jobs.context import open_context
+from uic.jobs.config.context import open_context
+from uic.jobs.serving.follow.reloading import ReloadError, reload_service
+from uic.jobs.serving.http.server import listen
+from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.load.generator import LoadPlan
-from uic.jobs.serving.reloading import ReloadError, reload_service
-from uic.jobs.serving.server import listen
-from uic.jobs.serving.service import Service
 from uic.models.errors import BadInputError, UicError
 
 ITEMS = list(range(1000, 1200))

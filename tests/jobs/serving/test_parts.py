@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.jobs.serving.counting import METRICS
-from uic.jobs.serving.breaker import CircuitBreaker
-from uic.jobs.serving.engine import OverloadedError, RankingEngine
-from uic.jobs.serving.items import UNKNOWN_CATEGORY, ItemCache, ItemTable
 from uic.jobs.serving.load.generator import LoadPlan, run_load
 from uic.jobs.serving.load.report import draw, report_of
 from uic.jobs.serving.load.targets import bodies_of
-from uic.jobs.serving.memories import Fetched
-from uic.jobs.serving.readouts import Ask, RecordFacts, Scored
+from uic.jobs.serving.rank.engine import OverloadedError, RankingEngine
+from uic.jobs.serving.read.breaker import CircuitBreaker
+from uic.jobs.serving.read.store import Fetched
+from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemCache, ItemTable
+from uic.jobs.serving.score.readouts import Ask, RecordFacts, Scored
 from uic.models.errors import BadInputError
 
 

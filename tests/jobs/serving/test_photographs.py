@@ -17,19 +17,19 @@ from typer.testing import CliRunner
 
 from tests.jobs.serving.running import running_service
 from tests.pipelines.images.pictures import encoded, gradient
-from uic.feature_repo.connection import STORE_FOLDER
-from uic.feature_repo.layout import SEQUENCE, ViewKeys
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
+from uic.feature_repo.store.connection import STORE_FOLDER
+from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.cli import app
-from uic.jobs.serving.items import ItemTable
-from uic.jobs.serving.sequences import Shown, ranker_batch
-from uic.models.bundle import Bundle, load_bundle
-from uic.models.image_features import ImageFeatures
-from uic.models.sequence_ring import SequenceRing
-from uic.pipelines.event_log import EventLog
+from uic.jobs.serving.score.items import ItemTable
+from uic.jobs.serving.score.sequences import Shown, ranker_batch
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.images.features import ImageFeatures
+from uic.models.records.sequence_ring import SequenceRing
+from uic.pipelines.log.event_log import EventLog
 
 CLASSES = ("hat", "shoes", "dress")
 PHOTOGRAPHS = 6  # of each class

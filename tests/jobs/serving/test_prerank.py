@@ -17,34 +17,34 @@ from tests.jobs.serving.shop import (
     random_events,
 )
 from tests.jobs.serving.test_images import IDS_ALONE, SMALL, publish_features, publish_version
-from uic.feature_repo.connection import connect, resolve_address
-from uic.feature_repo.item_images import load_item_images
-from uic.feature_repo.item_store import ItemStore
-from uic.feature_repo.item_vectors import packed_item_vectors
-from uic.feature_repo.layout import SEQUENCE, ViewKeys
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import open_feature_store
+from uic.feature_repo.plugin.repository import open_feature_store
 from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
-from uic.jobs.serving.answers import probabilities
-from uic.jobs.serving.app import create_app
-from uic.jobs.serving.breaker import CircuitBreaker
-from uic.jobs.serving.engine import RankingEngine
-from uic.jobs.serving.image_watch import ImageRankers
-from uic.jobs.serving.items import UNKNOWN_CATEGORY, ItemTable
-from uic.jobs.serving.memories import MemoryReader, ServiceFeatures
-from uic.jobs.serving.prerank import PrerankScorer, PrerankStage
-from uic.jobs.serving.prerank_watch import PrerankLoader, PrerankWatcher
-from uic.jobs.serving.reasons import Reason
-from uic.jobs.serving.sequence_fill import write_rings
-from uic.jobs.serving.sequences import SequenceReadout, SequenceReadouts, item_cache
-from uic.jobs.serving.service import Service
-from uic.jobs.serving.settings import ServeSettings
-from uic.jobs.serving.watch import Followed
-from uic.models.bundle import BundleError
-from uic.models.sequence_ring import SequenceRing
-from uic.pipelines.event_log import EventLog
+from uic.feature_repo.snapshots.item_images import load_item_images
+from uic.feature_repo.store.connection import connect, resolve_address
+from uic.feature_repo.store.item_store import ItemStore
+from uic.feature_repo.store.item_vectors import packed_item_vectors
+from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.jobs.config.serve import ServeSettings
+from uic.jobs.serving.follow.image_watch import ImageRankers
+from uic.jobs.serving.follow.prerank_watch import PrerankLoader, PrerankWatcher
+from uic.jobs.serving.follow.watch import Followed
+from uic.jobs.serving.http.answers import probabilities
+from uic.jobs.serving.http.app import create_app
+from uic.jobs.serving.http.service import Service
+from uic.jobs.serving.rank.engine import RankingEngine
+from uic.jobs.serving.read.breaker import CircuitBreaker
+from uic.jobs.serving.read.reasons import Reason
+from uic.jobs.serving.read.store import MemoryReader, ServiceFeatures
+from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
+from uic.jobs.serving.score.prerank import PrerankScorer, PrerankStage
+from uic.jobs.serving.score.sequences import SequenceReadout, SequenceReadouts, item_cache
+from uic.jobs.stream.fold.sequence_fill import write_rings
+from uic.models.bundles.bundle import BundleError
+from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import embedded
+from uic.pipelines.log.event_log import EventLog
 
 LENGTHS = np.array([0, 7, 60, 130])
 ITEMS = np.arange(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT)

@@ -12,29 +12,29 @@ from tests.jobs.serving.shop import (
     offline_logits,
     random_events,
 )
-from uic.feature_repo.layout import SEQUENCE, ViewKeys
-from uic.feature_repo.opened import open_memories
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.repository import open_feature_store
+from uic.feature_repo.plugin.repository import open_feature_store
 from uic.feature_repo.sequences import (
     SEQUENCE_SERVICE,
     SEQUENCE_VIEW,
     apply_sequences,
 )
-from uic.jobs.serving.breaker import CircuitBreaker
-from uic.jobs.serving.items import ItemTable
-from uic.jobs.serving.memories import MemoryReader, ServiceFeatures
-from uic.jobs.serving.readouts import Ask
-from uic.jobs.serving.sequence_fill import fill_from_log, fill_sequences
-from uic.jobs.serving.sequences import (
+from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.jobs.serving.read.breaker import CircuitBreaker
+from uic.jobs.serving.read.store import MemoryReader, ServiceFeatures
+from uic.jobs.serving.score.items import ItemTable
+from uic.jobs.serving.score.readouts import Ask
+from uic.jobs.serving.score.sequences import (
     SequenceReadout,
     SequenceReadouts,
     item_cache,
 )
-from uic.models.catalogue import MODELS, model_kind
-from uic.models.sequence_ring import SequenceRing
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.jobs.stream.fold.sequence_fill import fill_from_log, fill_sequences
+from uic.models.rankers.catalogue import MODELS, model_kind
+from uic.models.records.sequence_ring import SequenceRing
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 
 LENGTHS = np.array([0, 1, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]

@@ -18,8 +18,8 @@ from tests.jobs.serving.shop import (
     Shop,
     categories_of,
 )
-from uic.feature_repo.opened import open_memories
-from uic.models.memory_state import MemoryState
+from uic.feature_repo.store.opened import open_memories
+from uic.models.memory.state import MemoryState
 
 LENGTHS = np.random.default_rng(3).integers(1, 120, USER_COUNT)
 FOREIGN_USER = 900

@@ -10,9 +10,9 @@ import pytest
 
 from tests.jobs.serving.running import Load, RunningService, running_service
 from tests.jobs.serving.shop import Shop
-from uic.feature_repo.opened import open_memories
+from uic.feature_repo.store.opened import open_memories
 from uic.jobs.serving.load.generator import LoadPlan
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 
 ITEMS = list(range(1000, 1040))
 USERS = range(1, 21)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from uic.feature_repo.connection import Address, connect
-from uic.feature_repo.generation import Generation
-from uic.feature_repo.generations import Generations
-from uic.feature_repo.layout import ViewKeys
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.server import EmbeddedRedis
-from uic.jobs.stream.fold_function import FoldFunction
-from uic.models.fold import EventBatch, MemoryFolder
-from uic.models.memory import MemoryConfig, MemoryNetwork
-from uic.pipelines.events import EventParser
+from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.generation import Generation
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.stream.fold.fold_function import FoldFunction
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.memory.network import MemoryConfig, MemoryNetwork
+from uic.pipelines.log.events import EventParser
 from uic.pipelines.settings import LogSettings
 
 KEYS = ViewKeys.of_memories("test")

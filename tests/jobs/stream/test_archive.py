@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from uic.jobs.config import Config
-from uic.jobs.context import Context
-from uic.jobs.stream.archive import archived_up_to, epoch_folder, file_range, note_first_starts
-from uic.jobs.stream.compact import ArchiveGapError, compact
-from uic.jobs.stream.dead_letters import read_dead_letters
-from uic.jobs.stream.event_files import LoggedPayload, line_of
+from uic.jobs.config.config import Config
+from uic.jobs.config.context import Context
+from uic.jobs.stream.letters.archive import (
+    archived_up_to,
+    epoch_folder,
+    file_range,
+    note_first_starts,
+)
+from uic.jobs.stream.letters.compact import ArchiveGapError, compact
+from uic.jobs.stream.letters.dead_letters import read_dead_letters
+from uic.jobs.stream.topics.event_files import LoggedPayload, line_of
 from uic.models.errors import BadInputError
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 
 DAY_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
 DAY = date(2026, 3, 1)

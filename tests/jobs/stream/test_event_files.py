@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from uic.jobs.stream.event_files import (
+from uic.jobs.stream.topics.event_files import (
     EventFile,
     LoggedPayload,
     read_lines,
@@ -31,7 +31,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 
 def test_a_line_is_what_flink_reads():
-    from uic.jobs.stream.event_files import line_of
+    from uic.jobs.stream.topics.event_files import line_of
 
     assert line_of(LoggedPayload(b"{}", 3, 42, 1_700_000_000_123)) == (
         b'{"payload":"e30=","log_partition":3,"log_offset":42,'

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic.jobs.stream.memory_cache import MemoryCache
+from uic.jobs.stream.fold.memory_cache import MemoryCache
 
 
 def _records(*values: int) -> np.ndarray:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from uic.jobs.stream.dead_letters import DeadLetter, sendable
-from uic.jobs.stream.event_files import read_lines, scan_folder
-from uic.jobs.stream.produce import (
+from uic.jobs.stream.letters.dead_letters import DeadLetter, sendable
+from uic.jobs.stream.topics.event_files import read_lines, scan_folder
+from uic.jobs.stream.topics.produce import (
     PRODUCER_SETTINGS,
     Outgoing,
     Pace,

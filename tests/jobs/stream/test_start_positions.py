@@ -2,15 +2,15 @@
 
 import pytest
 
-from uic.feature_repo.generation import Generation
-from uic.jobs.stream.start_positions import (
+from uic.feature_repo.store.generation import Generation
+from uic.jobs.stream.run.start_positions import (
     Available,
     StartPositionError,
     check_epochs_before,
     choose_starts,
     summary,
 )
-from uic.pipelines.epochs import Epoch
+from uic.pipelines.log.epochs import Epoch
 
 IMPORT = Epoch(1, "import", "history", 2, {0: 0, 1: 0}, {0: 99, 1: 49})
 TOPIC = Epoch(2, "topic", "behaviours.abc", 2, {0: 10, 1: 20}, {0: 9, 1: 19})

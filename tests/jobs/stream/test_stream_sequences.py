@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.models.memory_examples import events
-from uic.feature_repo.errors import ForeignValueError, StoreUnavailableError
-from uic.feature_repo.generations import Generations
-from uic.feature_repo.layout import NO_GENERATION, SEQUENCE, ViewKeys
-from uic.feature_repo.packed import PackedStore
-from uic.feature_repo.sequence_writer import SequenceWriter
-from uic.jobs.serving.sequence_fill import fill_sequences, write_rings
-from uic.models.sequence_ring import SequenceRing
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.feature_repo.store.errors import ForeignValueError, StoreUnavailableError
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import NO_GENERATION, SEQUENCE, ViewKeys
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.sequence_writer import SequenceWriter
+from uic.jobs.stream.fold.sequence_fill import fill_sequences, write_rings
+from uic.models.records.sequence_ring import SequenceRing
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 
 NOW_MS = 1_700_000_000_000
 RING = SequenceRing(capacity=5)

@@ -8,10 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
-from uic.jobs.stream.kafka_server import free_port
-from uic.jobs.stream.planner import Planner, RunOptions
-from uic.jobs.stream.start_positions import folder_name
-from uic.jobs.stream.supervisor import (
+from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.run.start_positions import folder_name
+from uic.jobs.stream.run.supervisor import (
     StreamBusyError,
     StreamFailedError,
     Supervisor,
@@ -19,6 +18,7 @@ from uic.jobs.stream.supervisor import (
     readable,
     running,
 )
+from uic.jobs.stream.topics.kafka_server import free_port
 from uic.jobs.stream.trial import start_trial, trial_context
 from uic.models.errors import BadInputError
 
@@ -40,11 +40,11 @@ def test_the_error_of_a_worker_is_found_in_javas_stack_trace():
         org.apache.flink.runtime.taskmanager.AsynchronousException: Caught exception
         Caused by: java.lang.RuntimeException: Error received from SDK harness: Traceback
           File "fold_function.py", line 180, in _open_partitions
-        uic.feature_repo.errors.StoreFellBehindError: epoch 1, partition 0: the store fell behind
+        uic.feature_repo.store.errors.StoreFellBehindError: epoch 1, partition 0: it fell behind
             at org.apache.beam.runners.fnexecution
         """
     )
-    assert readable(text) == "StoreFellBehindError: epoch 1, partition 0: the store fell behind"
+    assert readable(text) == "StoreFellBehindError: epoch 1, partition 0: it fell behind"
 
 
 def test_without_one_of_ours_the_last_cause_is_told():

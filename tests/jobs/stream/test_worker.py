@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from uic.feature_repo.generation import Generation, State
-from uic.jobs.stream.fitness import UnfitGenerationError, check_state_and_hash
-from uic.jobs.stream.plan import JobPlan
-from uic.jobs.stream.worker import exclusion
-from uic.pipelines.events import EventParser
+from uic.feature_repo.store.generation import Generation, State
+from uic.jobs.stream.fold.fitness import UnfitGenerationError, check_state_and_hash
+from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.fold.worker import exclusion
+from uic.pipelines.log.events import EventParser
 from uic.pipelines.settings import Keep, LogSettings, SaleSettings
 
 DAY_MS = 1_781_740_800_000  # 2026-06-18, UTC

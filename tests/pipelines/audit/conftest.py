@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.memories.conftest import FIRST, random_behaviors, untrained_bundle, write_log
-from uic.feature_repo.loading import load_snapshot
-from uic.feature_repo.opened import OpenedStore, open_memories
-from uic.feature_repo.server import EmbeddedRedis
-from uic.feature_repo.settings import StoreSettings
-from uic.feature_repo.writer import MarkerMove
-from uic.models.bundle import load_bundle
-from uic.models.fold import EventBatch, MemoryFolder
-from uic.models.record import Records
+from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.store.opened import OpenedStore, open_memories
+from uic.feature_repo.store.server import EmbeddedRedis
+from uic.feature_repo.store.settings import StoreSettings
+from uic.feature_repo.store.writer import MarkerMove
+from uic.models.bundles.bundle import load_bundle
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.records.record import Records
 from uic.pipelines.audit.memories import AuditRequest, audit_generation
 from uic.pipelines.audit.report import GenerationAudit
 from uic.pipelines.audit.settings import AuditSettings
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.build import MemoriesRequest, build_memories
 from uic.pipelines.memories.exclude import ExcludeRule
 from uic.pipelines.settings import MemoriesSettings, SaleSettings

@@ -8,7 +8,7 @@ import pytest
 from tests.pipelines.audit.conftest import SNAPSHOT_DAY, everybody
 from tests.pipelines.memories.conftest import write_log
 from uic.models.hashing import stable_hash
-from uic.models.record import header_view
+from uic.models.records.record import header_view
 from uic.pipelines.audit.compare import Verdict
 from uic.pipelines.audit.report import AuditMismatchError, require_no_mismatch
 from uic.pipelines.memories.exclude import ExcludeRule

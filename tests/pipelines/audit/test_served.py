@@ -6,13 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from uic.models.bundle import load_bundle
-from uic.models.memory_state import MemoryState
+from uic.models.bundles.bundle import load_bundle
+from uic.models.memory.state import MemoryState
 from uic.pipelines.audit.memories import AuditRequest
 from uic.pipelines.audit.report import AuditMismatchError, require_no_mismatch
 from uic.pipelines.audit.served import audit_served
 from uic.pipelines.audit.settings import AuditSettings
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 
 ITEMS = [1, 2, 3]
 

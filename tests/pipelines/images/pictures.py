@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from uic.models.image_encoder import CompactEncoder
-from uic.models.image_encoder_settings import PretrainSettings
-from uic.models.image_pretraining import Pretrained, save_encoder
+from uic.models.images.encoder import CompactEncoder
+from uic.models.images.encoder_settings import PretrainSettings
+from uic.models.images.pretraining import Pretrained, save_encoder
 from uic.pipelines.images.encoders import EncoderChoice
 from uic.pipelines.images.settings import ImagesSettings
 

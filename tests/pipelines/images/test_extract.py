@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from tests.pipelines.images.pictures import SETTINGS, bomb, encoded, gradient, random_encoder
-from uic.models.image_features import ImageFeatures, ImageFeaturesError
-from uic.models.image_pretraining import load_encoder
+from uic.models.images.features import ImageFeatures, ImageFeaturesError
+from uic.models.images.pretraining import load_encoder
 from uic.pipelines.images.encoders import EncoderChoice, NoEncoderError
 from uic.pipelines.images.extract import extract_images
 from uic.pipelines.images.extract_run import ExtractRequest

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uic.feature_repo.item_images import (
+from uic.feature_repo.snapshots.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     list_item_images,

@@ -9,16 +9,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-from uic.models.bundle import save_bundle
-from uic.models.catalogue import model_kind
-from uic.models.run_spec import Days, RunSpec
-from uic.models.train_settings import TrainSettings
-from uic.models.trainer import Trained
-from uic.models.vocabulary import IdTable, Vocabulary
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.models.bundles.bundle import save_bundle
+from uic.models.rankers.catalogue import model_kind
+from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.training.run_spec import Days, RunSpec
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trained
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.schemas import BEHAVIORS
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.memories.build import MemoriesRequest
-from uic.pipelines.schemas import BEHAVIORS
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 FIRST = date(2024, 3, 1)

@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from uic.feature_repo.snapshots import Snapshot
-from uic.models.bundle import load_bundle
+from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import ManifestError
-from uic.models.fold import EventBatch, MemoryFolder
-from uic.models.record import header_view
-from uic.pipelines.event_log import EventLog
+from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.records.record import header_view
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.run import run_import
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.memories.build import MemoriesError, MemoriesRequest, build_memories
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError
 from uic.pipelines.memories.prune import prune_snapshots
 from uic.pipelines.memories.publish import LogGapError
-from uic.pipelines.schemas import BEHAVIORS
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 Make = Callable[..., MemoriesRequest]

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.models.published import file_entry
-from uic.models.samples import SAMPLES
-from uic.pipelines.event_log import Epoch, EventLog
-from uic.pipelines.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+from uic.models.samples.schema import SAMPLES
+from uic.pipelines.log.event_log import Epoch, EventLog
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 
 Row = dict[str, Any]
 

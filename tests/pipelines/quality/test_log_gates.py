@@ -13,10 +13,10 @@ import pytest
 
 from tests.pipelines.quality.conftest import LogFolder, Row, at, behavior_row
 from uic.models.errors import BadInputError, QualityGateError
-from uic.pipelines.event_log import LogFile
+from uic.pipelines.log.event_log import LogFile
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, TIMESTAMP
 from uic.pipelines.quality.facts import BEHAVIORS_TABLE, LogRules, log_facts
 from uic.pipelines.quality.gates import GateReport, gate_behaviors, gate_impressions, require
-from uic.pipelines.schemas import BEHAVIOR_EVENTS, BEHAVIORS, TIMESTAMP
 from uic.pipelines.settings import QualitySettings
 
 DAY = date(2024, 3, 3)

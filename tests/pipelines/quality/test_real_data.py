@@ -2,10 +2,10 @@
 
 import pytest
 
-from uic.pipelines.event_log import EventLog
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.run import run_import
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.quality.facts import LogRules
 from uic.pipelines.quality.gates import gate_behaviors, gate_impressions, log_days
 from uic.pipelines.settings import QualitySettings

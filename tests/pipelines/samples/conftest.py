@@ -13,8 +13,8 @@ import pytest
 
 from tests.pipelines.samples.small_run import random_tables
 from uic.pipelines.days import Days, day_number
-from uic.pipelines.event_log import EventLog
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.settings import SamplesSettings

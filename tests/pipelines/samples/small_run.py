@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from uic.models.published import read_manifest
-from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.run import SamplesRequest
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uic.models.samples import SAMPLES
+from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.build import group_bucket
 from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, LogOrderError
 

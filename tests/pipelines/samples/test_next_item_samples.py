@@ -10,7 +10,7 @@ import pytest
 
 from uic.jobs.cli import main
 from uic.models.published import read_manifest
-from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 
 USERS = 40
 

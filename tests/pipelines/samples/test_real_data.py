@@ -8,12 +8,12 @@ import pyarrow.dataset as ds
 import pytest
 
 from uic.models.published import read_manifest, verify_checksums
-from uic.models.samples import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from uic.pipelines.event_log import EventLog
+from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.run import run_import
-from uic.pipelines.log_writer import LogWriter, Part
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.samples.run import SamplesRequest, make_samples
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 

@@ -18,7 +18,7 @@ from tests.pipelines.samples.small_run import (
 )
 from uic.models.errors import ManifestError
 from uic.models.published import read_manifest
-from uic.models.samples import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.bucket_files import SamplesWriteError
 from uic.pipelines.samples.run import make_samples
 from uic.pipelines.settings import SaleSettings

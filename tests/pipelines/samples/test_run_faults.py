@@ -14,7 +14,7 @@ import pytest
 from tests.pipelines.samples.small_run import FIRST, LAST, contents, request_for
 from uic.models.errors import BadInputError
 from uic.pipelines.beam_run import PipelineOptionsError, worker_error
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.samples.bucket_files import DRAFT_SUFFIX, SamplesWriteError
 from uic.pipelines.samples.log_parts import LogFileError
 from uic.pipelines.samples.order import LogOrderError
@@ -120,7 +120,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from uic.models.errors import UicError
-from uic.pipelines.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.samples.run import make_samples
 from tests.pipelines.samples.small_run import request_for
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
@@ -226,7 +226,7 @@ def test_runners_and_options_that_do_not_exist(log, runner, arguments):
 def test_an_error_of_ours_is_found_in_a_runners_words():
     text = (
         "Traceback (most recent call last):\n"
-        "uic.pipelines.samples.log_parts.LogFileError: a.parquet: bad [while running 'Group/Split']\n"
+        "uic.pipelines.samples.log_parts.LogFileError: a.parquet: bad [while running 'G/Split']\n"
     )
     error = worker_error(text)
     assert isinstance(error, LogFileError)

@@ -1,0 +1,1 @@
+"""Published files that a store is loaded from: memories and item vectors."""

@@ -1,0 +1,1 @@
+"""Redis without Feast: layout, packed reads and writes, generations, live pointer."""

@@ -1,0 +1,65 @@
+"""The store of a workspace, opened: memories and generations on one checked connection."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from uic.feature_repo.store.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.live import LivePointer
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.settings import StoreSettings
+
+
+@dataclass(frozen=True)
+class OpenedStore:
+    """What a command, a stream job or a service needs of the store.
+
+    Args:
+        address: where it is.
+        client: one connection pool for all.
+        memories: bulk reads and writes.
+        generations: their state.
+        live: the live pointer, cached as the settings say.
+    """
+
+    address: Address
+    client: redis.Redis
+    memories: PackedStore
+    generations: Generations
+    live: LivePointer
+
+
+@contextmanager
+def open_memories(settings: StoreSettings, workspace: Path) -> Iterator[OpenedStore]:
+    """The memories of a workspace's store, closed at the end.
+
+    Raises:
+        StoreUnavailableError: no address, or Redis does not answer.
+        StoreAccessError: it refuses the password.
+        StoreSettingError: it would lose memories when it is full.
+    """
+    address = resolve_address(settings, workspace)
+    client = connect(address)
+    try:
+        refuse_eviction(client, str(address))
+        keys = ViewKeys.of_memories(settings.project)
+        yield OpenedStore(
+            address=address,
+            client=client,
+            memories=PackedStore(
+                client,
+                keys,
+                address=str(address),
+                keys_per_script=settings.keys_per_script,
+                keys_per_read=settings.keys_per_read,
+            ),
+            generations=Generations(client, keys, str(address)),
+            live=LivePointer(client, keys, str(address), settings.pointer_refresh_seconds),
+        )
+    finally:
+        client.close()

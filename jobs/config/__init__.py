@@ -1,0 +1,1 @@
+"""Settings of a site (`uic.yaml`) and the context that every command starts from."""

@@ -1,0 +1,113 @@
+"""What every command starts from: the workspace, the configuration, and the two consoles.
+
+A command takes `workspace: WorkspaceOption` and `config: ConfigOption` and calls `open_context`.
+Results go to standard output (`OUT`), progress and remarks to standard error (`ERR`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from uic.jobs.config.config import Config, load_config
+from uic.models.errors import BadInputError
+
+OUT = Console(soft_wrap=True, highlight=False)
+ERR = Console(stderr=True, soft_wrap=True, highlight=False)
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar="UIC_WORKSPACE", help="Folder that holds everything uic makes."
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="UIC_CONFIG",
+        help="Settings (YAML); default: uic.yaml in the workspace, then in the current folder.",
+    ),
+]
+DEFAULT_WORKSPACE = Path("var")
+CONFIG_NAME = "uic.yaml"
+
+
+@dataclass(frozen=True)
+class Context:
+    """The workspace's folders and the effective configuration."""
+
+    workspace: Path
+    config: Config
+    config_path: Path | None
+
+    @property
+    def log(self) -> Path:
+        """The event log: `behaviors/`, `impressions/`, `epochs.json`, `manifests/`."""
+        return self.workspace / "log"
+
+    @property
+    def samples(self) -> Path:
+        """One published directory of grouped samples a name."""
+        return self.workspace / "samples"
+
+    @property
+    def bundles(self) -> Path:
+        """`<model>/<version>/`, each a trained model."""
+        return self.workspace / "bundles"
+
+    @property
+    def images(self) -> Path:
+        """One published directory of image features a name."""
+        return self.workspace / "images"
+
+    @property
+    def memories(self) -> Path:
+        """Snapshots: `generation=NNN/dt=YYYY-MM-DD/`."""
+        return self.workspace / "memories"
+
+    @property
+    def reports(self) -> Path:
+        """Pages for people: data docs, tables, plots."""
+        return self.workspace / "reports"
+
+
+def open_context(workspace: Path, config: Path | None) -> Context:
+    """Find and read the configuration.
+
+    Raises:
+        BadInputError: the workspace is a file, or the configuration is missing or wrong.
+    """
+    if workspace.exists() and not workspace.is_dir():
+        msg = f"{workspace}: is a file; --workspace must name a folder"
+        raise BadInputError(msg)
+    if config is not None and not config.is_file():
+        msg = f"{config}: no such file; leave out --config to use the defaults"
+        raise BadInputError(msg)
+    candidates = [config] if config else [workspace / CONFIG_NAME, Path(CONFIG_NAME)]
+    path = next((found for found in candidates if found.is_file()), None)
+    return Context(workspace, load_config(path), path)
+
+
+def progress_display() -> Progress:
+    """A progress display on standard error; silent when that is not a terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=ERR,
+        disable=not ERR.is_terminal,
+    )

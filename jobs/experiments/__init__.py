@@ -1,0 +1,1 @@
+"""Tables of the papers, trained and set beside the printed figures."""

@@ -1,0 +1,226 @@
+"""`uic experiment out-of-sync|big-sale`: MIMN's table 5, what production does to AUC.
+
+* `out-of-sync`: memories are folded by yesterday's bundle and read by today's, which was trained
+  on from it, as happens while a deploy is under way.
+* `big-sale`: the same model trained with and without the sale days, on two sets of samples.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Final, cast
+
+from uic.jobs.config.context import ERR
+from uic.jobs.experiments.family_report import Measured, write_family
+from uic.jobs.experiments.family_tables import FamilyRow, FamilyTable
+from uic.jobs.experiments.runs import Request, RowResult, result_path, run_rows, run_spec
+from uic.jobs.experiments.tables import Row
+from uic.jobs.training.run import checkpoint_path, watched
+from uic.models.bundles.bundle import Bundle, BundleError, load_bundle, save_bundle
+from uic.models.bundles.warm_start import warm_start
+from uic.models.errors import BadInputError
+from uic.models.published import MANIFEST_NAME, write_json_atomically
+from uic.models.rankers.mimn import Mimn
+from uic.models.rankers.out_of_step import OutOfStep
+from uic.models.rankers.ranker import Ranker
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.training.evaluation import evaluate
+from uic.models.training.metrics import Metrics
+from uic.models.training.run_spec import Days, RunSpec
+from uic.models.training.trainer import Trainer
+
+OUT_OF_SYNC: Final = "out-of-sync"
+BIG_SALE: Final = "big-sale"
+DEPLOYMENT: Final = (OUT_OF_SYNC, BIG_SALE)
+_PRINTED: Final = ("AUC, industrial data",)
+
+
+def _row(label: str, printed: str, model: str = "mimn") -> FamilyRow:
+    return FamilyRow(label, model, (), None, (printed,))
+
+
+_SAME, _APART, _OLD = (
+    _row("memory and ranker of one bundle", "0.6644"),
+    _row("memory of the bundle a day before the ranker's", "0.6644"),
+    _row("memory and ranker a day older", "-"),
+)
+_WITHOUT, _WITH = (
+    _row("trained without sale days", "0.6644"),
+    _row("trained with sale days", "0.6627"),
+)
+# Published only: the paper's baseline in the same table.
+_DIEN: Final = _row("DIEN", "0.6541", model="")
+TABLES: Final = {
+    OUT_OF_SYNC: FamilyTable(
+        "Memory and ranker out of step (MIMN, table 5)", _PRINTED, (_SAME, _APART, _OLD, _DIEN)
+    ),
+    BIG_SALE: FamilyTable("Sale days (MIMN, table 5)", _PRINTED, (_WITHOUT, _WITH, _DIEN)),
+}
+
+
+def run_deployment(
+    table: str, request: Request, sale_reader: SamplesReader | None, folder: Path, remark: str
+) -> list[Path]:
+    """Run one of the two and write its table; the paths.
+
+    Args:
+        table: `out-of-sync` or `big-sale`.
+        request: samples (for big-sale: without sale days), seeds, settings.
+        sale_reader: for big-sale, the samples of the same days with the sale days in them.
+        folder: for Markdown, CSV and plot.
+        remark: how to make the table again.
+
+    Raises:
+        BadInputError: too few days, or the two sets of samples do not belong together.
+    """
+    if table == OUT_OF_SYNC:
+        found = _out_of_sync(request)
+    else:
+        if sale_reader is None:
+            msg = "big-sale: needs --sale-samples, made with `sale: {behaviors: keep, …}`"
+            raise BadInputError(msg)
+        found = _big_sale(request, sale_reader)
+        remark += f" With sale days: samples `{sale_reader.name}`."
+    rows = [Measured(RowResult(row, found.get(row.label, [])), "-") for row in TABLES[table].rows]
+    return write_family(folder, f"{table}-{request.reader.name}", TABLES[table], rows, remark)
+
+
+# ---------------------------------------------------------------------------- out of step
+
+
+@dataclass(frozen=True)
+class _Deploy:
+    """Two bundles of one seed: yesterday's, and today's that was trained on from it."""
+
+    before: Bundle
+    after: Bundle
+
+
+def _out_of_sync(request: Request) -> dict[str, list[Metrics]]:
+    found: dict[str, list[Metrics]] = {row.label: [] for row in (_SAME, _APART, _OLD)}
+    for seed in range(request.repeats):
+        specs = _specs(request, seed)
+        path = result_path(request, specs[1]).with_suffix(".out-of-sync.json")
+        if path.exists():
+            ERR.print(f"seed {seed}: done before, {path}", markup=False)
+        else:
+            write_json_atomically(path, _measured(request, _deployed(request, *specs), specs[1]))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for label, metrics in found.items():
+            metrics.append(Metrics.from_json(document[label]))
+    return found
+
+
+def _specs(request: Request, seed: int) -> tuple[RunSpec, RunSpec]:
+    """All days but the last of training, then that one day alone; the same test."""
+    whole = run_spec(request, Row("out of step", "mimn"), seed)
+    days = [day for day in request.reader.days() if whole.days.first <= day <= whole.days.last]
+    if len(days) < 2:
+        msg = (
+            f"{request.reader.root}: {len(days)} day(s) to train on ({whole.days.first} to "
+            f"{whole.days.last}), out-of-sync needs 2: all but the last, then the last alone"
+        )
+        raise BadInputError(msg)
+    test = (whole.days.test_first, whole.days.test_last)
+    before = replace(whole, days=Days(days[0], days[-2], *test))
+    # Two epochs of one day would be an echo of it: a day is passed over once, as a server would.
+    once = whole.training.model_copy(update={"epochs": 1})
+    after = replace(whole, days=Days(days[-1], days[-1], *test), training=once)
+    # Until the bundle has a hash, what decides its weights stands for it.
+    return before, replace(after, warm_start=before.identity())
+
+
+def _deployed(request: Request, first: RunSpec, second: RunSpec) -> _Deploy:
+    before = _trained(request, first, None)
+    after = _trained(request, second, before)
+    if before.hash8 not in after.readout_compatible_with:
+        msg = f"{after.path}: its readout does not declare memories of {before.path} as understood"
+        raise BundleError(msg)
+    return _Deploy(before, after)
+
+
+def _trained(request: Request, spec: RunSpec, start: Bundle | None) -> Bundle:
+    """The bundle of a run, trained now or before."""
+    root = request.context.reports / "experiments" / "bundles" / "mimn"
+    path = root / spec.identity()[:16]
+    if not (path / MANIFEST_NAME).exists():
+        checkpoint = checkpoint_path(request.context.workspace, spec)
+        title = f"{spec.days.first} to {spec.days.last} seed {spec.seed}"
+        with watched(request.reader, spec, title) as watcher:
+            trained = Trainer(
+                request.reader,
+                spec,
+                device=request.device,
+                checkpoint=checkpoint,
+                watcher=watcher,
+                prepare=None if start is None else warm_start(start, except_ids=False),
+            ).run()
+        known = () if start is None else tuple(start.readout_compatible_with)
+        save_bundle(path, trained, known)
+        checkpoint.unlink(missing_ok=True)
+    return load_bundle(path)
+
+
+def _measured(request: Request, deploy: _Deploy, spec: RunSpec) -> dict[str, object]:
+    days = spec.days
+    plan = BatchPlan(
+        batch_impressions=spec.training.batch_impressions,
+        batch_events=spec.training.batch_events,
+        shuffle=False,
+        first=cast("date", days.test_first),
+        last=cast("date", days.test_last),
+    )
+
+    def auc_of(ranker: Bundle, memory: Bundle) -> dict[str, object]:
+        apart = OutOfStep(
+            cast("Mimn", ranker.model), cast("Mimn", memory.model), Encoder(memory.vocabulary)
+        )
+        batches = request.reader.batches(plan)
+        # A module that scores batches, which is all that `evaluate` asks of a ranker.
+        return dict(evaluate(cast("Ranker", apart), batches, Encoder(ranker.vocabulary)).to_json())
+
+    before, after = deploy.before, deploy.after
+    return {
+        _SAME.label: auc_of(after, after),
+        _APART.label: auc_of(after, before),
+        _OLD.label: auc_of(before, before),
+        "bundles": [before.hash8.hex(), after.hash8.hex()],
+    }
+
+
+# ---------------------------------------------------------------------------- sale days
+
+
+def _big_sale(request: Request, sale_reader: SamplesReader) -> dict[str, list[Metrics]]:
+    """Train on both samples; refuse two that are not the same log with and without sale days."""
+    both = replace(request, reader=sale_reader)
+    without = run_spec(request, _WITHOUT, 0).days
+    with_them = run_spec(both, _WITH, 0).days
+    test = (without.test_first, without.test_last)
+    shown = [
+        reader.totals(BatchPlan(first=without.test_first, last=without.test_last)).impressions
+        for reader in (request.reader, sale_reader)
+    ]
+    if (with_them.test_first, with_them.test_last) != test or shown[0] != shown[1]:
+        msg = (
+            f"{request.reader.name} is tested on {test[0]} ({shown[0]:,} impressions), "
+            f"{sale_reader.name} on {with_them.test_first} ({shown[1]:,}); expected the same "
+            "impressions: make both samples of the same days, and test on no sale day"
+        )
+        raise BadInputError(msg)
+    trained_on = [
+        reader.totals(BatchPlan(first=days.first, last=days.last)).impressions
+        for reader, days in ((request.reader, without), (sale_reader, with_them))
+    ]
+    if trained_on[0] >= trained_on[1]:
+        msg = (
+            f"{request.reader.name} has {trained_on[0]:,} impressions to train on, "
+            f"{sale_reader.name} has {trained_on[1]:,}; expected more with sale days than without"
+        )
+        raise BadInputError(msg)
+    return {
+        row.label: run_rows(one, [row])[0].metrics
+        for one, row in ((request, _WITHOUT), (both, _WITH))
+    }

@@ -1,0 +1,197 @@
+"""Runs of an experiment: each row, each seed; a run that is done is not done again."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+from uic.jobs.config.context import ERR, Context
+from uic.jobs.experiments.tables import Row
+from uic.jobs.training.run import checkpoint_path, watched, with_images
+from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.warm_start import warm_start
+from uic.models.errors import BadInputError
+from uic.models.published import MANIFEST_NAME, write_json_atomically
+from uic.models.rankers.catalogue import MODELS
+from uic.models.rankers.ranker import Ranker
+from uic.models.samples.reader import SamplesReader
+from uic.models.samples.vocabulary import Vocabulary
+from uic.models.training.metrics import Metrics
+from uic.models.training.run_spec import Days, RunSpec, SettingError, apply_settings, split_days
+from uic.models.training.settings import TrainSettings
+from uic.models.training.trainer import Trained, Trainer
+from uic.models.training.warm_up import WarmUp
+
+Prepare = Callable[[Ranker, Vocabulary], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `uic experiment` was asked for.
+
+    Attributes:
+        context: workspace and settings.
+        reader: of the samples.
+        repeats: seeds 0 to repeats - 1.
+        assignments: `key=value` for every row that knows the key.
+        test_days: the last so many days.
+        first: leave out days before; None for none.
+        last: leave out days after; None for none.
+        device: where to train.
+    """
+
+    context: Context
+    reader: SamplesReader
+    repeats: int
+    assignments: list[str]
+    test_days: int
+    first: date | None
+    last: date | None
+    device: str
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row with the metrics of its runs, none for a row that is published only."""
+
+    row: Row
+    metrics: list[Metrics]
+
+    def mean(self, name: str) -> float | None:
+        """Mean of a metric over the seeds."""
+        values = [getattr(found, name) for found in self.metrics]
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, name: str) -> float | None:
+        """Sample standard deviation over the seeds; None for fewer than two."""
+        values = [getattr(found, name) for found in self.metrics]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def check_assignments(assignments: list[str]) -> None:
+    """Refuse a key that no model knows.
+
+    Raises:
+        SettingError: lists the known ones.
+    """
+    known = set(TrainSettings.model_fields)
+    for kind in MODELS.values():
+        known |= set(kind.settings.model_fields)
+    for assignment in assignments:
+        key, equals, _ = assignment.partition("=")
+        if not equals or key not in known:
+            msg = f"--set {assignment}: expected key=value; known: {', '.join(sorted(known))}"
+            raise SettingError(msg)
+
+
+def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
+    """The run of one row and seed; the row's own settings win over `--set`."""
+    known = {*MODELS[row.model].settings.model_fields, *TrainSettings.model_fields}
+    shared = [text for text in request.assignments if text.partition("=")[0] in known]
+    settings, training = apply_settings(
+        row.model, request.context.config.train, [*shared, *row.settings]
+    )
+    settings, _ = with_images(request.context, settings)
+    reader = request.reader
+    days = split_days(
+        reader.days(), request.first, request.last, request.test_days, str(reader.root)
+    )
+    spec = RunSpec(
+        model=row.model,
+        settings=settings,
+        training=training,
+        days=days,
+        seed=seed,
+        samples=reader.name,
+        samples_sha256=reader.manifest_sha256(),
+    )
+    if row.warm_up is WarmUp.NONE:
+        return spec
+    before = day_before(spec).identity()
+    return replace(spec, warm_start=before, except_ids=row.warm_up is WarmUp.PARTIAL)
+
+
+def day_before(spec: RunSpec) -> RunSpec:
+    """The run that a warm-up starts from: without the last training day, and without a test.
+
+    Raises:
+        BadInputError: there is one training day only.
+    """
+    days = spec.days
+    last = days.last - timedelta(days=1)
+    if last < days.first:
+        msg = f"warm-up: one training day, {days.last}; a model of the days before needs two"
+        raise BadInputError(msg)
+    return replace(spec, days=Days(days.first, last), warm_start="", except_ids=False)
+
+
+def _warm_up(request: Request, row: Row, spec: RunSpec) -> Prepare | None:
+    """Train what a row starts from, if it was not trained before."""
+    if row.warm_up is WarmUp.NONE:
+        return None
+    before = day_before(spec)
+    folder = request.context.reports / "experiments" / "bundles"
+    path = folder / f"{before.model}-{before.identity()[:16]}"
+    if not (path / MANIFEST_NAME).exists():
+        save_bundle(path, _train(request, before, f"day before, seed {spec.seed}", None))
+    return warm_start(load_bundle(path), except_ids=spec.except_ids)
+
+
+def _train(request: Request, spec: RunSpec, title: str, prepare: Prepare | None) -> Trained:
+    checkpoint = checkpoint_path(request.context.workspace, spec)
+    _, images = with_images(request.context, spec.settings)
+    with watched(request.reader, spec, title) as watcher:
+        trained = Trainer(
+            request.reader,
+            spec,
+            device=request.device,
+            checkpoint=checkpoint,
+            watcher=watcher,
+            prepare=prepare,
+            images=images,
+        ).run()
+    checkpoint.unlink(missing_ok=True)
+    return trained
+
+
+def train_row(request: Request, row: Row, seed: int) -> Trained:
+    """Train one row and seed, from its checkpoint if there is one, and keep its metrics."""
+    spec = run_spec(request, row, seed)
+    prepare = _warm_up(request, row, spec)
+    trained = _train(request, spec, f"{row.label} seed {seed}", prepare)
+    document = {
+        "row": row.label,
+        "model": spec.model,
+        "seed": seed,
+        "settings": spec.settings.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json"),
+        "epochs": trained.epochs,
+        "curve": trained.curve,
+    }
+    write_json_atomically(result_path(request, spec), document)
+    return trained
+
+
+def run_rows(request: Request, rows: Sequence[Row]) -> list[RowResult]:
+    """All rows and seeds; seeds outermost, so that a cut-off experiment has every row once."""
+    found: dict[str, list[Metrics]] = {row.label: [] for row in rows}
+    for seed in range(request.repeats):
+        for row in rows:
+            if row.model not in MODELS:
+                continue
+            path = result_path(request, run_spec(request, row, seed))
+            if path.exists():
+                ERR.print(f"{row.label} seed {seed}: done before, {path}", markup=False)
+            else:
+                train_row(request, row, seed)
+            epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
+            found[row.label].append(Metrics.from_json(epochs[-1]))
+    return [RowResult(row, found[row.label]) for row in rows]
+
+
+def result_path(request: Request, spec: RunSpec) -> Path:
+    """Where the metrics of a run are kept."""
+    folder = request.context.reports / "experiments" / "runs"
+    return folder / f"{spec.model}-{spec.identity()[:16]}.json"

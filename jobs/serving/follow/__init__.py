@@ -1,0 +1,1 @@
+"""Follows what is published: bundles, item tables, generations, item versions."""

@@ -1,0 +1,168 @@
+"""What goes in and out of the service: requests with their limits, answers, errors, examples.
+
+The limits are settings, so the request models are made for them, and OpenAPI shows the real ones.
+"""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from uic.jobs.config.serve import ServeSettings
+
+MAX_ID: Final = 2**63 - 1  # as in the event log
+_MAX_CONTEXT: Final = 64
+
+Id = Annotated[int, Field(ge=0, le=MAX_ID, strict=True)]
+ContextValue = (
+    Annotated[bool, Field(strict=True)]
+    | Annotated[int, Field(strict=True, ge=-(2**63), le=MAX_ID)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=1000)]
+)
+
+RANK_EXAMPLE: Final = {
+    "user_id": 17,
+    "item_ids": [1001, 1002, 1003],
+    "k": 2,
+    "context": {"page": "home", "hour": 21},
+    "explain": False,
+}
+ANSWER_EXAMPLE: Final = {
+    "user_id": 17,
+    "items": [
+        {"item_id": 1003, "probability": 0.0823, "known": True},
+        {"item_id": 1001, "probability": 0.0317, "known": True},
+    ],
+    "generation": 3,
+    "bundle": "mimn/0002",
+    "memory_bundle": "8c2f0a6be1d94477",
+    "memory_age_seconds": 12.4,
+    "memory_events": 1043,
+    "degraded": False,
+    "reasons": [],
+    "duplicates": 0,
+}
+INTERESTS_EXAMPLE: Final = {
+    "user_id": 17,
+    "events": 1043,
+    "last_event_time_ms": 1_741_000_000_000,
+    "age_seconds": 12.4,
+    "generation": 3,
+    "bundle": "8c2f0a6be1d94477",
+    "epoch": 2,
+    "partition": 1,
+    "offset": 883_112,
+    "state": {"M": [[0.12, -0.4]], "S": [[0.0, 0.7]], "pool": [0.01, 0.02]},
+}
+
+
+class Item(BaseModel):
+    """One candidate with its score."""
+
+    item_id: int
+    probability: float = Field(description="of a click; 0 to 1")
+    known: bool = Field(description="whether the item table has it")
+    explanation: dict[str, Any] | None = Field(
+        None, description="with `explain`: logit, probability without memory, weights of the slots"
+    )
+
+
+class RankAnswer(BaseModel):
+    """Candidates by probability, largest first; ties in the order of the request."""
+
+    model_config = ConfigDict(json_schema_extra={"example": ANSWER_EXAMPLE})
+
+    user_id: int
+    items: list[Item]
+    generation: int | None = Field(description="of the memory that was found; null for none")
+    bundle: str = Field(description="model/version that scored")
+    memory_bundle: str | None = Field(description="hash of the bundle that folded the memory")
+    memory_age_seconds: float | None = Field(description="since the memory's last event")
+    memory_events: int | None = Field(description="events folded into the memory")
+    degraded: bool = Field(description="whether `reasons` has any")
+    reasons: list[str] = Field(description="see uic.jobs.serving.read.reasons")
+    duplicates: int = Field(description="candidates that were named again; each is answered once")
+
+
+class BatchAnswer(BaseModel):
+    """Answers in the order of the requests."""
+
+    answers: list[RankAnswer]
+
+
+class Interests(BaseModel):
+    """A user's memory as numbers."""
+
+    model_config = ConfigDict(json_schema_extra={"example": INTERESTS_EXAMPLE})
+
+    user_id: int
+    events: int
+    last_event_time_ms: int
+    age_seconds: float
+    generation: int
+    bundle: str
+    epoch: int
+    partition: int
+    offset: int
+    state: dict[str, Any] | None = Field(
+        description="parts of the state by name; null if no bundle here can read it"
+    )
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    field: str | None = Field(None, description="of the request; null if none is to blame")
+    detail: str = Field(description="what was found and what was expected, in one line")
+
+
+def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The body of /v1/rank and of /v1/rank:batch, with the limits of the settings."""
+    rank = create_model(
+        "RankRequest",
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": RANK_EXAMPLE}),
+        __doc__="Candidates to be ranked for one user.",
+        user_id=(Id, Field(description="whose memory to use")),
+        item_ids=(
+            Annotated[list[Id], Field(min_length=1, max_length=settings.max_candidates)],
+            Field(description="candidates"),
+        ),
+        k=(
+            Annotated[int, Field(ge=1, le=settings.max_candidates, strict=True)] | None,
+            Field(default=None, description="answer with the best so many; null for all"),
+        ),
+        context=(
+            Annotated[dict[str, ContextValue], Field(max_length=_MAX_CONTEXT)] | None,
+            Field(default=None, description="of the request; logged with the features"),
+        ),
+        explain=(
+            Annotated[bool, Field(strict=True)],
+            Field(default=False, description="say why: see `explanation`"),
+        ),
+    )
+    batch = create_model(
+        "BatchRequest",
+        __config__=ConfigDict(
+            extra="forbid", json_schema_extra={"example": {"requests": [RANK_EXAMPLE]}}
+        ),
+        __doc__="Many users' candidates.",
+        requests=(
+            Annotated[list[rank], Field(min_length=1, max_length=settings.max_users)],
+            Field(description="one a user"),
+        ),
+    )
+    return rank, batch
+
+
+def problem_of(errors: list[dict[str, Any]]) -> Problem:
+    """The first of pydantic's errors as one line that names the field."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
+    found = first.get("input")
+    shown = "" if found is None or isinstance(found, dict | list) else f" (found {found!r:.80})"
+    if first["type"] == "json_invalid":
+        return Problem(field=None, detail=f"body: not JSON: {first['ctx'].get('error', '')}")
+    if first["type"] in ("too_long", "too_short"):
+        shown = f" (found {first['ctx']['actual_length']})"
+    field = ".".join(place) or "body"
+    return Problem(field=field, detail=f"{field}: {first['msg']}{shown}")

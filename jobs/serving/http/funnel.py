@@ -1,0 +1,304 @@
+"""`POST /v1/prerank` and `POST /v1/funnel`: bodies, answers, and the two stages one after another.
+
+1. Pre-rank all candidates by the inner product of two towers (`uic.jobs.serving.score.prerank`).
+2. The ranker scores the best of them, as `/v1/rank` would.
+3. Order by probability; with bids by bid x probability, what a click is worth (eCPM, DICM 6.1).
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import numpy as np
+from fastapi import FastAPI, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
+
+from uic.jobs.config.serve import ServeSettings
+from uic.jobs.serving.http.answers import encode, probabilities
+from uic.jobs.serving.http.api import Id, Problem
+from uic.jobs.serving.http.service import Service
+from uic.jobs.serving.rank.engine import Ranked
+from uic.jobs.serving.score.prerank import Preranked, PrerankStage
+
+_JSON: Final = "application/json"
+PRERANK_EXAMPLE: Final = {"user_id": 17, "item_ids": [1001, 1002, 1003], "k": 2}
+FUNNEL_EXAMPLE: Final = {
+    "user_id": 17,
+    "item_ids": [1001, 1002, 1003],
+    "bids": [0.5, 0.2, 1.0],
+    "keep": 2,
+    "k": 1,
+}
+PRERANK_ANSWER_EXAMPLE: Final = {
+    "user_id": 17,
+    "items": [
+        {"item_id": 1003, "score": -2.31, "known": True},
+        {"item_id": 1001, "score": -3.4, "known": True},
+    ],
+    "candidates": 3,
+    "bundle": "prerank/0002",
+    "degraded": False,
+    "reasons": [],
+    "duplicates": 0,
+}
+FUNNEL_ANSWER_EXAMPLE: Final = {
+    "user_id": 17,
+    "items": [
+        {
+            "item_id": 1003,
+            "probability": 0.0823,
+            "bid": 1.0,
+            "value": 0.0823,
+            "prerank_score": -2.31,
+            "known": True,
+        }
+    ],
+    "stages": [
+        {
+            "stage": "prerank",
+            "bundle": "prerank/0002",
+            "candidates": 3,
+            "kept": 2,
+            "reasons": [],
+        },
+        {"stage": "rank", "bundle": "mimn/0002", "candidates": 2, "kept": 1, "reasons": []},
+    ],
+    "degraded": False,
+    "reasons": [],
+    "duplicates": 0,
+}
+
+
+class PrerankedItem(BaseModel):
+    """One candidate that was kept."""
+
+    item_id: int
+    score: float = Field(description="inner product of user and item, and a bias: log odds")
+    known: bool = Field(description="whether the item table has it")
+
+
+class PrerankAnswer(BaseModel):
+    """The best candidates, largest score first; ties in the order of the request."""
+
+    model_config = ConfigDict(json_schema_extra={"example": PRERANK_ANSWER_EXAMPLE})
+
+    user_id: int
+    items: list[PrerankedItem]
+    candidates: int = Field(description="distinct candidates that were scored")
+    bundle: str = Field(description="model/version that scored")
+    degraded: bool = Field(description="whether `reasons` has any")
+    reasons: list[str] = Field(description="see uic.jobs.serving.read.reasons")
+    duplicates: int = Field(description="candidates that were named again; each is answered once")
+
+
+class FunnelItem(BaseModel):
+    """One candidate that came through both stages."""
+
+    item_id: int
+    probability: float = Field(description="of a click, by the ranker; 0 to 1")
+    bid: float | None = Field(description="as in the request; null without bids")
+    value: float = Field(description="what the order is by: bid x probability, or probability")
+    prerank_score: float = Field(description="score of the pre-rank")
+    known: bool = Field(description="whether the item table has it")
+
+
+class Stage(BaseModel):
+    """What one stage did."""
+
+    stage: str = Field(description="prerank or rank")
+    bundle: str = Field(description="model/version that scored")
+    candidates: int = Field(description="that it scored")
+    kept: int = Field(description="that it passed on")
+    reasons: list[str] = Field(description="why it is degraded; see uic.jobs.serving.read.reasons")
+
+
+class FunnelAnswer(BaseModel):
+    """What came through both stages, largest value first; ties in the order of the pre-rank."""
+
+    model_config = ConfigDict(json_schema_extra={"example": FUNNEL_ANSWER_EXAMPLE})
+
+    user_id: int
+    items: list[FunnelItem]
+    stages: list[Stage]
+    degraded: bool = Field(description="whether any stage has `reasons`")
+    reasons: list[str] = Field(description="of all stages, each once")
+    duplicates: int = Field(description="candidates that were named again; each is answered once")
+
+
+def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The bodies of /v1/prerank and /v1/funnel, with the limits of the settings."""
+    most = settings.max_prerank_candidates
+    item_ids = (
+        Annotated[list[Id], Field(min_length=1, max_length=most)],
+        Field(description="candidates"),
+    )
+    count = Annotated[int, Field(ge=1, le=most, strict=True)] | None
+    prerank = create_model(
+        "PrerankRequest",
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": PRERANK_EXAMPLE}),
+        __doc__="Candidates of which the best are to be kept for one user.",
+        user_id=(Id, Field(description="whose behaviours to use")),
+        item_ids=item_ids,
+        k=(
+            count,
+            Field(default=None, description="keep so many; null for serve.prerank_keep"),
+        ),
+    )
+    bid = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+    funnel = create_model(
+        "FunnelRequest",
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": FUNNEL_EXAMPLE}),
+        __doc__="Candidates to be pre-ranked and then ranked for one user.",
+        __validators__={"bids_fit": field_validator("bids")(_bids_fit)},
+        user_id=(Id, Field(description="whose behaviours and memory to use")),
+        item_ids=item_ids,
+        bids=(
+            list[bid] | None,
+            Field(
+                default=None,
+                description="price of a click on each candidate, at least 0; null orders by "
+                "probability",
+            ),
+        ),
+        keep=(
+            count,
+            Field(default=None, description="pass so many to the ranker; null for the setting"),
+        ),
+        k=(count, Field(default=None, description="answer with the best so many; null for all")),
+    )
+    return prerank, funnel
+
+
+def _bids_fit(bids: list[float] | None, info: ValidationInfo) -> list[float] | None:
+    """One bid per candidate, and one only."""
+    item_ids = info.data.get("item_ids")
+    if bids is None or item_ids is None:
+        return bids  # what is wrong with item_ids is said there
+    if len(bids) != len(item_ids):
+        msg = f"{len(bids)} bids for {len(item_ids)} item_ids"
+        raise ValueError(msg)
+    of_item: dict[int, float] = {}
+    for item_id, bid in zip(item_ids, bids, strict=True):
+        if of_item.setdefault(item_id, bid) != bid:
+            msg = f"item {item_id} is there twice, with bids {of_item[item_id]:g} and {bid:g}"
+            raise ValueError(msg)
+    return bids
+
+
+def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
+    """Add both paths to the application."""
+    prerank_model, funnel_model = funnel_models(service.settings)
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem} for status in (400, 401, 413, 422, 429)
+    }
+    seconds = service.metrics.seconds
+    prerank_total, funnel_total = seconds.labels("prerank_total"), seconds.labels("funnel_total")
+
+    @app.post("/v1/prerank", response_model=PrerankAnswer, responses=refusals, tags=["ranking"])
+    async def prerank(body: prerank_model) -> Response:  # type: ignore[valid-type]
+        """The best of thousands of candidates, by the inner product of two towers."""
+        asked: Any = body
+        with prerank_total.time():
+            distinct = list(dict.fromkeys(asked.item_ids))
+            found = await stage.prerank(asked.user_id, distinct)
+            answer = prerank_answer(
+                asked.user_id, found, asked.k or stage.keep, len(asked.item_ids) - len(distinct)
+            )
+            return Response(encode(answer), media_type=_JSON)
+
+    @app.post("/v1/funnel", response_model=FunnelAnswer, responses=refusals, tags=["ranking"])
+    async def funnel(body: funnel_model) -> Response:  # type: ignore[valid-type]
+        """Pre-rank, rank the best, and order by probability or by bid x probability."""
+        asked: Any = body
+        with funnel_total.time():
+            distinct = list(dict.fromkeys(asked.item_ids))
+            found = await stage.prerank(asked.user_id, distinct)  # step 1
+            best = found.best[: asked.keep or stage.keep]
+            ranked = await service.engine.rank(asked.user_id, found.item_ids[best].tolist())
+            if service.feature_log is not None:
+                service.feature_log.add(asked.user_id, ranked, None)
+            bids = None
+            if asked.bids is not None:
+                of_item = dict(zip(asked.item_ids, asked.bids, strict=True))
+                bids = [of_item[item_id] for item_id in ranked.item_ids]
+            answer = {
+                "user_id": asked.user_id,
+                **funnel_answer(found, best, ranked, bids, asked.k),
+                "duplicates": len(asked.item_ids) - len(distinct),
+            }
+            return Response(encode(answer), media_type=_JSON)
+
+
+def prerank_answer(user_id: int, found: Preranked, k: int, duplicates: int) -> dict[str, Any]:
+    """The body of /v1/prerank (`PrerankAnswer`)."""
+    best = found.best[:k]
+    rows = zip(
+        found.item_ids[best].tolist(),
+        found.logits[best].tolist(),
+        found.known[best].tolist(),
+        strict=True,
+    )
+    return {
+        "user_id": user_id,
+        "items": [{"item_id": item, "score": score, "known": known} for item, score, known in rows],
+        "candidates": len(found.item_ids),
+        "bundle": found.bundle,
+        "degraded": bool(found.reasons),
+        "reasons": [reason.value for reason in found.reasons],
+        "duplicates": duplicates,
+    }
+
+
+def funnel_answer(
+    found: Preranked,
+    best: np.ndarray,
+    ranked: Ranked,
+    bids: Sequence[float] | None,
+    k: int | None,
+) -> dict[str, Any]:
+    """What both stages say (`FunnelAnswer`).
+
+    Args:
+        found: scores of all candidates.
+        best: indices of those that were ranked, in the order of `ranked`.
+        ranked: the ranker's answer.
+        bids: one for each of `ranked`; None for no bids.
+        k: items of the answer; None for all.
+    """
+    chances = probabilities(ranked.scored.logits)
+    values = chances if bids is None else chances * np.asarray(bids, dtype=np.float64)
+    order = np.argsort(-values, kind="stable")[:k].tolist()  # step 3
+    scores, known = found.logits[best].tolist(), ranked.scored.known.tolist()
+    items = [
+        {
+            "item_id": ranked.item_ids[at],
+            "probability": float(chances[at]),
+            "bid": None if bids is None else bids[at],
+            "value": float(values[at]),
+            "prerank_score": scores[at],
+            "known": known[at],
+        }
+        for at in order
+    ]
+    stages = [
+        _stage("prerank", found.bundle, len(found.item_ids), len(best), found.reasons),
+        _stage("rank", ranked.scored.bundle, len(best), len(items), ranked.reasons),
+    ]
+    reasons = list(dict.fromkeys(reason for stage in stages for reason in stage["reasons"]))
+    return {
+        "items": items,
+        "stages": stages,
+        "degraded": bool(reasons),
+        "reasons": reasons,
+    }
+
+
+def _stage(
+    name: str, bundle: str, candidates: int, kept: int, reasons: Sequence[Any]
+) -> dict[str, Any]:
+    return {
+        "stage": name,
+        "bundle": bundle,
+        "candidates": candidates,
+        "kept": kept,
+        "reasons": [reason.value for reason in reasons],
+    }

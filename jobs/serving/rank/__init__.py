@@ -1,0 +1,1 @@
+"""Requests in batches: the engine, and users for people to look at."""

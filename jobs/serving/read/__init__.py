@@ -1,0 +1,1 @@
+"""What a request reads: the store, behind a circuit breaker, counted."""

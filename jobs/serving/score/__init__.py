@@ -1,0 +1,1 @@
+"""Scores from what was read: item vectors, readouts, sequences, pre-rank."""

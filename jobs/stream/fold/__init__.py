@@ -1,0 +1,1 @@
+"""The micro-batch function: parse, read, fold, write, move the marker."""

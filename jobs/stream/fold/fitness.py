@@ -1,0 +1,51 @@
+"""Whether a generation may be folded with a bundle; without loading the bundle.
+
+The supervisor lives as long as the stream, and the commands that look at it are to answer at once:
+neither loads torch.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from uic.feature_repo.store.generation import Generation
+from uic.feature_repo.store.writer import FOLDABLE_STATES
+from uic.models.errors import BadInputError
+from uic.models.published import read_manifest
+
+# As `uic.models.bundles.bundle` writes them; importing it would load torch.
+_BUNDLE_KIND: Final = "bundle"
+_BUNDLE_FORMAT: Final = 1
+_HASH_BYTES: Final = 8
+
+
+class UnfitGenerationError(BadInputError):
+    """A generation cannot be folded: it is not ready, or the bundle is another one."""
+
+
+def check_fit(generation: Generation, bundle: Path) -> None:
+    """Refuse a generation that is not ready, or was made by another bundle than `bundle`.
+
+    Raises:
+        UnfitGenerationError: says which.
+        ManifestError: `bundle` is not a published bundle.
+    """
+    manifest = read_manifest(bundle, _BUNDLE_KIND, _BUNDLE_FORMAT)
+    check_state_and_hash(generation, bytes.fromhex(manifest["hash"])[:_HASH_BYTES], bundle)
+
+
+def check_state_and_hash(generation: Generation, hash8: bytes, bundle: Path) -> None:
+    """The same, for a bundle whose hash is known; `bundle` is for the message."""
+    if generation.state not in FOLDABLE_STATES:
+        msg = (
+            f"generation {generation.number} is {generation.state}, the stream needs "
+            f"{' or '.join(FOLDABLE_STATES)}: a user it does not find must really be new; "
+            "finish `uic memories load`"
+        )
+        raise UnfitGenerationError(msg)
+    if generation.bundle != hash8:
+        msg = (
+            f"generation {generation.number} is of bundle {generation.bundle_name} "
+            f"({generation.bundle.hex()}), {bundle} is {hash8.hex()}; give the bundle that built "
+            "it, or build a generation with this one"
+        )
+        raise UnfitGenerationError(msg)

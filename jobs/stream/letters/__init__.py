@@ -1,0 +1,1 @@
+"""Dead letters and the archive of raw events."""

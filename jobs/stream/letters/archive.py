@@ -1,0 +1,99 @@
+"""The archive: every payload that streamed, with its place in the log, as files by day.
+
+`stream/archive/epoch=00002/dt=2026-01-31/part=0/part-…` are JSON lines (see `event_files`), written
+by Flink's file sink. A file appears with the checkpoint after it was closed, holds one run of one
+partition, and may repeat what another file has (a run that was started again); positions tell.
+`dt` of a folder is the day in UTC; `uic log compact` sorts events into the workspace's days.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
+from uic.models.published import write_json_atomically
+
+_TAIL_BYTES: Final = 1 << 16
+_STARTS_NAME: Final = "first-starts.json"
+
+
+class _Position(msgspec.Struct, gc=False):
+    log_offset: int
+
+
+_POSITION = msgspec.json.Decoder(_Position)
+
+
+def epoch_folder(archive: Path, epoch: int) -> Path:
+    """Where an epoch's payloads are."""
+    return archive / f"epoch={epoch:05d}"
+
+
+def committed_files(archive: Path, epoch: int, partition: int) -> list[Path]:
+    """Files of a partition that are complete; Flink hides those in progress behind a dot."""
+    return sorted(
+        path
+        for path in epoch_folder(archive, epoch).glob(f"dt=*/part={partition}/*")
+        if not path.name.startswith(".") and path.stat().st_size
+    )
+
+
+def archived_up_to(archive: Path, epoch: int, partitions: int) -> dict[int, int]:
+    """By partition, the offset from which reading must start so that the archive has no hole.
+
+    The newest file does not count: what it shares its checkpoint with (the dead letters) may not
+    have been committed when the job was killed. Without files it is where the first run started;
+    a partition that was never archived has no entry.
+    """
+    noted = epoch_folder(archive, epoch) / _STARTS_NAME
+    ends = {
+        int(partition): offset
+        for partition, offset in (json.loads(noted.read_text()) if noted.exists() else {}).items()
+    }
+    for partition in range(partitions):
+        ranges = sorted(file_range(path) for path in committed_files(archive, epoch, partition))
+        if not ranges:
+            continue
+        newest = max(last for _, last in ranges)
+        counted = [entry for entry in ranges if entry[1] != newest]
+        ends[partition] = max((last for _, last in counted), default=ranges[0][0] - 1) + 1
+    return ends
+
+
+def note_first_starts(archive: Path, epoch: int, starts: Mapping[int, int]) -> None:
+    """Remember where archiving began, for a run that is killed before its first file."""
+    noted = epoch_folder(archive, epoch) / _STARTS_NAME
+    known = json.loads(noted.read_text()) if noted.exists() else {}
+    document = {str(partition): offset for partition, offset in starts.items()} | known
+    if document != known:
+        write_json_atomically(noted, document)
+
+
+def file_range(path: Path) -> tuple[int, int]:
+    """First and last offset of a file, from its first and last line."""
+    with path.open("rb") as stream:
+        first = _POSITION.decode(stream.readline())
+        size = path.stat().st_size
+        tail = _TAIL_BYTES
+        while True:
+            stream.seek(max(0, size - tail))
+            lines = stream.read().rstrip(b"\n").split(b"\n")
+            if len(lines) > 1 or tail >= size:
+                return first.log_offset, _POSITION.decode(lines[-1]).log_offset
+            tail *= 16
+
+
+def archived_payloads(
+    archive: Path, epoch: int, first: date, last: date
+) -> Iterator[LoggedPayload]:
+    """Payloads of the UTC days `first` to `last`, file after file, with repetitions."""
+    day = first
+    while day <= last:
+        for path in sorted(epoch_folder(archive, epoch).glob(f"dt={day}/part=*/*")):
+            if not path.name.startswith("."):
+                yield from read_lines(path)
+        day += timedelta(days=1)

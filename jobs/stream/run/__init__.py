@@ -1,0 +1,1 @@
+"""A stream as a running thing: plan, attempts, supervision, upgrade."""

@@ -1,0 +1,299 @@
+"""From settings and the store to the plan of the next attempt.
+
+Every attempt is planned afresh: the store's markers, the archive and the source may have moved
+since the one before.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from uic.feature_repo.store.connection import connect, refuse_eviction, resolve_address
+from uic.feature_repo.store.generation import Generation
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import ViewKeys
+from uic.jobs.config.context import Context
+from uic.jobs.config.stream import StreamSettings
+from uic.jobs.stream.fold.fitness import check_fit
+from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.fold.status import clear_workers
+from uic.jobs.stream.letters.archive import archived_up_to, note_first_starts
+from uic.jobs.stream.run.start_positions import (
+    Available,
+    Start,
+    check_epochs_before,
+    choose_starts,
+    folder_name,
+)
+from uic.jobs.stream.topics.event_files import EventFile, scan_folder, stage_file
+from uic.jobs.stream.topics.kafka_server import free_port
+from uic.jobs.stream.topics.kafka_topic import Topic, TopicError, describe_topic
+from uic.models.errors import BadInputError
+from uic.models.published import write_json_atomically
+from uic.pipelines.log.event_log import Epoch, EventLog
+
+STAGED: Final = "staged"
+JOB_NAME: Final = "job.json"
+
+
+class CheckpointError(BadInputError):
+    """A checkpoint to resume from is none, or is of another job."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says about a run.
+
+    Args:
+        generation: to fold; None for the live one.
+        bundle: directory; None for the generation's own, in the workspace.
+        until_end: stop at the end that the source has when the run starts.
+        accept_loss: go on where retention has eaten the start position.
+        new_epoch: take a topic that was made anew as a new epoch.
+        restore_from: checkpoint or savepoint to resume from.
+        position_check: off only in the crash drill's negative control.
+    """
+
+    generation: int | None = None
+    bundle: Path | None = None
+    until_end: bool = False
+    accept_loss: bool = False
+    new_epoch: bool = False
+    restore_from: Path | None = None
+    position_check: bool = True
+
+
+@dataclass
+class Planner:
+    """Plans the attempts of one run.
+
+    Args:
+        context: workspace and configuration; `stream` in it is what the run uses.
+        options: of the command line.
+    """
+
+    context: Context
+    options: RunOptions
+    _files: dict[Path, EventFile | None] = field(default_factory=dict)
+    _ends: dict[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Find the store; nothing is asked of it yet."""
+        self.address = resolve_address(self.context.config.store, self.context.workspace)
+        self.client = connect(self.address)
+        self.keys = ViewKeys.of_memories(self.context.config.store.project)
+        self.generations = Generations(self.client, self.keys, str(self.address))
+
+    @property
+    def stream(self) -> StreamSettings:
+        """The section `stream`."""
+        return self.context.config.stream
+
+    @property
+    def folder(self) -> Path:
+        """Everything that streams leave behind."""
+        return self.context.workspace / "stream"
+
+    @property
+    def event_folder(self) -> Path:
+        """Where event files come from."""
+        return self.stream.files or self.context.workspace / "events"
+
+    def generation(self) -> Generation:
+        """The generation of this run.
+
+        Raises:
+            StoreError: none is live, or there is no such generation.
+        """
+        number = self.options.generation
+        return self.generations.get(self.generations.live() if number is None else number)
+
+    def plan(self, generation: int, attempt: int) -> tuple[JobPlan, list[Start]]:
+        """The plan of an attempt, and where it starts and why.
+
+        Raises:
+            UicError: whatever speaks against starting, in one line.
+        """
+        refuse_eviction(self.client, str(self.address))
+        found = self.generations.get(generation)
+        path = self.options.bundle or self.context.bundles / found.bundle_name
+        check_fit(found, path)
+        epoch, available = self._source()
+        marks = self.generations.markers(generation)
+        check_epochs_before(found, marks, EventLog(self.context.log).epochs(), epoch)
+        archive = self.folder / "archive"
+        archived = (
+            archived_up_to(archive, epoch.number, epoch.partitions) if self.stream.archive else {}
+        )
+        starts = choose_starts(
+            found, marks, epoch, available, archived, accept_loss=self.options.accept_loss
+        )
+        offsets = {start.partition: start.offset for start in starts}
+        if self.stream.archive:
+            note_first_starts(archive, epoch.number, offsets)
+        if self._ends is None:
+            self._ends = dict(available.end)
+        run_folder = self.folder / folder_name(generation) / f"attempt={attempt:04d}"
+        (run_folder / STAGED).mkdir(parents=True, exist_ok=True)
+        clear_workers(self.client, self.keys.project, generation)
+        store = self.context.config.store
+        return JobPlan(
+            generation=generation,
+            bundle=path.resolve(),
+            project=store.project,
+            address=str(self.address),
+            tls=store.tls,
+            db=store.db,
+            timeout_seconds=store.timeout_seconds,
+            keys_per_script=store.keys_per_script,
+            keys_per_read=store.keys_per_read,
+            epoch=epoch.number,
+            starts=offsets,
+            start_markers={start.partition: start.marker for start in starts},
+            ends=self._ends,
+            until_end=self.options.until_end,
+            source=self.stream.source,
+            staged_files=run_folder / STAGED,
+            archive_folder=archive,
+            dead_letter_folder=self.folder / "dead-letters",
+            checkpoint_folder=self._checkpoints(generation, epoch),
+            run_folder=run_folder,
+            rest_port=free_port(),
+            restore_from=self.options.restore_from if attempt == 1 else None,
+            exclude=dict(found.exclude),
+            time_zone=self.context.config.time_zone,
+            log=self.context.config.log,
+            sale=self.context.config.sale,
+            stream=self.stream,
+            position_check=self.options.position_check,
+        ), starts
+
+    def files(self) -> dict[int, list[EventFile]]:
+        """The event files by partition; each is read through once in the life of the run."""
+        return scan_folder(self.event_folder, self._files)
+
+    def stage(self, plan: JobPlan) -> None:
+        """Give a job on files one file a partition, from the one that holds its start."""
+        for partition, files in self.files().items():
+            end = plan.ends.get(partition, 0) if plan.until_end else None
+            todo = [
+                file
+                for file in files
+                if file.last >= plan.starts[partition] and (end is None or file.first < end)
+            ]
+            # A job that watches gets all up to the marker's as one, then one after the other.
+            following = max(plan.starts[partition], plan.start_markers[partition] + 1)
+            chosen = [file for file in todo if plan.until_end or file.first <= following]
+            if chosen:
+                stage_file(staged_path(plan, chosen[-1]), chosen)
+
+    def _checkpoints(self, generation: int, epoch: Epoch) -> Path:
+        """Where checkpoints go; beside them stands which job they are of.
+
+        Raises:
+            CheckpointError: the one to resume from is of another job, or is none.
+        """
+        folder = self.stream.checkpoint_folder or self.folder / "checkpoints"
+        folder = folder / folder_name(generation)
+        job = {"project": self.keys.project, "generation": generation, "epoch": epoch.number}
+        restored = self.options.restore_from
+        if restored is not None:
+            check_checkpoint(restored, job)
+        write_json_atomically(folder / JOB_NAME, job)
+        return folder / "checkpoints"
+
+    def _source(self) -> tuple[Epoch, Available]:
+        if self.stream.source == "files":
+            return self._file_source()
+        topic = describe_topic(self.stream.brokers, self.stream.topic)
+        if not topic.log_append_time:
+            msg = (
+                f"{self.stream.brokers}: topic {topic.name} keeps its producers' times; log time "
+                "must be the broker's: set message.timestamp.type=LogAppendTime on the topic"
+            )
+            raise TopicError(msg)
+        epoch = self._topic_epoch(topic)
+        if topic.partitions != epoch.partitions:
+            few = topic.partitions < epoch.partitions
+            msg = (
+                f"topic {topic.name} has {topic.partitions} partitions, epoch {epoch.number} of "
+                f"{self.context.log / 'epochs.json'} has {epoch.partitions}: "
+                + ("some are missing" if few else "users have moved between partitions")
+                + "; a log with other partitions needs a topic of its own"
+            )
+            raise TopicError(msg)
+        if self.stream.parallelism > topic.partitions:
+            msg = (
+                f"stream.parallelism: {self.stream.parallelism} subtasks, but topic {topic.name} "
+                f"has {topic.partitions} partitions; at most one subtask a partition"
+            )
+            raise BadInputError(msg)
+        return epoch, Available(topic.first, topic.end, f"topic {topic.name}")
+
+    def _topic_epoch(self, topic: Topic) -> Epoch:
+        """The epoch of this incarnation of the topic; registered when it is seen first."""
+        name = f"{topic.name}.{topic.topic_id}"
+        log = EventLog(self.context.log)
+        others = []
+        for epoch in log.epochs():
+            if epoch.kind == "topic" and epoch.name == name:
+                return epoch
+            if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name:
+                others.append(epoch)
+        if others and not self.options.new_epoch:
+            msg = (
+                f"topic {topic.name} was made anew since epoch {others[-1].number}: what was not "
+                "folded of the old one is gone; give --new-epoch to go on with the new one"
+            )
+            raise TopicError(msg)
+        return log.append_epoch(
+            kind="topic", name=name, partitions=topic.partitions, first_offsets=topic.first
+        )
+
+    def _file_source(self) -> tuple[Epoch, Available]:
+        files = self.files()
+        if not files:
+            msg = f"{self.event_folder}: no event files; expected *.jsonl.gz"
+            raise BadInputError(msg)
+        if sorted(files) != list(range(len(files))):
+            msg = f"{self.event_folder}: partitions {sorted(files)}, expected 0 to {len(files) - 1}"
+            raise BadInputError(msg)
+        first = {partition: own[0].first for partition, own in files.items()}
+        end = {partition: own[-1].last + 1 for partition, own in files.items()}
+        name = f"files.{self.event_folder.resolve().name}"
+        log = EventLog(self.context.log)
+        known = {epoch.name: epoch for epoch in log.epochs() if epoch.kind == "topic"}
+        epoch = known.get(name) or log.append_epoch(
+            kind="topic", name=name, partitions=len(files), first_offsets=first
+        )
+        if epoch.partitions != len(files):
+            msg = (
+                f"{self.event_folder}: {len(files)} partitions, epoch {epoch.number} of "
+                f"{self.context.log / 'epochs.json'} has {epoch.partitions}"
+            )
+            raise BadInputError(msg)
+        return epoch, Available(first, end, str(self.event_folder))
+
+
+def check_checkpoint(path: Path, job: dict[str, Any]) -> None:
+    """Refuse a checkpoint or savepoint unless it is of this job.
+
+    Raises:
+        CheckpointError: there is none at `path`, or it is of another generation or epoch.
+    """
+    if not (path / "_metadata").is_file():
+        msg = f"{path}: not a completed checkpoint or savepoint: it has no _metadata"
+        raise CheckpointError(msg)
+    noted = next(
+        (parent / JOB_NAME for parent in path.parents if (parent / JOB_NAME).exists()), None
+    )
+    found = json.loads(noted.read_text(encoding="utf-8")) if noted else None
+    if found != job:
+        msg = f"{path}: of another job: found {found}, expected {job}; leave out --checkpoint"
+        raise CheckpointError(msg)
+
+
+def staged_path(plan: JobPlan, file: EventFile) -> Path:
+    """Where the job finds a staged file; the name tells how far it goes."""
+    return plan.staged_files / f"partition={file.partition}-to-{file.last}.jsonl.gz"

@@ -1,0 +1,159 @@
+"""Where a run starts to read, and why.
+
+The fold of a partition goes on after the store's marker. A generation that was loaded from a
+snapshot has its markers at the snapshot's positions from the start; one that has none in this
+epoch reads the epoch from its first event, if it has folded all of the epochs before.
+
+The archive may be behind the marker, since it is committed with checkpoints and the marker with
+every batch. Then reading starts where the archive ends: the fold skips what it knows, and the
+archive (and the dead letters beside it) has no hole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uic.feature_repo.store.generation import Generation
+from uic.feature_repo.store.writer import NO_OFFSET
+from uic.models.errors import BadInputError
+from uic.pipelines.log.epochs import Epoch
+
+Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event
+
+
+class StartPositionError(BadInputError):
+    """There is no position from which nothing would be skipped."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where one partition starts.
+
+    Args:
+        partition: of the epoch.
+        offset: first one to read.
+        marker: the store's, NO_OFFSET for none.
+        why: for people.
+    """
+
+    partition: int
+    offset: int
+    marker: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Available:
+    """What the source still has: by partition, the first offset, and one past the last."""
+
+    first: Mapping[int, int]
+    end: Mapping[int, int]
+    name: str
+
+
+def check_epochs_before(
+    generation: Generation, marks: Marks, epochs: Sequence[Epoch], epoch: Epoch
+) -> None:
+    """Refuse to fold `epoch` while events of an epoch before it are not folded.
+
+    Raises:
+        StartPositionError: names the epoch, the partition and both offsets.
+    """
+    for before in epochs:
+        if before.number >= epoch.number:
+            continue
+        folded = marks.get(before.number, {})
+        for partition, last in sorted(before.last_offsets.items()):
+            reached = folded.get(partition, before.first_offsets[partition] - 1)
+            if reached < last:
+                msg = (
+                    f"generation {generation.number}: epoch {before.number} ({before.name}), "
+                    f"partition {partition} is folded up to offset {reached}, the log has up to "
+                    f"{last}; build the generation until there: `uic memories build`"
+                )
+                raise StartPositionError(msg)
+
+
+def choose_starts(
+    generation: Generation,
+    marks: Marks,
+    epoch: Epoch,
+    available: Available,
+    archived: Mapping[int, int],
+    *,
+    accept_loss: bool,
+) -> list[Start]:
+    """The first offset of each partition of `epoch`.
+
+    Args:
+        generation: that is folded.
+        marks: its markers.
+        epoch: of the source.
+        available: what the source has.
+        archived: by partition, offset from which the archive must be written again.
+        accept_loss: start at what is left where retention has eaten the position.
+
+    Raises:
+        StartPositionError: events are gone; names the partition and both offsets.
+    """
+    snapshot = generation.positions.get(epoch.number, {})
+    starts = []
+    for partition in range(epoch.partitions):
+        marker = marks.get(epoch.number, {}).get(partition, NO_OFFSET)
+        offset, why = _wanted(partition, marker, snapshot, epoch)
+        if archived.get(partition, offset) < offset:
+            offset = archived[partition]
+            why = "where the archive goes on; what the store has is skipped"
+        first, end = available.first[partition], available.end[partition]
+        if offset < first:
+            if offset <= marker + 1 and first <= marker + 1:
+                why = "where the source begins; what the store has is skipped"
+            elif not accept_loss:
+                msg = (
+                    f"{available.name}, partition {partition}: the next event to fold is at offset "
+                    f"{max(offset, marker + 1)}, retention has left {first} and later; rebuild "
+                    "the generation from the archive, or give --accept-loss to go on without "
+                    f"{first - max(offset, marker + 1)} events"
+                )
+                raise StartPositionError(msg)
+            else:
+                why = f"events {max(offset, marker + 1)} to {first - 1} are lost, as accepted"
+            offset = first
+        if marker + 1 > end:
+            msg = (
+                f"{available.name}, partition {partition}: ends before offset {end}, but the "
+                f"store has folded up to {marker}: it has lost events, or is another log; if "
+                "the log was made anew, give it another name"
+            )
+            raise StartPositionError(msg)
+        starts.append(Start(partition, offset, marker, why))
+    return starts
+
+
+def _wanted(
+    partition: int, marker: int, snapshot: Mapping[int, int], epoch: Epoch
+) -> tuple[int, str]:
+    if marker != NO_OFFSET and marker == snapshot.get(partition):
+        return marker + 1, "after the snapshot's position"
+    if marker != NO_OFFSET:
+        return marker + 1, "after the store's marker"
+    return epoch.first_offsets[partition], "earliest: the generation has nothing of this epoch"
+
+
+def summary(starts: Sequence[Start]) -> list[str]:
+    """One line per reason, for people."""
+    groups: dict[str, list[Start]] = {}
+    for start in starts:
+        groups.setdefault(start.why, []).append(start)
+    lines = []
+    for why, group in groups.items():
+        partitions = ", ".join(str(start.partition) for start in group)
+        offsets = ", ".join(str(start.offset) for start in group)
+        several = "s" if len(group) > 1 else ""
+        lines.append(f"partition{several} {partitions}: from offset{several} {offsets} ({why})")
+    return lines
+
+
+def folder_name(generation: int) -> Path:
+    """Name of a generation's folder below `stream/`."""
+    return Path(f"generation={generation:03d}")

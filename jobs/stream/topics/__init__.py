@@ -1,0 +1,1 @@
+"""Topics and event files: brokers, producers, positions."""

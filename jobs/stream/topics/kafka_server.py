@@ -1,0 +1,239 @@
+"""A real Kafka broker (KRaft, one node) on loopback, for development, tests and benchmarks.
+
+`make kafka` (or `uic events broker`) runs it in the foreground. It is started from the Maven jars
+of `infra/jars/kafka`, keeps its data in the folder that it is given, listens on free ports unless
+one is named, and stamps records with their append time, as the event log's contract asks.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from uic.jobs.stream.topics.java import jars, java_home
+from uic.models.errors import UicError
+
+START_SECONDS: Final = 60.0
+_TOPIC_SECONDS: Final = 20.0
+_LOG4J: Final = """status = error
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {folder}/broker.log
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d %p %c: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+"""
+_SETTINGS: Final = """process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={folder}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+# The log time of an event is when the log got it, whatever its producer's clock says.
+log.message.timestamp.type=LogAppendTime
+log.retention.check.interval.ms=1000
+"""
+
+
+class KafkaServerError(UicError):
+    """The broker did not start."""
+
+
+class KafkaServer:
+    """One broker in `folder`; use it as a context, or call `start` and `stop`.
+
+    A folder can be started again with its data: the ports stay the same.
+    """
+
+    def __init__(self, folder: Path, port: int = 0, heap_mib: int = 512) -> None:
+        self.folder = folder
+        self.heap_mib = heap_mib
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def brokers(self) -> str:
+        """What clients call `bootstrap.servers`."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process, for those who want to kill it."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> Self:
+        """Start the broker and wait until it answers.
+
+        Raises:
+            KafkaServerError: it ended, or did not answer in time; names its log.
+        """
+        java = java_home() / "bin" / "java"
+        classpath = os.pathsep.join(str(jar) for jar in jars("kafka"))
+        settings = self.folder / "server.properties"
+        if not settings.exists():
+            self._write_settings(settings)
+            # A cluster id is 16 bytes in URL-safe base64 without padding, and may begin with "-":
+            # as a word of its own the tool would take one in 64 for an option.
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            tool = [str(java), *self._options(), "-cp", classpath, "kafka.tools.StorageTool"]
+            done = subprocess.run(  # noqa: S603 - our own Java with our own arguments
+                [*tool, "format", f"--cluster-id={cluster}", "-c", str(settings)],
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode:
+                settings.unlink()  # the next start formats again
+                msg = f"{self.folder}: cannot format: {done.stderr.decode().strip()[-400:]}"
+                raise KafkaServerError(msg)
+        else:
+            self._port = _port_of(settings)
+        with (self.folder / "console.log").open("ab") as console:
+            self._process = subprocess.Popen(  # noqa: S603
+                [str(java), *self._options(), "-cp", classpath, "kafka.Kafka", str(settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        self._wait_until_up()
+        return self
+
+    def stop(self) -> None:
+        """Stop it cleanly, by force after 15 seconds."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash does."""
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the broker's process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def create_topic(
+        self, topic: str, partitions: int, settings: dict[str, str] | None = None
+    ) -> None:
+        """Make a topic and wait until it is there.
+
+        Raises:
+            KafkaServerError: it does not appear.
+        """
+        from confluent_kafka.admin import (  # noqa: PLC0415 - only users of a broker load the client
+            AdminClient,
+            NewTopic,
+        )
+
+        admin = AdminClient({"bootstrap.servers": self.brokers})
+        fresh = NewTopic(topic, num_partitions=partitions, config=settings or {})
+        admin.create_topics([fresh])[topic].result(30)
+        until = time.monotonic() + _TOPIC_SECONDS
+        while time.monotonic() < until:
+            found = admin.list_topics(timeout=5).topics.get(topic)
+            if found is not None and len(found.partitions) == partitions:
+                return
+            time.sleep(0.05)
+        msg = (
+            f"{self.brokers}: topic {topic} was made, but is not there after {_TOPIC_SECONDS:.0f} s"
+        )
+        raise KafkaServerError(msg)
+
+    def _write_settings(self, settings: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._port = self._port or free_port()
+        (self.folder / "log4j2.properties").write_text(_LOG4J.format(folder=self.folder.resolve()))
+        settings.write_text(
+            _SETTINGS.format(
+                port=self._port, controller_port=free_port(), folder=self.folder.resolve()
+            )
+        )
+
+    def _options(self) -> list[str]:
+        return [
+            f"-Xmx{self.heap_mib}m",
+            # One node for development: a quick start matters more than throughput of the collector.
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            f"-Dlog4j2.configurationFile={self.folder.resolve()}/log4j2.properties",
+        ]
+
+    def _wait_until_up(self) -> None:
+        assert self._process is not None  # noqa: S101 - only called by start
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                break
+            if self._answers():
+                return
+            time.sleep(0.1)
+        self.kill()
+        tail = (self.folder / "console.log").read_text(errors="replace").strip()[-400:]
+        msg = f"{self.folder}: the broker did not come up; see broker.log there: {tail}"
+        raise KafkaServerError(msg)
+
+    def _answers(self) -> bool:
+        """Whether the broker is registered, which is later than an open port."""
+        from confluent_kafka import KafkaException  # noqa: PLC0415
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=0.2):
+                pass
+            admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
+            return len(admin.list_topics(timeout=2).brokers) == 1
+        except (OSError, KafkaException):
+            return False
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it."""
+        self.stop()
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _port_of(settings: Path) -> int:
+    for line in settings.read_text().splitlines():
+        if line.startswith("advertised.listeners="):
+            return int(line.rsplit(":", 1)[1])
+    msg = f"{settings}: no advertised.listeners; remove the folder to start afresh"
+    raise KafkaServerError(msg)

@@ -1,0 +1,1 @@
+"""One training run, in this process or over ranks."""

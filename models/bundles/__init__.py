@@ -1,0 +1,1 @@
+"""Published models: files, the shelf of versions, and warm starts from one."""

@@ -1,0 +1,106 @@
+"""The folder of all bundles: `<model>/<version>/`, and which version of a model is current.
+
+`<model>/CURRENT` holds the name of one version. It is replaced in one rename, and is what a
+command takes when it is given a model and no version.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from uic.models.bundles.bundle import BundleError
+from uic.models.published import MANIFEST_NAME, sync_directory
+
+CURRENT_NAME: Final = "CURRENT"
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class BundleShelf:
+    """Finds, names and points at bundles.
+
+    Args:
+        root: `<workspace>/bundles`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def versions(self, model: str) -> list[str]:
+        """Published versions of a model, ascending by name."""
+        folder = self.root / model
+        if not folder.is_dir():
+            return []
+        return sorted(path.name for path in folder.iterdir() if (path / MANIFEST_NAME).is_file())
+
+    def models(self) -> list[str]:
+        """Models with at least one published version."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if self.versions(path.name))
+
+    def next_version(self, model: str) -> str:
+        """`0001`, `0002`, …: one more than the largest number in use."""
+        numbers = [int(name) for name in self.versions(model) if name.isdecimal()]
+        return f"{max(numbers, default=0) + 1:04d}"
+
+    def path(self, model: str, version: str) -> Path:
+        """Where a version lies.
+
+        Raises:
+            BundleError: the name cannot be a folder's.
+        """
+        if not _VERSION.fullmatch(version):
+            msg = f"version {version!r}: expected letters, digits, dot, dash, underscore; up to 64"
+            raise BundleError(msg)
+        return self.root / model / version
+
+    def current(self, model: str) -> str | None:
+        """The current version of a model, or None if none was chosen."""
+        pointer = self.root / model / CURRENT_NAME
+        return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+    def choose(self, model: str, version: str) -> None:
+        """Make a published version the current one.
+
+        Raises:
+            BundleError: it is not published.
+        """
+        if version not in self.versions(model):
+            known = ", ".join(self.versions(model)) or "none"
+            msg = f"{self.root / model}: no version {version!r}; there is: {known}"
+            raise BundleError(msg)
+        pointer = self.root / model / CURRENT_NAME
+        draft = pointer.with_name(f".{CURRENT_NAME}.{os.getpid()}")
+        try:
+            with draft.open("w", encoding="utf-8") as stream:
+                stream.write(version + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(pointer)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_directory(pointer.parent)
+
+    def find(self, reference: str) -> Path:
+        """The directory that a person means.
+
+        Args:
+            reference: a path, `model/version`, or `model` for its current version.
+
+        Raises:
+            BundleError: nothing of that name; lists what there is.
+        """
+        as_path = Path(reference)
+        if (as_path / MANIFEST_NAME).is_file():
+            return as_path
+        model, _, version = reference.partition("/")
+        wanted = version or self.current(model)
+        if wanted is not None and wanted in self.versions(model):
+            return self.root / model / wanted
+        known = [f"{name}/{version}" for name in self.models() for version in self.versions(name)]
+        msg = (
+            f"{self.root}: no bundle {reference!r}; there is: {', '.join(known) or 'none'}; "
+            "make one with `uic train`"
+        )
+        raise BundleError(msg)

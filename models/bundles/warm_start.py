@@ -1,0 +1,72 @@
+"""Starting from an older bundle's weights (DICM, section 7.5: partial warm-up).
+
+`full` copies everything; `except_ids` leaves the embeddings of items and categories random, which
+the paper found better: an embedding that starts where yesterday's training ended overfits the
+days that both have seen. The optimiser starts anew in both.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from uic.models.bundles.bundle import Bundle, BundleError
+from uic.models.rankers.ranker import Ranker
+from uic.models.samples.vocabulary import IdTable, Vocabulary
+
+_EMBEDDING = "embedding."
+
+
+def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabulary], None]:
+    """What `Trainer.prepare` needs to start from `bundle`.
+
+    Args:
+        bundle: of the same model with the same widths.
+        except_ids: leave out the embeddings.
+    """
+
+    @torch.no_grad()
+    def prepare(model: Ranker, vocabulary: Vocabulary) -> None:
+        weights = bundle.model.state_dict()
+        skipped = (_EMBEDDING, *model.PER_ROW, *(model.HASHED_IDS if except_ids else ()))
+        for name, tensor in model.state_dict().items():
+            if name.startswith(skipped):
+                continue
+            if name not in weights or weights[name].shape != tensor.shape:
+                found = list(weights[name].shape) if name in weights else "missing"
+                msg = (
+                    f"{bundle.path}: tensor {name} is {found}, this run has "
+                    f"{list(tensor.shape)}; start from a bundle of the same model and widths"
+                )
+                raise BundleError(msg)
+            tensor.copy_(weights[name])
+        if except_ids:
+            return
+        old, new = bundle.model.embedding, model.embedding
+        for source, target, before, now in (
+            (old.item, new.item, bundle.vocabulary.item, vocabulary.item),
+            (old.category, new.category, bundle.vocabulary.category, vocabulary.category),
+        ):
+            if source.shape[1] != target.shape[1]:
+                msg = (
+                    f"{bundle.path}: embeddings of width {source.shape[1]}, this run has "
+                    f"{target.shape[1]}; use --except-ids, or the same width"
+                )
+                raise BundleError(msg)
+            rows, old_rows = shared_rows(before, now)
+            target[torch.from_numpy(rows)] = source[torch.from_numpy(old_rows)]
+
+    return prepare
+
+
+def shared_rows(before: IdTable, now: IdTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the ids that both tables know: in the new table, and in the old one.
+
+    Spare rows are not copied: with another number of them an id hashes elsewhere.
+    """
+    known, rows, old_rows = np.intersect1d(
+        now.ids, before.ids, assume_unique=True, return_indices=True
+    )
+    del known
+    return rows, old_rows

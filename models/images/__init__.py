@@ -1,0 +1,1 @@
+"""Image features of items: encoders, learned embeddings, and the files that hold them."""

@@ -1,0 +1,238 @@
+"""Parts of image features: their files, and their publication.
+
+`write_image_features` writes everything anew; `uic.models.images.additions` adds what is new.
+Whoever publishes holds the lock of the directory, since a publication removes what its manifest
+does not name.
+"""
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib import format as npy
+from numpy.typing import ArrayLike
+
+from uic.models.images.feature_rows import FeatureRows, Features
+from uic.models.images.features import (
+    FEATURE_WIDTH,
+    IMAGE_FEATURES_KIND,
+    IMAGE_FEATURES_SCHEMA_VERSION,
+    IMAGES,
+    ITEM_IMAGES,
+    ImageFeatures,
+    ImageFeaturesError,
+    Part,
+    check_items,
+    check_parts,
+)
+from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class NewPart:
+    """What a part is to hold.
+
+    Attributes:
+        features: (images, width).
+        sha256s: (images,).
+        items: `ITEM_IMAGES`, by item id.
+        tables: further tables, by role.
+    """
+
+    features: FeatureRows
+    sha256s: Sequence[str]
+    items: pa.Table
+    tables: Mapping[str, pa.Table]
+
+    @property
+    def size(self) -> int:
+        """What it costs to write: numbers of features, and rows of tables."""
+        tables = [self.items, *self.tables.values()]
+        rows = len(self.sha256s) + sum(int(table.num_rows) for table in tables)
+        return self.features.shape[0] * self.features.shape[1] + rows
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Images and items."""
+        return len(self.sha256s), self.items.num_rows
+
+
+def write_image_features(
+    path: Path,
+    features: Features | Sequence[Features | FeatureRows],
+    sha256s: Sequence[str],
+    item_ids: ArrayLike,
+    rows: ArrayLike,
+    *,
+    encoder: str,
+    facts: Mapping[str, Any] | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
+) -> ImageFeatures:
+    """Publish image features as the directory `path`, in place of what it held; opened.
+
+    Args:
+        path: `WORKSPACE/images/NAME`, new or published before.
+        features: (images, width), float32; or blocks of rows of one width, in order.
+        sha256s: (images,), hex sha256 of each image file, all different.
+        item_ids: (items,), int64, all different, in any order.
+        rows: (items,), row of `features` that each item shows.
+        encoder: which encoder made the features, and the sum of its weights.
+        facts: further entries of the manifest.
+        tables: further tables to keep beside them, by role (rejects).
+
+    Raises:
+        ImageFeaturesError: widths, rows, sums or items do not fit together.
+    """
+    blocks: list[Features | FeatureRows] = (
+        [features] if isinstance(features, np.ndarray) else list(features)
+    )
+    ids = np.asarray(item_ids, dtype=np.int64)
+    item_rows = np.asarray(rows, dtype=np.int32)
+    order = np.argsort(ids, kind="stable")
+    ids, item_rows = ids[order], item_rows[order]
+    check_items(path, ids, item_rows)
+    shape = shape_of(path, blocks)
+    blocks = blocks or [np.zeros(shape, dtype=np.float32)]
+    check_parts(path, blocks, sha256s, item_rows)
+    items = pa.table([ids, item_rows], schema=ITEM_IMAGES)
+    part = NewPart(FeatureRows(blocks), sha256s, items, tables or {})
+    with only_writer(path):
+        written = write_part(path, 0, part, encoder)
+        return publish_parts(path, [written], part.counts, encoder, facts or {})
+
+
+@dataclass(frozen=True)
+class WrittenPart:
+    """Files of a part.
+
+    Attributes:
+        roles: their names.
+        entries: their lines of the manifest.
+    """
+
+    roles: Part
+    entries: Sequence[Mapping[str, Any]]
+
+
+def write_part(path: Path, first: int, part: NewPart, encoder: str) -> WrittenPart:
+    """Write the files of a part under names that no earlier attempt used.
+
+    Args:
+        path: `WORKSPACE/images/NAME`.
+        first: row of the part's first image, in all parts.
+        part: what it holds.
+        encoder: which encoder made the features.
+
+    Raises:
+        ImageFeaturesError: a number is not finite.
+    """
+    number = _next_number(path)
+    names = {"features": f"features-{number:06d}.npy"}
+    _write_npy(path / names["features"], part.features)
+    count = len(part.sha256s)
+    numbers = np.arange(first, first + count, dtype=np.int32)
+    columns = [numbers, pa.array(list(part.sha256s), pa.string()), [encoder] * count]
+    tables = {"images": pa.table(columns, schema=IMAGES), "items": part.items, **part.tables}
+    rows_in = {"features": count}
+    for role, table in tables.items():
+        names[role] = f"{role}-{number:06d}.parquet"
+        rows_in[role] = table.num_rows
+        pq.write_table(table, path / names[role])
+    entries = [file_entry(path, path / name, rows_in[role]) for role, name in names.items()]
+    return WrittenPart(names, entries)
+
+
+def publish_parts(
+    path: Path,
+    parts: Sequence[WrittenPart],
+    counts: tuple[int, int],
+    encoder: str,
+    facts: Mapping[str, Any],
+) -> ImageFeatures:
+    """Publish parts whose files are written; opened.
+
+    Args:
+        path: `WORKSPACE/images/NAME`.
+        parts: in order.
+        counts: images and items of all parts.
+        encoder: which encoder made the features.
+        facts: further entries of the manifest.
+    """
+    publish_manifest(
+        path,
+        {
+            **facts,
+            "kind": IMAGE_FEATURES_KIND,
+            "schema_version": IMAGE_FEATURES_SCHEMA_VERSION,
+            "files": [dict(entry) for part in parts for entry in part.entries],
+            "parts": [dict(part.roles) for part in parts],
+            "number": _next_number(path) - 1,
+            "encoder": encoder,
+            "width": int(mapped_features(path, parts[-1].roles).shape[1]),
+            "images": counts[0],
+            "items": counts[1],
+        },
+    )
+    return ImageFeatures.open(path)
+
+
+def _next_number(path: Path) -> int:
+    """A number in file names that no earlier attempt used."""
+    used = [int(file.stem.rpartition("-")[2]) for file in path.glob("features-*.npy")]
+    if (path / MANIFEST_NAME).exists():
+        manifest = read_manifest(path, IMAGE_FEATURES_KIND, IMAGE_FEATURES_SCHEMA_VERSION)
+        used.append(int(manifest["number"]))
+    return max(used, default=0) + 1
+
+
+def shape_of(path: Path, blocks: Sequence[Features | FeatureRows]) -> tuple[int, int]:
+    """Images and width of blocks.
+
+    Raises:
+        ImageFeaturesError: they are of several widths, or not float32.
+    """
+    widths = {block.shape[1:] for block in blocks}
+    other = next((block.dtype for block in blocks if block.dtype != np.float32), None)
+    if len(widths) > 1 or any(len(width) != 1 for width in widths) or other is not None:
+        msg = (
+            f"{path}: features of shapes {sorted(block.shape for block in blocks)} and dtype "
+            f"{other or 'float32'}, expected float32 (images, width) of one width"
+        )
+        raise ImageFeaturesError(msg)
+    width = next(iter(widths))[0] if widths else FEATURE_WIDTH
+    return sum(len(block) for block in blocks), int(width)
+
+
+def _write_npy(path: Path, features: FeatureRows) -> None:
+    """An NPY file, some rows at a time: features are never all in memory."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": features.shape}
+    with path.open("wb") as stream:
+        npy.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]  # numpy's
+        for at in range(0, len(features), 1024):
+            part = np.ascontiguousarray(features[at : at + 1024], dtype="<f4")
+            if not np.isfinite(part).all():
+                row = at + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
+                msg = f"{path}: row {row} is not finite; look at the encoder"
+                raise ImageFeaturesError(msg)
+            stream.write(part.tobytes())
+
+
+def mapped_features(path: Path, part: Part) -> Features:
+    """The features of a part as a memory map."""
+    mapped: Features = np.load(path / part["features"], mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold the lock of a directory's publications; the system frees it when the process dies."""
+    path.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.publish.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

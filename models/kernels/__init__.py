@@ -1,0 +1,1 @@
+"""Loops that numba compiles: lanes, their products, the fold, attention and recurrences."""

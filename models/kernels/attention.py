@@ -1,0 +1,273 @@
+"""The activation unit on pairs, compiled by numba: scores, their gradient, and weighted sums.
+
+A query's pairs are taken in tiles that stay in the cache, and nothing as wide as a hidden layer is
+ever written for all pairs. The first layer on [q, k, q - k, q * k] is, for one query, one matrix on
+its keys: `k (W_key - W_difference + diag(q) W_product) + q (W_query + W_difference) + bias`; so no
+product of a pair exists either. Backward repeats a tile's forward pass from the keys.
+
+All arrays are float32, C-contiguous, and their widths multiples of 16, padded with zeros
+(`uic.models.layers.attention`). The slow twin is `AttentionUnit.forward`.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from uic.models.kernels.lanes import LANES, fma, load, splat, store, where_greater
+from uic.models.kernels.products import multiply, total
+
+TILE = 64  # pairs; a multiple of 8, the rows that `multiply` takes at once
+
+
+@njit(error_model="numpy")
+def _query_matrix(query, common, product, out):
+    """Out = common + diag(query) product: (key width, hidden width)."""
+    lanes = out.shape[1] // LANES
+    for row in range(out.shape[0]):
+        scale = splat(query[row])
+        for at in range(row * lanes, (row + 1) * lanes):
+            store(out, at, fma(scale, load(product, at), load(common, at)))
+
+
+@njit(error_model="numpy")
+def _gather(keys, rows, out):
+    """The rows of keys that a tile looks at."""
+    lanes = keys.shape[1] // LANES
+    for place in range(len(rows)):
+        first = rows[place] * lanes
+        for lane in range(lanes):
+            store(out, place * lanes + lane, load(keys, first + lane))
+
+
+@njit(error_model="numpy")
+def _prelu(values, rows, slope, out):
+    """Out = values, where they are positive, else slope * values."""
+    lanes = len(slope) // LANES
+    zero = splat(0.0)
+    for lane in range(lanes):
+        factor = load(slope, lane)
+        for at in range(lane, rows * lanes, lanes):
+            value = load(values, at)
+            store(out, at, where_greater(value, zero, value, factor * value))
+
+
+@njit(error_model="numpy")
+def _prelu_backward(values, rows, slope, gradient, slope_gradient, bias_gradient):
+    """`gradient` by the outputs becomes that by the values; slopes and biases add theirs."""
+    lanes = len(slope) // LANES
+    zero, one = splat(0.0), splat(1.0)
+    for lane in range(lanes):
+        factor = load(slope, lane)
+        by_slope, by_bias = load(slope_gradient, lane), load(bias_gradient, lane)
+        for at in range(lane, rows * lanes, lanes):
+            value, given = load(values, at), load(gradient, at)
+            by_slope = by_slope + where_greater(value, zero, zero, given * value)
+            given = given * where_greater(value, zero, one, factor)
+            by_bias = by_bias + given
+            store(gradient, at, given)
+        store(slope_gradient, lane, by_slope)
+        store(bias_gradient, lane, by_bias)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def score_pairs(queries, of_queries, keys, offsets, key_of, weights, scores):
+    """Scores of pairs.
+
+    Args:
+        queries: (queries, key width).
+        of_queries: (queries, hidden width), what the first layer makes of each, bias included.
+        keys: (keys, key width).
+        offsets: (queries + 1,), the first pair of each query.
+        key_of: (pairs,), the key of each pair.
+        weights: common (key width, hidden), product (key width, hidden), slope (hidden,),
+            second (hidden, narrow), its bias (narrow,) and slope, last (narrow,), its bias (1,).
+        scores: (pairs,), written.
+    """
+    common, product, slope, second, second_bias, second_slope, last, last_bias = weights
+    width, hidden, narrow = common.shape[0], common.shape[1], second.shape[1]
+    matrix = np.empty((width, hidden), np.float32)
+    tile_keys = np.zeros((TILE, width), np.float32)
+    first = np.empty((TILE, hidden), np.float32)
+    then = np.empty((TILE, narrow), np.float32)
+    for query in range(len(queries)):
+        if offsets[query] == offsets[query + 1]:
+            continue
+        _query_matrix(queries[query], common, product, matrix)
+        for at in range(offsets[query], offsets[query + 1], TILE):
+            rows = min(TILE, offsets[query + 1] - at)
+            _gather(keys, key_of[at : at + rows], tile_keys)
+            multiply(tile_keys, width, 1, matrix, first, of_queries[query], 0, rows, width, hidden)
+            _prelu(first, rows, slope, first)
+            multiply(first, hidden, 1, second, then, second_bias, 0, rows, hidden, narrow)
+            for row in range(rows):
+                scores[at + row] = last_bias[0] + _last(then, row, second_slope, last)
+
+
+@njit(error_model="numpy")
+def _last(then, row, slope, last):
+    """The last layer of one pair, without its bias."""
+    lanes = len(last) // LANES
+    zero = splat(0.0)
+    summed = zero
+    for lane in range(lanes):
+        value = load(then, row * lanes + lane)
+        value = where_greater(value, zero, value, load(slope, lane) * value)
+        summed = fma(value, load(last, lane), summed)
+    return total(summed)
+
+
+@njit(error_model="numpy")
+def _last_backward(then, rows, slope, last, given, gradient, by_last, by_slope, by_bias):
+    """From the gradients of a tile's scores to those of the second layer's sums."""
+    lanes = len(last) // LANES
+    zero, one = splat(0.0), splat(1.0)
+    for lane in range(lanes):
+        weight, factor = load(last, lane), load(slope, lane)
+        last_sum, slope_sum, bias_sum = (
+            load(by_last, lane),
+            load(by_slope, lane),
+            load(by_bias, lane),
+        )
+        for row in range(rows):
+            value, score = load(then, row * lanes + lane), splat(given[row])
+            slant = where_greater(value, zero, one, factor)
+            back = score * weight
+            last_sum = fma(score, slant * value, last_sum)
+            slope_sum = slope_sum + where_greater(value, zero, zero, back * value)
+            back = back * slant
+            bias_sum = bias_sum + back
+            store(gradient, row * lanes + lane, back)
+        store(by_last, lane, last_sum)
+        store(by_slope, lane, slope_sum)
+        store(by_bias, lane, bias_sum)
+
+
+@njit(error_model="numpy")
+def _query_backward(query, product, gradient, by_common, by_product, by_query):
+    """A query's matrix gives its gradient to the two it is made of, and to the query."""
+    lanes = gradient.shape[1] // LANES
+    for row in range(gradient.shape[0]):
+        scale, summed = splat(query[row]), splat(0.0)
+        for at in range(row * lanes, (row + 1) * lanes):
+            value = load(gradient, at)
+            store(by_common, at, load(by_common, at) + value)
+            store(by_product, at, fma(scale, value, load(by_product, at)))
+            summed = fma(value, load(product, at), summed)
+        by_query[row] = total(summed)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def score_pairs_backward(
+    queries, of_queries, keys, offsets, key_of, weights, second_transposed, given, gradients
+):
+    """The gradient of `score_pairs`, whose arguments come first.
+
+    `second_transposed` is (narrow, hidden), `given` the gradient of the scores, (pairs,).
+    `gradients` are those of queries, of_queries, keys and each of `weights`: zeros, added to.
+    """
+    common, product, slope, second, second_bias, second_slope, last, _ = weights
+    by_queries, by_of_queries, by_keys, by_weights = gradients
+    by_common, by_product, by_slope, by_second, by_bias, by_narrow, by_last, by_end = by_weights
+    width, hidden, narrow = common.shape[0], common.shape[1], second.shape[1]
+    matrix = np.empty((width, hidden), np.float32)
+    by_matrix = np.empty((width, hidden), np.float32)
+    tile_keys = np.zeros((TILE, width), np.float32)
+    by_tile = np.empty((TILE, width), np.float32)
+    sums, first = np.empty((TILE, hidden), np.float32), np.empty((TILE, hidden), np.float32)
+    by_first = np.empty((TILE, hidden), np.float32)
+    then, by_then = np.empty((TILE, narrow), np.float32), np.empty((TILE, narrow), np.float32)
+    none = np.zeros(max(hidden, width), np.float32)
+    lanes = width // LANES
+    for query in range(len(queries)):
+        if offsets[query] == offsets[query + 1]:
+            continue
+        _query_matrix(queries[query], common, product, matrix)
+        turned = np.ascontiguousarray(matrix.T)
+        by_matrix[:] = 0
+        for at in range(offsets[query], offsets[query + 1], TILE):
+            rows = min(TILE, offsets[query + 1] - at)
+            _gather(keys, key_of[at : at + rows], tile_keys)
+            multiply(tile_keys, width, 1, matrix, sums, of_queries[query], 0, rows, width, hidden)
+            _prelu(sums, rows, slope, first)
+            multiply(first, hidden, 1, second, then, second_bias, 0, rows, hidden, narrow)
+            _last_backward(
+                then, rows, second_slope, last, given[at:], by_then, by_last, by_narrow, by_bias
+            )
+            by_end[0] += given[at : at + rows].sum()
+            multiply(first, 1, hidden, by_then, by_second, by_second, narrow, hidden, rows, narrow)
+            # Narrow is padded with zeros, which would only be multiplied.
+            multiply(
+                by_then, narrow, 1, second_transposed, by_first, none, 0,
+                rows, second_transposed.shape[0], hidden,
+            )  # fmt: skip
+            _prelu_backward(sums, rows, slope, by_first, by_slope, by_of_queries[query])
+            multiply(
+                tile_keys, 1, width, by_first, by_matrix, by_matrix, hidden, width, rows, hidden
+            )
+            multiply(by_first, hidden, 1, turned, by_tile, none, 0, rows, hidden, width)
+            for row in range(rows):
+                place = key_of[at + row] * lanes
+                for lane in range(lanes):
+                    value = load(by_keys, place + lane) + load(by_tile, row * lanes + lane)
+                    store(by_keys, place + lane, value)
+        _query_backward(
+            queries[query], product, by_matrix, by_common, by_product, by_queries[query]
+        )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def blend(scores, keys, key_of, offsets, entries, times, weights, sums):
+    """Softmax over the entries of each impression, and the sum of their keys.
+
+    Args:
+        scores: (pairs,).
+        keys: (keys, key width).
+        key_of: (pairs,), the key of each pair.
+        offsets: (impressions + 1,), the first entry of each impression.
+        entries: (entries,), the pair of each entry.
+        times: (entries,), how often the impression has it.
+        weights: (entries,), written; those of an impression add up to 1.
+        sums: (impressions, key width), zeros, added to.
+    """
+    lanes = keys.shape[1] // LANES
+    for impression in range(len(offsets) - 1):
+        first, end = offsets[impression], offsets[impression + 1]
+        largest = np.float32(-np.inf)
+        for entry in range(first, end):
+            largest = max(largest, scores[entries[entry]])
+        whole = np.float32(0.0)
+        for entry in range(first, end):
+            power = times[entry] * math.exp(scores[entries[entry]] - largest)
+            weights[entry] = power
+            whole += power
+        for entry in range(first, end):
+            weights[entry] /= whole
+            share = splat(weights[entry])
+            key = key_of[entries[entry]] * lanes
+            for lane in range(lanes):
+                at = impression * lanes + lane
+                store(sums, at, fma(share, load(keys, key + lane), load(sums, at)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def blend_backward(
+    keys, key_of, offsets, entries, weights, by_weights, by_sums, by_scores, by_keys
+):
+    """The gradient of `blend`: `by_scores` (pairs,) and `by_keys` are zeros, added to."""
+    lanes = keys.shape[1] // LANES
+    slants = np.empty(len(weights), np.float32)
+    for impression in range(len(offsets) - 1):
+        first, end = offsets[impression], offsets[impression + 1]
+        mean = np.float32(0.0)
+        for entry in range(first, end):
+            key = key_of[entries[entry]] * lanes
+            share, dot = splat(weights[entry]), splat(0.0)
+            for lane in range(lanes):
+                given = load(by_sums, impression * lanes + lane)
+                dot = fma(given, load(keys, key + lane), dot)
+                store(by_keys, key + lane, fma(share, given, load(by_keys, key + lane)))
+            slants[entry] = total(dot) + by_weights[entry]
+            mean += weights[entry] * slants[entry]
+        for entry in range(first, end):
+            by_scores[entries[entry]] += weights[entry] * (slants[entry] - mean)

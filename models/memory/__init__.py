@@ -1,0 +1,1 @@
+"""MIMN's memory: the network of one step, its state, and the fold over many users."""

@@ -1,0 +1,186 @@
+"""From raw events to packed records: the fold that warm-up, stream and audit share.
+
+`MemoryFolder.fold` is called with the records of some users and their next events in log order,
+and must never be called with a user's records and events out of step: a record says which event
+was its last, and whatever lies at or before it is skipped (DESIGN, "Effectively once").
+"""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uic.models.errors import BadInputError
+from uic.models.memory.group_fold import EventValueError, GroupFold, check_values, fold_groups
+from uic.models.memory.kernel import PackedNetwork
+from uic.models.memory.network import MemoryNetwork
+from uic.models.memory.state import MAX_EVENTS
+from uic.models.records.positions import EventBatch, compare_positions
+from uic.models.records.record import (
+    Records,
+    check_records,
+    empty_records,
+    header_view,
+    record_bytes,
+    state_view,
+)
+
+__all__ = [
+    "EventBatch",
+    "EventValueError",
+    "FoldOutcome",
+    "GroupFold",
+    "MemoryBundle",
+    "MemoryFolder",
+    "fold_groups",
+]
+
+HASH_BYTES: Final = 8
+
+
+class ForeignMemoryError(BadInputError):
+    """A record was made by another bundle, whose numbers mean something else."""
+
+
+class MemoryBundle(Protocol):
+    """What the fold needs of a bundle: a table lookup, the network, and the bundle's hash."""
+
+    @property
+    def memory(self) -> MemoryNetwork:
+        """The memory network, on the CPU."""
+
+    @property
+    def hash8(self) -> bytes:
+        """First 8 bytes of the bundle's hash."""
+
+    def embed(self, item_ids: NDArray[np.int64], category_ids: NDArray[np.int64]) -> Tensor:
+        """(events, event width), float32: a lookup for each event."""
+
+
+@dataclass(frozen=True)
+class FoldOutcome:
+    """What became of the records and of each event.
+
+    Attributes:
+        records: new records, the same rows; those without a folded event are unchanged.
+        skipped: (events,), bool: at or before the record's position, already folded.
+        moved: (events,), bool: in another partition than the record's within one epoch, not
+            folded; its producer keys differently, and the log is not to be trusted for this user.
+    """
+
+    records: Records
+    skipped: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+
+
+class MemoryFolder:
+    """Folds events into records, without gradients.
+
+    Args:
+        bundle: the trained model (`MemoryBundle`).
+        generation: stamped on every record that changes.
+    """
+
+    def __init__(self, bundle: MemoryBundle, generation: int) -> None:
+        if len(bundle.hash8) != HASH_BYTES:
+            msg = f"bundle: hash of {len(bundle.hash8)} bytes, expected {HASH_BYTES}"
+            raise BadInputError(msg)
+        self._bundle = bundle
+        if not bundle.memory.config.fits_record:
+            msg = (
+                "bundle: utilization_input is sum, which a float16 record cannot hold and whose P "
+                "collapses over a lifetime; train with utilization_input: mean to serve it"
+            )
+            raise BadInputError(msg)
+        self._network = PackedNetwork(bundle.memory)
+        self.generation = generation
+        self.state_floats = bundle.memory.layout.floats
+        self.record_bytes = record_bytes(self.state_floats)
+        self._initial = self._initial_record()
+
+    def _initial_record(self) -> Records:
+        record = empty_records(1, self.state_floats)
+        header = header_view(record)
+        header["generation"] = self.generation
+        header["bundle"] = np.frombuffer(self._bundle.hash8, dtype="V8")
+        with torch.no_grad():
+            self._bundle.memory.initial(1).pack(record)
+        return record
+
+    def initial_records(self, users: int) -> Records:
+        """Records of new users, (users, record_bytes): the initial memory, no event, position 0."""
+        return np.repeat(self._initial, users, axis=0)
+
+    def fold(self, records: Records, events: EventBatch) -> FoldOutcome:
+        """Fold events into records.
+
+        Args:
+            records: (users, record_bytes), uint8; not changed.
+            events: of these users.
+
+        Returns:
+            New records, and which events were skipped or had moved.
+
+        Raises:
+            RecordFormatError: not records of this version and width.
+            ForeignMemoryError: a record of another bundle.
+            EventValueError: the bundle's embedding of an event is not a usable number.
+        """
+        # 1. Which events are new.
+        check_records(records, self.state_floats, "fold")
+        self._check_bundle(records)
+        order = np.argsort(events.user_index, kind="stable")
+        skipped_sorted, moved_sorted = compare_positions(header_view(records), events, order)
+        skipped = np.zeros(len(events), dtype=np.bool_)
+        moved = np.zeros(len(events), dtype=np.bool_)
+        skipped[order] = skipped_sorted
+        moved[order] = moved_sorted
+        chosen = order[~(skipped_sorted | moved_sorted)]
+        folded = records.copy()
+        if not len(chosen):
+            return FoldOutcome(folded, skipped, moved)
+        # 2. Fold them, users that have some.
+        rows, firsts, lengths = np.unique(
+            events.user_index[chosen], return_index=True, return_counts=True
+        )
+        changed = folded[rows]
+        x = self._bundle.embed(events.item_ids[chosen], events.category_ids[chosen])
+        self._fold_states(changed, x, lengths)
+        # 3. The position of the last event of each.
+        self._stamp(changed, events, chosen[firsts + lengths - 1])
+        folded[rows] = changed
+        return FoldOutcome(folded, skipped, moved)
+
+    def _check_bundle(self, records: Records) -> None:
+        hashes = header_view(records)["bundle"]
+        other = np.flatnonzero(hashes != header_view(self._initial)["bundle"][0])
+        if other.size:
+            msg = (
+                f"fold: a memory of bundle {bytes(hashes[other[0]]).hex()}, this is "
+                f"{self._bundle.hash8.hex()}; build a generation for the new bundle"
+            )
+            raise ForeignMemoryError(msg)
+
+    def _fold_states(self, records: Records, x: Tensor, lengths: NDArray[np.int64]) -> None:
+        """Fold `x`, the events of one user after the other, into the state part of `records`."""
+        check_values(x)
+        counts = header_view(records)["events"].astype(np.int64)
+        states = np.ascontiguousarray(state_view(records)).view(np.uint16)
+        # Each user's state is saved once, after the last event, over the one it started from.
+        save_rows = np.full(len(x), -1, dtype=np.int64)
+        save_rows[np.cumsum(lengths) - 1] = np.arange(len(lengths))
+        self._network.fold(x, lengths, counts, start=states, save_rows=save_rows, saved=states)
+        state_view(records)[...] = states.view(np.float16)
+        header_view(records)["events"] = np.minimum(counts + lengths, MAX_EVENTS)
+
+    def _stamp(self, records: Records, events: EventBatch, last: NDArray[np.int64]) -> None:
+        """Write the position of each record's last event, `last` being their indices."""
+        header = header_view(records)
+        header["generation"] = self.generation
+        header["epoch"] = events.epochs[last]
+        header["offset"] = events.offsets[last]
+        header["partition"] = events.partitions[last]
+        header["last_event_time_ms"] = events.event_times_ms[last]

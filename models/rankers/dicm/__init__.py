@@ -1,0 +1,1 @@
+"""DICM: behaviour images in ranking, and the two-tower pre-rank."""

@@ -1,0 +1,138 @@
+"""DICM: behaviours and candidates modelled with their images too (Ge et al., CIKM 2018, section 3).
+
+Head input, each part with a switch: what the basic net makes of items and categories; the ids of
+the images, as further sparse fields (the baseline has them too, section 7.4); the candidate's
+image; the aggregated images of behaviours. One embedding model serves both kinds of images.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from uic.models.layers.attention import AttentionUnit
+from uic.models.layers.distinct_pairs import window_distinct_pairs
+from uic.models.layers.embedding import BatchRows
+from uic.models.layers.ranker_settings import InputNorm
+from uic.models.layers.windows import Pairs, value_sums, window_pairs, window_sums
+from uic.models.rankers.dicm.batch_images import BatchImages
+from uic.models.rankers.dicm.image_aggregator import ImageAggregator
+from uic.models.rankers.dicm.image_id_table import ImageIds
+from uic.models.rankers.dicm.image_ranker import ImageRanker
+from uic.models.rankers.dicm.settings import BasicNet, DicmSettings, IdQuery
+from uic.models.rankers.ranker import Outputs
+from uic.models.samples.batch import RankerBatch
+
+
+class Dicm(ImageRanker):
+    """Sparse fields and images to a logit.
+
+    Args:
+        settings: hyper-parameters, with `image_width` filled in where images are looked at.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+
+    Raises:
+        ImageSourceError: images are wanted and no features are named.
+    """
+
+    NAME = "dicm"
+    settings: DicmSettings
+
+    def __init__(self, settings: DicmSettings, item_rows: int, category_rows: int) -> None:
+        event = settings.item_width + settings.category_width
+        width = settings.image_widths[-1]
+        features = event * (3 if settings.basic_net is BasicNet.DIN else 2)
+        features += 2 * settings.item_width if settings.image_ids else 0
+        features += width if settings.ad_image else 0
+        aggregator = ImageAggregator(settings, width) if settings.behavior_images else None
+        features += aggregator.features if aggregator is not None else 0
+        head = None
+        if settings.basic_net is BasicNet.LR:
+            head = settings.model_copy(update={"head_widths": (), "input_norm": InputNorm.NONE})
+        super().__init__(settings, item_rows, category_rows, features, head)
+        self.aggregator = aggregator
+        self.attention = AttentionUnit(event, event) if settings.basic_net is BasicNet.DIN else None
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`.
+
+        Raises:
+            ImageSourceError: no images attached.
+        """
+        images = self.find(batch)
+        vectors = None
+        if self.image_embedding is not None and images is not None and self.vectors is not None:
+            vectors = self.vectors.vectors(images.rows)
+        ids = None
+        if self.image_ids is not None and images is not None:
+            ids = self.image_ids.of(images)
+        logits = self.logits(batch, rows, images, vectors, ids)
+        return self.regularized(logits, batch, rows, ids)
+
+    def logits(
+        self,
+        batch: RankerBatch,
+        rows: BatchRows,
+        images: BatchImages | None,
+        vectors: Tensor | None,
+        ids: ImageIds | None,
+    ) -> Tensor:
+        """Logits from vectors of items and images, wherever they were computed.
+
+        Args:
+            batch: ragged groups.
+            rows: embeddings of its items and categories.
+            images: what `find` says; None without images.
+            vectors: (distinct, width), embedded `images.rows`; None if no image is looked at.
+            ids: embeddings of the images' ids; None without `image_ids`.
+
+        Returns:
+            (impressions,).
+        """
+        pairs = window_pairs(batch, self.limit)
+        parts = self._sparse(batch, rows, pairs)
+        if images is not None and ids is not None:
+            parts += self._image_ids(batch, images, ids, pairs)
+        if images is not None and vectors is not None and self.image_embedding is not None:
+            table = self.image_embedding.with_default(vectors)
+            ads = functional.embedding(images.candidates, table)
+            if self.settings.ad_image:
+                parts.append(ads)
+            if self.aggregator is not None:
+                events = functional.embedding(images.history, table)
+                parts.append(self.aggregator(events, ads, self._query(batch, rows), batch, pairs))
+        logits: Tensor = self.head(torch.cat(parts, dim=1))
+        return logits
+
+    def _sparse(self, batch: RankerBatch, rows: BatchRows, pairs: Pairs) -> list[Tensor]:
+        """The basic net's view of items and categories."""
+        candidates = rows.candidates(batch)
+        pooled = window_sums(rows, batch, self.limit)
+        if self.settings.basic_net is BasicNet.LR:
+            return [candidates, _mean(pooled, pairs)]
+        if self.attention is None:
+            return [candidates, pooled]
+        distinct = window_distinct_pairs(batch, self.limit, events_alike=True)
+        keys = rows.events(batch, distinct.keys)
+        attended = self.attention.attend(candidates[distinct.queries], keys, distinct)[1]
+        return [candidates, pooled, attended]
+
+    def _image_ids(
+        self, batch: RankerBatch, images: BatchImages, ids: ImageIds, pairs: Pairs
+    ) -> list[Tensor]:
+        """Ids of images as sparse fields: the candidate's, and the pooled ones of behaviours."""
+        events = functional.embedding(ids.index[images.history], ids.embeddings)
+        pooled = value_sums(events, batch, self.limit)
+        if self.settings.basic_net is BasicNet.LR:
+            pooled = _mean(pooled, pairs)
+        return [functional.embedding(ids.index[images.candidates], ids.embeddings), pooled]
+
+    def _query(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
+        """The candidate's ID field that asks: (impressions, query width)."""
+        if self.settings.id_query is IdQuery.CATEGORY:
+            return functional.embedding(batch.candidate_categories, rows.categories)
+        return functional.embedding(batch.candidate_items, rows.items)
+
+
+def _mean(sums: Tensor, pairs: Pairs) -> Tensor:
+    return sums / pairs.counts.clamp(min=1).unsqueeze(1)

@@ -1,0 +1,1 @@
+"""IMN: interest memory of delayed cross views."""

@@ -1,0 +1,1 @@
+"""LMN: a large memory of product keys."""

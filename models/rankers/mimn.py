@@ -1,0 +1,172 @@
+"""MIMN: a memory per user, folded event by event, read by candidates (MIMN, section 4; DESIGN).
+
+`Mimn.fold` is what the stream computes, on every behaviour event and never in a request;
+`Mimn.readout` is what a request computes, from the memory as it is stored and never from a
+history. Training runs one after the other through the same two methods.
+"""
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from uic.models.layers.attention import AttentionUnit
+from uic.models.layers.embedding import BatchRows
+from uic.models.layers.ranker_settings import RankerSettings
+from uic.models.memory.fold import GroupFold, fold_groups
+from uic.models.memory.network import MemoryNetwork, MemoryState, address, read
+from uic.models.memory.settings import MemoryConfig
+from uic.models.rankers.lmn.settings import LmnSettings, Memory, Query, QueryUser
+from uic.models.rankers.ranker import Outputs, Ranker
+from uic.models.samples.batch import RankerBatch
+
+
+class MimnSettings(LmnSettings, MemoryConfig, RankerSettings):
+    """Hyper-parameters of the memory network and of the ranker around it.
+
+    A large memory can only be asked what a request knows: the candidate, and no history.
+    """
+
+    lmn_query: Query = Field(Query.CANDIDATE, description="what asks: candidate")
+    lmn_user: QueryUser = Field(QueryUser.NONE, description="user's part of a query: none")
+
+    @model_validator(mode="after")
+    def _request_has_no_history(self) -> Self:
+        asks = (self.lmn_query, self.lmn_user)
+        if self.memory is Memory.LMN and asks != (Query.CANDIDATE, QueryUser.NONE):
+            msg = (
+                "a request of mimn reads a record and no history; "
+                "set lmn_query=candidate and lmn_user=none"
+            )
+            raise ValueError(msg)
+        return self
+
+    def memory_config(self) -> MemoryConfig:
+        """The part that decides what a record holds."""
+        return MemoryConfig(**{name: getattr(self, name) for name in MemoryConfig.model_fields})
+
+
+class Readout(nn.Module):
+    """What candidates see in a memory: the features of the head.
+
+    [item, pool, item * pool, content read of M, attended channels of S]; the parts that are
+    switched off are left out. The authors' code has the same five, with a sum for the pool and
+    the accumulated add vectors for the product; a request can only use what a record holds.
+
+    Args:
+        config: of the memory.
+    """
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__()
+        self.epsilon = config.cosine_epsilon
+        self.slots = config.slots
+        width = config.event_width
+        # The item asks the memory with a key and a strength of its own, as an event does.
+        self.query = nn.Linear(width, config.memory_width + 1)
+        self.channels = AttentionUnit(width, config.channel_width) if config.induction else None
+        self.features = 3 * width + config.memory_width
+        if config.induction:
+            self.features += config.channel_width
+
+    def forward(self, state: MemoryState, owners: Tensor, candidates: Tensor) -> Tensor:
+        """Features of each candidate.
+
+        Args:
+            state: memories.
+            owners: (n,) int64, the memory that each candidate is shown to.
+            candidates: (n, event width).
+
+        Returns:
+            (n, features).
+        """
+        asked = self.query(candidates)
+        strength = 1 + functional.softplus(asked[:, -1])
+        slots = state.M.index_select(0, owners)  # (n, slots, memory width)
+        weights = address(asked[:, :-1].tanh(), strength, slots, self.epsilon)
+        pool = state.pool.index_select(0, owners)
+        parts = [candidates, pool, candidates * pool, read(weights, slots)]
+        if self.channels is not None and state.S is not None:
+            parts.append(self._attended(self.channels, state.S, owners, candidates))
+        return torch.cat(parts, dim=1)
+
+    def _attended(
+        self, unit: AttentionUnit, channels: Tensor, owners: Tensor, candidates: Tensor
+    ) -> Tensor:
+        """Sum of the channels, weighted by the candidate: (n, channel width)."""
+        count = candidates.shape[0]
+        steps = torch.arange(self.slots, device=owners.device)
+        keys = (owners.unsqueeze(1) * self.slots + steps).flatten()  # (n * slots,)
+        queries = torch.arange(count, device=owners.device).repeat_interleave(self.slots)
+        scores = unit(candidates, channels.flatten(0, 1), queries, keys)
+        weights = functional.softmax(scores.view(count, self.slots), dim=1)
+        return (weights.unsqueeze(2) * channels.index_select(0, owners)).sum(1)
+
+
+class Mimn(Ranker):
+    """Memory network, readout and head.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+    """
+
+    def __init__(self, settings: MimnSettings, item_rows: int, category_rows: int) -> None:
+        config = settings.memory_config()
+        readout = Readout(config)
+        super().__init__(settings, item_rows, category_rows, readout.features)
+        self.memory = MemoryNetwork(config)
+        self.reading = readout
+        # Off only to measure what float16 costs: no record could hold such a state.
+        self.rounding = True
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`; the penalty is L_reg."""
+        folded = self.fold(batch, rows)
+        features = self.reading(folded.states, batch.cuts, rows.candidates(batch))
+        found = self.finish(features, batch, rows)
+        return Outputs(found.logits, found.penalty + folded.regularization)
+
+    # ---------------------------------------------------------------- what the stream computes
+    def fold(self, batch: RankerBatch, rows: BatchRows) -> GroupFold:
+        """Each group's history from a new memory, and the state at each of the batch's cuts."""
+        return fold_groups(
+            self.memory,
+            rows.history(batch),
+            batch.history_counts,
+            batch.cut_groups,
+            batch.cut_lengths,
+            rounding=self.rounding,
+        )
+
+    # ====== the cut between the two: `MemoryState`, packed into a record in the store ======
+
+    # --------------------------------------------------------------- what the request computes
+    def readout(self, state: MemoryState, owners: Tensor, candidates: Tensor) -> Tensor:
+        """Logits of candidates from stored memories; the cost does not depend on any history.
+
+        Args:
+            state: memories, of a fold or unpacked from records.
+            owners: (n,) int64, the memory that each candidate is shown to.
+            candidates: (n, event width), `embed` of the candidates.
+
+        Returns:
+            (n,), logits of a click.
+        """
+        features = self.reading(state, owners, candidates)
+        if self.large is not None:
+            recalled = self.large.recall(candidates, None).features
+            features = torch.cat([features, recalled], dim=1)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+def slot_utilization(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of all writes that each slot received (MIMN, fig. 6): (groups, slots) to (slots,)."""
+    shares: NDArray[np.float64] = totals.sum(0) / max(float(totals.sum()), 1e-12)
+    return shares

@@ -1,0 +1,100 @@
+"""What all rankers have in common: embeddings in, a logit per impression out.
+
+A model is one file and one class. It embeds each group's history once, however many impressions
+look at it, and every quantity of an impression depends only on the first `lengths` events of its
+group: what a server would have known.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from uic.models.images.features import ImageFeatures
+from uic.models.layers.embedding import BatchRows, ItemEmbedding
+from uic.models.layers.head import Head
+from uic.models.layers.ranker_settings import RankerSettings
+from uic.models.rankers.lmn.lmn import LargeMemory
+from uic.models.rankers.lmn.settings import LmnSettings, Memory
+from uic.models.samples.batch import RankerBatch
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a batch.
+
+    Attributes:
+        logits: (impressions,).
+        penalty: scalar, added to the cross-entropy.
+    """
+
+    logits: Tensor
+    penalty: Tensor
+
+
+class Ranker(nn.Module):
+    """Base of every model.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
+        features: width of the head's input; 0 for a model without a head.
+    """
+
+    # Prefixes of tensors that a warm start does not copy, beside `embedding.` that it maps by id:
+    # `PER_ROW` never (they follow the vocabulary's rows), `HASHED_IDS` not with --except-ids.
+    PER_ROW: ClassVar[tuple[str, ...]] = ()
+    HASHED_IDS: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, settings: RankerSettings, item_rows: int, category_rows: int, features: int
+    ) -> None:
+        super().__init__()
+        self.embedding = ItemEmbedding(
+            item_rows,
+            category_rows,
+            settings.item_width,
+            settings.category_width,
+            std=settings.embedding_std,
+        )
+        # A large memory beside the model's own view of the history, for models that offer it.
+        self.large: LargeMemory | None = None
+        if isinstance(settings, LmnSettings) and settings.memory is Memory.LMN:
+            limit: int | None = getattr(settings, "history_limit", None)
+            self.large = LargeMemory(settings, self.embedding.width, limit)
+            features += self.large.features
+        if features:
+            self.head = Head(
+                features, settings.head_widths, settings.activation, settings.input_norm
+            )
+
+    def attach_images(self, images: ImageFeatures | None) -> None:
+        """Say where images of items come from; a model without images does not look."""
+
+    def finish(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """Features of impressions, and what the large memory recalls, to logits and penalty."""
+        if self.large is None:
+            logits = self.head(features)
+            return Outputs(logits, no_penalty(logits))
+        recalled = self.large(batch, rows)
+        return Outputs(self.head(torch.cat([features, recalled.features], dim=1)), recalled.loss)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """Logits and penalty of a batch, from the embeddings of its items.
+
+        Args:
+            batch: ragged groups.
+            rows: `self.embedding.rows(batch)`; a gradient of the loss ends there.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: RankerBatch) -> Tensor:
+        """Logits of a batch: (impressions,)."""
+        return self.outputs(batch, self.embedding.rows(batch)).logits
+
+
+def no_penalty(logits: Tensor) -> Tensor:
+    """Zero, for models whose loss is the cross-entropy alone."""
+    return torch.zeros((), dtype=logits.dtype, device=logits.device)

@@ -1,0 +1,1 @@
+"""Grouped samples: their schema, reader, vocabulary, and batches for a model."""

@@ -1,0 +1,176 @@
+"""From raw ids to rows of an embedding table; an id never seen in training gets a spare row.
+
+Spare rows are hashed, so that an unseen item has the same row in training, stream and request.
+They are trained too: ids that occur fewer than `min_count` times share them, so that a spare row
+is what a rare item looks like, and not noise.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from uic.models.errors import BadInputError
+from uic.models.hashing import stable_hash
+from uic.models.samples.groups import GroupBatch
+
+VOCABULARY: Final = pa.schema(
+    [
+        pa.field("table", pa.string(), nullable=False),  # item | category
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+# Independent of the hash that places users in partitions.
+_SPARE_SEED: Final = 1
+# A direct table of at most this many entries an id costs less than a binary search.
+_DENSE_SPAN_PER_ID: Final = 16
+
+
+class VocabularyError(BadInputError):
+    """A vocabulary file is not one, or not of the size that its bundle states."""
+
+
+class IdTable:
+    """One table's ids.
+
+    Args:
+        ids: (ids,) int64, ascending, distinct; the row of an id is its rank.
+        spare_rows: rows after the known ones, shared by all other ids; at least 1.
+    """
+
+    def __init__(self, ids: NDArray[np.int64], spare_rows: int) -> None:
+        self.ids = np.asarray(ids, dtype=np.int64)
+        self.spare_rows = spare_rows
+        self._low = int(self.ids[0]) if self.ids.size else 0
+        span = int(self.ids[-1]) - self._low + 1 if self.ids.size else 0
+        self._dense: NDArray[np.int64] | None = None
+        if 0 < span <= max(_DENSE_SPAN_PER_ID * self.ids.size, 65_536):
+            self._dense = np.full(span, -1, dtype=np.int64)
+            self._dense[self.ids - self._low] = np.arange(self.ids.size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding table: known and spare."""
+        return self.ids.size + self.spare_rows
+
+    def lookup(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each id: (n,) int64 to (n,) int64."""
+        rows = self._known_rows(ids)
+        unseen = np.flatnonzero(rows < 0)
+        if unseen.size:
+            spare = stable_hash(ids[unseen], seed=_SPARE_SEED) % np.uint64(self.spare_rows)
+            rows[unseen] = self.ids.size + spare.astype(np.int64)
+        return rows
+
+    def _known_rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rank of each id, or -1."""
+        if not self.ids.size:
+            return np.full(ids.size, -1, dtype=np.int64)
+        if self._dense is not None:
+            # The bounds are compared before the subtraction, which could overflow.
+            inside = (ids >= self._low) & (ids <= self.ids[-1])
+            return np.where(inside, self._dense[np.where(inside, ids - self._low, 0)], -1)
+        places = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
+        return np.where(self.ids[places] == ids, places, -1)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The item table's and the category table's ids."""
+
+    item: IdTable
+    category: IdTable
+
+    def save(self, path: Path) -> None:
+        """Write `vocabulary.parquet` (schema `VOCABULARY`)."""
+        parts = [
+            pa.table(
+                {
+                    "table": pa.repeat(pa.scalar(name), table.ids.size),
+                    "id": table.ids,
+                    "row": np.arange(table.ids.size),
+                },
+                schema=VOCABULARY,
+            )
+            for name, table in (("item", self.item), ("category", self.category))
+        ]
+        pq.write_table(pa.concat_tables(parts), path, compression="zstd")
+
+
+def load_vocabulary(path: Path, spare_item_rows: int, spare_category_rows: int) -> Vocabulary:
+    """Read `vocabulary.parquet`.
+
+    Raises:
+        VocabularyError: not Parquet, another schema, or rows that are not the ranks of the ids.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        msg = f"{path}: not readable as Parquet ({error}); copy the bundle again"
+        raise VocabularyError(msg) from error
+    if not table.schema.equals(VOCABULARY):
+        msg = f"{path}: columns are {table.schema.names}, expected {VOCABULARY.names} as written"
+        raise VocabularyError(msg)
+    ids = {}
+    for name in ("item", "category"):
+        rows = table.filter(pc.equal(table.column("table"), name))
+        ids[name] = rows.column("id").to_numpy()
+        ranks = np.array_equal(rows.column("row").to_numpy(), np.arange(rows.num_rows))
+        if not ranks or np.any(np.diff(ids[name]) <= 0):
+            msg = f"{path}: rows of the {name} table are not the ranks of its ids"
+            raise VocabularyError(msg)
+    return Vocabulary(
+        IdTable(ids["item"], spare_item_rows), IdTable(ids["category"], spare_category_rows)
+    )
+
+
+def build_vocabulary(
+    batches: Iterable[GroupBatch], min_count: int, spare_item_rows: int, spare_category_rows: int
+) -> Vocabulary:
+    """Ids of histories and impressions that occur at least `min_count` times.
+
+    Args:
+        batches: of the days to train on, and no others.
+        min_count: rarer ids share the spare rows.
+        spare_item_rows: at least 1.
+        spare_category_rows: at least 1.
+    """
+    item_ids, item_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    category_ids, category_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for batch in batches:
+        item_ids, item_counts = _merge(
+            item_ids, item_counts, batch.history_item_ids, batch.item_ids
+        )
+        category_ids, category_counts = _merge(
+            category_ids, category_counts, batch.history_category_ids, batch.category_ids
+        )
+    return Vocabulary(
+        IdTable(item_ids[item_counts >= min_count], spare_item_rows),
+        IdTable(category_ids[category_counts >= min_count], spare_category_rows),
+    )
+
+
+def _merge(
+    ids: NDArray[np.int64], counts: NDArray[np.int64], *parts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Add the ids of `parts` to sorted ids and their counts."""
+    values = np.concatenate(parts)
+    low = int(values.min(initial=0))
+    span = int(values.max(initial=0)) - low + 1
+    if span <= max(_DENSE_SPAN_PER_ID * values.size, 65_536):
+        occurrences = np.bincount(values - low)  # ten times as fast as sorting
+        new = np.flatnonzero(occurrences)
+        new_counts = occurrences[new]
+        new = new + low
+    else:
+        new, new_counts = np.unique(values, return_counts=True)
+    merged, inverse = np.unique(np.concatenate([ids, new]), return_inverse=True)
+    total = np.bincount(inverse, weights=np.concatenate([counts, new_counts]))
+    return merged, total.astype(np.int64)

@@ -1,0 +1,1 @@
+"""Training over ranks: sharded tables, the router between them, AMS."""

@@ -1,0 +1,173 @@
+"""What a training run is: model, hyper-parameters, days, seed. Two equal specs train equal weights.
+
+`--set key=value` names a field of the model's settings or of `train`; the names are distinct.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from uic.models.errors import BadInputError
+from uic.models.layers.ranker_settings import RankerSettings
+from uic.models.rankers.catalogue import ModelKind, model_kind
+from uic.models.settings import Section
+from uic.models.training.settings import TrainSettings
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+class SettingError(BadInputError):
+    """A `--set` names no field, or its value does not fit the field."""
+
+
+@dataclass(frozen=True)
+class Days:
+    """Which days a run trains on and which it is tested on; all inclusive.
+
+    Attributes:
+        first: first day to train on.
+        last: last day to train on.
+        test_first: first day of the test; None without a test.
+        test_last: its last day.
+    """
+
+    first: date
+    last: date
+    test_first: date | None = None
+    test_last: date | None = None
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A training run.
+
+    Attributes:
+        model: name in `uic.models.rankers.catalogue`.
+        settings: hyper-parameters of the model.
+        training: batches, optimiser, vocabulary.
+        days: to train and to test on.
+        seed: of initial weights and of the shuffle.
+        samples: name of the samples.
+        samples_sha256: sum of their manifest.
+        warm_start: hash of the bundle that weights were copied from, "" for none.
+        except_ids: whether the embeddings were left out of the copy.
+    """
+
+    model: str
+    settings: RankerSettings
+    training: TrainSettings
+    days: Days
+    seed: int
+    samples: str
+    samples_sha256: str
+    warm_start: str = ""
+    except_ids: bool = False
+
+    @property
+    def kind(self) -> ModelKind:
+        """The model."""
+        return model_kind(self.model)
+
+    def identity(self) -> str:
+        """Hex sum of everything that decides the weights, for checkpoints and caches."""
+        document = {
+            "settings": self.settings.model_dump(mode="json"),
+            "training": self.training.model_dump(mode="json"),
+            "days": {key: str(value) for key, value in asdict(self.days).items()},
+            "rest": [self.model, self.seed, self.samples_sha256, self.warm_start, self.except_ids],
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def split_days(
+    days: list[date], first: date | None, last: date | None, test_days: int, where: str
+) -> Days:
+    """The last `test_days` days with groups are the test, those before are trained on.
+
+    Args:
+        days: that have groups, ascending.
+        first: leave out days before; None for none.
+        last: leave out days after; None for none.
+        test_days: 0 trains on everything.
+        where: name of the samples, for the message.
+
+    Raises:
+        BadInputError: reversed, or too few days.
+    """
+    if first is not None and last is not None and first > last:
+        msg = f"--first {first} is after --last {last}; swap them"
+        raise BadInputError(msg)
+    kept = [
+        day for day in days if (first is None or day >= first) and (last is None or day <= last)
+    ]
+    if len(kept) <= test_days:
+        span = f"{days[0]} to {days[-1]}" if days else "no day"
+        msg = (
+            f"{where}: {len(kept)} days with samples between --first and --last, expected at "
+            f"least {test_days + 1} (1 to train on, {test_days} to test on); it has {span}"
+        )
+        raise BadInputError(msg)
+    train, test = kept[: len(kept) - test_days], kept[len(kept) - test_days :]
+    if not test:
+        return Days(train[0], train[-1])
+    return Days(train[0], train[-1], test[0], test[-1])
+
+
+def apply_settings(
+    model: str, training: TrainSettings, assignments: list[str]
+) -> tuple[RankerSettings, TrainSettings]:
+    """The settings of a model and of training with `key=value` assignments applied.
+
+    Raises:
+        SettingError: not `key=value`, an unknown key (lists the known), or a value out of range.
+    """
+    kind = model_kind(model)
+    known = {**kind.settings.model_fields, **TrainSettings.model_fields}
+    chosen: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            msg = f"--set {assignment}: expected key=value"
+            raise SettingError(msg)
+        if key not in known:
+            msg = f"--set {key}: {model} has no such setting; known: {', '.join(sorted(known))}"
+            raise SettingError(msg)
+        chosen[key] = _value(text)
+    own = {key: value for key, value in chosen.items() if key in kind.settings.model_fields}
+    rest = {key: value for key, value in chosen.items() if key in TrainSettings.model_fields}
+    return (
+        section_from(kind.settings, own, "--set "),
+        section_from(TrainSettings, {**training.model_dump(), **rest}, "--set "),
+    )
+
+
+def section_from(kind: type[SectionType], values: dict[str, Any], where: str) -> SectionType:
+    """Make a section, with a one-line error.
+
+    Raises:
+        SettingError: names the field, what was found and what was expected.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        reason = (
+            f"unknown; known: {', '.join(sorted(kind.model_fields))}"
+            if first["type"] == "extra_forbidden"
+            else f"{first['msg']} (found {first['input']!r})"
+        )
+        msg = f"{where}{field}: {reason}"
+        raise SettingError(msg) from error
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (`[200, 80]`, `true`, `0.01`), else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

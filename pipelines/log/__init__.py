@@ -1,0 +1,1 @@
+"""The event log: schemas, files, positions and epochs, reading and writing."""

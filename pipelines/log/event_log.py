@@ -1,0 +1,280 @@
+"""The event log on disk: which epochs it has, and which files a reader may read.
+
+```
+log/epochs.json               the epochs, and the names of the published manifests
+log/manifests/000001-NAME.json   one publication: its files with rows, bytes and sha256
+log/behaviors/dt=…/*.parquet     `BEHAVIOR_EVENTS`, each file in order of (partition, offset)
+log/impressions/dt=…/*.parquet   `IMPRESSIONS` and context columns, in order of event time
+log/items/*.parquet              item_id, category_id; the newest publication's holds all items
+log/ids/*.parquet                id, text: string ids of an import and the numbers they got
+```
+
+`epochs.json` is the one moment of publication: it is replaced in one rename, after the files and
+their manifest are on disk. What it does not name does not exist for a reader, and the next writer
+removes it (`uic.pipelines.log.writer`).
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from uic.models.errors import BadInputError, ManifestError, UicError
+from uic.models.published import sync_directory, write_json_atomically
+from uic.pipelines.log.epochs import (
+    Epoch,
+    EpochKind,
+    check_grown_epoch,
+    check_new_epoch,
+    epoch_from_json,
+    epoch_to_json,
+)
+
+__all__ = ["Epoch", "EventLog", "LogBusyError", "LogFile", "same_sources"]
+
+EPOCHS_NAME: Final = "epochs.json"
+LOG_SCHEMA_VERSION: Final = 1
+
+
+class LogBusyError(UicError):
+    """Another process writes to this log."""
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One published file; `rows` and `bytes` as the manifest says, `path` absolute or as `root`."""
+
+    path: Path
+    dt: date
+    rows: int
+    bytes: int
+    epoch: int | None
+
+
+class EventLog:
+    """The log under `root` (`<workspace>/log`). Reads `epochs.json` afresh on every call."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def epochs(self) -> tuple[Epoch, ...]:
+        """All epochs, oldest first; none if nothing was published yet."""
+        return tuple(
+            epoch_from_json(entry, self._epochs_path) for entry in self._document()["epochs"]
+        )
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """The published manifests, oldest first.
+
+        Raises:
+            ManifestError: one is missing or of another version.
+        """
+        found = []
+        for name in self._document()["manifests"]:
+            path = self.root / "manifests" / name
+            manifest = _read_json(path)
+            if manifest.get("kind") != "event_log":
+                msg = f"{path}: kind is {manifest.get('kind')!r}, expected 'event_log'"
+                raise ManifestError(msg)
+            _check_version(manifest, path)
+            found.append(manifest)
+        return found
+
+    def time_zone(self) -> str | None:
+        """The zone whose days are `dt`; None for an empty log."""
+        manifests = self.manifests()
+        return manifests[-1]["time_zone"] if manifests else None
+
+    def behavior_files(self, first: date | None = None, last: date | None = None) -> list[LogFile]:
+        """Published behaviour files of the days `first` to `last` (both inclusive), by (dt, epoch).
+
+        Raises:
+            ManifestError: a named file is missing or of another size.
+        """
+        return self._files("behaviors", first, last)
+
+    def impression_files(
+        self, first: date | None = None, last: date | None = None
+    ) -> list[LogFile]:
+        """Published impression files of the days `first` to `last`, as `behavior_files`."""
+        return self._files("impressions", first, last)
+
+    def items_file(self) -> Path | None:
+        """`item_id, category_id` of every item published so far, one row an item; None if none."""
+        return self._newest("items")
+
+    def ids_file(self, kind: str) -> Path | None:
+        """`id, text` of every string id of `kind` (user, item, category); None if none."""
+        return self._newest(f"{kind}_ids")
+
+    def append_epoch(
+        self, *, kind: EpochKind, name: str, partitions: int, first_offsets: Mapping[int, int]
+    ) -> Epoch:
+        """Register a new epoch (a topic's; an import's is published with its files).
+
+        Raises:
+            EpochHandOverError: the partitions are not 0 to n - 1, an offset is negative, or a
+                topic of this name is registered.
+            LogBusyError: another process writes to this log.
+        """
+        with self.locked():
+            document = self._document()
+            number = len(document["epochs"]) + 1
+            first = {int(key): int(value) for key, value in first_offsets.items()}
+            last = {key: value - 1 for key, value in first.items()}
+            epoch = Epoch(number, kind, name, partitions, first, last)
+            check_new_epoch(epoch, self.epochs(), self._epochs_path)
+            document["epochs"].append(epoch_to_json(epoch))
+            write_json_atomically(self._epochs_path, document)
+        return epoch
+
+    def publish(self, epoch: Epoch, manifest: Mapping[str, Any]) -> Path:
+        """Make the files durable, write their manifest, then `epochs.json` with it and `epoch`.
+
+        Call within `locked`. `epoch` is the next one, or the same as a published one with larger
+        `last_offsets`.
+
+        Raises:
+            EpochHandOverError: it is neither.
+        """
+        document = self._document()
+        entries = document["epochs"]
+        if epoch.number == len(entries) + 1:
+            check_new_epoch(epoch, self.epochs(), self._epochs_path)
+            entries.append(epoch_to_json(epoch))
+        else:
+            check_grown_epoch(epoch, self.epochs(), self._epochs_path)
+            entries[epoch.number - 1] = epoch_to_json(epoch)
+        name = f"{len(document['manifests']) + 1:06d}-{epoch.name}.json"
+        path = self.root / "manifests" / name
+        self._sync([str(entry["path"]) for entry in manifest["files"]])
+        write_json_atomically(
+            path, {"kind": "event_log", "schema_version": LOG_SCHEMA_VERSION, **manifest}
+        )
+        document["manifests"].append(name)
+        write_json_atomically(self._epochs_path, document)
+        return path
+
+    def _sync(self, paths: Sequence[str]) -> None:
+        """Bring files and the folders that name them to disk, each folder once."""
+        folders: set[Path] = set()
+        for path in paths:
+            with (self.root / path).open("rb") as stream:
+                os.fsync(stream.fileno())
+            folders.update(self.root / parent for parent in Path(path).parents)
+        for folder in sorted(folders):
+            sync_directory(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer of this log.
+
+        Raises:
+            LogBusyError: another process is.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                msg = f"{self.root}: another process writes to this log; wait for it to end"
+                raise LogBusyError(msg) from error
+            yield
+
+    def remove_unpublished(self) -> None:
+        """Delete what a killed writer left behind; call within `locked`."""
+        named = {f"manifests/{name}" for name in self._document()["manifests"]}
+        for manifest in self.manifests():
+            named |= {entry["path"] for entry in manifest["files"]}
+        for folder in ("behaviors", "impressions", "items", "ids", "rejects", "manifests", "spool"):
+            for path in sorted((self.root / folder).rglob("*"), reverse=True):
+                if path.is_dir():
+                    if not any(path.iterdir()):
+                        path.rmdir()
+                elif path.relative_to(self.root).as_posix() not in named:
+                    path.unlink()
+        spool = self.root / "spool"
+        if spool.exists():
+            spool.rmdir()
+
+    @property
+    def _epochs_path(self) -> Path:
+        return self.root / EPOCHS_NAME
+
+    def _document(self) -> dict[str, Any]:
+        if not self._epochs_path.exists():
+            return {"schema_version": LOG_SCHEMA_VERSION, "epochs": [], "manifests": []}
+        document = _read_json(self._epochs_path)
+        _check_version(document, self._epochs_path)
+        for key in ("epochs", "manifests"):
+            if not isinstance(document.get(key), list):
+                msg = f"{self._epochs_path}: {key} is no list; restore the file from a backup"
+                raise ManifestError(msg)
+        return document
+
+    def _files(self, table: str, first: date | None, last: date | None) -> list[LogFile]:
+        files = []
+        for manifest in self.manifests():
+            for entry in manifest["files"]:
+                if entry["table"] != table:
+                    continue
+                day = date.fromisoformat(entry["dt"])
+                if (first is None or day >= first) and (last is None or day <= last):
+                    path = self._checked(entry)
+                    files.append(
+                        LogFile(path, day, entry["rows"], entry["bytes"], manifest["epoch"])
+                    )
+        return sorted(files, key=lambda file: (file.dt, file.epoch or 0, file.path))
+
+    def _newest(self, table: str) -> Path | None:
+        for manifest in reversed(self.manifests()):
+            for entry in manifest["files"]:
+                if entry["table"] == table:
+                    return self._checked(entry)
+        return None
+
+    def _checked(self, entry: Mapping[str, Any]) -> Path:
+        path = self.root / str(entry["path"])
+        size = path.stat().st_size if path.exists() else None
+        if size != entry["bytes"]:
+            found = "missing" if size is None else f"{size} bytes"
+            msg = f"{path}: {found}, its manifest says {entry['bytes']} bytes; import again"
+            raise ManifestError(msg)
+        return path
+
+
+def same_sources(
+    manifests: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The first published manifest's name that holds one of these sources (by sha256), or None."""
+    sums = {source["sha256"] for source in sources}
+    for manifest in manifests:
+        if any(source["sha256"] in sums for source in manifest.get("sources", ())):
+            return f"epoch {manifest['epoch']} ({manifest['name']})"
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{path}: cannot be read as JSON ({error}); restore it from a backup"
+        raise BadInputError(msg) from error
+    if not isinstance(document, dict):
+        msg = f"{path}: found {type(document).__name__}, expected a JSON object"
+        raise ManifestError(msg)
+    return document
+
+
+def _check_version(document: Mapping[str, Any], path: Path) -> None:
+    if document.get("schema_version") != LOG_SCHEMA_VERSION:
+        msg = (
+            f"{path}: schema_version is {document.get('schema_version')!r}, "
+            f"this code reads {LOG_SCHEMA_VERSION}; make the log again with this version"
+        )
+        raise ManifestError(msg)

@@ -1,0 +1,115 @@
+"""Positions of ordered events: given by rank to an import, checked for a topic."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from uic.models.errors import UicError
+from uic.pipelines.log.epochs import Epoch, EpochHandOverError, refuse_moved_users
+
+
+class LogOrderError(UicError):
+    """Log time falls along a partition."""
+
+
+class Positions:
+    """Gives offsets to one slice of the log after the other, in (day, partition, time) order.
+
+    Args:
+        number: of the epoch.
+        partitions: of the epoch.
+        topic: the registered epoch whose offsets the rows bring; None gives them by rank.
+    """
+
+    def __init__(self, number: int, partitions: int, topic: Epoch | None) -> None:
+        self._number = number
+        self._topic = topic
+        last = topic.last_offsets if topic else dict.fromkeys(range(partitions), -1)
+        self._next = np.array([last[p] + 1 for p in range(partitions)], np.int64)
+        self._partitions = partitions
+        self._users = np.empty(0, np.int64)
+        self._homes = np.empty(0, np.int32)
+
+    def give(
+        self, table: pa.Table, partitions: NDArray[np.int32]
+    ) -> tuple[pa.Table, NDArray[np.int64]]:
+        """The rows that count, with their offsets.
+
+        Args:
+            table: rows in (partition, log time, source order).
+            partitions: (rows,), ascending.
+
+        Raises:
+            EpochHandOverError: an offset of a topic is not in order.
+            UserMovedError: a user of a topic is in two partitions.
+        """
+        if self._topic:
+            return self._check(table, partitions, self._topic)
+        counts = np.bincount(partitions, minlength=self._partitions)
+        firsts = np.cumsum(counts) - counts
+        offsets = np.arange(len(partitions)) + np.repeat(self._next - firsts, counts)
+        self._next += counts
+        return table, offsets
+
+    def _check(
+        self, table: pa.Table, partitions: NDArray[np.int32], topic: Epoch
+    ) -> tuple[pa.Table, NDArray[np.int64]]:
+        where = f"epoch {topic.number} ({topic.name})"
+        if (
+            partitions.size
+            and not 0 <= int(partitions[0]) <= int(partitions[-1]) < self._partitions
+        ):
+            msg = (
+                f"{where}: found partitions {partitions[0]} to {partitions[-1]}, "
+                f"expected 0 to {self._partitions - 1}"
+            )
+            raise EpochHandOverError(msg)
+        offsets = table["offset"].to_numpy()
+        # An archive holds what was read twice (after a restart) twice.
+        repeated = np.flatnonzero(
+            (offsets[1:] == offsets[:-1]) & (partitions[1:] == partitions[:-1])
+        )
+        if repeated.size:
+            keep = np.ones(len(offsets), bool)
+            keep[repeated + 1] = False
+            table = pc.filter(table, pa.array(keep))
+            offsets, partitions = offsets[keep], partitions[keep]
+        falls = np.flatnonzero((offsets[1:] < offsets[:-1]) & (partitions[1:] == partitions[:-1]))
+        if falls.size:
+            at = int(falls[0])
+            msg = (
+                f"{where}: partition {partitions[at]} has offset {offsets[at + 1]} at a later log "
+                f"time than {offsets[at]}; log time must never fall along a partition"
+            )
+            raise LogOrderError(msg)
+        firsts = np.flatnonzero(np.r_[True, partitions[1:] != partitions[:-1]])
+        for first, end in zip(firsts, np.r_[firsts[1:], len(partitions)], strict=True):
+            partition = int(partitions[first])
+            if offsets[first] < self._next[partition]:
+                msg = (
+                    f"{where}: partition {partition} continues at {offsets[first]}, the log "
+                    f"already has {self._next[partition] - 1}; compact only what follows"
+                )
+                raise EpochHandOverError(msg)
+            self._next[partition] = offsets[end - 1] + 1
+        self._settle(table["user_id"].to_numpy(), partitions, where)
+        return table, offsets
+
+    def _settle(self, users: NDArray[np.int64], homes: NDArray[np.int32], where: str) -> None:
+        """Remember each user's partition; 12 bytes a user of this part."""
+        users, homes = np.r_[self._users, users], np.r_[self._homes, homes]
+        refuse_moved_users(users, homes, where)
+        self._users, at = np.unique(users, return_index=True)
+        self._homes = homes[at]
+
+    def epoch(self, name: str) -> Epoch:
+        """The epoch with everything that was given."""
+        last = {p: int(self._next[p]) - 1 for p in range(self._partitions)}
+        if self._topic:
+            topic = self._topic
+            return Epoch(
+                topic.number, topic.kind, topic.name, topic.partitions, topic.first_offsets, last
+            )
+        first = dict.fromkeys(range(self._partitions), 0)
+        return Epoch(self._number, "import", name, self._partitions, first, last)
