@@ -24,7 +24,7 @@ from uic.models.records.sequence_ring import (
     packed_events,
 )
 
-_SCRIPT: Final = files("feature_repo").joinpath("append.lua").read_bytes()
+_SCRIPT: Final = files("uic.feature_repo.store").joinpath("append.lua").read_bytes()
 _POSITION: Final = np.dtype(
     [(name, RING_HEADER[name]) for name in ("epoch", "offset", "partition")]
 )

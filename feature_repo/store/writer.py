@@ -45,7 +45,7 @@ LOADABLE_STATES: Final = ("loading", "ready", "live", "retired")
 NO_OFFSET: Final = -1
 # Scripts of one round trip: bounds what a bulk load holds in memory (16 x 500 x 1.3 KB = 10 MB).
 SCRIPTS_PER_ROUND_TRIP: Final = 16
-_SCRIPT: Final = files("feature_repo").joinpath("write.lua").read_bytes()
+_SCRIPT: Final = files("uic.feature_repo.store").joinpath("write.lua").read_bytes()
 
 
 @dataclass(frozen=True)

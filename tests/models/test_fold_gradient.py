@@ -5,9 +5,9 @@ import torch
 
 from tests.models.memory_examples import network
 from tests.models.test_memory import SETTINGS
+from uic.models.memory import gradient as fold_gradient
 from uic.models.memory.fold import fold_groups
 from uic.models.memory.group_fold import _fold_stepwise  # the plain twin of the compiled forward
-from uic.models.memory.network import gradient as fold_gradient
 from uic.models.memory.plan import FoldPlan
 
 LENGTHS = torch.tensor([3, 0, 5, 1])
