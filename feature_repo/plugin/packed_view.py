@@ -1,6 +1,6 @@
 """A Feast view with the packed layout: from Feast's rows to records and back.
 
-Everything that Feast's many doors have in common is here; `uic.feature_repo.plugin.online_store`
+Everything that Feast's many doors have in common is here; `uic.feature_repo.online_store`
 says which door leads where.
 """
 

@@ -29,7 +29,7 @@ from tests.feature_repo.feast_rows import (
     live_generation,
     memories,
 )
-from uic.feature_repo.plugin.online_store import UicOnlineStore
+from uic.feature_repo.online_store import UicOnlineStore
 from uic.feature_repo.store.errors import EmptyStoreError, StoreSettingError
 from uic.feature_repo.store.generations import Generation, Generations
 from uic.feature_repo.store.item_vectors import packed_item_vectors

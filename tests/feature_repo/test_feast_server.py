@@ -14,7 +14,7 @@ import redis
 from feast import FeatureStore
 
 from tests.feature_repo.feast_rows import frame, live_generation, memories
-from uic.feature_repo.plugin.online_store import UicOnlineStore
+from uic.feature_repo.online_store import UicOnlineStore
 from uic.feature_repo.store.settings import StoreSettings
 
 

@@ -45,8 +45,8 @@ class UicOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc] # Feas
     default.
     """
 
-    type: Literal["uic.feature_repo.plugin.online_store.UicOnlineStore"] = (
-        "uic.feature_repo.plugin.online_store.UicOnlineStore"
+    type: Literal["uic.feature_repo.online_store.UicOnlineStore"] = (
+        "uic.feature_repo.online_store.UicOnlineStore"
     )
     address: str | None = None
     password: SecretStr | None = None
