@@ -1,1 +1,1 @@
-"""The stream job: every behaviour event changes its user's memory (DESIGN, "The stream job")."""
+"""The stream job: every event changes its user's memory (docs/concepts.md, "The stream job")."""

@@ -3,7 +3,7 @@
 Of each user's sequence the last event is the target. It becomes a clicked impression at its time,
 and beside it one impression, not clicked, of another item at the same time. The target is left
 out of the behaviours altogether, so no history, window or memory can hold it (the public Taobao
-preparation appends it to the history; CHECKLIST M5.8). Users with a shorter sequence than
+preparation appends it to the history; MIMN, the authors' code). Users with a shorter sequence than
 `min_length` are left out, as in the papers.
 
 The papers do not say how negatives are drawn. Here: an item with the probability of its share of

@@ -1,4 +1,4 @@
-"""Schemas of the event log (DESIGN, "Contracts").
+"""Schemas of the event log (docs/concepts.md, "Event log").
 
 Times are UTC, `timestamp[ms]` without a zone; ids are int64. A file may hold further columns
 (context of an impression); the columns here are the ones that every step can rely on.

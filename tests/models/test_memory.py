@@ -1,4 +1,4 @@
-"""The network's step against a literal transcription of DESIGN's eight steps, and its switches."""
+"""The network's step against a literal transcription of the eight steps, and its switches."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def cosine(a, b, epsilon):
 
 
 def eight_steps(memory, state, x):
-    """One user, one event, in float64 and in the words of DESIGN."""
+    """One user, one event, in float64 and in the words of docs/concepts.md."""
     config, width = memory.config, memory.config.memory_width
     m = config.slots
     old = {name: None if v is None else v.copy() for name, v in state.items()}

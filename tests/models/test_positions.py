@@ -84,7 +84,7 @@ def test_offsets_of_63_bits_compare():
 
 
 def one_by_one(header, batch):
-    """The rules of DESIGN, literally, one event at a time."""
+    """The rules of docs/concepts.md, literally, one event at a time."""
     current = {
         user: None
         if not (row["events"] or row["epoch"] or row["offset"])

@@ -159,7 +159,7 @@ def test_order_and_company_change_nothing(name, data):
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_what_comes_after_an_impression_changes_nothing(name, data):
-    """No event at or after an impression may reach it (CHECKLIST C4)."""
+    """No event at or after an impression may reach it."""
     batch, vocabulary = data
     model = build(name, vocabulary).eval()
     group = int(np.argmax(np.diff(batch.history_offsets)))

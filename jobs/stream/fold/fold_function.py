@@ -13,7 +13,7 @@ Flink. The order of one batch:
 7. Keep the written memories in the cache.
 
 An event counts as dealt with when the marker has passed it. So a crash anywhere in here means that
-the batch comes again, and that what had landed is skipped (DESIGN, "Effectively once").
+the batch comes again, and that what had landed is skipped (docs/concepts.md, "Effectively once").
 """
 
 import time

@@ -1,0 +1,67 @@
+"""What code and documents cite is there: pages, files, modules."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("models", "feature_repo", "pipelines", "jobs")
+# Where uic itself writes such names: folders of a workspace, not of the repository.
+MADE = re.compile(r"^(models|jobs)/[A-Z]")
+FILE = re.compile(
+    r"(?<![\w./-])((?:models|feature_repo|pipelines|jobs|benchmarks|tests|docs|infra|examples)/"
+    r"[\w./-]*\.(?:py|md|yaml|toml|lua|json|xml|ipynb))(?![\w/])"
+)
+MODULE = re.compile(r"\buic\.(?:models|feature_repo|pipelines|jobs)(?:\.[a-z_]\w*)+")
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+HOUSE = re.compile(r"\b(DESIGN|CHECKLIST|HOUSE\.md|STYLE\.md)\b")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    done = subprocess.run(
+        ["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [ROOT / name for name in done.stdout.split() if not (ROOT / name).is_symlink()]
+
+
+TEXTS = [
+    path
+    for path in tracked("*.py", "*.md", "*.yaml", "*.yml", "*.toml", "Makefile", "infra/Dockerfile")
+    if path.name not in {"test_documents.py", "CHANGELOG.md"}
+]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_cited_file_and_module_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    cited = [name for name in FILE.findall(text) if not MADE.match(name)]
+    lost = [name for name in cited if not (ROOT / name).exists()]
+    lost += [name for name in set(MODULE.findall(text)) if not _is_there(name)]
+    lost += [name for name in HOUSE.findall(text)]
+    if path.suffix == ".md":
+        lost += [name for name in LINK.findall(text) if not (path.parent / name).exists()]
+    assert lost == []
+
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or a name that a module's text defines."""
+    parts = name.split(".")
+    for length in range(len(parts), 1, -1):
+        folder = ROOT.joinpath(*parts[1:length])
+        source = folder.with_suffix(".py") if folder.with_suffix(".py").is_file() else None
+        if folder.is_dir() and length == len(parts):
+            return True
+        if source is not None:
+            rest = parts[length:]
+            return not rest or rest[0] in source.read_text(encoding="utf-8")
+    return False
+
+
+def test_the_rooms_of_the_architecture_page_are_the_folders() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for package in PACKAGES:
+        section = page.split(f"\n## {package}\n")[1].split("\n## ")[0]
+        rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert rooms <= set(re.findall(r"`(\w+)/`", section)), package
