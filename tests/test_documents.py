@@ -39,7 +39,7 @@ def test_every_cited_file_and_module_exists(path: Path) -> None:
     cited = [name for name in FILE.findall(text) if not MADE.match(name)]
     lost = [name for name in cited if not (ROOT / name).exists()]
     lost += [name for name in set(MODULE.findall(text)) if not _is_there(name)]
-    lost += [name for name in HOUSE.findall(text)]
+    lost += list(HOUSE.findall(text))
     if path.suffix == ".md":
         lost += [name for name in LINK.findall(text) if not (path.parent / name).exists()]
     assert lost == []

@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md hold: imports go one way, and the command starts without heavy libraries."""
+"""The layers of docs/architecture.md hold, and the command starts without heavy libraries."""
 
 import subprocess
 import sys

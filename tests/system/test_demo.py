@@ -17,7 +17,7 @@ def test_the_demo_shows_a_day_and_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "uic.jobs.cli",
+        "uic",
         "demo",
         "--quick",
         "--workspace",
