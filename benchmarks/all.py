@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 LINES = HERE.parent / "docs" / "benchmarks.jsonl"
 RESULTS = HERE.parent / "docs" / "results.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-NOT_BENCHMARKS = {"all", "harness", "running_stream"}
+NOT_BENCHMARKS = {"all", "harness", "load_test", "running_stream"}
 
 
 def run(name: str, *, quick: bool) -> dict:

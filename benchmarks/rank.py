@@ -28,6 +28,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from harness import arguments, report, say
+from load.generator import LoadPlan, run_load
+from load.targets import bodies_of
 
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.store.connection import STORE_FOLDER
@@ -37,8 +39,6 @@ from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
-from uic.jobs.serving.load.generator import LoadPlan, run_load
-from uic.jobs.serving.load.targets import bodies_of
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
 from uic.models.bundles.shelf import BundleShelf

@@ -24,7 +24,6 @@ from uic.jobs.commands import (
     experiment,
     images,
     import_,
-    load_test,
     log,
     memories,
     replay,
@@ -71,7 +70,6 @@ for _module in (
     replay,
     report,
     serve,
-    load_test,
     experiment,
     upgrade,
 ):

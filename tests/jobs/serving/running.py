@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from uic.jobs.serving.load.generator import LoadPlan, LoadResult, run_load
+from benchmarks.load.generator import LoadPlan, LoadResult, run_load
 
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 400

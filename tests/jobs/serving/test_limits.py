@@ -11,13 +11,13 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.load.generator import LoadPlan
 from tests.jobs.serving.running import ROOT, Load, running_service
 from tests.jobs.serving.shop import Shop
 from uic.jobs.config.context import open_context
 from uic.jobs.serving.follow.reloading import ReloadError, reload_service
 from uic.jobs.serving.http.server import listen
 from uic.jobs.serving.http.service import Service
-from uic.jobs.serving.load.generator import LoadPlan
 from uic.models.errors import BadInputError, UicError
 
 ITEMS = list(range(1000, 1200))

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.load.generator import LoadPlan
 from tests.jobs.serving.running import Load, RunningService, running_service
 from tests.jobs.serving.shop import Shop
 from uic.feature_repo.store.opened import open_memories
-from uic.jobs.serving.load.generator import LoadPlan
 from uic.pipelines.log.event_log import EventLog
 
 ITEMS = list(range(1000, 1040))

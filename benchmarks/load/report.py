@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from uic.jobs.serving.load.generator import LoadResult
+from .generator import LoadResult
 
 # Events behind a memory: edges of the groups, each about three times the one before.
 EVENT_EDGES: Final = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000, 1_000_000_000)

@@ -273,7 +273,7 @@ class _Connection(asyncio.Protocol):
         self._expected = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of create_connection
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def send(self, number: int) -> None:

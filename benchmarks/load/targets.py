@@ -64,7 +64,7 @@ def bodies_of(
     """
     distinct = np.unique(shown)
     if len(distinct) < candidates:
-        msg = f"--candidates {candidates}: the log's impressions show {len(distinct)} items only"
+        msg = f"candidates: {candidates}, but the log's impressions show {len(distinct)} items only"
         raise BadInputError(msg)
     bodies = []
     for user in np.asarray(users).tolist():
