@@ -75,6 +75,11 @@ class Snapshot:
         return bytes.fromhex(self.manifest["bundle_hash8"])
 
     @property
+    def folded_by(self) -> Mapping[str, str]:
+        """Sum of the kernels and name of the CPU that folded it; empty in older snapshots."""
+        return dict(self.manifest.get("folded_by", {}))
+
+    @property
     def positions(self) -> dict[int, dict[int, int]]:
         """Last folded offset: epoch -> partition -> offset."""
         return {

@@ -48,6 +48,7 @@ def examine(context: Context) -> Iterator[Finding]:
         ("machine", _machine),
         ("java", _java),
         ("log", _log),
+        ("kernels", _kernels),
         ("models", _models),
         ("store", _store),
         ("kafka", _kafka),
@@ -131,6 +132,23 @@ def _log(context: Context) -> Iterator[Finding]:
     if zone != context.config.time_zone:
         text = f"the log's days are of {zone}, the settings say {context.config.time_zone}"
         yield Finding(Level.WRONG, "time zone", f"{text}; set time_zone: {zone}")
+
+
+def _kernels(context: Context) -> Iterator[Finding]:
+    from uic.feature_repo.snapshots.snapshots import list_snapshots  # noqa: PLC0415 - pyarrow
+    from uic.models.kernels.compiled import CACHE_FOLDER, folded_by  # noqa: PLC0415 - numba
+
+    kernels, cpu = folded_by().values()
+    where = CACHE_FOLDER or "no folder is writable: compiled anew in every process"
+    yield Finding(
+        Level.OK if CACHE_FOLDER else Level.REMARK, "kernels", f"{kernels} for {cpu}, {where}"
+    )
+    for snapshot in list_snapshots(context.memories):
+        other = snapshot.folded_by.get("kernels", kernels)
+        if other != kernels:
+            text = f"memories {snapshot.name} were folded by kernels {other}, these are {kernels}"
+            fix = "build a generation, or the audit compares two versions of the fold"
+            yield Finding(Level.REMARK, "kernels", f"{text}; {fix}")
 
 
 def _models(context: Context) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from uic.models.errors import BadInputError, UicError
+from uic.models.kernels.compiled import folded_by
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.memory.network import MemoryNetwork
 from uic.models.published import (
@@ -202,6 +203,7 @@ def save_bundle(
             "last_day": str(days.last),
         },
         "warm_start": {"bundle": spec.warm_start, "except_ids": spec.except_ids},
+        "folded_by": folded_by(),
         "code_version": importlib.metadata.version(DISTRIBUTION),
         "readout_compatible_with": sorted(found.hex() for found in readout_compatible_with),
     }

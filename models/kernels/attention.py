@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
+from uic.models.kernels.compiled import entry_point
 from uic.models.kernels.lanes import LANES, fma, load, splat, store, where_greater
 from uic.models.kernels.products import multiply, total
 
@@ -70,7 +71,7 @@ def _prelu_backward(values, rows, slope, gradient, slope_gradient, bias_gradient
         store(bias_gradient, lane, by_bias)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def score_pairs(queries, of_queries, keys, offsets, key_of, weights, scores):
     """Scores of pairs.
 
@@ -157,7 +158,7 @@ def _query_backward(query, product, gradient, by_common, by_product, by_query):
         by_query[row] = total(summed)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def score_pairs_backward(
     queries, of_queries, keys, offsets, key_of, weights, second_transposed, given, gradients
 ):
@@ -216,7 +217,7 @@ def score_pairs_backward(
         )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def blend(scores, keys, key_of, offsets, entries, times, weights, sums):
     """Softmax over the entries of each impression, and the sum of their keys.
 
@@ -250,7 +251,7 @@ def blend(scores, keys, key_of, offsets, entries, times, weights, sums):
                 store(sums, at, fma(share, load(keys, key + lane), load(sums, at)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def blend_backward(
     keys, key_of, offsets, entries, weights, by_weights, by_sums, by_scores, by_keys
 ):

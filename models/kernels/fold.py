@@ -11,6 +11,7 @@ eight sums that stay in registers.
 import numpy as np
 from numba import njit
 
+from uic.models.kernels.compiled import entry_point
 from uic.models.kernels.lanes import (
     LANES,
     exp,
@@ -288,7 +289,7 @@ def _save_tile(sizes, buffers, events, save_rows, saved):
                 saved[row, j] = buffers.halves[j, lane]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def fold_tiles(
     sizes,
     weights,

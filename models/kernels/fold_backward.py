@@ -10,6 +10,7 @@ what they are made of is written out for each event, and torch multiplies it at 
 import numpy as np
 from numba import njit
 
+from uic.models.kernels.compiled import entry_point
 from uic.models.kernels.fold import product, softmax
 from uic.models.kernels.fold_parts_backward import (
     add_to,
@@ -120,11 +121,11 @@ def _induction_backward(sizes, weights, transposed, b):
                 gradient = where_equal(slot, picked, load(b.carry, row), gradient)
             store(b.inputs, hidden_row + j, value)
             store(b.channel_inputs, pick * (width + channel) + width + j, value)
-            store(b.given, j, gradient)
+            store(b.upstream, j, gradient)
         gru_forward(weights.channel, channel, hidden_row, b.inputs, b.channel)
         gates = b.channel_gates[pick * 4 * channel :]
         gru_backward(
-            transposed.channel, channel, hidden_row, b.inputs, b.channel, b.given, gates, b.back
+            transposed.channel, channel, hidden_row, b.inputs, b.channel, b.upstream, gates, b.back
         )
         for j in range(sizes.event):
             add_to(b.event_gradient, j, load(b.back, j))
@@ -185,9 +186,9 @@ def _utilize_backward(sizes, transposed, b):
             row = i * slots + j
             spread = load(b.write_gradient, j) - mean
             store(b.logits_gradient, row, load(b.logits, row) * weight * spread)
-        store(b.given, i, mean)
+        store(b.upstream, i, mean)
     for i in range(slots):
-        store(b.write_gradient, i, load(b.given, i))
+        store(b.write_gradient, i, load(b.upstream, i))
     product(transposed.balance.weight, transposed.balance.bias, b.logits_gradient, 0, b.back)
     for i in range(slots):
         add_to(b.carry, sizes.g + i, load(b.back, i))
@@ -209,9 +210,9 @@ def _control_backward(sizes, transposed, b):
             slope = one - value * value
         gradient = load(b.heads_gradient, row) * slope * load(b.slopes, row)
         store(b.heads_gradient, row, gradient)
-    product(transposed.heads.weight, transposed.heads.bias, b.heads_gradient, 0, b.given)
+    product(transposed.heads.weight, transposed.heads.bias, b.heads_gradient, 0, b.upstream)
     for j in range(hidden):
-        add_to(b.given, j, load(b.carry, sizes.h + j))
+        add_to(b.upstream, j, load(b.carry, sizes.h + j))
     hidden_row = sizes.event + width
     for j in range(width):
         store(b.inputs, sizes.event + j, load(b.state, sizes.r + j))
@@ -223,7 +224,7 @@ def _control_backward(sizes, transposed, b):
         hidden_row,
         b.inputs,
         b.controller,
-        b.given,
+        b.upstream,
         b.controller_gates,
         b.back,
     )
@@ -271,7 +272,7 @@ def _step_backward(sizes, weights, transposed, b):
     _control_backward(sizes, transposed, b)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def fold_tiles_backward(
     sizes,
     weights,

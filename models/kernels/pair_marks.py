@@ -4,10 +4,11 @@
 """
 
 import numpy as np
-from numba import njit
+
+from uic.models.kernels.compiled import entry_point
 
 
-@njit(cache=True, nogil=True)
+@entry_point
 def kinds_of(items, categories, distinct_items):
     """An item that changes its category begins a new kind each time: no less exact."""
     last = np.full(distinct_items, -1, np.int64)  # row in which the item's kind began
@@ -20,7 +21,7 @@ def kinds_of(items, categories, distinct_items):
     return kinds
 
 
-@njit(cache=True, nogil=True)
+@entry_point
 def find_pairs(order, candidates, starts, counts, kinds):
     """The parts of `DistinctPairs`; `order` has impressions of the same candidate side by side."""
     impressions, pairs = len(order), counts.sum()

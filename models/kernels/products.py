@@ -11,8 +11,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
-from torch import Tensor
 
 from uic.models.kernels.lanes import LANES, LANES_TYPE
 
@@ -37,7 +35,7 @@ def _vector(builder: Any, pointer: Any) -> Any:
 def _tile(rows: int, vectors: int) -> Any:
     """An intrinsic: `rows` rows of C and `vectors` lanes of each, all sums in registers.
 
-    `c[first_c + r * step_c + 16 v:] = start[first_s + r * step_s + 16 v:] + sum over k < count of
+    `c[first_c + r * row_c + 16 v:] = start[first_s + r * row_s + 16 v:] + sum over k < count of
     a[first_a + r * row_a + k * step_a] * b[first_b + k * step_b + 16 v:]`, indices in floats.
     """
 
@@ -133,85 +131,36 @@ def total(typing_context, value):
     return types.float32(LANES_TYPE), generate
 
 
-# Four functions of four names, not one function that makes them: numba's cache tells inner
-# functions of one name apart by the order in which a process made them, and mixes them up.
-# As many sums as registers hold, with those of B and one of A: 20, 24, 16 and 8.
-_tile_4_5, _tile_1_5 = _tile(4, 5), _tile(1, 5)
-_tile_8_3, _tile_1_3 = _tile(8, 3), _tile(1, 3)
-_tile_8_2, _tile_1_2 = _tile(8, 2), _tile(1, 2)
-_tile_8_1, _tile_1_1 = _tile(8, 1), _tile(1, 1)
+def _columns(vectors: int, rows_at_once: int) -> Any:
+    """A function for `16 * vectors` columns of C from column `at`, `rows_at_once` rows at once.
+
+    As many sums as registers hold, with those of B and one of A.
+    """
+    several, single = _tile(rows_at_once, vectors), _tile(1, vectors)
+
+    def columns(a, row_a, step_a, b, c, start, row_s, rows, count, width, at):
+        row = 0
+        while row + rows_at_once <= rows:
+            several(
+                a, row * row_a, row_a, step_a, b, at, width,
+                c, row * width + at, width, start, row * row_s + at, row_s, count,
+            )  # fmt: skip
+            row += rows_at_once
+        while row < rows:
+            single(
+                a, row * row_a, row_a, step_a, b, at, width,
+                c, row * width + at, width, start, row * row_s + at, row_s, count,
+            )  # fmt: skip
+            row += 1
+
+    # Of one name, functions that two processes compiled are mixed up when their code is linked:
+    # numba tells them apart by the order in which a process made them.
+    columns.__qualname__ = f"_columns_{vectors * LANES}"
+    return njit(error_model="numpy")(columns)
 
 
-@njit(error_model="numpy")
-def _eighty(a, row_a, step_a, b, c, start, row_s, rows, count, width, at):
-    """80 columns of C, from column `at`, 4 rows at once."""
-    row = 0
-    while row + 4 <= rows:
-        _tile_4_5(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 4
-    while row < rows:
-        _tile_1_5(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 1
-
-
-@njit(error_model="numpy")
-def _forty_eight(a, row_a, step_a, b, c, start, row_s, rows, count, width, at):
-    """48 columns of C, from column `at`, 8 rows at once."""
-    row = 0
-    while row + 8 <= rows:
-        _tile_8_3(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 8
-    while row < rows:
-        _tile_1_3(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 1
-
-
-@njit(error_model="numpy")
-def _thirty_two(a, row_a, step_a, b, c, start, row_s, rows, count, width, at):
-    """32 columns of C, from column `at`, 8 rows at once."""
-    row = 0
-    while row + 8 <= rows:
-        _tile_8_2(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 8
-    while row < rows:
-        _tile_1_2(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 1
-
-
-@njit(error_model="numpy")
-def _sixteen(a, row_a, step_a, b, c, start, row_s, rows, count, width, at):
-    """16 columns of C, from column `at`, 8 rows at once."""
-    row = 0
-    while row + 8 <= rows:
-        _tile_8_1(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 8
-    while row < rows:
-        _tile_1_1(
-            a, row * row_a, row_a, step_a, b, at, width,
-            c, row * width + at, width, start, row * row_s + at, row_s, count,
-        )  # fmt: skip
-        row += 1
+_eighty, _forty_eight = _columns(5, 4), _columns(3, 8)
+_thirty_two, _sixteen = _columns(2, 8), _columns(1, 8)
 
 
 @njit(error_model="numpy")
@@ -245,8 +194,3 @@ def multiply(a, row_a, step_a, b, c, start, row_s, rows, count, width):
         else:
             _sixteen(a, row_a, step_a, b, c, start, row_s, rows, count, width, at)
             at += 16
-
-
-def arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
-    """Tensors as contiguous arrays, of the same memory where they are contiguous."""
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)

@@ -12,13 +12,14 @@ times the width hold update, reset, new.
 import numpy as np
 from numba import njit
 
+from uic.models.kernels.compiled import entry_point
 from uic.models.kernels.lanes import LANES, fma, load, sigmoid, splat, store, tanh
 from uic.models.kernels.products import multiply, total
 
 TILE = 16  # sequences
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def run(order, firsts, counts, projected, row_of, attention, weight, bias, states):
     """The state after every step.
 
@@ -121,7 +122,7 @@ def _add_rows(rows, count, out):
         store(out, lane, summed)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def run_backward(
     order, firsts, counts, projected, row_of, attention, weight, bias, states, given, every, sums
 ):

@@ -17,6 +17,7 @@ All arrays are float32, C-contiguous, and the width of an event a multiple of 16
 import numpy as np
 from numba import njit
 
+from uic.models.kernels.compiled import entry_point
 from uic.models.kernels.lanes import LANES, fma, load, splat, store, tanh
 from uic.models.kernels.products import multiply, total
 from uic.models.kernels.turn import turn
@@ -128,7 +129,7 @@ def _views_end(order, at, view_of, ends):
     return stop, reach
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def weighted_sums(x, scorer, sight, sums):
     """The sum of what each query sees, weighted.
 
@@ -250,7 +251,7 @@ def _units_backward(members, by_units, gradients):
             by_constant[members[place], unit] = half * total(load(by_shift, first + unit))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_point
 def weighted_sums_backward(x, scorer, sight, given, gradients):
     """The gradient of `weighted_sums`, whose arguments come first.
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from uic.models.kernels.attention import blend, blend_backward, score_pairs, score_pairs_backward
 from uic.models.kernels.lanes import LANES
-from uic.models.kernels.products import arrays
 from uic.models.layers.distinct_pairs import DistinctPairs
+from uic.models.layers.kernel_arrays import arrays, compiles
 from uic.models.layers.windows import Pairs
 
 
@@ -78,7 +78,7 @@ class AttentionUnit(nn.Module):
             (entries,), of which an impression's add up to 1, and (impressions, key width).
         """
         scores = self.scores(queries, keys, pairs)
-        if _compiled(keys):
+        if compiles(keys):
             width = keys.shape[1]
             weights, sums = _Blend.apply(scores, _padded(keys), pairs)  # type: ignore[no-untyped-call]  # torch's
             return weights, sums[:, :width]
@@ -95,7 +95,7 @@ class AttentionUnit(nn.Module):
 
     def scores(self, queries: Tensor, keys: Tensor, pairs: DistinctPairs) -> Tensor:
         """`forward` of the distinct pairs: (pairs,)."""
-        if _compiled(keys):
+        if compiles(keys):
             return self._compiled_scores(queries, keys, pairs)
         query_of = torch.repeat_interleave(pairs.offsets.diff())
         scores: Tensor = self(queries, keys, query_of, pairs.key_of)
@@ -121,10 +121,6 @@ class AttentionUnit(nn.Module):
             weights["3.bias"],
         )
         return scores
-
-
-def _compiled(keys: Tensor) -> bool:
-    return keys.device.type == "cpu" and keys.dtype == torch.float32
 
 
 def _entries(pairs: DistinctPairs) -> Pairs:

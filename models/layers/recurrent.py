@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from uic.models.kernels.lanes import LANES
-from uic.models.kernels.products import arrays
 from uic.models.kernels.recurrent import run, run_backward
+from uic.models.layers.kernel_arrays import arrays, compiles
 
 
 class Steps(NamedTuple):
@@ -42,7 +42,7 @@ def gru_states(gru: nn.GRU, inputs: Tensor, counts: Tensor) -> Tensor:
     Returns:
         (sequences, steps, width); what lies behind a sequence's count is not defined.
     """
-    if not _compiles(inputs):
+    if not compiles(inputs):
         states: Tensor = gru(inputs)[0]
         return states
     width, (sequences, steps) = gru.hidden_size, inputs.shape[:2]
@@ -96,7 +96,7 @@ class AttentionalGru(nn.Module):
         """
         projected = self.of_input(inputs)
         firsts = counts.cumsum(0) - counts
-        if _compiles(projected):
+        if compiles(projected):
             weight = self.of_state.weight
             bias = projected.new_zeros(3 * self.width)
             return _run(
@@ -122,10 +122,6 @@ class AttentionalGru(nn.Module):
         reset = torch.sigmoid(reset_in + reset_state)
         new = torch.tanh(new_in + reset * new_state)
         return state + update * (new - state)
-
-
-def _compiles(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def _padded(gates: Tensor, width: int) -> Tensor:

@@ -5,82 +5,17 @@ cannot differ by a bit. The kernel itself is `uic.models.kernels.fold`.
 """
 
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uic.models.kernels.arguments import Floats, FoldBuffers, Gates, Sizes, Weights
 from uic.models.kernels.fold import BLOCK, fold_tiles
 from uic.models.kernels.lanes import LANES
 from uic.models.memory.network import MemoryNetwork
-
-Floats = NDArray[np.float32]
-
-
-class Sizes(NamedTuple):
-    """Sizes and switches of a network, and the first rows of its state's fields."""
-
-    slots: int
-    event: int
-    width: int
-    controller: int
-    channel: int
-    top_k: int
-    utilization_horizon: float
-    pool_horizon: float
-    clip: float
-    epsilon: float
-    sharpening: bool
-    utilization: bool
-    induction: bool
-    state: int
-    S: int
-    h: int
-    r: int
-    g: int
-    pool: int
-
-
-class Gates(NamedTuple):
-    """A packed GRU: reset and update gates over [input; hidden], and the two parts of the new."""
-
-    both: Floats
-    both_bias: Floats
-    new: Floats
-    new_bias: Floats
-    hidden: Floats
-    hidden_bias: Floats
-
-
-class Weights(NamedTuple):
-    """All packed weights; those of a part that is switched off are empty."""
-
-    controller: Gates
-    heads: Floats
-    heads_bias: Floats
-    balance: Floats
-    balance_bias: Floats
-    channel: Gates
-
-
-class Buffers(NamedTuple):
-    """A tile's working memory, each (rows, 16) and aligned to 64 bytes."""
-
-    state: Floats
-    halves: NDArray[np.uint16]
-    inputs: Floats  # [x; r; h], then [x; M(i); S(i)]
-    gates: Floats
-    fresh: Floats
-    recurrent: Floats
-    heads: Floats
-    read_weights: Floats
-    write_weights: Floats
-    balanced: Floats
-    logits: Floats
-    totals: Floats
-    seen: Floats  # one row: events folded
 
 
 class PackedNetwork:
@@ -198,7 +133,7 @@ def aligned(rows: int, dtype: type) -> NDArray[Any]:
     return raw[first : first + rows * width].view(dtype).reshape(rows, LANES)
 
 
-def _buffers(sizes: Sizes) -> Buffers:
+def _buffers(sizes: Sizes) -> FoldBuffers:
     hidden = max(sizes.controller, sizes.channel)
     rows = {
         "state": sizes.state,
@@ -215,4 +150,4 @@ def _buffers(sizes: Sizes) -> Buffers:
         "seen": 1,
     }
     made = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
-    return Buffers(halves=aligned(sizes.state, np.uint16), **made)
+    return FoldBuffers(halves=aligned(sizes.state, np.uint16), **made)

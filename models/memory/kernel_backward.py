@@ -5,70 +5,18 @@ that enter the activations; here torch turns them into gradients of weights, one
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from uic.models.kernels.arguments import GradientBuffers, Matrix, Transposed
 from uic.models.kernels.fold import BLOCK
 from uic.models.kernels.fold_backward import fold_tiles_backward
-from uic.models.memory.kernel import Floats, PackedNetwork, aligned, pack
+from uic.models.memory.kernel import PackedNetwork, aligned, pack
 from uic.models.memory.network import MemoryNetwork
 from uic.models.memory.plan import FoldPlan
-
-
-class Matrix(NamedTuple):
-    """A packed matrix and its bias, here zeros."""
-
-    weight: Floats
-    bias: Floats
-
-
-class Transposed(NamedTuple):
-    """The transposed weights: from gradients of outputs to gradients of inputs."""
-
-    controller: Matrix
-    heads: Matrix
-    balance: Matrix
-    channel: Matrix
-
-
-class Buffers(NamedTuple):
-    """A tile's working memory (rows, 16); those from `event_gradient` on are parts of `written`."""
-
-    state: Floats
-    halves: NDArray[np.uint16]
-    carry: Floats
-    seen: Floats
-    inputs: Floats
-    controller: Floats
-    channel: Floats
-    heads: Floats
-    slopes: Floats
-    norms: Floats
-    read_cosines: Floats
-    read_inverses: Floats
-    read_weights: Floats
-    write_cosines: Floats
-    write_inverses: Floats
-    write_weights: Floats
-    balanced: Floats
-    logits: Floats
-    left: Floats
-    read_gradient: Floats
-    write_gradient: Floats
-    total_gradient: Floats
-    given: Floats
-    back: Floats
-    written: Floats
-    event_gradient: Floats
-    controller_gates: Floats
-    heads_gradient: Floats
-    logits_gradient: Floats
-    channel_gates: Floats
-    channel_inputs: Floats
 
 
 class PackedGradient:
@@ -99,7 +47,7 @@ class PackedGradient:
             "channel_inputs": top_k * (width + config.channel_width) if config.induction else 0,
         }
 
-    def _buffers(self) -> Buffers:
+    def _buffers(self) -> GradientBuffers:
         sizes = self._packed.sizes
         hidden = max(sizes.controller, sizes.channel)
         inputs = sizes.event + sizes.width + hidden
@@ -113,18 +61,18 @@ class PackedGradient:
             "heads": 4 * sizes.width + 2,
             "slopes": 4 * sizes.width + 2,
             "logits": sizes.slots**2,
-            "given": max(hidden, sizes.slots),
+            "upstream": max(hidden, sizes.slots),
             "back": max(inputs, sizes.slots),
             "written": sum(self._parts.values()),
         }
         known = {*rows, "halves", *self._parts}
-        rows |= {name: sizes.slots + 1 for name in Buffers._fields if name not in known}
+        rows |= {name: sizes.slots + 1 for name in GradientBuffers._fields if name not in known}
         made = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
         first = 0
         for name, count in self._parts.items():
             made[name] = made["written"][first : first + count]
             first += count
-        return Buffers(halves=aligned(sizes.state, np.uint16), **made)
+        return GradientBuffers(halves=aligned(sizes.state, np.uint16), **made)
 
     def backward(
         self,

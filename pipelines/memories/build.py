@@ -24,6 +24,7 @@ import apache_beam as beam
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.errors import BadInputError
+from uic.models.kernels.compiled import folded_by
 from uic.models.memory.fold import MemoryFolder
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.days import Days, day_number
@@ -230,6 +231,7 @@ def _facts(request: MemoriesRequest, found: _Input) -> dict[str, Any]:
         "cut_ms": found.plan.cut_ms,
         "exclude": found.exclusion.to_json(),
         "from": None if start is None else start.name,
+        "folded_by": folded_by(),
     }
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from uic.feature_repo.snapshots.snapshots import SNAPSHOT_KIND, SNAPSHOT_SCHEMA_VERSION
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.checks.doctor import Level, examine
 from uic.jobs.cli import app
 from uic.jobs.config.context import open_context
+from uic.models.kernels.compiled import folded_by
+from uic.models.published import publish_manifest
 
 
 def findings(workspace: Path) -> dict[str, list[tuple[Level, str]]]:
@@ -73,3 +76,17 @@ def test_a_log_of_another_time_zone_is_wrong(tmp_path, monkeypatch):
 def test_a_workspace_that_cannot_be_written_is_wrong():
     # Not even root may make a folder here.
     assert findings(Path("/proc/self/uic"))["workspace"][0][0] is Level.WRONG
+
+
+def test_memories_of_other_kernels_are_a_remark(tmp_path):
+    [(level, text)] = findings(tmp_path)["kernels"]
+    assert level is Level.OK
+    assert folded_by()["kernels"] in text
+    for generation, fields in ((1, {}), (2, {"folded_by": {"kernels": "0123456789abcdef"}})):
+        manifest = {"kind": SNAPSHOT_KIND, "schema_version": SNAPSHOT_SCHEMA_VERSION, "files": []}
+        folder = tmp_path / "memories" / f"generation={generation:03d}" / "dt=2025-01-01"
+        folder.mkdir(parents=True)
+        publish_manifest(folder, manifest | fields)
+    [_, (level, text)] = findings(tmp_path)["kernels"]
+    assert level is Level.REMARK
+    assert "generation=002/dt=2025-01-01 were folded by kernels 0123456789abcdef" in text

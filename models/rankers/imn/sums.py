@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from uic.models.kernels.lanes import LANES
-from uic.models.kernels.products import arrays
 from uic.models.kernels.weighted_sums import weighted_sums, weighted_sums_backward
+from uic.models.layers.kernel_arrays import arrays
 
 
 class Formula(NamedTuple):
