@@ -37,7 +37,7 @@ from uic.jobs.commands import (
     upgrade,
     user,
 )
-from uic.jobs.config.context import ERR
+from uic.jobs.config.console import ERR
 from uic.models.errors import UicError
 
 app = typer.Typer(

@@ -1,37 +1,37 @@
-"""Quality gates as commands run them: judge, show a table, write the page, stop on failure.
+"""Quality gates of a workspace: judge, write the page, tell the caller, stop on failure.
 
-`uic check` shows all; `uic samples` calls `check_inputs` before it builds and `check_samples` on
-what it built, before the manifest is published.
+`uic check` judges what is there; `uic samples` calls `check_inputs` before it builds and
+`check_samples` on what it built, before the manifest is published.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
-from uic.jobs.config.context import ERR, OUT, Context, progress_display
+from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError
 from uic.models.published import read_manifest
 
 if TYPE_CHECKING:
     from uic.pipelines.log.event_log import EventLog, LogFile
     from uic.pipelines.quality.facts import LogRules
-    from uic.pipelines.quality.gates import Advance, CheckResult, GateReport
+    from uic.pipelines.quality.gates import Advance, GateReport
 
 Days = tuple[date | None, date | None]
+Judged = Callable[["GateReport", Path | None], None]
+"""Called with the report of a gate, passed or failed, and its page."""
+Progress = Callable[[str, int, int | None], None]
 
 
-def check_inputs(context: Context, first: date, last: date, *, docs: bool = True) -> None:
+def check_inputs(
+    context: Context, first: date, last: date, judged: Judged, progress: Progress
+) -> None:
     """Judge what samples of the days `first` to `last` are made of; call it before building.
 
     Behaviours from the start of the history window on (or of the log, if it begins later) and the
-    impressions of the days themselves. Prints what failed, and a line for what did not.
+    impressions of the days themselves.
 
     Raises:
         QualityGateError: a check failed (exit status 3); build nothing.
@@ -42,28 +42,29 @@ def check_inputs(context: Context, first: date, last: date, *, docs: bool = True
     window = timedelta(days=context.config.samples.window_days)
     present = [file.dt for file in EventLog(context.log).behavior_files(first - window, last)]
     history = min(present, default=first)
-    reports = log_reports(context, behaviors=(history, last), impressions=(first, last))
-    conclude(context, reports, docs=docs, show=False)
+    behaviors, impressions = (history, last), (first, last)
+    reports = log_reports(context, behaviors=behaviors, impressions=impressions, progress=progress)
+    conclude(context, reports, judged)
 
 
 def check_samples(
-    context: Context, root: Path, manifest: Mapping[str, Any], *, docs: bool = True
+    context: Context, judged: Judged, root: Path, manifest: Mapping[str, Any]
 ) -> None:
-    """Judge samples that are about to be published.
+    """Judge samples that are about to be published; called in a Beam worker.
 
     Args:
         context: workspace and configuration.
+        judged: told the report.
         root: the directory that holds the files.
         manifest: what is going to be its manifest.
-        docs: whether to write Data Docs.
 
     Raises:
         QualityGateError: a check failed (exit status 3); do not publish.
     """
-    conclude(context, [_samples_report(context, root, manifest)], docs=docs, show=False)
+    conclude(context, [_samples_report(context, root, manifest, _no_progress)], judged)
 
 
-def samples_report(context: Context, name: str) -> "GateReport":
+def samples_report(context: Context, name: str, progress: Progress) -> "GateReport":
     """Judge published samples by their name.
 
     Raises:
@@ -77,7 +78,7 @@ def samples_report(context: Context, name: str) -> "GateReport":
         msg = f"{root}: no samples of this name; `uic samples` makes them"
         raise BadInputError(msg)
     manifest = read_manifest(root, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
-    return _samples_report(context, root, manifest)
+    return _samples_report(context, root, manifest, progress)
 
 
 def log_reports(
@@ -86,6 +87,7 @@ def log_reports(
     behaviors: Days | None,
     impressions: Days | None,
     skip_absent: bool = False,
+    progress: Progress,
 ) -> "list[GateReport]":
     """Judge tables of the event log.
 
@@ -95,6 +97,7 @@ def log_reports(
             for it leaves the table out.
         impressions: the same for impressions.
         skip_absent: leave a table without any file out instead of raising.
+        progress: told the rows that were read.
 
     Raises:
         BadInputError: there is nothing to judge, or a file cannot be read.
@@ -115,7 +118,7 @@ def log_reports(
         first, last = _judged_days(context.log, name, files, wanted)
         rows = sum(file.rows for file in files if first <= file.dt <= last)
         reports.append(
-            _with_progress(f"checking {name}", rows, partial(gate, log, first, last, rules))
+            _judge(f"checking {name}", rows, partial(gate, log, first, last, rules), progress)
         )
     return reports
 
@@ -165,85 +168,56 @@ def _judged_days(
     return first, last
 
 
-def _samples_report(context: Context, root: Path, manifest: Mapping[str, Any]) -> "GateReport":
+def _samples_report(
+    context: Context, root: Path, manifest: Mapping[str, Any], progress: Progress
+) -> "GateReport":
     from uic.pipelines.quality.gates import gate_samples  # noqa: PLC0415 - pyarrow and pandas
 
     rows = sum(int(entry["rows"]) for entry in manifest["files"])
     judging = partial(gate_samples, root, manifest, context.config.quality)
-    return _with_progress("checking samples", rows, judging)
+    return _judge("checking samples", rows, judging, progress)
 
 
-def _with_progress(
-    text: str, rows: int, judging: "Callable[[Advance], GateReport]"
+def _no_progress(step: str, done: int, total: int | None) -> None:
+    del step, done, total
+
+
+def _judge(
+    step: str, rows: int, judging: "Callable[[Advance], GateReport]", progress: Progress
 ) -> "GateReport":
     from uic.pipelines.quality.suite import great_expectations  # noqa: PLC0415 - as above
 
-    if "great_expectations" not in sys.modules:
-        with ERR.status("loading Great Expectations, once a run"):
-            great_expectations()
-    with progress_display() as progress:
-        task = progress.add_task(text, total=rows)
-        return judging(lambda done: progress.advance(task, done))
+    progress("loading Great Expectations, once a run", 0, 1)
+    great_expectations()
+    progress("loading Great Expectations, once a run", 1, 1)
+    read = 0
+
+    def advance(count: int) -> None:
+        nonlocal read
+        read += count
+        progress(step, read, rows)
+
+    return judging(advance)
 
 
-def conclude(context: Context, reports: "Sequence[GateReport]", *, docs: bool, show: bool) -> None:
-    """Print the reports, write their pages, and raise if a check failed.
+def conclude(
+    context: Context, reports: "Sequence[GateReport]", judged: Judged, *, docs: bool = True
+) -> None:
+    """Write the pages of the reports, tell the caller, and raise if a check failed.
 
     Args:
         context: workspace and configuration.
-        reports: what the gates found.
+        reports: of the gates.
+        judged: told each report.
         docs: whether to write Data Docs to `<workspace>/reports/quality`.
-        show: print every expectation on standard output, or only failed ones on standard error.
 
     Raises:
         QualityGateError: names the first failed expectation with its counts, and all others.
     """
     from uic.pipelines.quality.gates import require  # noqa: PLC0415
+    from uic.pipelines.quality.page import write_page  # noqa: PLC0415
 
     for report in reports:
-        shown = report.results if show else report.failed
-        console = OUT if show else ERR
-        if shown:
-            console.print(_table(report, shown))
-        for result in report.failed:
-            _print_examples(result)
-        passed = len(report.results) - len(report.failed)
-        seconds = report.seconds
-        ERR.print(
-            f"{report.name} ({report.subject}): {passed} of {len(report.results)} expectations "
-            f"hold over {report.rows:,} rows; counted in {seconds['facts']:.1f} s, judged in "
-            f"{seconds['judging']:.1f} s",
-            markup=False,
-        )
-        if docs:
-            from uic.pipelines.quality.page import write_page  # noqa: PLC0415
-
-            path = write_page(context.reports / "quality", report)
-            console.print(f"Data Docs: {path}", markup=False)
+        page = write_page(context.reports / "quality", report) if docs else None
+        judged(report, page)
     require(reports)
-
-
-def _table(report: "GateReport", results: "Sequence[CheckResult]") -> Table:
-    from uic.pipelines.quality.suite import limits, number  # noqa: PLC0415
-
-    table = Table(title=f"{report.name}: {report.subject}", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("", "expectation", "expected", "observed", "failed in"):
-        table.add_column(heading, overflow="fold")
-    for result in results:
-        verdict, check = result.verdict, result.check
-        failing = ", ".join(f"{name} ({number(value)})" for name, value in verdict.failing[:3])
-        more = len(verdict.failing) - 3
-        table.add_row(
-            Text("pass", "green") if verdict.success else Text("FAIL", "bold red"),
-            check.sentence,
-            limits(check),
-            "not judged" if verdict.observed is None else number(verdict.observed),
-            Text(f"{failing} and {more} more" if more > 0 else failing),
-        )
-    return table
-
-
-def _print_examples(result: "CheckResult") -> None:
-    for example in result.examples:
-        row = ", ".join(f"{name}={value}" for name, value in example.items())
-        ERR.print(f"  {result.check.metric}: {row}", markup=False)

@@ -4,15 +4,9 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-    progress_display,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import ERR, OUT, progress_display
+from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
 
 
 def register(root: typer.Typer) -> None:

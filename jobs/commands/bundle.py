@@ -1,16 +1,13 @@
 """`uic bundle`: what trained models there are, what is in one, and whether it is intact."""
 
+import json
 from typing import Annotated
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-)
+from uic.jobs.commands.options import takes_workspace
+from uic.jobs.config.console import OUT
+from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and choose trained models.")
 
@@ -25,48 +22,26 @@ def register(root: typer.Typer) -> None:
 
 
 @app.command("list")
-def list_bundles(
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None
-) -> None:
+@takes_workspace
+def list_bundles(*, workspace: Workspace) -> None:
     """One line a bundle: version, hash, training days, AUC; `*` marks the current one."""
-    context = open_context(workspace, config)
-    import json
-
-    from uic.models.bundles.bundle import read_bundle_manifest
-    from uic.models.bundles.shelf import BundleShelf
-
-    shelf = BundleShelf(context.bundles)
-    for model in shelf.models():
-        for version in shelf.versions(model):
-            path = shelf.path(model, version)
-            manifest = read_bundle_manifest(path)
-            metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-            data = manifest["training_data"]
-            auc = (metrics["test"] or {}).get("auc")
-            OUT.print(
-                f"{'*' if shelf.current(model) == version else ' '} {model}/{version}",
-                manifest["hash"][:16],
-                f"{data['samples']} {data['first_day']} to {data['last_day']}",
-                "no AUC" if auc is None else f"AUC {auc:.4f}",
-                sep="  ",
-                markup=False,
-            )
+    for line in workspace.bundles():
+        data = line.training_data
+        OUT.print(
+            f"{'*' if line.current else ' '} {line.model}/{line.version}",
+            line.hash[:16],
+            f"{data['samples']} {data['first_day']} to {data['last_day']}",
+            "no AUC" if line.auc is None else f"AUC {line.auc:.4f}",
+            sep="  ",
+            markup=False,
+        )
 
 
 @app.command()
-def show(
-    bundle: BundleArgument,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
-) -> None:
+@takes_workspace
+def show(bundle: BundleArgument, *, workspace: Workspace) -> None:
     """Print a bundle's manifest, configuration and metrics as JSON."""
-    context = open_context(workspace, config)
-    import json
-
-    from uic.models.bundles.bundle import load_bundle
-    from uic.models.bundles.shelf import BundleShelf
-
-    loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
+    loaded = workspace.bundle(bundle)
     document = {
         "path": str(loaded.path),
         "hash8": loaded.hash8.hex(),
@@ -79,30 +54,21 @@ def show(
 
 
 @app.command()
-def verify(
-    bundle: BundleArgument,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
-) -> None:
+@takes_workspace
+def verify(bundle: BundleArgument, *, workspace: Workspace) -> None:
     """Load a bundle as a server would: every sum, key, tensor and size; exit 2 if one is wrong."""
-    context = open_context(workspace, config)
-    from uic.models.bundles.bundle import load_bundle
-    from uic.models.bundles.shelf import BundleShelf
-
-    loaded = load_bundle(BundleShelf(context.bundles).find(bundle))
+    loaded = workspace.bundle(bundle)
     OUT.print(f"{loaded.name}/{loaded.version}  {loaded.hash8.hex()}  intact", markup=False)
 
 
 @app.command()
+@takes_workspace
 def use(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     version: Annotated[str, typer.Argument(help="A published version.")],
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    *,
+    workspace: Workspace,
 ) -> None:
     """Make VERSION the current one of MODEL."""
-    context = open_context(workspace, config)
-    from uic.models.bundles.shelf import BundleShelf
-
-    BundleShelf(context.bundles).choose(model, version)
+    workspace.use_bundle(model, version)
     OUT.print(f"{model}/{version} is current", markup=False)

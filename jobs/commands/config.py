@@ -8,13 +8,9 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import OUT
+from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
 
 app = typer.Typer(no_args_is_help=True, help="Show the settings in force.")
 

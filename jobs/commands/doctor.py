@@ -5,13 +5,9 @@ import sys
 import typer
 from rich.text import Text
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import OUT
+from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
 
 
 def register(root: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.config.context import ERR, OUT
+from uic.jobs.config.console import ERR, OUT
 from uic.models.errors import BadInputError
 
 app = typer.Typer(no_args_is_help=True, help="Break things on purpose, and look at the result.")

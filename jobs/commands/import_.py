@@ -8,22 +8,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from uic.jobs.commands.next_item_options import Sequence, with_next_item_options
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    Context,
-    WorkspaceOption,
-    open_context,
-    progress_display,
-)
+from uic.jobs.commands.options import shown_progress, takes_workspace
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.pipelines.importers.next_item import NextItemOptions
     from uic.pipelines.importers.run import ImportSummary
     from uic.pipelines.importers.source import Importer
+    from uic.pipelines.importers.table import TimeUnit
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +40,7 @@ AgainOption = Annotated[
 
 
 @app.command()
+@takes_workspace
 def kuairand(
     *,
     directory: Annotated[Path, typer.Argument(help="Folder with impressions.parquet, …")],
@@ -53,56 +48,53 @@ def kuairand(
         bool, typer.Option("--no-prior-history", help="Leave user_sequences.parquet out.")
     ] = False,
     again: AgainOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """KuaiRand: clicks are behaviours, the first tag is the category, every row an impression."""
     from uic.pipelines.importers.kuairand import KuaiRand
 
-    context = open_context(workspace, config)
-    if context.config.time_zone == "UTC":
+    if workspace.config.time_zone == "UTC":
         ERR.print(
             "remark: KuaiRand's days are those of Asia/Shanghai; `time_zone: Asia/Shanghai` in "
             "uic.yaml cuts the log by them"
         )
-    _run(context, KuaiRand(directory, prior_history=not no_prior_history), again=again)
+    _run(workspace, KuaiRand(directory, prior_history=not no_prior_history), again=again)
 
 
 @app.command("ali-brand")
+@takes_workspace
 @with_next_item_options()
 def ali_brand(
     *,
     file: Annotated[Path, typer.Argument(help="behaviors.parquet")],
     next_item: "NextItemOptions | None",
     again: AgainOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Alibaba brand behaviours of 2013 (user, brand, type, date, row); brand is also category."""
     from uic.pipelines.importers.ali_brand import AliBrand
 
-    context = open_context(workspace, config)
-    _run(context, AliBrand(file, context.config.time_zone), again=again, next_item=next_item)
+    _run(workspace, AliBrand(file, workspace.config.time_zone), again=again, next_item=next_item)
 
 
 @app.command()
+@takes_workspace
 @with_next_item_options(truncate=200)
 def taobao(
     *,
     file: Annotated[Path, typer.Argument(help="UserBehavior.csv, or .csv.gz")],
     next_item: "NextItemOptions | None",
     again: AgainOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Taobao UserBehavior: user,item,category,pv|buy|cart|fav,seconds without a header."""
     from uic.pipelines.importers.taobao import Taobao
 
-    context = open_context(workspace, config)
-    _run(context, Taobao(file), again=again, next_item=next_item)
+    _run(workspace, Taobao(file), again=again, next_item=next_item)
 
 
 @app.command()
+@takes_workspace
 @with_next_item_options(sequence_of=Sequence.ALL)
 def amazon(
     *,
@@ -110,17 +102,39 @@ def amazon(
     meta: Annotated[Path, typer.Argument(help="Product data, JSON lines, .gz or not")],
     next_item: "NextItemOptions | None",
     again: AgainOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Amazon reviews (each a buy) with the categories of the product data; string ids."""
     from uic.pipelines.importers.amazon import Amazon
 
-    context = open_context(workspace, config)
-    _run(context, Amazon(reviews, meta), again=again, next_item=next_item)
+    _run(workspace, Amazon(reviews, meta), again=again, next_item=next_item)
+
+
+CategoryOption = Annotated[
+    str | None, typer.Option("--category-id", metavar="COL", help="Default: category 0.")
+]
+BehaviorOption = Annotated[
+    str | None, typer.Option("--behavior", metavar="COL", help="Default: all are clicks.")
+]
+BehaviorNameOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FOUND=NAME", help="What the file says, e.g. pv=click. Repeatable."),
+]
+ClickedOption = Annotated[
+    str | None,
+    typer.Option(metavar="COL", help="Rows are impressions; a clicked one is also a click."),
+]
+StringIdOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KIND", help="CSV: user, item or category ids are texts. Repeatable."),
+]
+TimeUnitOption = Annotated[
+    str, typer.Option(help="seconds, milliseconds (since 1970), or iso (UTC if it has no zone).")
+]
 
 
 @app.command("table")
+@takes_workspace
 @with_next_item_options()
 def table_(
     *,
@@ -128,58 +142,55 @@ def table_(
     user_id: Annotated[str, typer.Option("--user-id", metavar="COL")],
     item_id: Annotated[str, typer.Option("--item-id", metavar="COL")],
     event_time: Annotated[str, typer.Option("--event-time", metavar="COL")],
-    category_id: Annotated[
-        str | None, typer.Option("--category-id", metavar="COL", help="Default: category 0.")
-    ] = None,
-    behavior: Annotated[
-        str | None, typer.Option("--behavior", metavar="COL", help="Default: all are clicks.")
-    ] = None,
-    behavior_name: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FOUND=NAME", help="What the file says, e.g. pv=click. Repeatable."),
-    ] = None,
-    clicked: Annotated[
-        str | None,
-        typer.Option(metavar="COL", help="Rows are impressions; a clicked one is also a click."),
-    ] = None,
-    string_id: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KIND", help="CSV: user, item or category ids are texts. Repeatable."),
-    ] = None,
-    time_unit: Annotated[
-        str,
-        typer.Option(help="seconds, milliseconds (since 1970), or iso (UTC if it has no zone)."),
-    ] = "milliseconds",
+    category_id: CategoryOption = None,
+    behavior: BehaviorOption = None,
+    behavior_name: BehaviorNameOption = None,
+    clicked: ClickedOption = None,
+    string_id: StringIdOption = None,
+    time_unit: TimeUnitOption = "milliseconds",
     delimiter: Annotated[str, typer.Option(help="CSV: one character.")] = ",",
     name: Annotated[str, typer.Option(help="Of the epoch: a-z, 0-9, - and _.")] = "table",
     next_item: "NextItemOptions | None",
     again: AgainOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Any CSV or Parquet file: say which column is what. String ids get stable numbers."""
-    from uic.pipelines.importers.table import Table as TableImporter
-    from uic.pipelines.importers.table import TableColumns, TimeUnit
+    from uic.pipelines.importers.table import TableColumns
 
-    context = open_context(workspace, config)
-    if clicked is not None and behavior is not None:
-        msg = "--clicked and --behavior: found both; a clicked impression is a click already"
-        raise BadInputError(msg)
     columns = TableColumns(
         user_id=user_id,
         item_id=item_id,
         event_time=event_time,
         category_id=category_id,
-        behavior=behavior,
+        behavior=_no_click(behavior, clicked),
         clicked=clicked,
         behavior_names=dict(_pair(text) for text in behavior_name or []),
-        string_ids=frozenset(
-            _one_of("--string-id", kind, ("user", "item", "category")) for kind in string_id or []
-        ),
-        time_unit=TimeUnit(_one_of("--time-unit", time_unit, [unit.value for unit in TimeUnit])),
+        string_ids=frozenset(_kind_of_id(kind) for kind in string_id or []),
+        time_unit=_time_unit(time_unit),
         delimiter=_one_character(delimiter),
     )
-    _run(context, TableImporter(file, columns, name), again=again, next_item=next_item)
+    with shown_progress() as show:
+        summary = workspace.import_table(
+            file, columns, name=name, again=again, next_item=next_item, progress=show
+        )
+    _show(workspace, summary)
+
+
+def _no_click(behavior: str | None, clicked: str | None) -> str | None:
+    if clicked is not None and behavior is not None:
+        msg = "--clicked and --behavior: found both; a clicked impression is a click already"
+        raise BadInputError(msg)
+    return behavior
+
+
+def _kind_of_id(kind: str) -> str:
+    return _one_of("--string-id", kind, ("user", "item", "category"))
+
+
+def _time_unit(text: str) -> "TimeUnit":
+    from uic.pipelines.importers.table import TimeUnit
+
+    return TimeUnit(_one_of("--time-unit", text, [unit.value for unit in TimeUnit]))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -206,32 +217,20 @@ def _one_character(text: str) -> str:
 
 
 def _run(
-    context: Context,
+    workspace: Workspace,
     importer: "Importer",
     *,
     again: bool,
     next_item: "NextItemOptions | None" = None,
 ) -> None:
-    from uic.pipelines.importers.run import run_import
-    from uic.pipelines.log.event_log import EventLog
-
-    with progress_display() as display:
-        task = display.add_task("starting", total=None)
-        summary = run_import(
-            importer,
-            EventLog(context.log),
-            time_zone=context.config.time_zone,
-            partitions=context.config.log.partitions,
-            again=again,
-            next_item=next_item,
-            progress=lambda step, done, total: display.update(
-                task, description=step, completed=done, total=max(total, done)
-            ),
+    with shown_progress() as progress:
+        summary = workspace.import_from(
+            importer, again=again, next_item=next_item, progress=progress
         )
-    _show(context, summary)
+    _show(workspace, summary)
 
 
-def _show(context: Context, summary: "ImportSummary") -> None:
+def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     published = summary.publication
     epoch = published.epoch
     rejected = ", ".join(f"{rows:,} {reason}" for reason, rows in sorted(summary.rejects.items()))
@@ -240,7 +239,7 @@ def _show(context: Context, summary: "ImportSummary") -> None:
     table.add_row("impressions", f"{published.impressions:,}")
     table.add_row("users", f"{published.users:,}")
     table.add_row("items", f"{published.items:,}")
-    table.add_row("days", f"{published.days:,} ({context.config.time_zone})")
+    table.add_row("days", f"{published.days:,} ({workspace.config.time_zone})")
     table.add_row("rejects", f"{rejected} in {summary.rejects_path}" if rejected else "0")
     if summary.next_item:
         counts = summary.next_item
@@ -249,7 +248,8 @@ def _show(context: Context, summary: "ImportSummary") -> None:
             left_out += f", {counts.without_negative:,} that have every item"
         table.add_row("sequences", f"{counts.users:,} users, left out: {left_out}")
     table.add_row("epoch", f"{epoch.number} ({epoch.name}), {epoch.partitions} partitions")
-    table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {escape(str(context.log))}")
+    log = escape(str(workspace.context.log))
+    table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {log}")
     table.add_row("manifest", escape(str(published.manifest)))
     OUT.print(table)
     if published.overlap:

@@ -4,16 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    Context,
-    WorkspaceOption,
-    open_context,
-    progress_display,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import ERR, OUT, progress_display
+from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:

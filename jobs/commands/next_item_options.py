@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from uic.jobs.commands.options import replace_parameter
+
 if TYPE_CHECKING:
     from uic.pipelines.importers.next_item import NextItemOptions
 
@@ -71,21 +73,13 @@ def with_next_item_options(
             chosen = {name: values.pop(name) for name in _OPTIONS}
             command(next_item=_next_item(**chosen), **values)
 
-        own = inspect.signature(command)
-        added = [
+        options = [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation
             )
             for name, annotation in _OPTIONS.items()
         ]
-        everything = [
-            one
-            for name, given in own.parameters.items()
-            for one in (added if name == "next_item" else [given])
-        ]
-        # Typer reads the signature, and the annotations beside it.
-        run.__signature__ = own.replace(parameters=everything)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in everything}
+        replace_parameter(run, command, "next_item", options)
         return run
 
     return decorate

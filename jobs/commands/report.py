@@ -2,14 +2,9 @@
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
 
 
 def register(root: typer.Typer) -> None:

@@ -1,33 +1,30 @@
 """`uic samples`: grouped training samples from the event log."""
 
-from datetime import date
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
+from uic.jobs.commands.gate_tables import show_failures
+from uic.jobs.commands.options import (
+    BEAM_SETTINGS,
+    RunnerOption,
+    parse_day,
+    shown_progress,
+    takes_workspace,
 )
-from uic.models.errors import BadInputError
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.workspace.workspace import Workspace
 
-DEFAULT_NAME = "default"
 # The manifest has all days and users; a remark is to be read.
 _NAMED_DAYS = 5
 
 
 def register(root: typer.Typer) -> None:
     """Add the command to the command line."""
-    root.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(
-        samples
-    )
+    root.command(context_settings=BEAM_SETTINGS)(samples)
 
 
+@takes_workspace
 def samples(
     arguments: typer.Context,
     *,
@@ -35,15 +32,12 @@ def samples(
     last: Annotated[str, typer.Option(help="Last day of impressions, YYYY-MM-DD, included.")],
     out: Annotated[
         str, typer.Option(help="Name of the samples: a folder of WORKSPACE/samples.")
-    ] = DEFAULT_NAME,
-    runner: Annotated[
-        str, typer.Option(help="Beam runner: DirectRunner, FlinkRunner, PortableRunner, …")
-    ] = "DirectRunner",
+    ] = "default",
+    runner: RunnerOption = "DirectRunner",
     gates: Annotated[
         bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
     ] = True,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Group each user's impressions of a day with the history that they share.
 
@@ -55,41 +49,21 @@ def samples(
     What follows `--` goes to Beam, for example `-- --flink_master=host:8081`. On a cluster the
     workspace must be a folder that all workers share.
     """
-    days = (_day(first, "--first"), _day(last, "--last"))
-    context = open_context(workspace, config)
-    if not out or out.startswith(".") or "/" in out:
-        msg = f"--out: found {out!r}, expected a name without / that does not begin with a dot"
-        raise BadInputError(msg)
-
-    from uic.jobs.checks.gates import check_inputs, check_samples
-    from uic.pipelines.samples.run import SamplesRequest, make_samples
-
-    request = SamplesRequest(
-        log=context.log,
-        output=context.samples / out,
-        first=days[0],
-        last=days[1],
-        time_zone=context.config.time_zone,
-        samples=context.config.samples,
-        sale=context.config.sale,
-        gate=partial(check_samples, context) if gates else None,
-    )
-    if gates:
-        check_inputs(context, *days)
-    with ERR.status(f"grouping the impressions of {days[0]} to {days[1]}"):
-        manifest = make_samples(request, runner, arguments.args)
-    _remark(manifest)
-    for line in _summary(manifest):
+    days = parse_day(first, "--first"), parse_day(last, "--last")
+    with shown_progress() as progress:
+        made = workspace.samples(
+            *days,
+            out,
+            gates=gates,
+            judged=show_failures,
+            runner=runner,
+            beam_arguments=arguments.args,
+            progress=progress,
+        )
+    _remark(made.manifest)
+    for line in _summary(made.manifest):
         OUT.print(line, markup=False)
-    OUT.print(f"samples: {request.output}", markup=False)
-
-
-def _day(text: str, option: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        msg = f"{option}: found {text!r}, expected a day like 2025-11-11"
-        raise BadInputError(msg) from error
+    OUT.print(f"samples: {made.path}", markup=False)
 
 
 def _remark(manifest: dict[str, Any]) -> None:

@@ -4,14 +4,9 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
 from uic.models.errors import BadInputError
 
 app = typer.Typer(

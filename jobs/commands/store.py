@@ -2,14 +2,9 @@
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    OUT,
-    ConfigOption,
-    WorkspaceOption,
-    open_context,
-    progress_display,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import OUT, progress_display
+from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
 
 app = typer.Typer(
     no_args_is_help=True,

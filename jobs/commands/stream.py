@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.config.context import (
-    DEFAULT_WORKSPACE,
-    ERR,
-    OUT,
-    ConfigOption,
-    Context,
-    WorkspaceOption,
-    open_context,
-)
+from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
 
 if TYPE_CHECKING:
     from types import FrameType

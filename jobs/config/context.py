@@ -1,45 +1,11 @@
-"""What every command starts from: the workspace, the configuration, and the two consoles.
-
-A command takes `workspace: WorkspaceOption` and `config: ConfigOption` and calls `open_context`.
-Results go to standard output (`OUT`), progress and remarks to standard error (`ERR`).
-"""
+"""What everything starts from: a workspace's folders and its effective configuration."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from uic.jobs.config.config import Config, load_config
 from uic.models.errors import BadInputError
 
-OUT = Console(soft_wrap=True, highlight=False)
-ERR = Console(stderr=True, soft_wrap=True, highlight=False)
-
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option(
-        "--workspace", "-w", envvar="UIC_WORKSPACE", help="Folder that holds everything uic makes."
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="UIC_CONFIG",
-        help="Settings (YAML); default: uic.yaml in the workspace, then in the current folder.",
-    ),
-]
 DEFAULT_WORKSPACE = Path("var")
 CONFIG_NAME = "uic.yaml"
 
@@ -98,16 +64,3 @@ def open_context(workspace: Path, config: Path | None) -> Context:
     candidates = [config] if config else [workspace / CONFIG_NAME, Path(CONFIG_NAME)]
     path = next((found for found in candidates if found.is_file()), None)
     return Context(workspace, load_config(path), path)
-
-
-def progress_display() -> Progress:
-    """A progress display on standard error; silent when that is not a terminal."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=ERR,
-        disable=not ERR.is_terminal,
-    )

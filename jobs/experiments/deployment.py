@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final, cast
 
-from uic.jobs.config.context import ERR
+from uic.jobs.config.console import ERR
 from uic.jobs.experiments.family_report import Measured, write_family
 from uic.jobs.experiments.family_tables import FamilyRow, FamilyTable
 from uic.jobs.experiments.runs import Request, RowResult, result_path, run_rows, run_spec

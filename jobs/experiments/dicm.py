@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from uic.jobs.config.context import ERR
+from uic.jobs.config.console import ERR
 from uic.jobs.experiments.runs import Request, checkpoint_path, run_spec
 from uic.jobs.experiments.tables import Row
 from uic.jobs.training.rank_run import RankRun, Ranks, job_of, train_on_ranks

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from uic.jobs.config.context import ERR
+from uic.jobs.config.console import ERR
 from uic.jobs.experiments.dicm import AMS_TABLE, ams_table, new_items
 from uic.jobs.experiments.dicm_tables import DICM_TABLES
 from uic.jobs.experiments.family_report import Measured, write_cost, write_family

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
-from uic.jobs.config.context import ERR, Context
+from uic.jobs.config.console import ERR
+from uic.jobs.config.context import Context
 from uic.jobs.experiments.tables import Row
 from uic.jobs.training.run import checkpoint_path, watched, with_images
 from uic.models.bundles.bundle import load_bundle, save_bundle

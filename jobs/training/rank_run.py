@@ -53,6 +53,7 @@ class RankRun:
         checkpoint: that the run goes on from, and ends in.
         ranks: how it is spread.
         warm_start: bundle to start from; None for random weights.
+        shown: whether rank 0 shows on standard error how the run goes.
     """
 
     samples: Path
@@ -61,6 +62,7 @@ class RankRun:
     checkpoint: Path
     ranks: Ranks
     warm_start: Path | None = None
+    shown: bool = True
 
 
 def ranks_of(
@@ -136,7 +138,7 @@ def train_on_ranks(run: RankRun) -> dict[str, Any]:
 
 
 def train_as(
-    trainer: Trainer, ranks: Ranks, start: Bundle | None
+    trainer: Trainer, ranks: Ranks, start: Bundle | None, *, shown: bool
 ) -> tuple[Trained, dict[str, Any]]:
     """Train on ranks what a trainer would train by itself.
 
@@ -144,6 +146,7 @@ def train_as(
         trainer: of the run, with a checkpoint.
         ranks: how it is spread.
         start: bundle to start from; None for random weights.
+        shown: whether rank 0 shows on standard error how the run goes.
 
     Returns:
         The result, read from what the ranks left behind, and `RankTraining.costs`.
@@ -162,6 +165,7 @@ def train_as(
         checkpoint=trainer.checkpoint,
         ranks=ranks,
         warm_start=None if start is None else start.path,
+        shown=shown,
     )
     costs = train_on_ranks(run)
     return trainer.run(), costs
@@ -181,7 +185,7 @@ def _train(world: ShardWorld, run: RankRun) -> dict[str, Any]:
         world=world,
         strategy=run.ranks.strategy,
     )
-    if world.rank == 0:
+    if world.rank == 0 and run.shown:
         kind = "" if run.ranks.strategy is None else f" {run.ranks.strategy.value}"
         title = f"{run.spec.model}{kind} on {world.size} ranks"
         with watched(reader, run.spec, title) as watcher:

@@ -1,4 +1,4 @@
-"""What `uic train` and `uic experiment` share: find samples, run a trainer, show how it goes."""
+"""What training and experiments share: samples, images, device, checkpoint, and a display."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from rich.progress import Progress, TaskID
 
-from uic.jobs.config.context import ERR, Context, progress_display
+from uic.jobs.config.console import ERR, progress_display
+from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
 from uic.models.layers.ranker_settings import RankerSettings

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Final
 
 from uic.models.errors import BadInputError
 from uic.models.layers.ranker_settings import RankerSettings, WindowedSettings
@@ -68,12 +70,33 @@ MODELS: dict[str, ModelKind] = {
 }
 
 
+ENTRY_POINTS: Final = "uic.rankers"
+
+
+def register_ranker(name: str, kind: ModelKind) -> None:
+    """Make a ranker from outside known to training, bundles and the service.
+
+    A process that loads its bundles must register it too. A package does so for every process by
+    an entry point of the group `uic.rankers`: `name = "package.module:KIND"`, a `ModelKind`.
+
+    Raises:
+        BadInputError: another model has this name.
+    """
+    if MODELS.get(name, kind) != kind:
+        msg = f"model {name!r} is known already ({MODELS[name].title}); choose another name"
+        raise BadInputError(msg)
+    MODELS[name] = kind
+
+
 def model_kind(name: str) -> ModelKind:
-    """Look a model up.
+    """Look a model up, also among the entry points of installed packages.
 
     Raises:
         UnknownModelError: lists the known ones.
     """
+    if name not in MODELS:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            register_ranker(name, entry.load())
     if name not in MODELS:
         msg = f"model {name!r} is unknown; known: {', '.join(sorted(MODELS))}"
         raise UnknownModelError(msg)

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from rich.markup import escape
 
-from uic.jobs.config.context import ERR, Context, open_context
+from uic.jobs.config.console import ERR
+from uic.jobs.config.context import Context, open_context
 from uic.jobs.serving.read.metrics import FOLDER_VARIABLES, Metrics, forget_metrics, share_metrics
 from uic.models.errors import BadInputError, UicError
 

@@ -1,0 +1,75 @@
+"""A bundle's AUC, GAUC and LogLoss on some days of samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+
+from uic.jobs.config.context import Context
+from uic.jobs.training.run import check_device, open_samples, with_images
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.errors import BadInputError
+from uic.models.rankers.mimn import Mimn
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan
+from uic.models.training.evaluation import evaluate
+from uic.models.training.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What to measure; `uic.Workspace.evaluate` describes each field."""
+
+    bundle: str
+    samples: str
+    first: date | None = None
+    last: date | None = None
+    rounding: bool = True
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a bundle, named `model/version`."""
+
+    bundle: str
+    metrics: Metrics
+
+
+def evaluate_bundle(
+    context: Context, request: EvaluateRequest, progress: Callable[[str, int, int | None], None]
+) -> Evaluation:
+    """Score the impressions of some days; the last day of the samples if none is named.
+
+    Raises:
+        BadInputError: no such bundle or samples, no impressions on these days, or a bundle
+            without a memory that is asked for memories without rounding.
+    """
+    device = check_device(request.device)
+    reader = open_samples(context, request.samples)
+    loaded = load_bundle(BundleShelf(context.bundles).find(request.bundle))
+    label = f"{loaded.name}/{loaded.version}"
+    _, images = with_images(context, loaded.settings, trained=True)
+    loaded.model.attach_images(images)
+    if not request.rounding:
+        if not isinstance(loaded.model, Mimn):
+            msg = f"--no-rounding: {loaded.name} keeps no memory; it is for mimn"
+            raise BadInputError(msg)
+        loaded.model.rounding = False
+    final = reader.days()[-1]
+    first = request.first or (None if request.last else final)
+    plan = BatchPlan(first=first, last=request.last or final, shuffle=False)
+    total = reader.totals(plan).impressions
+    if not total:
+        msg = f"{reader.root}: no impressions from {plan.first} to {plan.last}"
+        raise BadInputError(msg)
+    scored = 0
+
+    def advance(impressions: int) -> None:
+        nonlocal scored
+        scored += impressions
+        progress(f"scoring {label}", scored, total)
+
+    encoder = Encoder(loaded.vocabulary, device)
+    metrics = evaluate(loaded.model.to(device), reader.batches(plan), encoder, advance)
+    return Evaluation(label, metrics)

@@ -1,0 +1,66 @@
+"""What the panels of `Workspace` share: the context, days, and the shape of a progress callback."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from uic.jobs.config.config import Config
+from uic.jobs.config.context import Context
+from uic.models.errors import BadInputError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with (step, done, total) while a method works; a total of None is not known yet."""
+
+
+class WorkspacePanel:
+    """One panel of methods on a workspace.
+
+    Args:
+        context: folders and configuration.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @property
+    def path(self) -> Path:
+        """The workspace's folder."""
+        return self.context.workspace
+
+    @property
+    def config(self) -> Config:
+        """The effective configuration."""
+        return self.context.config
+
+
+def no_progress(step: str, done: int, total: int | None) -> None:
+    """Report nothing."""
+    del step, done, total
+
+
+def day_of(day: date | str, name: str) -> date:
+    """A day given as a date or as YYYY-MM-DD.
+
+    Raises:
+        BadInputError: the text is no day.
+    """
+    if isinstance(day, date):
+        return day
+    try:
+        return date.fromisoformat(day)
+    except ValueError as error:
+        msg = f"{name}: found {day!r}, expected a day like 2025-11-11"
+        raise BadInputError(msg) from error
+
+
+def folder_of(root: Path, reference: str | Path, name: str) -> Path:
+    """The folder of a name under `root`, or of a path.
+
+    Raises:
+        BadInputError: neither is a folder.
+    """
+    for candidate in (root / reference, Path(reference)):
+        if candidate.is_dir():
+            return candidate
+    msg = f"{name} {reference}: no such folder, neither here nor in {root}"
+    raise BadInputError(msg)

@@ -1,0 +1,327 @@
+"""Data: imports, the simulator, quality gates and samples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, no_progress
+from uic.models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from uic.jobs.stream.letters.compact import Compaction
+    from uic.pipelines.importers.next_item import NextItemOptions
+    from uic.pipelines.importers.run import ImportSummary
+    from uic.pipelines.importers.source import Importer
+    from uic.pipelines.importers.table import TableColumns
+    from uic.pipelines.quality.gates import GateReport
+    from uic.pipelines.simulator.item_images import Photographs
+    from uic.pipelines.simulator.plan import SimulationPlan
+    from uic.pipelines.simulator.write import SimulatedLog
+
+SALE_DAYS_NAME = "simulated_sale_days.yaml"
+DEFAULT_SAMPLES = "default"
+
+Judged = Callable[["GateReport", Path | None], None]
+"""Called with the report of a quality gate, passed or failed, and its page."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulated log.
+
+    Attributes:
+        plan: what it was made from.
+        log: what was written, with the best AUC that a ranking of it can reach.
+        calendar: the sale days, for `sale.calendar`; None without any.
+        item_images: which item shows which photograph; None without photographs.
+    """
+
+    plan: "SimulationPlan"
+    log: "SimulatedLog"
+    calendar: Path | None
+    item_images: Path | None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Published samples.
+
+    Attributes:
+        name: to train from.
+        path: their folder.
+        manifest: days, counts, what was left out, settings.
+    """
+
+    name: str
+    path: Path
+    manifest: dict[str, Any]
+
+
+class DataPanel(WorkspacePanel):
+    """Methods that fill the log and make samples of it."""
+
+    def import_table(
+        self,
+        file: str | Path,
+        columns: "TableColumns",
+        *,
+        name: str = "table",
+        again: bool = False,
+        next_item: "NextItemOptions | None" = None,
+        progress: Progress | None = None,
+    ) -> "ImportSummary":
+        """Import a CSV (with a header line) or Parquet file into the event log.
+
+        Args:
+            file: to read; `.gz` or not.
+            columns: which column is what.
+            name: of the new epoch; a-z, 0-9, - and _.
+            again: import a file that the log already holds once more.
+            next_item: make impressions by the papers' protocol; None keeps those of the file.
+            progress: told the rows that were read.
+
+        Returns:
+            What was published, and the rows that were refused.
+
+        Raises:
+            BadInputError: the file or a column is not what it has to be.
+            DuplicateImportError: the log holds the file already.
+
+        Example:
+            >>> columns = TableColumns(user_id="buyer", item_id="sku", event_time="at")
+            >>> workspace.import_table("clicks.csv", columns).publication.behaviors
+        """
+        from uic.pipelines.importers.table import Table
+
+        importer = Table(Path(file), columns, name)
+        return self.import_from(importer, again=again, next_item=next_item, progress=progress)
+
+    def import_from(
+        self,
+        importer: "Importer",
+        *,
+        again: bool = False,
+        next_item: "NextItemOptions | None" = None,
+        progress: Progress | None = None,
+    ) -> "ImportSummary":
+        """Import by any importer, one of `uic.pipelines.importers` or your own.
+
+        Args:
+            importer: reads the files; see `uic.pipelines.importers.source.Importer`.
+            again: import files that the log already holds once more.
+            next_item: make impressions by the papers' protocol.
+            progress: told what was read, in the importer's own unit.
+
+        Raises:
+            BadInputError: a file is not what it has to be, or no row of it can be used.
+            DuplicateImportError: the log holds the file already.
+        """
+        from uic.pipelines.importers.run import run_import
+        from uic.pipelines.log.event_log import EventLog
+
+        return run_import(
+            importer,
+            EventLog(self.context.log),
+            time_zone=self.config.time_zone,
+            partitions=self.config.log.partitions,
+            again=again,
+            next_item=next_item,
+            progress=progress,
+        )
+
+    def simulate(
+        self,
+        *,
+        photographs: str | Path | None = None,
+        progress: Progress | None = None,
+        **plan: Any,
+    ) -> Simulated:
+        """Write a simulated event log into an empty workspace.
+
+        Args:
+            photographs: class folders of images that items show; None for none.
+            progress: told the days that were simulated and written.
+            **plan: fields of `uic.pipelines.simulator.plan.SimulationPlan`, such as `users`,
+                `items`, `days`, `seed`, `first_day`, `sale_days`. The time zone is the settings'.
+
+        Raises:
+            SimulationPlanError: a field is out of range, or the log holds something already.
+            BadInputError: the photographs cannot be used, or the calendar cannot be written.
+        """
+        from uic.pipelines.log.event_log import EventLog
+        from uic.pipelines.simulator.plan import SimulationPlan
+        from uic.pipelines.simulator.write import write_simulation
+
+        shown = None if photographs is None else _photographs(Path(photographs))
+        report = progress or no_progress
+        counts = () if shown is None else shown.counts
+        made = SimulationPlan.of(time_zone=self.config.time_zone, photographs=counts, **plan)
+        log = write_simulation(
+            made,
+            EventLog(self.context.log),
+            self.config.log,
+            generated=partial(report, "simulating days"),
+            written=partial(report, "writing days"),
+        )
+        calendar = _write_calendar(made, self.path)
+        images = None if shown is None else _write_item_images(made, shown, self.path)
+        return Simulated(made, log, calendar, images)
+
+    def check(
+        self,
+        what: str = "all",
+        name: str | None = None,
+        *,
+        first: date | str | None = None,
+        last: date | str | None = None,
+        docs: bool = True,
+        judged: Judged | None = None,
+        progress: Progress | None = None,
+    ) -> "list[GateReport]":
+        """Judge the event log or samples by the limits of the section `quality`.
+
+        Args:
+            what: behaviors, impressions, samples, or all that the workspace has.
+            name: which samples; with `samples` only.
+            first: first day of the log; None: the first that it has.
+            last: last day of the log; None: the last that it has.
+            docs: write Data Docs to `reports/quality`.
+            judged: told each report, also those that make this raise.
+            progress: told the rows that were read.
+
+        Raises:
+            QualityGateError: an expectation failed.
+            BadInputError: nothing to judge, or a file cannot be read.
+        """
+        from uic.jobs.checks.gates import conclude, log_reports, samples_report
+        from uic.models.published import MANIFEST_NAME
+
+        if (name is not None) != (what == "samples"):
+            msg = "uic check samples NAME needs the name of the samples, the others take none"
+            raise BadInputError(msg)
+        days = (
+            None if first is None else day_of(first, "first"),
+            None if last is None else day_of(last, "last"),
+        )
+        reports = log_reports(
+            self.context,
+            behaviors=days if what in {"behaviors", "all"} else None,
+            impressions=days if what in {"impressions", "all"} else None,
+            skip_absent=what == "all",
+            progress=progress or no_progress,
+        )
+        names = [name] if name else []
+        if what == "all":
+            published = self.context.samples.glob(f"*/{MANIFEST_NAME}")
+            names = sorted(path.parent.name for path in published)
+        reports += [samples_report(self.context, one, progress or no_progress) for one in names]
+        if not reports:
+            msg = f"{self.path}: nothing to judge; `uic import` or `uic simulate` makes a log"
+            raise BadInputError(msg)
+        conclude(self.context, reports, judged or _tell_nobody, docs=docs)
+        return reports
+
+    def samples(
+        self,
+        first: date | str,
+        last: date | str,
+        name: str = DEFAULT_SAMPLES,
+        *,
+        gates: bool = True,
+        judged: Judged | None = None,
+        runner: str = "DirectRunner",
+        beam_arguments: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> Samples:
+        """Group each user's impressions of a day with the history that they share.
+
+        Args:
+            first: first day of impressions.
+            last: last day of impressions, included.
+            name: of the samples, a folder of `samples/`.
+            gates: judge the log before and the samples after; see `check`.
+            judged: told the report of each gate; the one of the samples in a Beam worker, so it
+                must be a function that can be pickled.
+            runner: of Beam.
+            beam_arguments: for Beam.
+            progress: told the rows of the log that the gates have read.
+
+        Raises:
+            QualityGateError: a gate failed; nothing was published.
+            BadInputError: a name, day or file is wrong, or the log has no such days.
+        """
+        from uic.jobs.checks.gates import check_inputs, check_samples
+        from uic.pipelines.samples.run import SamplesRequest, make_samples
+
+        days = day_of(first, "first"), day_of(last, "last")
+        if not name or name.startswith(".") or "/" in name:
+            msg = f"--out: found {name!r}, expected a name without / that does not begin with a dot"
+            raise BadInputError(msg)
+        told = judged or _tell_nobody
+        report = progress or no_progress
+        request = SamplesRequest(
+            log=self.context.log,
+            output=self.context.samples / name,
+            first=days[0],
+            last=days[1],
+            time_zone=self.config.time_zone,
+            samples=self.config.samples,
+            sale=self.config.sale,
+            gate=partial(check_samples, self.context, told) if gates else None,
+        )
+        if gates:
+            check_inputs(self.context, *days, told, report)
+        report(f"grouping the impressions of {days[0]} to {days[1]}", 0, None)
+        return Samples(name, request.output, make_samples(request, runner, beam_arguments))
+
+    def compact(self, day: date | str) -> "list[Compaction]":
+        """Add what streamed up to and including a day to the event log.
+
+        Args:
+            day: the last one, in the time zone of the settings.
+
+        Raises:
+            ArchiveGapError: the stream's archive lacks events before this day.
+        """
+        from uic.jobs.stream.letters.compact import compact
+
+        return compact(self.context, day_of(day, "day"))
+
+
+def _tell_nobody(report: "GateReport", page: Path | None) -> None:
+    del report, page
+
+
+def _photographs(folder: Path) -> "Photographs":
+    from uic.pipelines.images.sources import ImageSource
+    from uic.pipelines.simulator.item_images import Photographs
+
+    if not folder.is_dir():
+        msg = f"--images {folder}: not a folder; expected folders of photographs, one a class"
+        raise BadInputError(msg)
+    listed = ImageSource.open(folder).images
+    return Photographs.of(((image.path, image.label) for image in listed), folder)
+
+
+def _write_item_images(plan: "SimulationPlan", photographs: "Photographs", folder: Path) -> Path:
+    from uic.pipelines.simulator.item_images import ITEM_IMAGES_NAME, write_item_images
+    from uic.pipelines.simulator.world import Catalogue
+
+    path = folder / ITEM_IMAGES_NAME
+    write_item_images(plan, Catalogue.of(plan), photographs, path)
+    return path
+
+
+def _write_calendar(plan: "SimulationPlan", folder: Path) -> Path | None:
+    if not plan.sale_days:
+        return None
+    path = folder / SALE_DAYS_NAME
+    try:
+        path.write_text(plan.sale_calendar.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror}); the log itself is complete"
+        raise BadInputError(msg) from error
+    return path

@@ -1,0 +1,203 @@
+"""Models: training, evaluation, and the shelf of bundles."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, no_progress
+
+if TYPE_CHECKING:
+    from uic.jobs.training.measure import Evaluation
+    from uic.jobs.training.publish import TrainedBundle, Watch
+    from uic.models.bundles.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class BundleLine:
+    """One published bundle.
+
+    Attributes:
+        model: its name.
+        version: of the model.
+        current: whether the model's name alone means this version.
+        hash: hex.
+        training_data: samples, first and last day.
+        auc: on its test days; None without any.
+    """
+
+    model: str
+    version: str
+    current: bool
+    hash: str
+    training_data: Mapping[str, Any]
+    auc: float | None
+
+
+class ModelsPanel(WorkspacePanel):
+    """Methods that train, measure and choose models."""
+
+    def train(
+        self,
+        model: str,
+        samples: str = "default",
+        *,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        first: date | str | None = None,
+        last: date | str | None = None,
+        test_days: int = 1,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        warm_start: str | None = None,
+        except_ids: bool = False,
+        version: str | None = None,
+        ranks: int = 1,
+        strategy: str | None = None,
+        watch: "Watch | None" = None,
+    ) -> "TrainedBundle":
+        """Train a model and publish it as a bundle, which becomes the model's current one.
+
+        A run that was killed is resumed by the same call and ends with the same weights.
+
+        Args:
+            model: its name in `uic.models.rankers.catalogue`.
+            samples: name of the samples.
+            settings: hyper-parameters of the model or settings of the section `train`, as a
+                mapping or as `key=value` texts.
+            first: leave out days before this one.
+            last: leave out days after this one.
+            test_days: the last so many days are the test, not trained on.
+            epochs: passes over the training days; None: as the settings say.
+            seed: of initial weights and shuffle.
+            device: cpu, cuda, or auto.
+            warm_start: bundle to start from: a path, model/version, or model.
+            except_ids: do not copy its ID embeddings.
+            version: name of the bundle's version; None: the next number.
+            ranks: processes of this machine to train over.
+            strategy: of dicm over ranks: ams, ps-worker or ps-server.
+            watch: shows how the run goes.
+
+        Raises:
+            BadInputError: a name, setting or day is wrong, or the loss became infinite.
+            RankFailedError: a rank failed or died.
+
+        Example:
+            >>> workspace.train("mimn", epochs=2, settings={"slots": 4}).metrics.auc
+        """
+        from uic.jobs.training.publish import TrainRequest, train_and_publish
+
+        chosen = [*_assignments(settings), *([f"epochs={epochs}"] if epochs else [])]
+        request = TrainRequest(
+            model=model,
+            samples=samples,
+            assignments=chosen,
+            first=None if first is None else day_of(first, "first"),
+            last=None if last is None else day_of(last, "last"),
+            test_days=test_days,
+            seed=seed,
+            device=device,
+            warm_start=warm_start,
+            except_ids=except_ids,
+            version=version,
+            ranks=ranks,
+            strategy=strategy,
+        )
+        return train_and_publish(self.context, request, watch)
+
+    def evaluate(
+        self,
+        bundle: str,
+        samples: str = "default",
+        *,
+        first: date | str | None = None,
+        last: date | str | None = None,
+        rounding: bool = True,
+        device: str = "auto",
+        progress: Progress | None = None,
+    ) -> "Evaluation":
+        """Score the impressions of some days with a bundle.
+
+        Args:
+            bundle: a path, model/version, or model.
+            samples: name of the samples.
+            first: first day; None: the last day of the samples, or no limit if `last` is given.
+            last: last day; None: the last day of the samples.
+            rounding: of mimn: round memories to float16 after every event, as records do.
+            device: cpu, cuda, or auto.
+            progress: told the impressions that were scored.
+
+        Raises:
+            BadInputError: no such bundle or samples, or no impressions on these days.
+        """
+        from uic.jobs.training.measure import EvaluateRequest, evaluate_bundle
+
+        request = EvaluateRequest(
+            bundle=bundle,
+            samples=samples,
+            first=None if first is None else day_of(first, "first"),
+            last=None if last is None else day_of(last, "last"),
+            rounding=rounding,
+            device=device,
+        )
+        return evaluate_bundle(self.context, request, progress or no_progress)
+
+    def bundle(self, reference: str) -> "Bundle":
+        """Load a bundle as a server would: every sum, key, tensor and size is checked.
+
+        Args:
+            reference: a path, model/version, or model for its current version.
+
+        Raises:
+            BundleError: there is none of this name, or it is damaged.
+        """
+        from uic.models.bundles.bundle import load_bundle
+        from uic.models.bundles.shelf import BundleShelf
+
+        return load_bundle(BundleShelf(self.context.bundles).find(reference))
+
+    def bundles(self) -> list[BundleLine]:
+        """Every published bundle, by model and version.
+
+        Raises:
+            BundleError: a manifest cannot be read.
+        """
+        from uic.models.bundles.bundle import read_bundle_manifest
+        from uic.models.bundles.shelf import BundleShelf
+
+        shelf = BundleShelf(self.context.bundles)
+        lines = []
+        for model in shelf.models():
+            for version in shelf.versions(model):
+                path = shelf.path(model, version)
+                manifest = read_bundle_manifest(path)
+                metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+                lines.append(
+                    BundleLine(
+                        model=model,
+                        version=version,
+                        current=shelf.current(model) == version,
+                        hash=manifest["hash"],
+                        training_data=manifest["training_data"],
+                        auc=(metrics["test"] or {}).get("auc"),
+                    )
+                )
+        return lines
+
+    def use_bundle(self, model: str, version: str) -> None:
+        """Make a published version the model's current one.
+
+        Raises:
+            BundleError: it is not published.
+        """
+        from uic.models.bundles.shelf import BundleShelf
+
+        BundleShelf(self.context.bundles).choose(model, version)
+
+
+def _assignments(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Settings as `key=value` texts."""
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return list(settings)
