@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+import uic
+
 HEAVY = ("torch", "apache_beam", "pyflink", "feast", "great_expectations", "pandas", "fastapi")
 
 
@@ -16,9 +20,28 @@ def test_imports_go_one_way():
     assert result.returncode == 0, result.stdout
 
 
-def test_help_imports_nothing_heavy():
-    probe = f"import sys, uic.jobs.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+def loaded_by(code):
+    """What of `HEAVY` is imported after running `code` in a new process."""
+    probe = f"import sys; {code}; print([m for m in {HEAVY!r} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == "[]"
+    return result.stdout.strip()
+
+
+def test_help_imports_nothing_heavy():
+    assert loaded_by("import uic.jobs.cli") == "[]"
+
+
+def test_the_front_door_imports_nothing_heavy():
+    assert loaded_by("import uic; uic.UicError; uic.Workspace; dir(uic)") == "[]"
+
+
+@pytest.mark.parametrize("name", uic.__all__)
+def test_every_name_of_the_front_door_is_there(name):
+    assert getattr(uic, name).__name__ == name
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Workspaces'"):
+        uic.Workspaces  # noqa: B018
