@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Without bytecode every `uic` compiles Beam, Feast and torch anew: seconds a start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo test lint bench lock clean jars kafka
+.PHONY: help install demo test quick lint docs bench lock clean jars kafka
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -29,6 +29,12 @@ demo: install  ## The main job, on real data if it is there, else on the simulat
 
 test: lint  ## Lint, types, import rules and all tests
 	$(BIN)/python -m pytest
+
+quick: install  ## The tests that a change needs while it is written, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not (slow or flink or kafka or chromium)"
+
+docs: install  ## The documentation as a site, build/site/index.html; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: install  ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
@@ -61,7 +67,7 @@ kafka: install jars  ## Start a real Kafka broker on loopback; Ctrl-C stops it
 	$(BIN)/uic events broker
 
 lock:  ## Compile requirements.lock from pyproject.toml
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --extra test --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --extra test --extra docs --python-version 3.11 \
 		pyproject.toml -o requirements.lock
 
 clean:  ## Remove what make made, but not the workspace
