@@ -13,16 +13,23 @@ leaves behind is not read. A manifest holds no clock time and no host name: two 
 input give the same bytes.
 """
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from uic.models.errors import ManifestError
+from uic.models.errors import BadInputError, ManifestError, UicError
 
 MANIFEST_NAME: Final = "manifest.json"
 _CHUNK_BYTES: Final = 1 << 20
+
+
+class LockError(BadInputError):
+    """A lock file cannot be made."""
 
 
 def sha256_of(path: Path) -> str:
@@ -54,17 +61,81 @@ def write_json_atomically(path: Path, document: Any) -> None:
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, in one rename, synced to disk before and after."""
+    with replacement(path) as draft:
+        draft.write_bytes(content)
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A draft beside `path` to be written; a kill at any moment leaves the old file or the new one.
+
+    1. The body writes the draft.  2. It is synced.  3. It is renamed.  4. The directory is synced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield draft
+        sync_file(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+@contextmanager
+def drafted_part(path: Path, failure: type[UicError]) -> Iterator[None]:
+    """A part of a publication that the body writes to `path`; synced, or removed on an error.
+
+    Raises:
+        UicError: of the class `failure`, where the system could not write.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+        sync_file(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        msg = f"{path}: cannot be written: {reason}; make room or give another --workspace"
+        raise failure(msg) from error
+
+
+@contextmanager
+def only_writer(lock: Path, busy: UicError | None = None) -> Iterator[None]:
+    """Hold the lock file `lock`; the system frees it when the process dies.
+
+    Args:
+        lock: made if it is missing, and never removed.
+        busy: raised where another process holds the lock; None waits for it.
+
+    Raises:
+        LockError: the lock file cannot be made.
+        UicError: `busy`.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        msg = f"{lock}: cannot be written: {error.strerror}; give another --workspace"
+        raise LockError(msg) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            assert busy is not None  # noqa: S101 - without LOCK_NB the call waits
+            raise busy from error
+        yield
+
+
+def lock_of(output: Path) -> Path:
+    """The lock file of a directory, beside it: a publication removes what its manifest lacks."""
+    return output.parent / f".{output.name}.lock"
+
+
+def sync_file(path: Path) -> None:
+    """Bring a written file to disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -82,8 +153,7 @@ def publish_manifest(root: Path, manifest: dict[str, Any]) -> None:
     `manifest` must hold `kind` (what this directory is) and `schema_version`.
     """
     for entry in manifest["files"]:
-        with (root / entry["path"]).open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync_file(root / entry["path"])
     write_json_atomically(root / MANIFEST_NAME, manifest)
     remove_unnamed_files(root, manifest)
 

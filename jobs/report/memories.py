@@ -14,11 +14,11 @@ from uic.jobs.config.context import Context
 from uic.jobs.replay.run import FOLDER, LIVE_NAME
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.shelf import BundleShelf
-from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.state import MemoryState
 from uic.models.records.record import Records
 from uic.pipelines.audit.sampled import UserSample
-from uic.pipelines.log.columns import FOLDED_COLUMNS
+from uic.pipelines.log.columns import FOLDED_COLUMNS, event_batch
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIORS
 
@@ -46,7 +46,8 @@ def slot_use(context: Context) -> list[dict[str, Any]]:
         if not memory.utilization:
             continue
         folder = MemoryFolder(bundle, 1)
-        users, batch = _batch(events)
+        users = np.unique(events.column("user_id").to_numpy())
+        batch = event_batch(events, users)
         records = folder.fold(folder.initial_records(len(users)), batch).records
         state = MemoryState.unpack(records, bundle.memory.layout)
         assert state.g is not None  # noqa: S101 - utilization is on
@@ -78,7 +79,7 @@ def one_life(context: Context, bundle_name: str) -> dict[str, Any] | None:
     user = int(ids[np.argmax(counts)])
     bundle = load_bundle(BundleShelf(context.bundles).find(bundle_name))
     events = _of_user(context, user)
-    _, batch = _batch(events)
+    batch = event_batch(events, np.array([user]))
     folder = MemoryFolder(bundle, 1)
     first = max(0, len(batch) - LIFE_EVENTS)
     record = folder.fold(folder.initial_records(1), batch.select(slice(first))).records
@@ -161,22 +162,3 @@ def _read(context: Context, takes: Any) -> pa.Table:
         parts.append(table.set_column(at, "event_time", times))
     order = [(name, "ascending") for name in ("user_id", "epoch", "offset")]
     return pa.concat_tables(parts).sort_by(order).combine_chunks()
-
-
-def _batch(events: pa.Table) -> tuple[NDArray[np.int64], EventBatch]:
-    ids = events.column("user_id").to_numpy()
-    users = np.unique(ids)
-    columns = {
-        name: events.column(name).to_numpy().astype(np.int64)
-        for name in ("item_id", "category_id", "event_time", "epoch", "partition", "offset")
-    }
-    return users, EventBatch(
-        user_index=np.searchsorted(users, ids),
-        item_ids=columns["item_id"],
-        category_ids=columns["category_id"],
-        behaviors=events.column("behavior").to_numpy(),
-        event_times_ms=columns["event_time"],
-        epochs=columns["epoch"],
-        partitions=columns["partition"],
-        offsets=columns["offset"],
-    )

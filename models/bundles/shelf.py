@@ -4,13 +4,12 @@
 command takes when it is given a model and no version.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Final
 
 from uic.models.bundles.bundle import BundleError
-from uic.models.published import MANIFEST_NAME, sync_directory
+from uic.models.published import MANIFEST_NAME, write_bytes_atomically
 
 CURRENT_NAME: Final = "CURRENT"
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -71,16 +70,7 @@ class BundleShelf:
             msg = f"{self.root / model}: no version {version!r}; there is: {known}"
             raise BundleError(msg)
         pointer = self.root / model / CURRENT_NAME
-        draft = pointer.with_name(f".{CURRENT_NAME}.{os.getpid()}")
-        try:
-            with draft.open("w", encoding="utf-8") as stream:
-                stream.write(version + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(pointer)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_directory(pointer.parent)
+        write_bytes_atomically(pointer, f"{version}\n".encode())
 
     def find(self, reference: str) -> Path:
         """The directory that a person means.

@@ -6,7 +6,6 @@ bits as one that was never killed (same machine, same torch build).
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uic.models.errors import BadInputError
-from uic.models.published import sync_directory
+from uic.models.published import replacement
 
 
 @dataclass
@@ -51,23 +50,12 @@ class Progress:
 def save_checkpoint(
     path: Path, identity: str, progress: Progress, tensors: dict[str, Tensor]
 ) -> None:
-    """Replace `path`; a kill at any moment leaves the old file or the new one.
-
-    1. Write a draft beside it and sync it.  2. Rename.  3. Sync the directory.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace `path`; a kill at any moment leaves the old file or the new one."""
     # safetensors refuses views that share memory, and saves from the CPU.
     plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     metadata = {"identity": identity, "progress": json.dumps(asdict(progress))}
-    try:
+    with replacement(path) as draft:
         save_file(plain, draft, metadata=metadata)
-        with draft.open("rb") as stream:
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_directory(path.parent)
 
 
 def load_checkpoint(path: Path, identity: str) -> tuple[Progress, dict[str, Tensor]] | None:

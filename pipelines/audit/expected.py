@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
+from uic.pipelines.log.columns import event_batch
 from uic.pipelines.memories.fold_bucket import events_in_order
 
 Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event
@@ -53,7 +54,7 @@ def fold_to_positions(
         marks: read before `served` was.
     """
     events = events_in_order(events)
-    batch = _batch(users, events)
+    batch = event_batch(events, users)
     header = header_view(served)
     at_epoch = np.where(found, header["epoch"].astype(np.int64), -1)[batch.user_index]
     at_offset = np.where(found, header["offset"].astype(np.int64), -1)[batch.user_index]
@@ -71,23 +72,6 @@ def fold_to_positions(
     further = folder.fold(outcome.records, batch.select(later))
     behind = (further.records != outcome.records).any(axis=1)
     return Expected(outcome.records, behind, int(chosen.sum()))
-
-
-def _batch(users: NDArray[np.int64], events: pa.Table) -> EventBatch:
-    columns = {
-        name: events.column(name).to_numpy().astype(np.int64, copy=False)
-        for name in ("item_id", "category_id", "event_time", "epoch", "partition", "offset")
-    }
-    return EventBatch(
-        user_index=np.searchsorted(users, events.column("user_id").to_numpy()),
-        item_ids=columns["item_id"],
-        category_ids=columns["category_id"],
-        behaviors=events.column("behavior").to_numpy(),
-        event_times_ms=columns["event_time"],
-        epochs=columns["epoch"],
-        partitions=columns["partition"],
-        offsets=columns["offset"],
-    )
 
 
 def _marked(batch: EventBatch, marks: Marks) -> NDArray[np.bool_]:

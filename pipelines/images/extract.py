@@ -10,12 +10,10 @@ Features and items amend what the directory holds; an item that is named again s
 image. A run that finds nothing new publishes nothing.
 """
 
-import fcntl
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +22,7 @@ import apache_beam as beam
 
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures, ImageFeaturesError
-from uic.models.published import MANIFEST_NAME
+from uic.models.published import MANIFEST_NAME, lock_of, only_writer
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.images.encoders import limits_of
 from uic.pipelines.images.extract_run import OUTCOME, Block, ExtractRequest, ExtractRun, Known
@@ -72,7 +70,8 @@ def extract_images(
     """
     options = pipeline_options(runner, beam_arguments)
     request.output.mkdir(parents=True, exist_ok=True)
-    with _only_writer(request.output):
+    msg = f"{request.output}: another run writes these features; wait for it or give another --out"
+    with only_writer(lock_of(request.output), ImagesBusyError(msg)):
         before = published_features(request.output)
         _check_encoder(request, before)
         # Beside the output: a publication removes what its manifest does not name.
@@ -150,15 +149,3 @@ def _line(line: tuple[int, FileLine]) -> tuple[None, Any]:
 
 def _block(block: Block) -> tuple[None, Any]:
     return None, block
-
-
-@contextmanager
-def _only_writer(output: Path) -> Iterator[None]:
-    """Hold the lock of an output's name; the system frees it when the process dies."""
-    with (output.parent / f".{output.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"{output}: another run writes these features; wait for it, or give another --out"
-            raise ImagesBusyError(msg) from error
-        yield

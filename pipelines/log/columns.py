@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.records.positions import EventBatch
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS
 
 # What a fold reads of an event: what happened, and its position.
@@ -41,6 +42,30 @@ def times_ms(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     """A timestamp[ms] column as int64 milliseconds since 1970 UTC."""
     times: NDArray[np.int64] = column.to_numpy().view(np.int64)
     return times
+
+
+def event_batch(events: pa.Table, users: NDArray[np.int64]) -> EventBatch:
+    """Rows of the log as events of a fold.
+
+    Args:
+        events: with `FOLDED_COLUMNS`; behaviours as codes, a dictionary or strings.
+        users: (users,), ascending; holds every `user_id` of the rows.
+    """
+    columns = {
+        name: events.column(name).to_numpy().astype(np.int64, copy=False)
+        for name in FOLDED_COLUMNS
+        if name != "behavior"
+    }
+    return EventBatch(
+        user_index=np.searchsorted(users, columns["user_id"]),
+        item_ids=columns["item_id"],
+        category_ids=columns["category_id"],
+        behaviors=behavior_codes(events.column("behavior")).to_numpy(),
+        event_times_ms=columns["event_time"],
+        epochs=columns["epoch"],
+        partitions=columns["partition"],
+        offsets=columns["offset"],
+    )
 
 
 def event_table(table: pa.Table, offsets: NDArray[np.int64], epoch: int) -> pa.Table:

@@ -14,9 +14,7 @@ their manifest are on disk. What it does not name does not exist for a reader, a
 removes it (`uic.pipelines.log.writer`).
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from uic.models.errors import BadInputError, ManifestError, UicError
-from uic.models.published import sync_directory, write_json_atomically
+from uic.models.published import only_writer, sync_directory, sync_file, write_json_atomically
 from uic.pipelines.log.epochs import (
     Epoch,
     EpochKind,
@@ -164,8 +162,7 @@ class EventLog:
         """Bring files and the folders that name them to disk, each folder once."""
         folders: set[Path] = set()
         for path in paths:
-            with (self.root / path).open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(self.root / path)
             folders.update(self.root / parent for parent in Path(path).parents)
         for folder in sorted(folders):
             sync_directory(folder)
@@ -177,13 +174,8 @@ class EventLog:
         Raises:
             LogBusyError: another process is.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                msg = f"{self.root}: another process writes to this log; wait for it to end"
-                raise LogBusyError(msg) from error
+        msg = f"{self.root}: another process writes to this log; wait for it to end"
+        with only_writer(self.root / ".lock", LogBusyError(msg)):
             yield
 
     def remove_unpublished(self) -> None:

@@ -10,10 +10,8 @@ with exclude rules, under a new generation number). The order of a build:
 4. Rename the files, write `manifest.json`, point `memories/current` to the snapshot.
 """
 
-import fcntl
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -26,6 +24,7 @@ from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.errors import BadInputError
 from uic.models.kernels.compiled import folded_by
 from uic.models.memory.fold import MemoryFolder
+from uic.models.published import lock_of, only_writer
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.days import Days, day_number
 from uic.pipelines.log.event_log import EventLog, LogFile
@@ -117,7 +116,8 @@ def build_memories(
         epochs=EventLog(request.log).epochs(),
         facts=_facts(request, found),
     )
-    with _only_writer(found.plan.root):
+    msg = f"{found.plan.root}: another run builds this snapshot; wait for it to end"
+    with only_writer(lock_of(found.plan.root), MemoriesBusyError(msg)):
         run_pipeline(lambda pipeline: _steps(pipeline, parts, found, publication), options)
     return Snapshot.open(found.plan.root)
 
@@ -274,16 +274,3 @@ def _steps(
         pipeline | "Begin" >> beam.Create([(None, (True, None))]),
     ) | "Everything" >> beam.Flatten()
     _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)
-
-
-@contextmanager
-def _only_writer(root: Path) -> Iterator[None]:
-    """Hold the lock of a snapshot; the system frees it when the process dies."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with (root.parent / f".{root.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"{root}: another run builds this snapshot; wait for it to end"
-            raise MemoriesBusyError(msg) from error
-        yield

@@ -6,7 +6,6 @@ bucket that a runner works on twice gives the same file, and a reader never find
 a name that it knows.
 """
 
-import os
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 from uic.feature_repo.snapshots.snapshots import SNAPSHOT
 from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
-from uic.models.memory.fold import EventBatch, MemoryFolder
-from uic.models.published import sha256_of
+from uic.models.memory.fold import MemoryFolder
+from uic.models.published import drafted_part, sha256_of
 from uic.models.records.record import Records, check_records, header_view
+from uic.pipelines.log.columns import event_batch
 
 DRAFT_SUFFIX: Final = ".draft"
 _ROW_GROUP_ROWS: Final = 20_000
@@ -119,20 +119,7 @@ def fold_tables(
     if len(known):
         stored = _records(memories.column("memory"), folder)
         records[np.searchsorted(users, known)] = stored
-    columns = {
-        name: events.column(name).to_numpy().astype(np.int64, copy=False)
-        for name in ("item_id", "category_id", "event_time", "epoch", "partition", "offset")
-    }
-    batch = EventBatch(
-        user_index=np.searchsorted(users, of_event),
-        item_ids=columns["item_id"],
-        category_ids=columns["category_id"],
-        behaviors=events.column("behavior").to_numpy(),
-        event_times_ms=columns["event_time"],
-        epochs=columns["epoch"],
-        partitions=columns["partition"],
-        offsets=columns["offset"],
-    )
+    batch = event_batch(events, users)
     outcome = folder.fold(records, batch)
     skipped, moved = int(outcome.skipped.sum()), int(outcome.moved.sum())
     # Somebody all of whose events were refused has learnt nothing and gets no row.
@@ -169,19 +156,12 @@ def _write(
     )
     cut = pa.array(np.full(len(users), plan.cut_ms), SNAPSHOT.field("event_timestamp").type)
     table = pa.Table.from_arrays([pa.array(users), cut, memory], schema=SNAPSHOT)
-    try:
-        plan.root.mkdir(parents=True, exist_ok=True)
+    with drafted_part(path, SnapshotWriteError):
         # Memories do not compress (float16 of a trained network), and a dictionary of them only
         # makes the file larger.
-        with pq.ParquetWriter(path, SNAPSHOT, compression="none", use_dictionary=False) as writer:
-            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-        digest, size = sha256_of(path), path.stat().st_size
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        msg = f"{path}: cannot be written: {reason}; make room or give another --workspace"
-        raise SnapshotWriteError(msg) from error
+        pq.write_table(
+            table, path, row_group_size=_ROW_GROUP_ROWS, compression="none", use_dictionary=False
+        )
+    digest, size = sha256_of(path), path.stat().st_size
     final = f"{bucket:05d}-{digest[:16]}.parquet"
     return BucketFile(bucket, final, path.name, len(users), size, digest, *counts)

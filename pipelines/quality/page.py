@@ -5,12 +5,11 @@ from six hosts, so the page here is ours: one file with its style inside, which 
 offline, mailed and kept. Failed checks come first, each with its examples.
 """
 
-import os
 from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from uic.models.published import sync_directory
+from uic.models.published import write_bytes_atomically
 from uic.pipelines.quality.gates import CheckResult, GateReport
 
 _STYLE: Final = """
@@ -33,15 +32,8 @@ def write_page(folder: Path, report: GateReport) -> Path:
     Returns:
         Its path. The same report gives the same bytes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report.name.replace(' ', '-')}.html"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(page_html(report), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_directory(folder)
+    write_bytes_atomically(path, page_html(report).encode())
     return path
 
 

@@ -1,6 +1,5 @@
 """Writes the groups of one bucket, one file a day, under names that no other attempt uses."""
 
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from uic.models.errors import BadInputError
-from uic.models.published import sha256_of
+from uic.models.published import drafted_part, sha256_of
 from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.build import BuildFacts, GroupedBucket
 from uic.pipelines.samples.encoding import parquet_writer
@@ -74,21 +73,12 @@ def _write_day(
     folder = root / f"dt={day}"
     path = folder / f"{bucket:05d}-{uuid.uuid4().hex}{DRAFT_SUFFIX}"
     sizes = Sizes()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with parquet_writer(path, SAMPLES) as writer:
-            for table in groups.tables(first, last):
-                writer.write_table(table)
-                sizes += sizes_of(table, plan.samples.history_cap)
-        # Here, beside the other threads' work; publishing syncs again, at no cost.
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-        digest, size = sha256_of(path), path.stat().st_size
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        msg = f"{path}: cannot be written: {reason}; make room or give another --workspace"
-        raise SamplesWriteError(msg) from error
+    # Synced here, beside the other threads' work; publishing syncs again, at no cost.
+    with drafted_part(path, SamplesWriteError), parquet_writer(path, SAMPLES) as writer:
+        for table in groups.tables(first, last):
+            writer.write_table(table)
+            sizes += sizes_of(table, plan.samples.history_cap)
+    digest, size = sha256_of(path), path.stat().st_size
     relative = path.relative_to(root).as_posix()
     final = f"dt={day}/{bucket:05d}-{digest[:16]}.parquet"
     return DraftFile(relative, final, day, last - first, size, digest), sizes

@@ -4,11 +4,9 @@ The log is read once, however many days are asked for: their windows overlap, an
 all of them.
 """
 
-import fcntl
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -17,14 +15,14 @@ from typing import Any, Final
 import apache_beam as beam
 
 from uic.models.errors import BadInputError
-from uic.models.published import read_manifest
+from uic.models.published import lock_of, only_writer, read_manifest
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.log.event_log import EventLog, LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
 from uic.pipelines.sale_calendar import SaleCalendar
-from uic.pipelines.samples.bucket_files import SamplesWriteError, bucket_writer
+from uic.pipelines.samples.bucket_files import bucket_writer
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.publish import Gate, NoSamplesError, Publication
@@ -83,7 +81,8 @@ def make_samples(
         BEHAVIORS: log_parts(found.behaviors, BEHAVIOR_EVENTS),
         IMPRESSIONS: log_parts(found.impressions, IMPRESSION_EVENTS),
     }
-    with _only_writer(request.output):
+    msg = f"{request.output}: another run writes these samples; wait for it or give another --out"
+    with only_writer(lock_of(request.output), SamplesBusyError(msg)):
         publication = Publication(request.output, found.plan, _source(found), request.gate)
         try:
             run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
@@ -174,25 +173,6 @@ def _build(
         made["read"] | "Facts" >> beam.Map(lambda facts: (None, (False, facts))),
     ) | "Everything" >> beam.Flatten()
     _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)
-
-
-@contextmanager
-def _only_writer(output: Path) -> Iterator[None]:
-    """Hold the lock of an output's name; the system frees it when the process dies."""
-    path = output.parent / f".{output.name}.lock"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w")
-    except OSError as error:
-        msg = f"{path}: cannot be written: {error.strerror}; give another --workspace"
-        raise SamplesWriteError(msg) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"{output}: another run writes these samples; wait for it or give another --out"
-            raise SamplesBusyError(msg) from error
-        yield
 
 
 __all__ = ["DaysError", "NoSamplesError", "SamplesBusyError", "SamplesRequest", "make_samples"]

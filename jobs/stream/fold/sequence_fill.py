@@ -25,9 +25,8 @@ from uic.models.errors import BadInputError
 from uic.models.hashing import stable_hash
 from uic.models.records.positions import EventBatch
 from uic.models.records.sequence_ring import SequenceRing
-from uic.pipelines.log.columns import FOLDED_COLUMNS
+from uic.pipelines.log.columns import FOLDED_COLUMNS, event_batch
 from uic.pipelines.log.event_log import EventLog
-from uic.pipelines.log.schemas import BEHAVIORS
 
 _USERS_AT_ONCE: Final = 20_000  # 340 MB of rings
 
@@ -132,15 +131,4 @@ def _events_of(log: EventLog, users: NDArray[np.int64]) -> Iterable[EventBatch]:
         places = np.minimum(np.searchsorted(users, ids), len(users) - 1)
         rows = np.flatnonzero(users[places] == ids)
         taken = table.take(rows)
-        codes = {name: code for code, name in enumerate(BEHAVIORS)}
-        behaviors = [codes[name] for name in taken["behavior"].to_pylist()]
-        yield EventBatch(
-            user_index=places[rows],
-            item_ids=taken["item_id"].to_numpy(),
-            category_ids=taken["category_id"].to_numpy(),
-            behaviors=np.array(behaviors, dtype=np.int8),
-            event_times_ms=taken["event_time"].to_numpy().astype("datetime64[ms]").astype(np.int64),
-            epochs=taken["epoch"].to_numpy().astype(np.int64),
-            partitions=taken["partition"].to_numpy().astype(np.int64),
-            offsets=taken["offset"].to_numpy(),
-        )
+        yield event_batch(taken, users)

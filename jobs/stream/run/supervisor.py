@@ -14,7 +14,6 @@ The next attempt is planned from the store's marker, after a pause that doubles.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -40,7 +39,7 @@ from uic.jobs.stream.run.planner import Planner
 from uic.jobs.stream.run.start_positions import folder_name, summary
 from uic.jobs.stream.topics.kafka_topic import NoBrokerError
 from uic.models.errors import UicError
-from uic.models.published import write_json_atomically
+from uic.models.published import only_writer, write_json_atomically
 
 RUN_FILE: Final = "run.json"
 _LOOK_SECONDS: Final = 2.0
@@ -305,16 +304,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def _only_one(folder: Path, generation: int) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = (
-                f"{folder}: generation {generation} streams already; "
-                "`uic stream status` shows it, `uic stream stop` ends it"
-            )
-            raise StreamBusyError(msg) from error
+    msg = (
+        f"{folder}: generation {generation} streams already; "
+        "`uic stream status` shows it, `uic stream stop` ends it"
+    )
+    with only_writer(folder / ".lock", StreamBusyError(msg)):
         try:
             yield
         finally:
