@@ -13,7 +13,6 @@ and the pool start from zero; channels that are not picked keep their value. The
 of `MemoryConfig`.
 """
 
-import math
 from typing import Any, Final
 
 import torch
@@ -283,7 +282,3 @@ class MemoryNetwork(BatchSums):
         spread = (totals - totals.mean(1, keepdim=True)).square().sum()
         places = self.over_ranks(events.sum()).clamp(min=1) * self.config.slots
         return self.config.utilization_loss_weight * spread / places
-
-    def parameter_count(self) -> int:
-        """Trained numbers."""
-        return sum(math.prod(weight.shape) for weight in self.parameters() if weight.requires_grad)

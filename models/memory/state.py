@@ -6,7 +6,7 @@ not there. The number of folded events is in the record's header. With 8 slots o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
 import numpy as np
@@ -152,7 +152,3 @@ class MemoryState:
         halves = np.array(state_view(records))  # a copy: torch wants it contiguous and writable
         count = torch.from_numpy(header_view(records)["events"].astype(np.int64))
         return cls.from_rows(torch.from_numpy(halves).float(), count, layout)
-
-    def with_count(self, count: Tensor) -> "MemoryState":
-        """The same state after another number of events."""
-        return replace(self, count=count)

@@ -7,9 +7,7 @@ history. Training runs one after the other through the same two methods.
 
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -164,9 +162,3 @@ class Mimn(Ranker):
             features = torch.cat([features, recalled], dim=1)
         logits: Tensor = self.head(features)
         return logits
-
-
-def slot_utilization(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of all writes that each slot received (MIMN, fig. 6): (groups, slots) to (slots,)."""
-    shares: NDArray[np.float64] = totals.sum(0) / max(float(totals.sum()), 1e-12)
-    return shares

@@ -63,10 +63,6 @@ class Router:
         """Rows that this rank owns."""
         return (self.rows - self.world.rank - 1) // self.world.size + 1
 
-    def owned(self) -> Tensor:
-        """Ids of this rank's rows, ascending: (local rows,) int64."""
-        return torch.arange(self.world.rank, self.rows, self.world.size)
-
     def route(self, ids: Tensor) -> Route:
         """Ask the owners of `ids`; every rank must call it, with no ids if it needs none.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.row_table import distinct_rows
-from uic.models.sharding.router import Route, Router, ShardError
+from uic.models.sharding.router import Route, Router
 from uic.models.sharding.world import ShardWorld
 from uic.models.training.optimizer import RowAdam
 
@@ -35,7 +35,6 @@ class ShardedTable(nn.Module):
         rows: of the whole table.
         width: of a row.
         std: standard deviation of initial values; row i is the same on any number of ranks.
-        serving: look up only; no moments are held, and `step` is an error.
         dtype: of values and moments.
     """
 
@@ -50,7 +49,6 @@ class ShardedTable(nn.Module):
         width: int,
         std: float,
         *,
-        serving: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -63,9 +61,7 @@ class ShardedTable(nn.Module):
             own = ids % world.size == world.rank
             initial[ids[own] // world.size] = block[own] * std
         self.weight = nn.Parameter(initial.to(world.device, dtype), requires_grad=False)
-        self.serving = serving
-        self.adam = None if serving else RowAdam(self.weight.data)
-        self.steps = 0
+        self.adam = RowAdam(self.weight.data)
         self._taken: list[tuple[Route, Tensor]] = []
         self._pushed: tuple[Tensor, Tensor] | None = None
 
@@ -100,10 +96,11 @@ class ShardedTable(nn.Module):
 
     def _pairs(self, whole: RowAdam) -> list[tuple[Tensor, Tensor]]:
         """This rank's tensors, and those of a whole table that they are parts of."""
-        pairs = [(self.weight.data, whole.table)]
-        if self.adam is not None:
-            pairs += [(self.adam.mean, whole.mean), (self.adam.square, whole.square)]
-        return pairs
+        return [
+            (self.weight.data, whole.table),
+            (self.adam.mean, whole.mean),
+            (self.adam.square, whole.square),
+        ]
 
     @property
     def width(self) -> int:
@@ -132,10 +129,8 @@ class ShardedTable(nn.Module):
             scalar, float64: sum of the squares of the gradients of this rank's rows.
 
         Raises:
-            ShardError: the table serves look-ups only.
             RankDiedError: names the ranks that are gone.
         """
-        self._check_trained()
         summed = [
             (route.rows, self.router.push(route, _gradient(leaf))) for route, leaf in self._taken
         ]
@@ -146,7 +141,7 @@ class ShardedTable(nn.Module):
         rows, gradient = summed[0]
         if len(summed) > 1:
             rows, index = distinct_rows(
-                torch.cat([found for found, _ in summed]), self.router.local_rows
+                torch.cat([rows for rows, _ in summed]), self.router.local_rows
             )
             gradient = self.weight.new_zeros(rows.shape[0], self.width)
             gradient.index_add_(0, index, torch.cat([part for _, part in summed]))
@@ -160,38 +155,17 @@ class ShardedTable(nn.Module):
             rate: learning rate.
             count: number of this step, from 1.
             scale: on their gradients.
-
-        Raises:
-            ShardError: the table serves look-ups only.
         """
-        adam = self._check_trained()
-        self.steps = count
         if self._pushed is not None:
             rows, gradient = self._pushed
             self._pushed = None
-            adam.step(rows, gradient * scale, rate, count)
-
-    def step(self, rate: float) -> None:
-        """`push` and `move`, for a table that is stepped by itself.
-
-        Raises:
-            ShardError: the table serves look-ups only.
-            RankDiedError: names the ranks that are gone.
-        """
-        self.push()
-        self.move(rate, self.steps + 1)
-
-    def _check_trained(self) -> RowAdam:
-        if self.adam is None:
-            msg = "this table was opened for serving: look-ups only; open it with serving=False"
-            raise ShardError(msg)
-        return self.adam
+            self.adam.step(rows, gradient * scale, rate, count)
 
     def _leaf(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct rows from their owners, and the index of each id among them."""
         route = self.router.route(ids)
         leaf = self.router.fetch(route, lambda rows: self.weight.index_select(0, rows))
-        if torch.is_grad_enabled() and not self.serving:
+        if torch.is_grad_enabled():
             leaf.requires_grad_()
             self._taken.append((route, leaf))
         return leaf, route.index

@@ -1,5 +1,7 @@
 """Gradients of a fold: in float64 against finite differences, on the CPU against plain autograd."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -94,7 +96,7 @@ def test_both_ways_to_the_gradient_agree(options, monkeypatch):
     cut_groups = torch.arange(40).repeat(2)
     cut_lengths = torch.cat([lengths, lengths // 2])
     x = torch.randn(int(lengths.sum()), width, generator=generator).requires_grad_()
-    start = memory.initial(40).with_count(torch.arange(40))
+    start = replace(memory.initial(40), count=torch.arange(40))
     found = []
     for way in (fold_gradient._compiled, fold_gradient._by_steps):
         monkeypatch.setattr(fold_gradient, "_compiled", way)

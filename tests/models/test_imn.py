@@ -1,6 +1,5 @@
 """IMN: against its formulas, against the plain form of its attention, and its bad input."""
 
-import copy
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from uic.models.rankers.catalogue import MODELS
-from uic.models.rankers.imn.attention import MultiWayAttention, Sight, tiles
+from uic.models.rankers.imn.attention import MultiWayAttention, Sight
 from uic.models.rankers.imn.settings import Attention, Distance
 from uic.models.rankers.imn.views import MissingTimesError, elapsed_buckets, views_of
 from uic.models.samples.reader import BatchPlan, SamplesReader
@@ -68,17 +67,6 @@ def test_gradients_are_the_slopes_of_the_loss(variant, data):
     family.check_gradients(model, family.encode(batch, vocabulary))
 
 
-@pytest.mark.parametrize("variant", ["3P+", "own attention", "delayed", "pieces", "no walk"])
-def test_compiled_logits_are_torchs(variant, data):
-    batch, vocabulary = data
-    model = family.build("imn", vocabulary, *CLOCK, *VARIANTS[variant]).eval()
-    encoded = family.encode(batch, vocabulary)
-    with torch.no_grad():
-        exact, compiled = model(encoded), model.float()(encoded)
-    assert compiled.dtype == torch.float32
-    torch.testing.assert_close(compiled.double(), exact, rtol=0, atol=1e-5)
-
-
 def plain_sums(attention, x, memory, target, sight):
     """Eq. 2, 3 and 5 with the whole of [x - m, x - v, x * m, x * v]."""
     rows = []
@@ -96,7 +84,7 @@ def plain_sums(attention, x, memory, target, sight):
 @pytest.mark.parametrize("tile", [1, 200, 1 << 18])
 def test_the_algebra_is_the_plain_form(weighting, tile, monkeypatch):
     """Forward and all gradients, for views with many and with no queries, whatever the tiles."""
-    monkeypatch.setattr("uic.models.rankers.imn.attention._TILE", {False: tile})
+    monkeypatch.setattr("uic.models.rankers.imn.tiles._TILE", {False: tile})
     torch.manual_seed(0)
     attention = MultiWayAttention(4, 3, Distance.MULTIWAY, weighting).double()
     with torch.no_grad():
@@ -111,7 +99,6 @@ def test_the_algebra_is_the_plain_form(weighting, tile, monkeypatch):
         views,
         torch.tensor([0, 0, 1, 2, 0, 0, 6, 7, 3, 0, 0]),
         torch.tensor([7, 7, 6, 4, 0, 1, 7, 7, 4, 7, 5]),
-        tiles(views, 7, 3),
     )
     wanted = torch.randn(11, 4, dtype=torch.float64)
     results = []
@@ -125,37 +112,21 @@ def test_the_algebra_is_the_plain_form(weighting, tile, monkeypatch):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize(
-    ("distance", "width", "hidden", "target"),
-    [
-        (Distance.MULTIWAY, 32, 8, True),
-        (Distance.MULTIWAY, 16, 70, False),  # one query at a time
-        (Distance.HADAMARD, 20, 3, True),  # a width that is padded
-        (Distance.DOT, 16, 8, True),
-    ],
-)
-def test_the_compiled_sums_are_torchs(distance, width, hidden, target):
-    """Forward and all gradients; more queries and events than a tile, a view without a query."""
-    torch.manual_seed(0)
-    attention = MultiWayAttention(width, hidden, distance, target=target)
-    queries, steps = 31, 150
-    views = torch.randint(0, 3, (queries,)) + torch.tensor([0] * 20 + [2] * 11)
-    views[views == 2] = 1
-    firsts, ends = torch.randint(0, 60, (queries,)), torch.randint(0, steps + 1, (queries,))
-    firsts[:4], ends[:4], ends[4:6] = 0, steps, 0
-    inputs = [torch.randn(*shape) for shape in ((5, steps, width), (31, width), (31, width))]
-    wanted = torch.randn(queries, width)
-    results = []
-    for dtype in (torch.float32, torch.float64):  # compiled, and torch's
-        module = copy.deepcopy(attention).to(dtype)
-        leaves = [value.to(dtype).requires_grad_() for value in inputs]
-        sums = module(*leaves, Sight(views, firsts, ends, tiles(views, steps, hidden)))
-        variables = [*leaves, *module.parameters()]
-        slopes = torch.autograd.grad((sums * wanted).sum(), variables, allow_unused=True)
-        results.append([sums, *slopes])
-    for compiled, exact in zip(*results, strict=True):
-        if exact is not None:
-            torch.testing.assert_close(compiled.double(), exact, rtol=1e-5, atol=1e-4)
+def test_no_hidden_layer_of_all_pairs_is_kept_for_the_backward_pass():
+    queries, steps, hidden = 100, 1000, 8
+    attention = MultiWayAttention(32, hidden)
+    x = torch.randn(1, steps, 32, requires_grad=True)
+    views = torch.zeros(queries, dtype=torch.int64)
+    sight = Sight(views, views, torch.full((queries,), steps))
+    kept: list[int] = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        attention(x, torch.randn(queries, 32), torch.randn(queries, 32), sight)
+    assert 0 < sum(kept) < queries * steps * hidden / 2
 
 
 def test_all_candidates_of_a_request_share_one_view(data):

@@ -11,9 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from uic.models.errors import BadInputError, ManifestError
 from uic.models.rankers.lmn.lmn import ProductKeyMemory
-from uic.models.sharding.checkpoint import load_shards, save_shards
 from uic.models.sharding.router import Router, ShardError
 from uic.models.sharding.table import ShardedTable
 from uic.models.sharding.world import RankDiedError, ShardWorld
@@ -41,6 +39,17 @@ def train(table, part, step, apply):
     return output.detach(), loss.item()
 
 
+def move(table, step):
+    """One table alone: what a run does with all of its tables."""
+    table.push()
+    table.move(0.05, step + 1)
+
+
+def ids_of(world, rows):
+    """The ids of this rank's rows."""
+    return torch.arange(world.rank, rows, world.size)
+
+
 def part_of(world):
     """Ranks get unequal parts; of 4, one gets nothing."""
     cuts = {1: [0, 8], 2: [0, 3, 8], 4: [0, 1, 1, 5, 8]}[world.size]
@@ -52,9 +61,10 @@ def learn(world, folder):
     """Ten steps; rank 0's folder gets every rank's outputs, rows and traffic."""
     table = ShardedTable(world, ROWS, WIDTH, 0.5, dtype=torch.float64)
     outputs = [
-        train(table, part_of(world), step, lambda: table.step(0.05)) for step in range(STEPS)
+        train(table, part_of(world), step, lambda step=step: move(table, step))
+        for step in range(STEPS)
     ]
-    ids = table.router.owned()
+    ids = ids_of(world, ROWS)
     np.savez(
         folder / f"rank-{world.rank}-of-{world.size}.npz",
         outputs=np.concatenate([output.numpy() for output, _ in outputs]).reshape(-1, WIDTH),
@@ -63,28 +73,6 @@ def learn(world, folder):
         mean=table.adam.mean.numpy(),
         traffic=np.array([vars(world.traffic)[name] for name in ("ids", "values", "gradients")]),
     )
-    if world.size == 4:
-        save_shards(folder / "saved", table)
-
-
-def load(world, folder):
-    """Load what 4 ranks saved, go one step on, and save it again."""
-    table = load_shards(folder / "saved", world)
-    train(table, part_of(world), STEPS, lambda: table.step(0.05))
-    np.savez(
-        folder / f"loaded-{world.rank}-of-{world.size}.npz",
-        ids=table.router.owned().numpy(),
-        rows=table.weight.numpy(),
-    )
-    save_shards(folder / "saved-again", table)
-    served = load_shards(folder / "saved-again", world, serving=True)
-    assert served.adam is None
-    before = vars(world.traffic).copy()
-    found = served.take(torch.arange(ROWS))
-    assert not found.requires_grad
-    assert world.traffic.gradients == before["gradients"]
-    with pytest.raises(ShardError, match="opened for serving"):
-        served.step(0.1)
 
 
 def lose_rank_1(world, folder):
@@ -94,13 +82,13 @@ def lose_rank_1(world, folder):
         if step == 2 and world.rank == 1:
             os._exit(1)
         table.take(torch.arange(ROWS))
-        table.step(0.05)
+        move(table, step)
 
 
 def compute_answers(world, folder):
     """Owners compute what they answer from stored rows, each once, and get its gradient."""
     router = Router(world, 10)
-    stored = router.owned().double()
+    stored = ids_of(world, 10).double()
     calls = []
 
     def answer(rows):
@@ -129,7 +117,7 @@ def recall(world, folder):
     queries = torch.randn(5 + world.rank, WIDTH)
     assert torch.equal(shared(queries), alone(queries))
     shared(queries).sum().backward()
-    table.step(0.1)
+    move(table, 0)
 
 
 def run(size, work, folder):
@@ -175,11 +163,10 @@ def _child(port, rank, size, work, folder):
 # ------------------------------------------------------------------------------- the tests
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with the results of 1, 2 and 4 ranks, and of 2 that loaded what 4 saved."""
+    """A folder with the results of 1, 2 and 4 ranks."""
     folder = tmp_path_factory.mktemp("sharded")
     for size in (1, 2, 4):
         assert run(size, learn, folder) == [None] * size
-    assert run(2, load, folder) == [None] * 2
     return folder
 
 
@@ -222,15 +209,6 @@ def test_many_ranks_are_one_table(size, trained):
     np.testing.assert_allclose(gathered(trained, "rank", size, "mean"), mean, rtol=0, atol=1e-12)
     start = ShardedTable(ShardWorld(), ROWS, WIDTH, 0.5).weight.numpy()
     assert np.abs(rows - start).max() > 0.1
-
-
-def test_two_ranks_load_what_four_saved(trained):
-    _, rows, _ = one_table(STEPS + 1)
-    found = gathered(trained, "loaded", 2, "rows")
-    np.testing.assert_allclose(found, rows, rtol=0, atol=1e-12)
-    one = load_shards(trained / "saved-again", ShardWorld())
-    assert one.steps == STEPS + 1
-    np.testing.assert_array_equal(one.weight.numpy(), found)
 
 
 def test_duplicates_do_not_travel(trained):
@@ -278,33 +256,3 @@ def test_an_id_outside_the_table_is_refused():
     table = ShardedTable(ShardWorld(), 5, 2, 1.0)
     with pytest.raises(ShardError, match="ids from 0 to 5; the table has 5 rows"):
         table.take(torch.tensor([0, 5]))
-
-
-def test_a_damaged_shard_is_refused(tmp_path):
-    table = ShardedTable(ShardWorld(), 5, 2, 1.0)
-    save_shards(tmp_path / "saved", table)
-    (path,) = (tmp_path / "saved").glob("*.safetensors")
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(ManifestError, match="sha256"):
-        load_shards(tmp_path / "saved", ShardWorld())
-
-
-def test_a_save_over_an_older_one_keeps_its_files_until_published(tmp_path):
-    table = ShardedTable(ShardWorld(), 5, 2, 1.0)
-    save_shards(tmp_path, table)
-    table.take(torch.tensor([1])).sum().backward()
-    table.step(0.1)
-    save_shards(tmp_path, table)
-    assert torch.equal(load_shards(tmp_path, ShardWorld()).weight, table.weight)
-    assert [path.name[:14] for path in tmp_path.glob("*.safetensors")] == ["step-000000001"]
-
-
-def test_half_an_environment_is_refused(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    assert ShardWorld.from_environment().size == 1
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(BadInputError, match="MASTER_ADDR, MASTER_PORT, WORLD_SIZE not set"):
-        ShardWorld.from_environment()

@@ -5,16 +5,13 @@ Nothing recurrent runs over events: a walk is one weighted sum of all of them, a
 in the request, from the packed sequence; all candidates of a request share one view of it.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.embedding import BatchRows
-from uic.models.rankers.imn.attention import MultiWayAttention, tiles
+from uic.models.rankers.imn.attention import MultiWayAttention
 from uic.models.rankers.imn.settings import Attention, Cross, ImnSettings, Position
-from uic.models.rankers.imn.sums import compiles
 from uic.models.rankers.imn.tiles import Sight
 from uic.models.rankers.imn.views import Views, views_of
 from uic.models.rankers.ranker import Outputs, Ranker, no_penalty
@@ -206,7 +203,7 @@ class Imn(Ranker):
         entropies: list[Tensor] | None,
     ) -> Tensor:
         if self.over_pieces is None:
-            sight = self._sight(views.of, views.ends, x, entropies)
+            sight = _first_events(views.of, views.ends)
             walked: Tensor = walk(x, targets, targets, sight, entropies=entropies)
             return walked
         # Each piece is walked by a query of its own; the memories are a short sequence each.
@@ -214,43 +211,37 @@ class Imn(Ranker):
         count = max(-(-x.shape[1] // size), 1)
         firsts = torch.arange(count, device=x.device) * size
         ends = torch.minimum(firsts + size, views.ends.unsqueeze(1)).flatten()
-        sight = replace(
-            self._sight(views.of.repeat_interleave(count), ends, x, None),
-            firsts=firsts.repeat(targets.shape[0]),
-        )
+        firsts = firsts.repeat(targets.shape[0])
+        sight = Sight(views.of.repeat_interleave(count), firsts, ends)
         repeated = targets.repeat_interleave(count, dim=0)
         pieces = walk(x, repeated, repeated, sight).view(targets.shape[0], count, -1)
         each = torch.arange(targets.shape[0], device=x.device)
-        sight = self._sight(each, (views.ends + size - 1) // size, pieces, entropies)
+        sight = _first_events(each, (views.ends + size - 1) // size)
         over: Tensor = self.over_pieces(pieces, targets, targets, sight, entropies=entropies)
         return over
-
-    def _sight(
-        self, view_of: Tensor, ends: Tensor, x: Tensor, entropies: list[Tensor] | None
-    ) -> Sight:
-        """Queries that look at their view's first `ends` steps."""
-        softmax = self.settings.attention is Attention.SOFTMAX
-        untiled = entropies is None and compiles(x, softmax=softmax)
-        cut = [] if untiled else tiles(view_of, x.shape[1], self.settings.attention_width)
-        return Sight(view_of, torch.zeros_like(ends), ends, cut)
 
     def _delayed(
         self, walk: IterativeMemory, x: Tensor, views: Views, entropies: list[Tensor] | None
     ) -> Tensor:
-        """The walk without the target, from the mean event: the head is where they meet.
+        """Delayed cross: walk from the mean event without the target; only the head combines them.
 
         The paper does not say what m^0 becomes; the mean is what a walk without target or
         attention would find. Impressions with one view and end share one walk.
         """
         distinct, index = _distinct_ends(views)
         start = _means(x, distinct)
-        sight = self._sight(distinct[0], distinct[1], x, entropies)
+        sight = _first_events(distinct[0], distinct[1])
         found: list[Tensor] = []
         memory = walk(x, start, start, sight, entropies=None if entropies is None else found)
         if entropies is not None:
             entropies += [entropy[index] for entropy in found]
         walked: Tensor = memory[index]
         return walked
+
+
+def _first_events(view_of: Tensor, ends: Tensor) -> Sight:
+    """Queries that look at their view's first `ends` steps."""
+    return Sight(view_of, torch.zeros_like(ends), ends)
 
 
 def _distinct_ends(views: Views) -> tuple[Tensor, Tensor]:

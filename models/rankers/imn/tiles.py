@@ -1,21 +1,27 @@
-"""IMN's weighted sums by torch, a tile of pairs at a time: any precision, device and weights.
+"""IMN's weighted sums, a tile of (query, event) pairs at a time, so that memory stays bounded.
 
-The hidden layer exists for a tile of pairs at a time and is computed again in the backward pass:
-what is kept for each pair is its weight. `uic.models.rankers.imn.attention` says what the scores
-are, `uic.models.rankers.imn.sums` has the same sums compiled.
+The hidden layer exists for one tile: the backward pass computes it again (`checkpoint`) instead of
+keeping it. `uic.models.rankers.imn.attention` says what a score is.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+# Numbers of a hidden layer that are computed at a time: a megabyte or two, which a core's cache
+# holds. A GPU wants more in flight, and has the memory.
+_TILE: Final = {False: 1 << 18, True: 1 << 27}
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Some views and, for each, as many of its queries; unused places have `ends` 0.
+    """Some views and, for each, as many of its queries.
 
     Attributes:
         views: (views,) int64.
@@ -36,13 +42,11 @@ class Sight:
         view_of: (queries,) int64.
         firsts: (queries,) int64, first step of its view.
         ends: (queries,) int64, step after the last.
-        cut: `tiles` of the queries; sums that are compiled do without.
     """
 
     view_of: Tensor
     firsts: Tensor
     ends: Tensor
-    cut: list[Tile]
 
 
 class Scorer(NamedTuple):
@@ -73,111 +77,152 @@ def tiled_sums(x: Tensor, scorer: Scorer, sight: Sight, *, softmax: bool) -> Ten
     Returns:
         (queries, width).
     """
-    sums = _TiledSums.apply(x, *scorer, sight, softmax)  # type: ignore[no-untyped-call] # torch's
-    return cast("Tensor", sums)
-
-
-class _TiledSums(torch.autograd.Function):
-    """See `tiled_sums`."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes by place
-        ctx: Any,
-        x: Tensor,
-        effective: Tensor,
-        constant: Tensor,
-        second: Tensor,
-        bias: Tensor,
-        sight: Sight,
-        softmax: bool,  # noqa: FBT001 - autograd passes by place
-    ) -> Tensor:
-        scorer = Scorer(effective, constant, second, bias)
-        sums = x.new_zeros(effective.shape[0], x.shape[2])
-        kept = []
-        for tile in sight.cut:
-            events = events_of(x, tile)
-            weights = tile_weights(events, scorer, sight, tile, softmax=softmax)
-            partial = torch.bmm(weights, events)  # (views, queries, width)
-            # A place that is not used has weights 0 and repeats some query.
-            sums.index_add_(0, tile.queries.flatten(), partial.flatten(0, 1))
-            kept.append(weights)
-        ctx.save_for_backward(x, *scorer, *kept)
-        ctx.cut, ctx.softmax = sight.cut, softmax
+    sums = x.new_zeros(scorer.effective.shape[0], x.shape[2])
+    cut = _cut(sight, x.shape[1], scorer.second.shape[0])
+    if not cut:
         return sums
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,) = grads
-        x, effective, constant, second, bias, *kept = ctx.saved_tensors
-        of_x, of_effective = torch.zeros_like(x), torch.zeros_like(effective)
-        of_constant, of_second = torch.zeros_like(constant), torch.zeros_like(second)
-        of_bias = torch.zeros_like(bias)
-        width, hidden = x.shape[2], second.shape[0]
-        for tile, weights in zip(ctx.cut, kept, strict=True):
-            events = events_of(x, tile)  # (views, steps, width)
-            views, queries = tile.queries.shape
-            wanted = grad[tile.queries]  # (views, queries, width)
-            of_weights = torch.bmm(wanted, events.transpose(1, 2))  # (views, queries, steps)
-            if ctx.softmax:
-                mean = (weights * of_weights).sum(2, keepdim=True)
-                of_scores = of_weights.sub_(mean).mul_(weights)
-            else:
-                # sigmoid' = w (1 - w) = w - w * w
-                of_scores = of_weights.mul_(torch.addcmul(weights, weights, weights, value=-1))
-            layer = _hidden(events, effective, constant, tile)
-            layer = layer.view(views * queries, hidden, -1)
-            scores = of_scores.view(views * queries, -1)
-            of_second += torch.bmm(layer, scores.unsqueeze(2)).sum(0).squeeze(1)
-            of_bias += scores.sum()
-            # h (1 - h), in place: the tile's hidden layer is not needed any more. W2 is left out
-            # here and multiplied into what is small.
-            before = layer.addcmul_(layer, layer, value=-1).mul_(scores.unsqueeze(1))
-            before = before.view(views, queries * hidden, -1)
-            places = tile.queries.flatten()
-            of_matrices = torch.bmm(before, events).view(-1, hidden, width)
-            of_effective.index_add_(0, places, of_matrices * second.unsqueeze(1))
-            of_constant.index_add_(0, places, before.sum(2).view(-1, hidden) * second)
-            matrices = (effective * second.unsqueeze(1))[tile.queries]
-            of_events = torch.bmm(before.transpose(1, 2), matrices.view(views, -1, width))
-            of_events.baddbmm_(weights.transpose(1, 2), wanted)
-            of_x.index_add_(0, tile.views, of_events)
-        return of_x, of_effective, of_constant, of_second, of_bias, None, None
+    # All tiles are gathered at once, so that a backward pass scatters once.
+    queries = torch.cat([tile.queries.flatten() for tile in cut])
+    shapes = [tile.queries.shape for tile in cut]
+    places = [rows * columns for rows, columns in shapes]
+    parts = zip(
+        cut,
+        shapes,
+        torch.split(x[torch.cat([tile.views for tile in cut])], [rows for rows, _ in shapes]),
+        torch.split(scorer.effective[queries], places),
+        torch.split(scorer.constant[queries], places),
+        strict=True,
+    )
+    partial_sums = []
+    for tile, shape, events, effective, constant in parts:
+        sums_of_tile = partial(_tile_sums, seen=_seen(sight, tile, x.shape[1]), softmax=softmax)
+        of_queries = effective.view(*shape, *effective.shape[1:]), constant.view(*shape, -1)
+        partial_sums.append(
+            checkpoint(
+                sums_of_tile,
+                events,
+                *of_queries,
+                *scorer[2:],
+                use_reentrant=False,
+                preserve_rng_state=False,
+            ).flatten(0, 1)
+        )
+    # A place that is not used has weights 0 and repeats some query.
+    return sums.index_add(0, queries, torch.cat(partial_sums))
 
 
-def events_of(x: Tensor, tile: Tile) -> Tensor:
-    """Events of a tile's views: (views, steps, width); without a copy where there is one view."""
-    if tile.views.shape[0] == 1:
-        return x.narrow(0, int(tile.views[0]), 1)
-    return x.index_select(0, tile.views)
+def entropies(x: Tensor, scorer: Scorer, sight: Sight, *, softmax: bool) -> Tensor:
+    """Entropy in nats of each query's weights, divided by their sum; 0 without events."""
+    entropy = x.new_zeros(scorer.effective.shape[0])
+    for tile in _cut(sight, x.shape[1], scorer.second.shape[0]):
+        of_queries = scorer.effective[tile.queries], scorer.constant[tile.queries]
+        seen = _seen(sight, tile, x.shape[1])
+        weights = _weights(x[tile.views], *of_queries, *scorer[2:], seen=seen, softmax=softmax)
+        shares = weights / weights.sum(2, keepdim=True).clamp(min=1e-30)
+        entropy[tile.queries[tile.used]] = torch.special.entr(shares).sum(2)[tile.used]
+    return entropy
 
 
-def _hidden(events: Tensor, effective: Tensor, constant: Tensor, tile: Tile) -> Tensor:
-    """The hidden layer of a tile: (views, queries * hidden, steps)."""
-    views = tile.views.shape[0]
-    matrices = effective[tile.queries].flatten(1, 2)  # (views, queries * hidden, width)
-    # c as one more column: adding it to the product would be another pass over all pairs.
-    matrices = torch.cat([matrices, constant[tile.queries].view(views, -1, 1)], dim=2)
-    columns = functional.pad(events, (0, 1), value=1.0)
-    return torch.bmm(matrices, columns.transpose(1, 2)).sigmoid_()
-
-
-def tile_weights(
-    events: Tensor, scorer: Scorer, sight: Sight, tile: Tile, *, softmax: bool
-) -> Tensor:
-    """Weights of a tile's pairs, 0 where a query does not look: (views, queries, steps)."""
-    views, queries = tile.queries.shape
-    layer = _hidden(events, scorer.effective, scorer.constant, tile)
-    layer = layer.view(views * queries, scorer.second.shape[0], -1)
-    # bmm and not matmul, which would copy the hidden layer to turn it.
-    second = scorer.second.expand(views * queries, 1, -1)
-    scores = torch.bmm(second, layer).view(views, queries, -1).add_(scorer.bias)
+def _seen(sight: Sight, tile: Tile, steps: int) -> Tensor | None:
+    """Pairs that count: (views, queries, steps) bool, None if all of them do."""
     firsts = sight.firsts[tile.queries]
     ends = torch.where(tile.used, sight.ends[tile.queries], 0)
-    if bool((firsts == 0).all()) and bool((ends >= events.shape[1]).all()):
-        return torch.softmax(scores, dim=2) if softmax else scores.sigmoid_()
-    steps = torch.arange(events.shape[1], device=events.device)
-    seen = (steps >= firsts.unsqueeze(2)) & (steps < ends.unsqueeze(2))
-    if softmax:
-        scores = scores.masked_fill_(~seen, torch.finfo(scores.dtype).min)
-        return torch.softmax(scores, dim=2).mul_(seen)
-    return scores.sigmoid_().mul_(seen)
+    if bool((firsts == 0).all()) and bool((ends >= steps).all()):
+        return None
+    step = torch.arange(steps, device=firsts.device)
+    return (step >= firsts.unsqueeze(2)) & (step < ends.unsqueeze(2))
+
+
+def _tile_sums(
+    events: Tensor,
+    effective: Tensor,
+    constant: Tensor,
+    second: Tensor,
+    bias: Tensor,
+    *,
+    seen: Tensor | None,
+    softmax: bool,
+) -> Tensor:
+    """Weighted sums of a tile: (views, queries, width); arguments as `_weights`."""
+    weights = _weights(events, effective, constant, second, bias, seen=seen, softmax=softmax)
+    return torch.bmm(weights, events)
+
+
+def _weights(
+    events: Tensor,
+    effective: Tensor,
+    constant: Tensor,
+    second: Tensor,
+    bias: Tensor,
+    *,
+    seen: Tensor | None,
+    softmax: bool,
+) -> Tensor:
+    """Weights of a tile's pairs, 0 where a query does not look: (views, queries, steps).
+
+    Args:
+        events: (views, steps, width).
+        effective: (views, queries, hidden, width).
+        constant: (views, queries, hidden).
+        second: (hidden,).
+        bias: (1,).
+        seen: (views, queries, steps) bool, or None for all.
+        softmax: instead of sigmoid.
+    """
+    views, queries, hidden, _ = effective.shape
+    # c as one more column: adding it to the product would be another pass over all pairs.
+    matrices = torch.cat([effective, constant.unsqueeze(3)], dim=3).flatten(1, 2)
+    columns = functional.pad(events, (0, 1), value=1.0)
+    layer = torch.bmm(matrices, columns.transpose(1, 2)).sigmoid_()
+    # bmm and not matmul, which would copy the hidden layer to turn it.
+    last = second.expand(views * queries, 1, -1)
+    scores = torch.bmm(last, layer.view(views * queries, hidden, -1))
+    scores = scores.view(views, queries, -1) + bias
+    if softmax and seen is not None:
+        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(2) if softmax else scores.sigmoid()
+    return weights if seen is None else weights * seen
+
+
+def _cut(sight: Sight, steps: int, hidden: int) -> list[Tile]:
+    """Cut pairs of (query, view) into tiles of dense matrix products.
+
+    Views of about as many queries go together: the padding is at most half of a tile.
+
+    Args:
+        sight: of the queries.
+        steps: of a view.
+        hidden: width of the hidden layer.
+    """
+    view_of = sight.view_of
+    if not view_of.numel() or not steps:
+        return []
+    limit = max(_TILE[view_of.device.type == "cuda"] // (steps * hidden), 1)  # queries
+    order = torch.argsort(view_of, stable=True)
+    views, counts = torch.unique_consecutive(view_of[order], return_counts=True)
+    firsts = counts.cumsum(0) - counts
+    cut = []
+    for size, members in _size_classes(counts):
+        width = min(size, limit)
+        rows = max(limit // width, 1)
+        for part in torch.split(members, rows):
+            for start in range(0, size, width):
+                places = start + torch.arange(width, device=view_of.device)
+                used = places < counts[part].unsqueeze(1)
+                at = firsts[part].unsqueeze(1) + places
+                cut.append(Tile(views[part], order[at.clamp(max=order.numel() - 1)], used))
+    return cut
+
+
+def _size_classes(counts: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Views by number of queries: 1, 2, 3, 4, 6, 8, 12, 16, ...; (largest of the class, views)."""
+    remaining = torch.argsort(counts, stable=True)
+    ordered = counts[remaining]
+    low, size = 0, 1
+    while low < remaining.numel():
+        high = int(torch.searchsorted(ordered, size, right=True))
+        if high > low:
+            yield int(ordered[high - 1]), remaining[low:high]
+            low = high
+        power = size & (size - 1) == 0
+        size = size + 1 if size < 4 else (size * 3 // 2 if power else size * 4 // 3)
