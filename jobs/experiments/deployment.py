@@ -8,14 +8,11 @@
 import json
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from uic.jobs.config.console import ERR
-from uic.jobs.experiments.family_report import Measured, write_family
-from uic.jobs.experiments.family_tables import FamilyRow, FamilyTable
 from uic.jobs.experiments.runs import Request, RowResult, result_path, run_rows, run_spec
-from uic.jobs.experiments.tables import Row
+from uic.jobs.experiments.tables import TABLES, Row, Table
 from uic.jobs.training.run import checkpoint_path, watched
 from uic.models.bundles.bundle import Bundle, BundleError, load_bundle, save_bundle
 from uic.models.bundles.warm_start import warm_start
@@ -27,64 +24,13 @@ from uic.models.rankers.ranker import Ranker
 from uic.models.samples.batch import Encoder
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.evaluation import evaluate
-from uic.models.training.metrics import Metrics
 from uic.models.training.run_spec import Days, RunSpec
 from uic.models.training.trainer import Trainer
 
 OUT_OF_SYNC: Final = "out-of-sync"
 BIG_SALE: Final = "big-sale"
-DEPLOYMENT: Final = (OUT_OF_SYNC, BIG_SALE)
-_PRINTED: Final = ("AUC, industrial data",)
-
-
-def _row(label: str, printed: str, model: str = "mimn") -> FamilyRow:
-    return FamilyRow(label, model, (), None, (printed,))
-
-
-_SAME, _APART, _OLD = (
-    _row("memory and ranker of one bundle", "0.6644"),
-    _row("memory of the bundle a day before the ranker's", "0.6644"),
-    _row("memory and ranker a day older", "-"),
-)
-_WITHOUT, _WITH = (
-    _row("trained without sale days", "0.6644"),
-    _row("trained with sale days", "0.6627"),
-)
-# Published only: the paper's baseline in the same table.
-_DIEN: Final = _row("DIEN", "0.6541", model="")
-TABLES: Final = {
-    OUT_OF_SYNC: FamilyTable(
-        "Memory and ranker out of step (MIMN, table 5)", _PRINTED, (_SAME, _APART, _OLD, _DIEN)
-    ),
-    BIG_SALE: FamilyTable("Sale days (MIMN, table 5)", _PRINTED, (_WITHOUT, _WITH, _DIEN)),
-}
-
-
-def run_deployment(
-    table: str, request: Request, sale_reader: SamplesReader | None, folder: Path, remark: str
-) -> list[Path]:
-    """Run one of the two and write its table; the paths.
-
-    Args:
-        table: `out-of-sync` or `big-sale`.
-        request: samples (for big-sale: without sale days), seeds, settings.
-        sale_reader: for big-sale, the samples of the same days with the sale days in them.
-        folder: for Markdown, CSV and plot.
-        remark: how to make the table again.
-
-    Raises:
-        BadInputError: too few days, or the two sets of samples do not belong together.
-    """
-    if table == OUT_OF_SYNC:
-        found = _out_of_sync(request)
-    else:
-        if sale_reader is None:
-            msg = "big-sale: needs --sale-samples, made with `sale: {behaviors: keep, …}`"
-            raise BadInputError(msg)
-        found = _big_sale(request, sale_reader)
-        remark += f" With sale days: samples `{sale_reader.name}`."
-    rows = [Measured(RowResult(row, found.get(row.label, [])), "-") for row in TABLES[table].rows]
-    return write_family(folder, f"{table}-{request.reader.name}", TABLES[table], rows, remark)
+_SAME, _APART, _OLD = TABLES[OUT_OF_SYNC].rows[:3]
+_WITHOUT, _WITH = TABLES[BIG_SALE].rows[:2]
 
 
 # ---------------------------------------------------------------------------- out of step
@@ -98,8 +44,13 @@ class _Deploy:
     after: Bundle
 
 
-def _out_of_sync(request: Request) -> dict[str, list[Metrics]]:
-    found: dict[str, list[Metrics]] = {row.label: [] for row in (_SAME, _APART, _OLD)}
+def out_of_sync(table: Table, request: Request) -> list[RowResult]:
+    """Memory and ranker of one bundle, a day apart, and both a day older, on the same test.
+
+    Raises:
+        BadInputError: there are fewer than two days to train on.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {row.label: [] for row in table.rows}
     for seed in range(request.repeats):
         specs = _specs(request, seed)
         path = result_path(request, specs[1]).with_suffix(".out-of-sync.json")
@@ -108,9 +59,9 @@ def _out_of_sync(request: Request) -> dict[str, list[Metrics]]:
         else:
             write_json_atomically(path, _measured(request, _deployed(request, *specs), specs[1]))
         document = json.loads(path.read_text(encoding="utf-8"))
-        for label, metrics in found.items():
-            metrics.append(Metrics.from_json(document[label]))
-    return found
+        for row in (_SAME, _APART, _OLD):
+            runs[row.label].append({"epochs": [document[row.label]]})
+    return [RowResult(row, runs[row.label]) for row in table.rows]
 
 
 def _specs(request: Request, seed: int) -> tuple[RunSpec, RunSpec]:
@@ -193,8 +144,15 @@ def _measured(request: Request, deploy: _Deploy, spec: RunSpec) -> dict[str, obj
 # ---------------------------------------------------------------------------- sale days
 
 
-def _big_sale(request: Request, sale_reader: SamplesReader) -> dict[str, list[Metrics]]:
-    """Train on both samples; refuse two that are not the same log with and without sale days."""
+def big_sale(table: Table, request: Request, sale_reader: SamplesReader | None) -> list[RowResult]:
+    """Train on samples without and with sale days, tested on the same impressions.
+
+    Raises:
+        BadInputError: the second samples are missing, or are not of the same log.
+    """
+    if sale_reader is None:
+        msg = "big-sale: needs --sale-samples, made with `sale: {behaviors: keep, …}`"
+        raise BadInputError(msg)
     both = replace(request, reader=sale_reader)
     without = run_spec(request, _WITHOUT, 0).days
     with_them = run_spec(both, _WITH, 0).days
@@ -220,7 +178,5 @@ def _big_sale(request: Request, sale_reader: SamplesReader) -> dict[str, list[Me
             f"{sale_reader.name} has {trained_on[1]:,}; expected more with sale days than without"
         )
         raise BadInputError(msg)
-    return {
-        row.label: run_rows(one, [row])[0].metrics
-        for one, row in ((request, _WITHOUT), (both, _WITH))
-    }
+    first = run_rows(request, table, [_WITHOUT])
+    return [*first, *run_rows(both, table, [_WITH]), *(RowResult(r, []) for r in table.rows[2:])]

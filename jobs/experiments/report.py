@@ -1,177 +1,149 @@
-"""An experiment as Markdown, CSV and a picture.
+"""A table as Markdown, CSV and a picture.
 
 Colours are from the Okabe-Ito palette, which people with any colour vision can tell apart; ours
-and the published figures are in panels of their own, because they are of different data.
+and the printed figures are in panels of their own, because they are of different data.
 """
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from uic.jobs.experiments.runs import RowResult
+from uic.jobs.experiments.tables import Table
+from uic.models.training.metrics import relative_auc_gain
 
-_BLUE: Final = "#0072B2"
-_ORANGE: Final = "#E69F00"
-_GREEN: Final = "#009E73"
-_GREY: Final = "#666666"
-METRICS: Final = ("auc", "gauc", "logloss")
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#E69F00"
+GREY: Final = "#666666"
+COLOURS: Final = (
+    "#000000", ORANGE, "#56B4E9", "#009E73", "#CC79A7", "#D55E00", BLUE, "#999999",
+)  # fmt: skip
+_OURS: Final = ("events", "AUC", "GAUC", "LogLoss", "AUC Imp", "LogLoss Imp", "attention entropy")
+_OURS_WITH_IMAGES: Final = (
+    "events", "GAUC", "GAUC gain", "AUC", "AUC gain", "LogLoss", "AUC, new items",
+    "AUC gain, new items",
+)  # fmt: skip
+FOOTNOTE: Final = (
+    "Published figures are on other data and machines: only their order compares. "
+    "`-`: not run here, or not in the paper."
+)
 
 
 def write_table(
-    folder: Path, name: str, title: str, results: Sequence[RowResult], remark: str
+    folder: Path, name: str, table: Table, results: Sequence[RowResult], remark: str
 ) -> list[Path]:
-    """Write `name`.md, .csv and .png into `folder`; their paths."""
+    """Write `name`.md, .csv and .png into `folder`; their paths, Markdown first."""
+    ours = _OURS_WITH_IMAGES if table.images else _OURS
+    head = ["model", *(f"{column}, ours" for column in ours)]
+    head += [f"{column}, published" for column in table.printed]
+    cells_of = _cells_with_images if table.images else _cells
+    cells = [
+        [result.row.label, *cells_of(result, results[0], len(ours)), *result.row.printed]
+        for result in results
+    ]
+    paths = write_cells(folder, name, table.title, remark, [head, *cells])
+    return [*paths, save_figure(_figure(table, results), folder / f"{name}.png")]
+
+
+def write_cells(
+    folder: Path, name: str, title: str, remark: str, cells: Sequence[Sequence[object]]
+) -> list[Path]:
+    """Write a table of cells, its head first, as `name`.md and `name`.csv; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("md", "csv", "png")]
-    paths[0].write_text(table_markdown(title, results, remark), encoding="utf-8")
-    _write_csv(paths[1], results)
-    _plot_table(paths[2], title, results)
-    return paths
+    lines = [f"| {' | '.join(str(cell) for cell in row)} |" for row in cells]
+    lines.insert(1, "|---" * len(cells[0]) + "|")
+    text = "\n".join([f"# {title}", "", remark, "", *lines, "", FOOTNOTE, ""])
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(cells)
+    return [folder / f"{name}.md", folder / f"{name}.csv"]
 
 
-def table_markdown(title: str, results: Sequence[RowResult], remark: str) -> str:
-    """The table for a person: mean ± standard deviation over the seeds."""
-    columns = ["model", "AUC, ours", "GAUC, ours", "LogLoss, ours"]
-    columns += [f"AUC, published, on {data}" for data in ("Taobao", "Amazon Books")]
-    lines = [f"# {title}", "", remark, "", f"| {' | '.join(columns)} |", "|---" * 6 + "|"]
-    for result in results:
-        ours = [_plus_minus(result.mean(name), result.deviation(name)) for name in METRICS]
-        published = result.row.published
-        theirs = (
-            ["-", "-"]
-            if published is None
-            else [_plus_minus(*published[:2], 5), _plus_minus(*published[2:], 5)]
-        )
-        lines.append(f"| {' | '.join([result.row.label, *ours, *theirs])} |")
-    footnote = (
-        "Published figures are on other data: only the order of rows can be compared. "
-        "`-`: not run here, or not in the paper."
-    )
-    lines += ["", footnote, ""]
-    return "\n".join(lines)
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a picture without a date: two runs of the same experiment give the same bytes."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return path
 
 
-def _plus_minus(mean: float | None, deviation: float | None, digits: int = 4) -> str:
+def _cells(result: RowResult, base: RowResult, columns: int) -> list[str]:
+    """Our cells of a row, in the order of `_OURS`; gains are relative."""
+    if result.out_of_memory_gib is not None:
+        return _out_of_memory(result, columns)
+    gains = ["-", "-"]
+    auc, base_auc = result.mean("auc"), base.mean("auc")
+    logloss, base_logloss = result.mean("logloss"), base.mean("logloss")
+    if result is not base and auc is not None and base_auc is not None:
+        gains[0] = f"{relative_auc_gain(auc, base_auc):+.2%}"
+    if result is not base and logloss is not None and base_logloss is not None:
+        gains[1] = f"{logloss / base_logloss - 1:+.2%}"
+    figures = [_plus_minus(result, name) for name in ("auc", "gauc", "logloss")]
+    entropies = ", ".join(f"{entropy:.2f}" for entropy in result.entropies)
+    return [result.length, *figures, *gains, entropies or "-"]
+
+
+def _cells_with_images(result: RowResult, base: RowResult, columns: int) -> list[str]:
+    """Our cells of a row, in the order of `_OURS_WITH_IMAGES`; gains are differences."""
+    if result.out_of_memory_gib is not None:
+        return _out_of_memory(result, columns)
+    cells = [result.length]
+    for name in ("gauc", "auc"):
+        cells += [_plus_minus(result, name), _gain(result, base, name)]
+    cells.append(_plus_minus(result, "logloss"))
+    return [*cells, _plus_minus(result, "auc", "new"), _gain(result, base, "auc", "new")]
+
+
+def _out_of_memory(result: RowResult, columns: int) -> list[str]:
+    reason = f"out of memory (> {result.out_of_memory_gib:g} GiB)"
+    return [result.length, reason, *["-"] * (columns - 2)]
+
+
+def _gain(result: RowResult, base: RowResult, name: str, items: str = "all") -> str:
+    ours, theirs = result.mean(name, items), base.mean(name, items)
+    if result is base or ours is None or theirs is None:
+        return "-"
+    return f"{ours - theirs:+.4f}"
+
+
+def _plus_minus(result: RowResult, name: str, items: str = "all") -> str:
+    mean, deviation = result.mean(name, items), result.deviation(name, items)
     if mean is None:
         return "-"
-    if deviation is None:
-        return f"{mean:.4f}"
-    return f"{mean:.4f} ± {deviation:.{digits}f}"
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
 
 
-def _write_csv(path: Path, results: Sequence[RowResult]) -> None:
-    head = ["model", "repeats"]
-    head += [f"{name}_{part}" for name in METRICS for part in ("mean", "std")]
-    head += [
-        f"published_{data}_{part}" for data in ("taobao", "amazon") for part in ("mean", "std")
-    ]
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(head)
-        for result in results:
-            ours = [
-                value for name in METRICS for value in (result.mean(name), result.deviation(name))
-            ]
-            theirs = result.row.published or ("", "", "", "")
-            cells = ["" if value is None else value for value in ours]
-            writer.writerow([result.row.label, len(result.metrics), *cells, *theirs])
-
-
-def _plot_table(path: Path, title: str, results: Sequence[RowResult]) -> None:
-    labels = [result.row.label for result in results]
-    places = np.arange(len(labels))[::-1]
-    figure = Figure(figsize=(9, 1.6 + 0.42 * len(labels)), layout="constrained")
+def _figure(table: Table, results: Sequence[RowResult]) -> Figure:
+    """Ours and the first printed AUC, in panels of their own."""
+    name = "GAUC" if table.images else "AUC"
+    places = np.arange(len(results))[::-1]
+    figure = Figure(figsize=(9, 1.6 + 0.42 * len(results)), layout="constrained")
     ours, theirs = figure.subplots(1, 2, sharey=True)
-    _dots(
-        ours,
-        places,
-        [(result.mean("auc"), result.deviation("auc")) for result in results],
-        colour=_BLUE,
-        marker="o",
-        name="ours",
-    )
-    for name, part, colour, marker in (
-        ("Taobao", slice(0, 2), _ORANGE, "s"),
-        ("Amazon Books", slice(2, 4), _GREEN, "^"),
-    ):
-        figures = [
-            (None, None) if result.row.published is None else tuple(result.row.published[part])
-            for result in results
-        ]
-        _dots(theirs, places, figures, colour=colour, marker=marker, name=name)
-    ours.set_yticks(places, labels)
-    ours.set_xlabel("AUC, ours (bars: standard deviation over seeds)")
-    theirs.set_xlabel("AUC, published, on other data")
-    theirs.legend(loc="best", frameon=False)
-    figure.suptitle(title)
-    _save(figure, path)
+    for result, place in zip(results, places, strict=True):
+        mean = result.mean(name.lower())
+        if mean is not None:
+            bar = result.deviation(name.lower()) or 0.0
+            ours.errorbar(mean, place, xerr=bar, fmt="o", color=BLUE, capsize=3)
+        printed = _number(result.row.printed[0]) if result.row.printed else None
+        if printed is not None:
+            theirs.plot(printed, place, "s", color=ORANGE)
+    ours.set_yticks(places, [result.row.label for result in results])
+    ours.set_xlabel(f"{name}, ours (bars: standard deviation over seeds)")
+    theirs.set_xlabel(f"{table.printed[0]}, published, on other data")
+    for axes in (ours, theirs):
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+    figure.suptitle(table.title)
+    return figure
 
 
-def _dots(
-    axes: Any,
-    places: NDArray[np.int64],
-    figures: Sequence[tuple[Any, ...]],
-    *,
-    colour: str,
-    marker: str,
-    name: str,
-) -> None:
-    """Means as dots with bars; rows without a figure are left empty."""
-    shown = [
-        (mean, deviation or 0.0, place)
-        for (mean, deviation), place in zip(figures, places, strict=True)
-        if mean is not None
-    ]
-    if shown:
-        means, deviations, rows = zip(*shown, strict=True)
-        axes.errorbar(means, rows, xerr=deviations, fmt=marker, color=colour, capsize=3, label=name)
-    axes.grid(axis="x", color="#dddddd")
-    axes.set_axisbelow(True)
-
-
-def write_slots(
-    folder: Path, name: str, shares: dict[str, NDArray[np.float64]], remark: str
-) -> list[Path]:
-    """The slot-utilisation vectors and their picture (MIMN, figure 6); their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("md", "csv", "png")]
-    slots = max(len(values) for values in shares.values())
-    numbers = range(1, slots + 1)
-    lines = ["# Share of writes that each slot receives (MIMN, figure 6)", "", remark, ""]
-    lines.append("| slot | " + " | ".join(str(number) for number in numbers) + " |")
-    lines.append("|---|" + "---|" * slots)
-    for label, values in shares.items():
-        cells = " | ".join(f"{value:.3f}" for value in values)
-        lines.append(f"| {label} | {cells} |")
-    paths[0].write_text("\n".join([*lines, ""]), encoding="utf-8")
-    with paths[1].open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["model", *[f"slot_{number}" for number in numbers]])
-        for label, values in shares.items():
-            writer.writerow([label, *values.tolist()])
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(shares)
-    for index, (label, values) in enumerate(shares.items()):
-        colour, hatch = ((_ORANGE, ""), (_BLUE, "//"))[index % 2]
-        left = np.arange(slots) + (index - (len(shares) - 1) / 2) * width
-        axes.bar(left, values, width, label=label, color=colour, hatch=hatch, edgecolor="white")
-    axes.axhline(1 / slots, color=_GREY, linestyle="--", linewidth=1, label="even")
-    axes.set_xticks(np.arange(slots), [str(number) for number in numbers])
-    axes.set_xlabel("slot")
-    axes.set_ylabel("share of writes")
-    axes.legend(frameon=False)
-    _save(figure, paths[2])
-    return paths
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    # No date in the file: two runs of the same experiment give the same bytes.
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+def _number(printed: str) -> float | None:
+    """The first number of a printed cell; None for a dash or a word."""
+    try:
+        return float(printed.split(" ", maxsplit=1)[0])
+    except ValueError:
+        return None

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from uic.jobs.config.console import ERR
 from uic.jobs.config.context import Context
-from uic.jobs.experiments.tables import Row
+from uic.jobs.experiments.sequence_cost import is_out_of_memory, memory_limit
+from uic.jobs.experiments.tables import Row, Table
 from uic.jobs.training.run import checkpoint_path, watched, with_images
 from uic.models.bundles.bundle import load_bundle, save_bundle
 from uic.models.bundles.warm_start import warm_start
@@ -17,9 +21,11 @@ from uic.models.errors import BadInputError
 from uic.models.published import MANIFEST_NAME, write_json_atomically
 from uic.models.rankers.catalogue import MODELS
 from uic.models.rankers.ranker import Ranker
-from uic.models.samples.reader import SamplesReader
+from uic.models.samples.batch import Encoder, RankerBatch
+from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import Vocabulary
-from uic.models.training.metrics import Metrics
+from uic.models.training.evaluation import score
+from uic.models.training.metrics import Metrics, measure
 from uic.models.training.run_spec import Days, RunSpec, SettingError, apply_settings, split_days
 from uic.models.training.settings import TrainSettings
 from uic.models.training.trainer import Trained, Trainer
@@ -41,6 +47,7 @@ class Request:
         first: leave out days before; None for none.
         last: leave out days after; None for none.
         device: where to train.
+        memory_limit_gib: memory that a row may take, 0 for no limit; more is a result.
     """
 
     context: Context
@@ -51,24 +58,51 @@ class Request:
     first: date | None
     last: date | None
     device: str
+    memory_limit_gib: float = 0.0
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row with the metrics of its runs, none for a row that is published only."""
+    """A row with the documents of its runs, none for a row that is printed only.
+
+    Attributes:
+        row: of the table.
+        runs: what `train_row` kept of each seed, or the limit that it ran into.
+        length: events of the history that the model looks at.
+    """
 
     row: Row
-    metrics: list[Metrics]
+    runs: list[dict[str, Any]]
+    length: str = "-"
 
-    def mean(self, name: str) -> float | None:
-        """Mean of a metric over the seeds."""
-        values = [getattr(found, name) for found in self.metrics]
+    def mean(self, name: str, items: str = "all") -> float | None:
+        """Mean of a metric over the seeds, of all items or of `new` ones; None without a run."""
+        values = self._values(name, items)
         return statistics.fmean(values) if values else None
 
-    def deviation(self, name: str) -> float | None:
+    def deviation(self, name: str, items: str = "all") -> float | None:
         """Sample standard deviation over the seeds; None for fewer than two."""
-        values = [getattr(found, name) for found in self.metrics]
+        values = self._values(name, items)
         return statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def out_of_memory_gib(self) -> float | None:
+        """The limit that every run of the row ran into; None if one was trained."""
+        limits = [run["out_of_memory_gib"] for run in self.runs if "out_of_memory_gib" in run]
+        return max(limits) if limits and len(limits) == len(self.runs) else None
+
+    @property
+    def entropies(self) -> list[float]:
+        """Of each walk's attention in the first run, nats; empty for other models."""
+        return next((r["attention_entropies"] for r in self.runs if "attention_entropies" in r), [])
+
+    def _values(self, name: str, items: str) -> list[float]:
+        documents = [
+            run.get("new_items") if items == "new" else run["epochs"][-1]
+            for run in self.runs
+            if run.get("epochs")
+        ]
+        return [getattr(Metrics.from_json(found), name) for found in documents if found]
 
 
 def check_assignments(assignments: list[str]) -> None:
@@ -157,8 +191,15 @@ def _train(request: Request, spec: RunSpec, title: str, prepare: Prepare | None)
     return trained
 
 
-def train_row(request: Request, row: Row, seed: int) -> Trained:
-    """Train one row and seed, from its checkpoint if there is one, and keep its metrics."""
+def train_row(request: Request, row: Row, seed: int, *, new_items: bool = False) -> Trained:
+    """Train one row and seed, from its checkpoint if there is one, and keep its metrics.
+
+    Args:
+        request: samples and settings.
+        row: of a table.
+        seed: of weights and shuffle.
+        new_items: measure the test impressions of items that training did not learn, too.
+    """
     spec = run_spec(request, row, seed)
     prepare = _warm_up(request, row, spec)
     trained = _train(request, spec, f"{row.label} seed {seed}", prepare)
@@ -170,14 +211,40 @@ def train_row(request: Request, row: Row, seed: int) -> Trained:
         "training": spec.training.model_dump(mode="json"),
         "epochs": trained.epochs,
         "curve": trained.curve,
+        **trained.model.extra_metrics(_first_test_batch(request, trained)),
     }
+    if new_items:
+        document["new_items"] = _on_new_items(request, trained)
     write_json_atomically(result_path(request, spec), document)
     return trained
 
 
-def run_rows(request: Request, rows: Sequence[Row]) -> list[RowResult]:
+def _first_test_batch(request: Request, trained: Trained) -> RankerBatch:
+    days = trained.spec.days
+    plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=True)
+    return Encoder(trained.vocabulary).encode(next(iter(request.reader.batches(plan))))
+
+
+def _on_new_items(request: Request, trained: Trained) -> dict[str, Any] | None:
+    """Metrics of the test impressions whose item has no embedding of its own.
+
+    These are items that training saw fewer than `min_count` times, most of them never.
+    """
+    days = trained.spec.days
+    plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=False)
+    items = np.concatenate([batch.item_ids for batch in request.reader.batches(plan)])
+    new = ~np.isin(items, trained.vocabulary.item.ids)
+    scores, labels, users = score(
+        trained.model, request.reader.batches(plan), Encoder(trained.vocabulary)
+    )
+    if len(set(labels[new].tolist())) < 2:
+        return None
+    return dict(measure(scores[new], labels[new], users[new]).to_json())
+
+
+def run_rows(request: Request, table: Table, rows: Sequence[Row]) -> list[RowResult]:
     """All rows and seeds; seeds outermost, so that a cut-off experiment has every row once."""
-    found: dict[str, list[Metrics]] = {row.label: [] for row in rows}
+    runs: dict[str, list[dict[str, Any]]] = {row.label: [] for row in rows}
     for seed in range(request.repeats):
         for row in rows:
             if row.model not in MODELS:
@@ -186,10 +253,34 @@ def run_rows(request: Request, rows: Sequence[Row]) -> list[RowResult]:
             if path.exists():
                 ERR.print(f"{row.label} seed {seed}: done before, {path}", markup=False)
             else:
-                train_row(request, row, seed)
-            epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
-            found[row.label].append(Metrics.from_json(epochs[-1]))
-    return [RowResult(row, found[row.label]) for row in rows]
+                _train_within(request, row, seed, new_items=table.images)
+            runs[row.label].append(json.loads(path.read_text(encoding="utf-8")))
+    return [RowResult(row, runs[row.label], _length(request, row)) for row in rows]
+
+
+def _train_within(request: Request, row: Row, seed: int, *, new_items: bool) -> None:
+    """Train a row, or record that it needs more memory than the limit.
+
+    That is a result like any other, kept so that a second call does not try it again.
+    """
+    limit_gib = request.memory_limit_gib
+    try:
+        with memory_limit(limit_gib, request.device):
+            train_row(request, row, seed, new_items=new_items)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        ERR.print(f"{row.label} seed {seed}: needs more than {limit_gib:g} GiB", markup=False)
+        document = {"row": row.label, "out_of_memory_gib": limit_gib}
+        write_json_atomically(result_path(request, run_spec(request, row, seed)), document)
+
+
+def _length(request: Request, row: Row) -> str:
+    """Events that a row's model looks at: a number, `all`, or `-` for a row printed only."""
+    if row.model not in MODELS:
+        return "-"
+    limit = getattr(run_spec(request, row, 0).settings, "history_limit", None)
+    return "all" if limit is None else str(limit)
 
 
 def result_path(request: Request, spec: RunSpec) -> Path:

@@ -73,6 +73,10 @@ class Ranker(nn.Module):
     def attach_images(self, images: ImageFeatures | None) -> None:
         """Say where images of items come from; a model without images does not look."""
 
+    def extra_metrics(self, batch: RankerBatch) -> dict[str, list[float]]:  # noqa: ARG002
+        """What a table shows of this model beside its scores, over a batch; nothing here."""
+        return {}
+
     def finish(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """Features of impressions, and what the large memory recalls, to logits and penalty."""
         if self.large is None:

@@ -163,6 +163,10 @@ class Imn(Ranker):
         return Outputs(logits, no_penalty(logits))
 
     @torch.no_grad()
+    def extra_metrics(self, batch: RankerBatch) -> dict[str, list[float]]:
+        """Mean attention entropy of each walk, in nats (IMN, fig. 5b)."""
+        return {"attention_entropies": self.attention_entropies(batch).tolist()}
+
     def attention_entropies(self, batch: RankerBatch) -> Tensor:
         """Mean entropy of attention at each walk, in nats (IMN, fig. 5b): (walks,).
 

@@ -1,16 +1,14 @@
-"""What the DICM tables need beyond a row's metrics: new items, and the bytes of table 2."""
+"""Bytes of AMS and of parameter servers (DICM, table 2)."""
 
 import csv
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from uic.jobs.config.console import ERR
-from uic.jobs.experiments.runs import Request, checkpoint_path, run_spec
+from uic.jobs.experiments.runs import Request, run_spec
 from uic.jobs.experiments.tables import Row
 from uic.jobs.training.rank_run import RankRun, Ranks, job_of, train_on_ranks
-from uic.jobs.training.run import with_images
+from uic.jobs.training.run import checkpoint_path, with_images
 from uic.models.sharding.ams_bytes import (
     PAPER,
     PRINTED,
@@ -29,29 +27,7 @@ _RANKS: Final = 2
 _MIB: Final = 2**20
 
 
-def new_items(request: Request, trained) -> dict[str, Any] | None:  # noqa: ANN001 - imports torch
-    """Metrics of the test impressions whose item has no embedding of its own.
-
-    These are items that training saw fewer than `min_count` times, most of them never.
-    """
-    from uic.models.samples.batch import Encoder  # noqa: PLC0415 - takes a second, and only training needs it
-    from uic.models.samples.reader import BatchPlan  # noqa: PLC0415
-    from uic.models.training.evaluation import score  # noqa: PLC0415
-    from uic.models.training.metrics import measure  # noqa: PLC0415
-
-    days = trained.spec.days
-    plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=False)
-    items = np.concatenate([batch.item_ids for batch in request.reader.batches(plan)])
-    new = ~np.isin(items, trained.vocabulary.item.ids)
-    scores, labels, users = score(
-        trained.model, request.reader.batches(plan), Encoder(trained.vocabulary)
-    )
-    if len(set(labels[new].tolist())) < 2:
-        return None
-    return measure(scores[new], labels[new], users[new]).to_json()
-
-
-def ams_table(request: Request, folder: Path, remark: str) -> list[Path]:
+def ams_table(request: Request, folder: Path, name: str, remark: str) -> list[Path]:
     """Table 2: the paper's figures, the formulas at its sizes, and a job counted here."""
     costs = {}
     for strategy in Strategy:
@@ -70,7 +46,7 @@ def ams_table(request: Request, folder: Path, remark: str) -> list[Path]:
         costs[strategy] = train_on_ranks(run)
         checkpoint.unlink(missing_ok=True)
         ERR.print(f"{strategy.value}: {costs[strategy]['measured']}", markup=False)
-    return write_ams(folder, f"{AMS_TABLE}-{request.reader.name}", costs, remark)
+    return write_ams(folder, name, costs, remark)
 
 
 def write_ams(
