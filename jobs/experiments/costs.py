@@ -64,7 +64,8 @@ def write_costs(folder: Path, name: str, costs: Sequence[MeasuredCost], remark: 
         head = ["model", "events", "forward ms, ours", "steps/s, ours", "memory MiB, ours"]
         head += ["forward ms, published, on an A100"]
         cells = [_cells(cost) for cost in costs]
-    paths = write_cells(folder, name, COSTS.titles[name], remark, [head, *cells])
+    table = [head, *cells]
+    paths = write_cells(folder, name, (COSTS.titles[name], remark), table, table)
     return [*paths, save_figure(_figure(costs, models), folder / f"{name}.png")]
 
 

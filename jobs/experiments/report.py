@@ -28,6 +28,7 @@ _OURS_WITH_IMAGES: Final = (
     "events", "GAUC", "GAUC gain", "AUC", "AUC gain", "LogLoss", "AUC, new items",
     "AUC gain, new items",
 )  # fmt: skip
+METRICS: Final = ("auc", "gauc", "logloss")
 FOOTNOTE: Final = (
     "Published figures are on other data and machines: only their order compares. "
     "`-`: not run here, or not in the paper."
@@ -46,22 +47,52 @@ def write_table(
         [result.row.label, *cells_of(result, results[0], len(ours)), *result.row.printed]
         for result in results
     ]
-    paths = write_cells(folder, name, table.title, remark, [head, *cells])
+    numbers: list[list[object]] = [_numbers_head(table), *map(_numbers, results)]
+    paths = write_cells(folder, name, (table.title, remark), [head, *cells], numbers)
     return [*paths, save_figure(_figure(table, results), folder / f"{name}.png")]
 
 
 def write_cells(
-    folder: Path, name: str, title: str, remark: str, cells: Sequence[Sequence[object]]
+    folder: Path,
+    name: str,
+    heading: tuple[str, str],
+    cells: Sequence[Sequence[str]],
+    numbers: Sequence[Sequence[object]],
 ) -> list[Path]:
-    """Write a table of cells, its head first, as `name`.md and `name`.csv; their paths."""
+    """Write a table as `name`.md for people and `name`.csv for programs; their paths.
+
+    Args:
+        folder: is made.
+        name: of the files.
+        heading: the page's title, and a remark on how to make the table again.
+        cells: of the page, its head first.
+        numbers: of the CSV, its head first, in full precision.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"| {' | '.join(str(cell) for cell in row)} |" for row in cells]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
     lines.insert(1, "|---" * len(cells[0]) + "|")
+    title, remark = heading
     text = "\n".join([f"# {title}", "", remark, "", *lines, "", FOOTNOTE, ""])
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(cells)
+        csv.writer(stream, lineterminator="\n").writerows(numbers)
     return [folder / f"{name}.md", folder / f"{name}.csv"]
+
+
+def _numbers_head(table: Table) -> list[object]:
+    head: list[object] = ["model", "repeats", "events"]
+    head += [f"{name}_{part}" for name in METRICS for part in ("mean", "std")]
+    return [*head, "auc_new_items_mean", *(f"published {column}" for column in table.printed)]
+
+
+def _numbers(result: RowResult) -> list[object]:
+    """A row in full precision; what was not measured is empty."""
+    ours: list[object] = []
+    for name in METRICS:
+        ours += [result.mean(name), result.deviation(name)]
+    ours.append(result.mean("auc", "new"))
+    trained = sum(1 for run in result.runs if run.get("epochs"))
+    return [result.row.label, trained, result.length, *ours, *result.row.printed]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -32,9 +32,10 @@ def slots_table(table: Table, request: Request, folder: Path, name: str, remark:
             _FOLDED_USERS,
         )
     slots = max(len(values) for values in shares.values())
-    cells: list[list[object]] = [["model", *(f"slot_{number + 1}" for number in range(slots))]]
-    cells += [[label, *(f"{share:.4f}" for share in row)] for label, row in shares.items()]
-    paths = write_cells(folder, name, table.title, remark, cells)
+    head = ["model", *(f"slot_{number + 1}" for number in range(slots))]
+    cells = [[label, *(f"{share:.3f}" for share in row)] for label, row in shares.items()]
+    numbers = [[label, *row.tolist()] for label, row in shares.items()]
+    paths = write_cells(folder, name, (table.title, remark), [head, *cells], [head, *numbers])
     return [*paths, save_figure(_figure(shares, slots), folder / f"{name}.png")]
 
 

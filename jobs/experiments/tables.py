@@ -65,8 +65,13 @@ class CostTables:
 
 
 def _row(document: dict[str, Any]) -> Row:
-    lists = {key: tuple(document[key]) for key in ("settings", "printed") if key in document}
-    return Row(**{**document, **lists, "warm_up": WarmUp(document.get("warm_up", "none"))})
+    return Row(
+        label=document["label"],
+        model=document.get("model", ""),
+        settings=tuple(document.get("settings", ())),
+        warm_up=WarmUp(document.get("warm_up", "none")),
+        printed=tuple(document.get("printed", ())),
+    )
 
 
 def _table(document: dict[str, Any]) -> Table:

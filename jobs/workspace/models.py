@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, no_progress
@@ -142,6 +143,60 @@ class ModelsPanel(WorkspacePanel):
             device=device,
         )
         return evaluate_bundle(self.context, request, progress or no_progress)
+
+    def experiment(
+        self,
+        table: str,
+        samples: str = "default",
+        *,
+        repeats: int = 3,
+        rows: str | None = None,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        first: date | str | None = None,
+        last: date | str | None = None,
+        test_days: int = 1,
+        device: str = "auto",
+        memory_limit_gib: float = 10.0,
+        sale_samples: str | None = None,
+    ) -> list[Path]:
+        """Train the rows of a paper's table; a run that was done before is not done again.
+
+        Args:
+            table: its name in `uic.jobs.experiments.experiment.EXPERIMENTS`.
+            samples: name of the samples.
+            repeats: seeds 0 to repeats - 1.
+            rows: only rows whose model is in this list, comma-separated.
+            settings: for every row whose model knows the key.
+            first: leave out days before this one.
+            last: leave out days after this one.
+            test_days: the last so many days are the test, not trained on.
+            device: cpu, cuda, or auto.
+            memory_limit_gib: memory that a row may take, 0 for no limit; more is a result.
+            sale_samples: of big-sale, the same days with sale days in them.
+
+        Returns:
+            The paths of Markdown, CSV and picture.
+
+        Raises:
+            BadInputError: the table, a row, a setting or the samples are unknown or do not fit.
+        """
+        from uic.jobs.experiments.experiment import run_experiment
+        from uic.jobs.experiments.runs import Request
+        from uic.jobs.training.run import check_device, open_samples
+
+        request = Request(
+            context=self.context,
+            reader=open_samples(self.context, samples),
+            repeats=repeats,
+            assignments=_assignments(settings),
+            test_days=test_days,
+            first=None if first is None else day_of(first, "first"),
+            last=None if last is None else day_of(last, "last"),
+            device=check_device(device),
+            memory_limit_gib=memory_limit_gib,
+        )
+        with_sale = None if sale_samples is None else open_samples(self.context, sale_samples)
+        return run_experiment(table, request, only=rows, sale_reader=with_sale)
 
     def bundle(self, reference: str) -> "Bundle":
         """Load a bundle as a server would: every sum, key, tensor and size is checked.

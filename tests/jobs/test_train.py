@@ -113,11 +113,11 @@ def test_a_table_has_our_figures_beside_the_published_ones(workspace):
     printed = run(workspace, *words)
     line = next(line for line in printed.splitlines() if line.startswith("| Embedding&MLP"))
     assert "0.8709 ± 0.00184 | 0.7367 ± 0.00043" in line
-    assert "AUC, published, on Taobao" in printed
+    assert "AUC, Taobao, published" in printed
     folder = workspace / "reports" / "experiments"
     csv = (folder / "table2-small.csv").read_text().splitlines()
-    assert csv[0].startswith("model,repeats,auc_mean,auc_std")
-    assert csv[1].startswith("Embedding&MLP,2,0.")
+    assert csv[0].startswith("model,repeats,events,auc_mean,auc_std")
+    assert csv[1].startswith("Embedding&MLP,2,all,0.")
     assert (folder / "table2-small.png").read_bytes()[:4] == b"\x89PNG"
     # Done runs are not done again, and give the same table.
     before = sorted(path.stat().st_mtime_ns for path in (folder / "runs").iterdir())

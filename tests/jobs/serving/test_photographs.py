@@ -35,7 +35,7 @@ CLASSES = ("hat", "shoes", "dress")
 PHOTOGRAPHS = 6  # of each class
 USER = 3
 TINY = ("item_width=4", "category_width=2", "head_widths=[8]", "image_widths=[6,4]",
-        "image_id_rows=50", "history_limit=20", "epochs=1", "batch_impressions=64")  # fmt: skip
+        "image_id_rows=50", "history_limit=20", "batch_impressions=64")  # fmt: skip
 
 
 def photographs(folder: Path) -> None:
@@ -118,7 +118,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     found.uic("store", "start")
     try:
         for model in ("dicm", "prerank"):
-            found.uic("train", model, "--samples", "default", *settings)
+            found.uic("train", model, "--samples", "default", "--epochs", "1", *settings)
             found.uic("images", "embed", "--bundle", model, "--images", "shop")
             found.uic("images", "load")
         users = {user for file in EventLog(found.path / "log").behavior_files()
