@@ -34,7 +34,6 @@ from uic.jobs.commands import (
     store,
     stream,
     train,
-    upgrade,
     user,
 )
 from uic.jobs.config.console import ERR
@@ -71,7 +70,6 @@ for _module in (
     report,
     serve,
     experiment,
-    upgrade,
 ):
     _module.register(app)
 

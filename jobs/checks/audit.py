@@ -1,19 +1,19 @@
-"""`uic audit` without its command line: every generation of a workspace's store, and the table."""
+"""The audit of a workspace: every generation of its store, and the answers of its service."""
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from uic.jobs.config.context import Context
-from uic.pipelines.audit.compare import Verdict
+from uic.models.published import write_json_atomically
 from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
-from uic.pipelines.audit.report import GenerationAudit
+from uic.pipelines.audit.report import GenerationAudit, require_no_mismatch
 from uic.pipelines.audit.served import ServedAudit, audit_served
 from uic.pipelines.audit.settings import AuditSettings
 
@@ -22,7 +22,31 @@ if TYPE_CHECKING:
 
 _FEAST_ROWS = 500
 REPORT_NAME = "audit.json"
+Progress = Callable[[str, int, int | None], None]
 AUDITED_STATES = ("ready", "live", "retired")
+
+
+@dataclass(frozen=True)
+class WorkspaceAudit:
+    """What an audit found.
+
+    Attributes:
+        generations: one entry a generation.
+        served: what the service has written down, beside the log; None for nothing.
+        report: file that holds the same.
+    """
+
+    generations: list[GenerationAudit]
+    served: ServedAudit | None
+    report: Path
+
+    def require_no_mismatch(self) -> None:
+        """Raise if a memory is not what the log says, or an answer not what the model says.
+
+        Raises:
+            AuditMismatchError: names the generation, the counts and a user of each kind.
+        """
+        require_no_mismatch(self.generations, self.served)
 
 
 class FeastMemories:
@@ -56,11 +80,39 @@ class FeastMemories:
         return np.frombuffer(joined, dtype=np.uint8).reshape(len(values), record_bytes), found
 
 
+def audit_workspace(
+    context: Context, settings: AuditSettings, only: int | None, progress: Progress
+) -> WorkspaceAudit:
+    """Audit generations and what was served, and write `reports/audit.json`.
+
+    Args:
+        context: workspace and configuration.
+        settings: the section `audit`.
+        only: number of a generation; None for all that are ready, live or retired.
+        progress: told the rows of the log that were read.
+
+    Raises:
+        AuditError: there is nothing to audit, or what it needs is gone.
+        StoreError: the store does not answer, or is empty.
+    """
+    audits = run_audit(context, settings, only, progress)
+    progress("answers of the service", 0, None)
+    served = run_served_audit(context, settings)
+    path = context.reports / REPORT_NAME
+    document = {
+        "sample_rate": settings.sample_rate,
+        "generations": [audit.to_json() for audit in audits],
+        "served": None if served is None else served.to_json(),
+    }
+    write_json_atomically(path, document)
+    return WorkspaceAudit(audits, served, path)
+
+
 def run_audit(
     context: Context,
     settings: AuditSettings,
     only: int | None,
-    progress: Callable[[int, int, int], None] = lambda _generation, _done, _total: None,
+    progress: Progress = lambda _step, _done, _total: None,
 ) -> list[GenerationAudit]:
     """Audit one generation, or all that are ready, live or retired.
 
@@ -68,7 +120,7 @@ def run_audit(
         context: workspace and configuration.
         settings: the section `audit`, as changed on the command line.
         only: number of a generation; None for all.
-        progress: gets the generation, and rows of the log that were read, of how many.
+        progress: told the rows of the log that were read, a step for each generation.
 
     Raises:
         AuditError: there is nothing to audit, or what it needs is gone.
@@ -115,7 +167,7 @@ def run_audit(
                         store,
                         generation,
                         feast if number == live else None,
-                        lambda done, total, number=number: progress(number, done, total),  # type: ignore[misc]
+                        partial(progress, f"generation {number}: log rows"),
                     )
                 )
     return audits
@@ -131,23 +183,3 @@ def run_served_audit(context: Context, settings: AuditSettings) -> ServedAudit |
     with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
         features = context.workspace / "serving" / "features"
         return audit_served(request.in_folder(Path(scratch) / "spool"), features)
-
-
-def audit_table(audits: list[GenerationAudit]) -> Table:
-    """For people: a column a generation."""
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("generation")
-    for audit in audits:
-        table.add_column(f"{audit.number} ({audit.state})", justify="right")
-    table.add_row("users", *(f"{audit.users:,}" for audit in audits))
-    table.add_row("  through Feast", *(f"{audit.through_feast:,}" for audit in audits))
-    table.add_row("events folded", *(f"{audit.events:,}" for audit in audits))
-    for verdict in Verdict:
-        table.add_row(name_of(verdict), *(f"{audit.counts[verdict]:,}" for audit in audits))
-    table.add_row("largest difference", *(f"{audit.largest_difference:g}" for audit in audits))
-    return table
-
-
-def name_of(verdict: Verdict) -> str:
-    """A verdict's name for people."""
-    return verdict.name.lower().replace("_", " ")

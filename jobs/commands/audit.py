@@ -1,12 +1,22 @@
 """`uic audit`: whether the memories that are served are what the log says."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
-from uic.jobs.commands.options import ConfigOption, WorkspaceOption
-from uic.jobs.config.console import ERR, OUT, progress_display
-from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
+from uic.jobs.commands.options import shown_progress, takes_workspace
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from uic.pipelines.audit.report import GenerationAudit
+
+SampleRateOption = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of users; default: audit.sample_rate. 1 = all."),
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -14,17 +24,14 @@ def register(root: typer.Typer) -> None:
     root.command()(audit)
 
 
+@takes_workspace
 def audit(
     *,
-    sample_rate: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of users; default: audit.sample_rate. 1 = all."),
-    ] = None,
+    sample_rate: SampleRateOption = None,
     generation: Annotated[
         int | None, typer.Option(min=1, help="Only this one; default: ready, live and retired.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Fold the log again, user by user, and hold the served memories against it.
 
@@ -44,44 +51,33 @@ def audit(
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing or
     extra.
     """
-    from uic.jobs.checks.audit import REPORT_NAME, audit_table, run_audit, run_served_audit
-    from uic.models.errors import BadInputError
-    from uic.models.published import write_json_atomically
-    from uic.pipelines.audit.report import require_no_mismatch
-
-    context = open_context(workspace, config)
-    settings = context.config.audit
-    if sample_rate is not None:
-        if sample_rate == 0:
-            msg = "--sample-rate 0: nobody would be audited; expected more than 0, up to 1"
-            raise BadInputError(msg)
-        settings = settings.model_copy(update={"sample_rate": sample_rate})
-    with progress_display() as display:
-        tasks: dict[int, object] = {}
-
-        def progress(number: int, done: int, total: int) -> None:
-            if number not in tasks:
-                tasks[number] = display.add_task(f"generation {number}: log rows", total=total)
-            display.update(tasks[number], completed=done)  # type: ignore[arg-type]
-
-        audits = run_audit(context, settings, generation, progress)
-    OUT.print(audit_table(audits))
-    with ERR.status("holding what was served against the log"):
-        served = run_served_audit(context, settings)
+    with shown_progress() as progress:
+        done = workspace.audit(sample_rate=sample_rate, generation=generation, progress=progress)
+    OUT.print(_table(done.generations))
+    served = done.served
     if served is not None:
         OUT.print(
             f"served: {served.matched:,} of {served.memories:,} memories of {served.answers:,} "
             f"answers are the log's ({served.ahead:,} ahead of it); {served.scored:,} "
             f"probabilities differ by {served.largest_difference:.2g} at most"
         )
-    path = context.reports / REPORT_NAME
-    write_json_atomically(
-        path,
-        {
-            "sample_rate": settings.sample_rate,
-            "generations": [found.to_json() for found in audits],
-            "served": None if served is None else served.to_json(),
-        },
-    )
-    ERR.print(f"written to {path}", markup=False)
-    require_no_mismatch(audits, served)
+    ERR.print(f"written to {done.report}", markup=False)
+    done.require_no_mismatch()
+
+
+def _table(audits: "list[GenerationAudit]") -> Table:
+    """A column a generation."""
+    from uic.pipelines.audit.compare import Verdict
+
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("generation")
+    for audit in audits:
+        table.add_column(f"{audit.number} ({audit.state})", justify="right")
+    table.add_row("users", *(f"{audit.users:,}" for audit in audits))
+    table.add_row("  through Feast", *(f"{audit.through_feast:,}" for audit in audits))
+    table.add_row("events folded", *(f"{audit.events:,}" for audit in audits))
+    for verdict in Verdict:
+        name = verdict.name.lower().replace("_", " ")
+        table.add_row(name, *(f"{audit.counts[verdict]:,}" for audit in audits))
+    table.add_row("largest difference", *(f"{audit.largest_difference:g}" for audit in audits))
+    return table

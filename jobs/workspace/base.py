@@ -1,12 +1,17 @@
 """What the panels of `Workspace` share: the context, days, and the shape of a progress callback."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from uic.feature_repo.store.opened import OpenedStore
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (step, done, total) while a method works; a total of None is not known yet."""
@@ -31,6 +36,12 @@ class WorkspacePanel:
     def config(self) -> Config:
         """The effective configuration."""
         return self.context.config
+
+    def _open_store(self) -> "AbstractContextManager[OpenedStore]":
+        """The memories of the workspace's store."""
+        from uic.feature_repo.store.opened import open_memories
+
+        return open_memories(self.config.store, self.path)
 
 
 def no_progress(step: str, done: int, total: int | None) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
 from uic.jobs.workspace.data import DataPanel
+from uic.jobs.workspace.memories import MemoriesPanel
 from uic.jobs.workspace.models import ModelsPanel
+from uic.jobs.workspace.users import UsersPanel
 
 
-class Workspace(DataPanel, ModelsPanel):
+class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel):
     """A folder with an event log and everything that is made of it.
 
     The methods do what the commands of the same names do. They return typed results, print

@@ -87,8 +87,15 @@ class GenerationAudit:
 class Served(Protocol):
     """What `require_no_mismatch` asks of an audit of answers."""
 
-    differing: int
-    largest_difference: float
+    @property
+    def differing(self) -> int:
+        """Memories that are not the log's fold."""
+        ...
+
+    @property
+    def largest_difference(self) -> float:
+        """Of a probability."""
+        ...
 
     @property
     def mismatches(self) -> int:

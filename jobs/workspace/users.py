@@ -1,0 +1,132 @@
+"""Users: one user's memory, forgetting, stored histories, and the audit of all memories."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uic.jobs.workspace.base import Progress, WorkspacePanel, no_progress
+from uic.models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from uic.feature_repo.store.generation import Generation
+    from uic.jobs.checks.audit import WorkspaceAudit
+    from uic.jobs.checks.user_view import UserView
+    from uic.models.bundles.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class UserMemory:
+    """One user's memory as a generation has it.
+
+    Attributes:
+        generation: that it was read from.
+        view: position, last event, channels.
+        bundle: that folded it; None where it is not in the workspace.
+        nearest: items a channel, best first; None for a model without channels.
+    """
+
+    generation: "Generation"
+    view: "UserView"
+    bundle: "Bundle | None"
+    nearest: list[list[int]] | None
+
+
+class UsersPanel(WorkspacePanel):
+    """Methods that look at what is kept of users, check it, and delete it."""
+
+    def user(self, user: int, *, generation: int | None = None, items: int = 5) -> UserMemory:
+        """One user's memory: position, age, channels, and the items nearest to each channel.
+
+        Args:
+            user: id.
+            generation: to look in; None: the live one.
+            items: nearest items a channel; 0 for none.
+
+        Raises:
+            BadInputError: the generation does not have the user.
+            StoreError: the store does not answer.
+        """
+        from uic.jobs.checks.user_view import find_bundle, nearest_items, view_record
+        from uic.models.records.record import header_view
+        from uic.pipelines.log.event_log import EventLog
+
+        with self._open_store() as store:
+            number = generation if generation is not None else store.live.resolve()
+            details = store.generations.get(number)
+            record, present = store.memories.read(number, [user])
+            forgotten = bool((store.generations.forgotten() == user).any())
+        if not present[0]:
+            why = "was forgotten on request" if forgotten else "has no behaviour in it"
+            msg = f"user {user}: unknown to generation {number}: {why}"
+            raise BadInputError(msg)
+        bundle = find_bundle(self.context.bundles, header_view(record)["bundle"][0].tobytes())
+        view = view_record(record, bundle)
+        items_file = EventLog(self.context.log).items_file() if items else None
+        nearest = None
+        if bundle is not None and items_file is not None:
+            nearest = nearest_items(record, bundle, items_file, items)
+        return UserMemory(details, view, bundle, nearest)
+
+    def forget(self, user: int) -> list[int]:
+        """Delete a user in every generation, for good: a tombstone stays.
+
+        Returns:
+            The generations that had the user.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with self._open_store() as store:
+            return store.generations.forget(user)
+
+    def fill_sequences(self, *, progress: Progress | None = None) -> int:
+        """Write the last 1,000 events of every user from the log into the store.
+
+        Returns:
+            Users whose sequence was written.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        from uic.jobs.stream.fold.sequence_fill import fill_from_log
+        from uic.pipelines.log.event_log import EventLog
+
+        report = progress or no_progress
+        return fill_from_log(
+            EventLog(self.context.log),
+            self.config.store,
+            self.path,
+            lambda done: report("users", done, None),
+        )
+
+    def audit(
+        self,
+        *,
+        sample_rate: float | None = None,
+        generation: int | None = None,
+        progress: Progress | None = None,
+    ) -> "WorkspaceAudit":
+        """Fold the log again, user by user, and compare the memories that are served with it.
+
+        Writes `reports/audit.json`. `WorkspaceAudit.require_no_mismatch` raises for a mismatch.
+
+        Args:
+            sample_rate: share of users, more than 0, up to 1; None: `audit.sample_rate`.
+            generation: only this one; None: ready, live and retired ones.
+            progress: told the rows of the log that were read.
+
+        Raises:
+            BadInputError: the rate is out of range.
+            AuditError: there is nothing to audit, or what it needs is gone.
+        """
+        from uic.jobs.checks.audit import audit_workspace
+
+        settings = self.config.audit
+        if sample_rate is not None:
+            if not 0 < sample_rate <= 1:
+                msg = (
+                    f"--sample-rate {sample_rate:g}: nobody would be audited; "
+                    "expected more than 0, up to 1"
+                )
+                raise BadInputError(msg)
+            settings = settings.model_copy(update={"sample_rate": sample_rate})
+        return audit_workspace(self.context, settings, generation, progress or no_progress)
