@@ -1,16 +1,12 @@
 """Item versions in the store: load, switch, list, drop (commands of `uic images`)."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import ConfigOption, WorkspaceOption
-from uic.jobs.config.console import ERR, OUT, progress_display
-from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
-from uic.models.errors import BadInputError
-
-if TYPE_CHECKING:
-    from uic.feature_repo.snapshots.item_images import ItemImages
+from uic.jobs.commands.options import ByFeastOption, shown_progress, takes_workspace
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.workspace.workspace import Workspace
 
 VersionArgument = Annotated[int, typer.Argument(help="Number of the item version.", min=1)]
 
@@ -23,44 +19,22 @@ def register_on(app: typer.Typer) -> None:
     app.command()(drop)
 
 
+@takes_workspace
 def load(
     version: Annotated[
         int | None, typer.Argument(min=1, help="Item version; default: the newest.")
     ] = None,
     *,
-    by_feast: Annotated[
-        bool, typer.Option("--by-feast", help="Let `feast materialize` write the rows (slower).")
-    ] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    by_feast: ByFeastOption = False,
+    workspace: Workspace,
 ) -> None:
     """Load an item version into the store, beside the one that is read, until it is ready."""
-    context = open_context(workspace, config)
-
-    from uic.feature_repo.plugin.repository import materialize_item_images
-    from uic.feature_repo.snapshots.item_images import load_item_images, point_current_to
-    from uic.feature_repo.store.item_store import open_item_store
-
-    found = _version(context, version)
-    with open_item_store(context.config.store, context.workspace) as store:
-        point_current_to(found.path)
-        if by_feast:
-            store.versions.register(found.as_generation())
-            with ERR.status(f"feast materialize {found.path.name}"):
-                materialize_item_images(context.config.store, context.workspace, found)
-            generation = store.versions.complete(found.version, found.item_ids())
-        else:
-            with progress_display() as progress:
-                task = progress.add_task(f"loading {found.path.name}", total=found.rows)
-                generation = load_item_images(
-                    found,
-                    store.vectors,
-                    store.versions,
-                    lambda rows: progress.update(task, completed=rows),
-                )
-    OUT.print(f"item version {found.version}: {generation.state}, {found.rows:,} items loaded")
+    with shown_progress() as progress:
+        loaded = workspace.images.load(version, by_feast=by_feast, progress=progress)
+    OUT.print(f"item version {loaded.number}: {loaded.state}, {loaded.rows:,} items loaded")
 
 
+@takes_workspace
 def switch(
     version: VersionArgument,
     *,
@@ -68,8 +42,7 @@ def switch(
         bool,
         typer.Option("--with-bundle", help="Make its bundle the model's current one, too."),
     ] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Make a ready item version the one that readers of the view item_image read.
 
@@ -77,108 +50,52 @@ def switch(
     reads the version of its own bundle in any case; with --with-bundle it swaps to the bundle of
     this version, and vectors and ranker turn as one.
     """
-    context = open_context(workspace, config)
-
-    from uic.feature_repo.store.generation import State
-    from uic.feature_repo.store.item_store import open_item_store
-    from uic.models.bundles.shelf import BundleShelf
-
-    with open_item_store(context.config.store, context.workspace) as store:
-        found = store.version(version)
-        if found.state is State.LOADING:
-            store.versions.complete(version, _version(context, version).item_ids())
-        seconds = store.versions.switch(version, context.config.store.switch_delay_seconds)
+    seconds, bundle = workspace.images.switch(version, with_bundle=with_bundle)
     OUT.print(f"item version {version} is live in {seconds:.1f} s")
-    if with_bundle:
-        model, _, name = found.bundle_name.partition("/")
-        BundleShelf(context.bundles).choose(model, name)
-        OUT.print(f"{found.bundle_name} is current", markup=False)
+    if bundle is not None:
+        OUT.print(f"{bundle} is current", markup=False)
 
 
-def list_all(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+@takes_workspace
+def list_all(*, workspace: Workspace) -> None:
     """Print image features, item versions in the workspace, and those in the store."""
-    context = open_context(workspace, config)
-
-    from uic.feature_repo.snapshots.item_images import list_item_images
-    from uic.feature_repo.store.item_store import open_item_store
-    from uic.models.images.features import ImageFeatures
-
+    images = workspace.images
     OUT.print("features              images     items      encoder")
-    for path in sorted(context.images.glob("*/manifest.json")):
-        found = ImageFeatures.open(path.parent)
-        OUT.print(
-            f"{path.parent.name:<20}  {len(found):<9,}  {len(found.item_ids):<9,}  {found.encoder}",
-            markup=False,
-        )
+    for name, features in images.features().items():
+        items = len(features.item_ids)
+        OUT.print(f"{name:<20}  {len(features):<9,}  {items:<9,}  {features.encoder}", markup=False)
     OUT.print("\nitem version (files)  items      features   bundle")
-    for images in list_item_images(context.workspace):
+    for version in images.versions():
         OUT.print(
-            f"{images.version:<20}  {images.rows:<9,}  {images.manifest['features']:<9}  "
-            f"{images.manifest['bundle']} ({images.bundle.hex()})",
+            f"{version.version:<20}  {version.rows:<9,}  {version.manifest['features']:<9}  "
+            f"{version.manifest['bundle']} ({version.bundle.hex()})",
             markup=False,
         )
     OUT.print("\nitem version (store)  state      items      bundle")
-    with open_item_store(context.config.store, context.workspace) as store:
-        live = store.live()
-        for version in store.versions.all():
-            mark = "*" if version.number == live else " "
-            OUT.print(
-                f"{version.number:>19}{mark}  {version.state:<9}  {version.rows:<9,}  "
-                f"{version.bundle_name} ({version.bundle.hex()})",
-                markup=False,
-            )
+    live = images.live_version()
+    for stored in images.stored_versions():
+        mark = "*" if stored.number == live else " "
+        OUT.print(
+            f"{stored.number:>19}{mark}  {stored.state:<9}  {stored.rows:<9,}  "
+            f"{stored.bundle_name} ({stored.bundle.hex()})",
+            markup=False,
+        )
 
 
-def drop(
-    version: VersionArgument,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
-) -> None:
-    """Delete an item version that nobody reads from the store; its files stay."""
-    context = open_context(workspace, config)
-
-    from uic.feature_repo.store.item_store import open_item_store
-
-    deleted = 0
-    with open_item_store(context.config.store, context.workspace) as store:
-        rows = store.version(version).rows
-        with progress_display() as progress:
-            task = progress.add_task(f"dropping item version {version}", total=rows)
-            for deleted in store.drop(version, context.config.store.drop_keys_per_second):
-                progress.update(task, completed=deleted)
+@takes_workspace
+def drop(version: VersionArgument, *, workspace: Workspace) -> None:
+    """Delete an item version that is not read from the store; its files stay."""
+    with shown_progress() as progress:
+        deleted = workspace.images.drop(version, progress=progress)
     OUT.print(f"item version {version} dropped, {deleted:,} vectors deleted")
 
 
-def remove_old(context: Context) -> None:
-    """Remove older item versions from the workspace; none while the store does not answer."""
-    from uic.feature_repo.store.errors import StoreError
-    from uic.feature_repo.store.item_store import open_item_store
-    from uic.models.bundles.shelf import BundleShelf
-    from uic.pipelines.images.prune import prune_item_images, versions_in_use
-
-    try:
-        with open_item_store(context.config.store, context.workspace) as store:
-            read = versions_in_use(store, context.workspace, BundleShelf(context.bundles))
-    except StoreError as error:
-        ERR.print(f"no older item version was removed: {error}", markup=False)
-        return
-    removed = prune_item_images(context.workspace, read, context.config.images.versions_kept)
-    for found in removed:
+def remove_old(workspace: Workspace) -> None:
+    """Remove older item versions from the workspace, and say which."""
+    pruned = workspace.images.prune()
+    if pruned.reason is not None:
+        ERR.print(f"no older item version was removed: {pruned.reason}", markup=False)
+    for images in pruned.removed:
         OUT.print(
-            f"removed item version {found.version} ({found.manifest['bundle']})", markup=False
+            f"removed item version {images.version} ({images.manifest['bundle']})", markup=False
         )
-
-
-def _version(context: Context, number: int | None) -> "ItemImages":
-    from uic.feature_repo.snapshots.item_images import list_item_images
-
-    found = list_item_images(context.workspace)
-    chosen = [one for one in found if number in {None, one.version}]
-    if not chosen:
-        known = ", ".join(str(one.version) for one in found) or "none"
-        msg = (
-            f"{context.workspace / 'item_images'}: no item version {number or ''} (there is: "
-            f"{known}); make one with `uic images embed`"
-        )
-        raise BadInputError(msg)
-    return chosen[-1]

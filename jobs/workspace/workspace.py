@@ -5,6 +5,7 @@ from pathlib import Path
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
 from uic.jobs.workspace.data import DataPanel
+from uic.jobs.workspace.images import ImagesPanel
 from uic.jobs.workspace.memories import MemoriesPanel
 from uic.jobs.workspace.models import ModelsPanel
 from uic.jobs.workspace.users import UsersPanel
@@ -41,6 +42,11 @@ class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel):
             super().__init__(Context(folder, config, None))
         else:
             super().__init__(open_context(Path(path), None if config is None else Path(config)))
+
+    @property
+    def images(self) -> ImagesPanel:
+        """Images of items: extract features, embed them, load and switch item versions."""
+        return ImagesPanel(self.context)
 
     def __repr__(self) -> str:
         """`Workspace('var')`."""
