@@ -55,7 +55,7 @@ bench: .venv-bench/.installed  ## Every benchmark, alone on the machine; renews 
 	.venv-bench/bin/python benchmarks/all.py
 
 # Jars are fetched once: a Kafka broker for development and tests, and Flink's Kafka connector.
-infra/jars/%/.fetched: infra/%/pom.xml
+infra/jars/%/.fetched: jobs/stream/topics/poms/%/pom.xml
 	rm -rf $(@D)
 	mvn --quiet --batch-mode --no-transfer-progress -f $< \
 		dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)

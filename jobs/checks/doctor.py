@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -68,7 +68,7 @@ def _python(_: Context) -> Iterator[Finding]:
     )
     wanted = {}
     for line in metadata.requires("user-interest-center") or []:
-        name, _, rest = line.partition("==")
+        name, _equals, rest = line.partition("==")
         if rest and ";" not in rest:
             wanted[name.split("[")[0].strip()] = rest.strip()
     for name in _PINNED:
@@ -175,7 +175,7 @@ def _store(context: Context) -> Iterator[Finding]:
     settings = context.config.store
     try:
         with open_memories(settings, context.workspace) as store:
-            info = store.client.info()
+            info: dict[str, Any] = store.client.info()  # type: ignore[assignment] # not asynchronous
             generations = store.generations.all()
     except StoreUnavailableError as error:
         # Without an address it is our own, and simply not started.

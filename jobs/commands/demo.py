@@ -11,7 +11,20 @@ from rich.markup import escape
 
 from uic.jobs.commands.options import ConfigOption, WorkspaceOption
 from uic.jobs.config.console import OUT
-from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
+from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
+
+StartOption = Annotated[
+    str | None, typer.Option("--from", help="Rerun from this stage; default: all, from nothing.")
+]
+SharedDataOption = Annotated[
+    Path, typer.Option(envvar="UIC_SHARED_DATA", help="Folder of real data; else the simulator.")
+]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="A small simulation: to see all stages, not figures.")
+]
+KafkaOption = Annotated[
+    bool, typer.Option("--kafka", help="Through a real Kafka broker (needs Java and jars).")
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -21,21 +34,10 @@ def register(root: typer.Typer) -> None:
 
 def demo(
     *,
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="Rerun from this stage; default: all, from nothing."),
-    ] = None,
-    shared_data: Annotated[
-        Path,
-        typer.Option(envvar="UIC_SHARED_DATA", help="Folder of real data; else the simulator."),
-    ] = Path("../shared/data"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A small simulation: to see all stages, not figures.")
-    ] = False,
-    kafka: Annotated[
-        bool,
-        typer.Option("--kafka", help="Through a real Kafka broker (needs Java and `make jars`)."),
-    ] = False,
+    start: StartOption = None,
+    shared_data: SharedDataOption = Path("../shared/data"),
+    quick: QuickOption = False,
+    kafka: KafkaOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
 ) -> None:
@@ -62,7 +64,11 @@ def demo(
     # A polite kill ends the demo as Ctrl-C does: whatever it started is ended first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds = run_plan(plan, workspace, start, lambda line: OUT.print(f"[bold]{escape(line)}[/]"))
-    OUT.print(f"\n[bold]done[/] in {sum(seconds.values()):.0f} s. Look at:")
+    _say_where_to_look(context, sum(seconds.values()))
+
+
+def _say_where_to_look(context: Context, seconds: float) -> None:
+    OUT.print(f"\n[bold]done[/] in {seconds:.0f} s. Look at:")
     OUT.print(f"  {context.reports / 'index.html'}   the whole day on one page")
     OUT.print(f"  {context.reports / 'quality' / 'behaviors.html'}   what the gates saw")
-    OUT.print(f"  uic store start --workspace {workspace}   and look around: uic --help")
+    OUT.print(f"  uic store start --workspace {context.workspace}   and look around: uic --help")

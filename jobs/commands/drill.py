@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from uic.jobs.config.console import ERR, OUT
 from uic.models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from uic.jobs.drills.rollback import RollbackReport
 
 app = typer.Typer(no_args_is_help=True, help="Break things on purpose, and look at the result.")
 
@@ -22,6 +27,14 @@ class Source(StrEnum):
     FILES = "files"
 
 
+SourceOption = Annotated[Source, typer.Option(help="A real Kafka broker, or files.")]
+KillsOption = Annotated[
+    str, typer.Option(help="What is killed, in order: worker, java, redis, away, restore.")
+]
+WrongClicksOption = Annotated[
+    int, typer.Option(min=1, help="Clicks with wrong ids by a broken producer, for each user.")
+]
+CrawlerClicksOption = Annotated[int, typer.Option(min=1, help="Clicks of a crawler, one new user.")]
 FolderOption = Annotated[
     Path | None, typer.Option(help="New folder to work in; default: a temporary one.")
 ]
@@ -35,12 +48,9 @@ def register(root: typer.Typer) -> None:
 @app.command()
 def crash(
     *,
-    source: Annotated[Source, typer.Option(help="A real Kafka broker, or files.")] = Source.KAFKA,
+    source: SourceOption = Source.KAFKA,
     events: Annotated[int, typer.Option(min=1000, help="Events of the log.")] = 200_000,
-    kills: Annotated[
-        str,
-        typer.Option(help="What is killed, in order: worker, java, redis, away, restore."),
-    ] = "worker,redis,java,away,restore,worker,java",
+    kills: KillsOption = "worker,redis,java,away,restore,worker,java",
     seed: Annotated[int, typer.Option(help="Of the log and of the moments.")] = 1,
     folder: FolderOption = None,
 ) -> None:
@@ -73,12 +83,8 @@ def rollback(
     *,
     users: Annotated[int, typer.Option(min=50, help="Users of the simulated shop.")] = 600,
     days: Annotated[int, typer.Option(min=5, help="Simulated days.")] = 14,
-    wrong_clicks: Annotated[
-        int, typer.Option(min=1, help="Clicks with wrong ids by a broken producer, for each user.")
-    ] = 30,
-    crawler_clicks: Annotated[
-        int, typer.Option(min=1, help="Clicks of a crawler, one new user.")
-    ] = 3000,
+    wrong_clicks: WrongClicksOption = 30,
+    crawler_clicks: CrawlerClicksOption = 3000,
     seed: Annotated[int, typer.Option(help="Of the log, the model and the poison.")] = 1,
     folder: FolderOption = None,
 ) -> None:
@@ -91,9 +97,6 @@ def rollback(
     catch up, switch. Prints the timeline. Ends with status 3 if a memory differs by one byte from
     that of a log without the poison, or a request failed. Takes a few minutes.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from uic.jobs.drills.rollback import RollbackOptions, run_rollback
     from uic.jobs.drills.shop import ShopSize
 
@@ -105,6 +108,10 @@ def rollback(
     )
     with _working_folder(folder) as chosen_folder:
         report = run_rollback(chosen_folder, options, _say)
+    _show_rollback(report)
+
+
+def _show_rollback(report: "RollbackReport") -> None:
     table = Table("seconds", "step", "what was seen", box=SIMPLE_HEAD)
     table.columns[0].justify = "right"
     for moment in report.timeline:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.commands.options import DAY_FORMATS, takes_workspace
 from uic.jobs.config.console import ERR, OUT
-from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
+from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="Make the event log of what has streamed.")
 
@@ -23,13 +23,13 @@ def _group() -> None:
 
 
 @app.command()
+@takes_workspace
 def compact(
     day: Annotated[
-        datetime, typer.Argument(formats=["%Y-%m-%d"], help="Last day, in the time zone.")
+        datetime, typer.Argument(formats=DAY_FORMATS, help="Last day, in the time zone.")
     ],
     *,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Add what streamed up to and including a day to the event log.
 
@@ -37,10 +37,8 @@ def compact(
     of repetitions; so batch folds what the stream has folded. Can be repeated: what the log has
     is left alone.
     """
-    from uic.jobs.stream.letters.compact import compact as compact_archive
-
     with ERR.status("reading the archive"):
-        done = compact_archive(open_context(workspace, config), day.date())
+        done = workspace.compact(day.date())
     for entry in done:
         made = entry.publication
         OUT.print(

@@ -2,9 +2,9 @@
 
 import typer
 
-from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import ERR, OUT
-from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
+from uic.jobs.workspace.workspace import Workspace
 
 
 def register(root: typer.Typer) -> None:
@@ -12,16 +12,14 @@ def register(root: typer.Typer) -> None:
     root.command()(report)
 
 
-def report(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+@takes_workspace
+def report(*, workspace: Workspace) -> None:
     """Write WORKSPACE/reports/index.html, one file that needs no network, and demo.json.
 
     Shows what has run: the log, the samples, the models, a replayed day, the audit. What has not
     run is left out.
     """
-    context = open_context(workspace, config)
     with ERR.status("drawing the report"):
-        from uic.jobs.report.page import write_report
-
-        page, numbers = write_report(context)
+        page, numbers = workspace.report()
     OUT.print(f"report: {page}", markup=False)
     OUT.print(f"numbers: {numbers}", markup=False)

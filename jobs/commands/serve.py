@@ -4,15 +4,34 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import ConfigOption, WorkspaceOption
+from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import ERR, OUT
-from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
-from uic.models.errors import BadInputError
+from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(
     invoke_without_command=True,
     help="Rank candidates over HTTP with the memories of the store.",
 )
+BundleOption = Annotated[
+    str,
+    typer.Option(help="A path, MODEL/VERSION, or MODEL to follow its current version."),
+]
+HistoryFromOption = Annotated[
+    str,
+    typer.Option(
+        help="store: memories. log: compute interest in the request from the last 1,000 events "
+        "(view user_sequence), with --bundle din, dicm, lmn, …, to compare with."
+    ),
+]
+PrerankBundleOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A bundle of prerank, named as in --bundle: adds POST /v1/prerank and POST /v1/funnel."
+    ),
+]
+PortOption = Annotated[
+    int | None, typer.Option(min=0, max=65_535, help="0 takes a free one; default: serve.port.")
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -21,41 +40,19 @@ def register(root: typer.Typer) -> None:
 
 
 @app.callback()
+@takes_workspace
 def serve(
     command: typer.Context,
     *,
-    bundle: Annotated[
-        str | None,
-        typer.Option(
-            help="A path, MODEL/VERSION, or MODEL to follow its current version; default: mimn."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="With --history-from log: din, dicm, lmn, …")
-    ] = None,
-    history_from: Annotated[
-        str,
-        typer.Option(
-            help="store: memories. log: compute interest in the request from the last 1,000 events "
-            "(view user_sequence), to compare with."
-        ),
-    ] = "store",
-    prerank_bundle: Annotated[
-        str | None,
-        typer.Option(
-            help="A bundle of prerank, named as in --bundle: adds POST /v1/prerank and "
-            "POST /v1/funnel."
-        ),
-    ] = None,
+    bundle: BundleOption = "mimn",
+    history_from: HistoryFromOption = "store",
+    prerank_bundle: PrerankBundleOption = None,
     host: Annotated[str | None, typer.Option(help="Address; default: serve.host.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="0 takes a free one; default: serve.port.")
-    ] = None,
+    port: PortOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: serve.workers.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Serve until SIGTERM: POST /v1/rank, and OpenAPI at /docs.
 
@@ -65,32 +62,21 @@ def serve(
     """
     if command.invoked_subcommand is not None:
         return
-    context = open_context(workspace, config)
-    settings = context.config.serve
 
-    if history_from not in ("store", "log"):
-        msg = f"--history-from {history_from}: expected store or log"
-        raise BadInputError(msg)
+    def listening(address: str, port: int) -> None:
+        token = workspace.config.serve.token
+        if token is None and not address.startswith("127.") and address != "::1":
+            ERR.print(f"listening on {address} without a token: set UIC_SERVE__TOKEN", markup=False)
+        OUT.print(f"serving {bundle} at http://{address}:{port}", markup=False)
 
-    from uic.jobs.serving.http.server import ServeRequest, listen
-    from uic.jobs.serving.http.server import serve as run
-
-    request = ServeRequest(
-        str(workspace),
-        None if config is None else str(config),
-        bundle or model or "mimn",
-        history_from,
-        prerank_bundle or "",
-    )
-    listener = listen(host or settings.host, settings.port if port is None else port)
-    address, taken = listener.getsockname()[:2]
-    if settings.token is None and not address.startswith("127.") and address != "::1":
-        ERR.print(f"listening on {address} without a token: set UIC_SERVE__TOKEN", markup=False)
-    OUT.print(f"serving {request.bundle} at http://{address}:{taken}", markup=False)
-    run(request, listener, workers or settings.workers)
+    workspace.serve(
+        bundle, history_from=history_from, prerank_bundle=prerank_bundle, host=host, port=port,
+        workers=workers, listening=listening,
+    )  # fmt: skip
 
 
 @app.command()
+@takes_workspace
 def reload(
     *,
     bundle: Annotated[
@@ -99,25 +85,12 @@ def reload(
     ] = None,
     url: Annotated[str | None, typer.Option(help="Of the service; default: serve.port.")] = None,
     wait_seconds: Annotated[float, typer.Option(min=0, help="Until it must be served.")] = 60.0,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    config: ConfigOption = None,
+    workspace: Workspace,
 ) -> None:
     """Make a bundle the current one and wait until the running service serves it.
 
     The service sees a new current version by itself; this command only waits and says so, and
     ends with status 2 if the bundle is not served in time.
     """
-    context = open_context(workspace, config)
-
-    from uic.jobs.serving.follow.reloading import reload_service
-
-    settings = context.config.serve
-    token = settings.token
-    label = reload_service(
-        context.bundles,
-        bundle,
-        url or f"http://{settings.host}:{settings.port}",
-        None if token is None else token.get_secret_value(),
-        wait_seconds,
-    )
+    label = workspace.reload(bundle, url=url, wait_seconds=wait_seconds)
     OUT.print(f"served: {label}", markup=False)

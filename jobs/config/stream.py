@@ -30,6 +30,11 @@ class StreamSettings(Section):
         description="folder of gzip JSON lines for source: files; none means `events` in the "
         "workspace",
     )
+    jars_folder: Path | None = Field(
+        None,
+        description="folder with `kafka` and `flink`, the jars of Kafka and of Flink's connector; "
+        "none means `jars` in the workspace, then `infra/jars` in the current folder",
+    )
     parallelism: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="subtasks, each with one Python worker; count, at most one a partition"
     )

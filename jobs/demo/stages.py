@@ -111,6 +111,7 @@ def make_plan(shared_data: Path, *, quick: bool = False, kafka: bool = False) ->
     """
     folder = shared_data / KUAIRAND_FOLDER
     settings, zone = dict(_SETTINGS), "UTC"
+    source: tuple[str, ...]
     if quick:
         data, source, days, stretches = "simulator, a small one", QUICK, QUICK_DAYS, QUICK_STRETCHES
         settings["UIC_SERVE__LOG_FEATURES_SAMPLE"] = "1"
@@ -174,7 +175,8 @@ def _stages(source: Sequence[str], days: tuple[date, date], stream: _Stream) -> 
 def _training(eve: date) -> tuple[Stage, ...]:
     """Each trains on the same days, and is tested on the last of them."""
     first = eve - timedelta(days=TRAINED_DAYS)
-    common = ("--samples", "default", "--first", f"{first}", "--epochs", f"{EPOCHS}")
+    common: tuple[str, ...] = ("--samples", "default", "--first", f"{first}")
+    common += ("--epochs", f"{EPOCHS}")
     common += ("--set", f"batch_impressions={BATCH_IMPRESSIONS}")
     common += ("--set", f"learning_rate={LEARNING_RATE}")
     plain = ("--set", "utilization_loss_weight=0")

@@ -68,7 +68,9 @@ def _imported(log: EventLog) -> Iterator[LoggedPayload]:
         times = [
             table.column(name).to_numpy().view(np.int64) for name in ("event_time", "log_time")
         ]
-        for *event, event_ms, log_ms, partition, offset in zip(
+        for user, item, category, kind, event_ms, log_ms, partition, offset in zip(
             *events, *(column.tolist() for column in times), *places, strict=True
         ):
-            yield LoggedPayload(payload_of(*event, event_ms), partition, offset, log_ms)
+            yield LoggedPayload(
+                payload_of(user, item, category, kind, event_ms), partition, offset, log_ms
+            )

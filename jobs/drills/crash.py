@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.config.config import load_config
 from uic.jobs.config.context import Context
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.drills.log import DrillLog, batch_fold
@@ -34,6 +35,7 @@ from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import Supervisor, running
+from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.trial import start_trial, trial_context
 from uic.models.memory.fold import MemoryFolder
@@ -131,7 +133,8 @@ def _source(folder: Path, options: DrillOptions, log: DrillLog) -> Iterator[dict
         log.write_files(folder / "events")
         yield {"files": folder / "events"}
         return
-    with KafkaServer(folder / "kafka") as kafka:
+    root = jars_root(load_config(None).stream.jars_folder, folder)
+    with KafkaServer(folder / "kafka", jars_root=root) as kafka:
         kafka.create_topic("behaviours", options.partitions)
         kafka.create_topic("dead-letters", 1)
         log.send(kafka.brokers, "behaviours")

@@ -209,7 +209,7 @@ def histogram(values: NDArray[np.float64], unit: str, what: str, percentiles: li
     def paint(axes: Axes) -> None:
         kept = np.maximum(values, 1e-6)
         edges = np.geomspace(kept.min() * 0.98, kept.max() * 1.02, 40)
-        axes.hist(kept, edges, color=SKY, edgecolor=BLUE, linewidth=0.6)
+        axes.hist(kept, edges.tolist(), color=SKY, edgecolor=BLUE, linewidth=0.6)
         axes.set_xscale("log")
         top = axes.get_ylim()[1]
         for at, name in enumerate(percentiles):

@@ -280,8 +280,10 @@ def _audit(page: Page, audit: dict[str, Any], _: Context) -> None:
         f"A share of {audit['sample_rate']:g} of all users: their log folded again from nothing, "
         "up to the position that the served memory carries, and compared byte for byte.",
     )
-    names = ("users", "through_feast", "events", "matched", "within_tolerance", "differing")
-    names += ("behind", "missing", "extra", "ahead")
+    names = [
+        *("users", "through_feast", "events", "matched", "within_tolerance", "differing"),
+        *("behind", "missing", "extra", "ahead"),
+    ]
     rows = audit["generations"]
     page.table(
         ("", *(f"generation {row['generation']} ({row['state']})" for row in rows)),

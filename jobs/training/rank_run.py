@@ -14,9 +14,9 @@ from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
-from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.lmn.settings import LmnSettings, Memory
 from uic.models.samples.reader import SamplesReader
+from uic.models.settings import Section
 from uic.models.sharding.ams_bytes import Job, Strategy, mean_of
 from uic.models.sharding.processes import run_ranks
 from uic.models.sharding.rank_trainer import RankTrainer
@@ -66,7 +66,7 @@ class RankRun:
 
 
 def ranks_of(
-    model: str, settings: RankerSettings, size: int, strategy: str | None, device: str
+    model: str, settings: Section, size: int, strategy: str | None, device: str
 ) -> Ranks | None:
     """The ranks that the command line asks for; None for a run of one process.
 

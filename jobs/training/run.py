@@ -13,17 +13,17 @@ from uic.jobs.config.console import ERR, progress_display
 from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
-from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.dicm.batch_images import LocalImages, resolve_images
 from uic.models.rankers.dicm.image_settings import ImageSettings
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.models.settings import Section
 from uic.models.training.checkpoint import Progress as RunProgress
 from uic.models.training.metrics import Metrics
 from uic.models.training.run_spec import RunSpec
 from uic.models.training.trainer import StepReport, Watcher
 
-SettingsType = TypeVar("SettingsType", bound=RankerSettings)
+SettingsType = TypeVar("SettingsType", bound=Section)
 
 # Rates are averaged over about this many seconds.
 _RATE_SECONDS = 5.0

@@ -78,26 +78,6 @@ class UsersPanel(WorkspacePanel):
         with self._open_store() as store:
             return store.generations.forget(user)
 
-    def fill_sequences(self, *, progress: Progress | None = None) -> int:
-        """Write the last 1,000 events of every user from the log into the store.
-
-        Returns:
-            Users whose sequence was written.
-
-        Raises:
-            StoreError: the store does not answer.
-        """
-        from uic.jobs.stream.fold.sequence_fill import fill_from_log
-        from uic.pipelines.log.event_log import EventLog
-
-        report = progress or no_progress
-        return fill_from_log(
-            EventLog(self.context.log),
-            self.config.store,
-            self.path,
-            lambda done: report("users", done, None),
-        )
-
     def audit(
         self,
         *,

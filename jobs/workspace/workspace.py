@@ -5,13 +5,18 @@ from pathlib import Path
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
 from uic.jobs.workspace.data import DataPanel
+from uic.jobs.workspace.events import EventsPanel
 from uic.jobs.workspace.images import ImagesPanel
 from uic.jobs.workspace.memories import MemoriesPanel
 from uic.jobs.workspace.models import ModelsPanel
+from uic.jobs.workspace.replay import ReplayPanel
+from uic.jobs.workspace.serving import ServingPanel
+from uic.jobs.workspace.store import StorePanel
+from uic.jobs.workspace.stream import StreamPanel
 from uic.jobs.workspace.users import UsersPanel
 
 
-class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel):
+class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel, ServingPanel):
     """A folder with an event log and everything that is made of it.
 
     The methods do what the commands of the same names do. They return typed results, print
@@ -47,6 +52,26 @@ class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel):
     def images(self) -> ImagesPanel:
         """Images of items: extract features, embed them, load and switch item versions."""
         return ImagesPanel(self.context)
+
+    @property
+    def store(self) -> StorePanel:
+        """The store: start and stop the embedded Redis, look at it, fill histories."""
+        return StorePanel(self.context)
+
+    @property
+    def stream(self) -> StreamPanel:
+        """The stream job: run, plan, stop, look at it."""
+        return StreamPanel(self.context)
+
+    @property
+    def events(self) -> EventsPanel:
+        """Events on their way: a broker, producers, dead letters, jars."""
+        return EventsPanel(self.context)
+
+    @property
+    def replay(self) -> ReplayPanel:
+        """A past day, lived through again."""
+        return ReplayPanel(self.context)
 
     def __repr__(self) -> str:
         """`Workspace('var')`."""

@@ -52,7 +52,8 @@ def configuration(plan: JobPlan, *, local: bool) -> dict[str, str]:
         "restart-strategy.fixed-delay.delay": "1 s",
     }
     if plan.source == "kafka" or stream.dead_letter_topic:
-        settings["pipeline.jars"] = ";".join(_uri(jar) for jar in jars("flink"))
+        connector = jars("flink", stream.jars_folder)
+        settings["pipeline.jars"] = ";".join(_uri(jar) for jar in connector)
     if plan.restore_from is not None:
         settings["execution.state-recovery.path"] = _uri(plan.restore_from)
     if local:

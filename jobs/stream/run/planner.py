@@ -27,6 +27,7 @@ from uic.jobs.stream.run.start_positions import (
     folder_name,
 )
 from uic.jobs.stream.topics.event_files import EventFile, scan_folder, stage_file
+from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import free_port
 from uic.jobs.stream.topics.kafka_topic import Topic, TopicError, describe_topic
 from uic.models.errors import BadInputError
@@ -165,9 +166,12 @@ class Planner:
             time_zone=self.context.config.time_zone,
             log=self.context.config.log,
             sale=self.context.config.sale,
-            stream=self.stream,
+            stream=self.stream.model_copy(update={"jars_folder": self._jars()}),
             position_check=self.options.position_check,
         ), starts
+
+    def _jars(self) -> Path:
+        return jars_root(self.stream.jars_folder, self.context.workspace).resolve()
 
     def files(self) -> dict[int, list[EventFile]]:
         """The event files by partition; each is read through once in the life of the run."""

@@ -1,13 +1,19 @@
-"""Which Java runs Flink and Kafka, and where their jars are."""
+"""Which Java runs Flink and Kafka, where their jars are, and how to fetch them."""
 
 import os
 import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from uic.models.errors import BadInputError
 
-JARS: Final = Path(__file__).resolve().parents[3] / "infra" / "jars"
+# Where `make jars` puts them: found from the current folder, a checkout.
+CHECKOUT_JARS: Final = Path("infra") / "jars"
+WORKSPACE_JARS: Final = "jars"
+KINDS: Final = ("kafka", "flink")
+_POMS: Final = Path(__file__).parent / "poms"
 
 
 def java_home() -> Path:
@@ -38,14 +44,66 @@ def java_home() -> Path:
     return home
 
 
-def jars(folder: str, jars_root: Path = JARS) -> list[Path]:
-    """The jars of `infra/jars/<folder>`, by name.
+def jars_root(setting: Path | None, workspace: Path) -> Path:
+    """The folder that holds `kafka/` and `flink/`.
+
+    Args:
+        setting: `stream.jars_folder`; wins if it is set.
+        workspace: whose `jars/` comes next, if it is there; else `infra/jars` of a checkout.
+    """
+    if setting is not None:
+        return setting
+    fetched = workspace / WORKSPACE_JARS
+    return fetched if fetched.is_dir() else CHECKOUT_JARS
+
+
+def jars(kind: str, root: Path | None = None) -> list[Path]:
+    """The jars of one kind, `kafka` or `flink`, by name, as absolute paths.
+
+    Args:
+        kind: folder of `root`.
+        root: as `jars_root` finds it; None: `infra/jars` of the current folder.
 
     Raises:
         BadInputError: they were not fetched.
     """
-    found = sorted((jars_root / folder).glob("*.jar"))
+    folder = (CHECKOUT_JARS if root is None else root).resolve() / kind
+    found = sorted(folder.glob("*.jar"))
     if not found:
-        msg = f"{jars_root / folder}: no jars; fetch them with `make jars` (needs Maven)"
+        msg = (
+            f"{folder}: no jars; fetch them into the workspace with `uic events jars` (needs "
+            "Maven), in a checkout with `make jars`, or name their folder in stream.jars_folder"
+        )
         raise BadInputError(msg)
     return found
+
+
+def fetch_jars(root: Path) -> Mapping[str, Path]:
+    """Fetch the jars of both kinds with Maven, from where Maven's own settings say.
+
+    Args:
+        root: folder that gets `kafka/` and `flink/`; what is there is replaced.
+
+    Returns:
+        The folder of each kind.
+
+    Raises:
+        BadInputError: there is no Maven on the path, or it fails; holds the end of what it said.
+    """
+    maven = shutil.which("mvn")
+    if maven is None:
+        msg = "no Maven (`mvn`) on the path; install it, or copy jars and set stream.jars_folder"
+        raise BadInputError(msg)
+    folders = {kind: root.resolve() / kind for kind in KINDS}
+    for kind, folder in folders.items():
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [maven, "--quiet", "--batch-mode", "--no-transfer-progress"]
+        command += ["-f", str(_POMS / kind / "pom.xml"), "dependency:copy-dependencies"]
+        done = subprocess.run(  # noqa: S603 - Maven of this machine, our own arguments
+            [*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = " ".join((done.stdout + done.stderr).split())[-400:]
+            msg = f"{kind}: Maven ended with status {done.returncode}: {said}"
+            raise BadInputError(msg)
+    return folders

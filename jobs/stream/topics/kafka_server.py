@@ -1,8 +1,9 @@
 """A real Kafka broker (KRaft, one node) on loopback, for development, tests and benchmarks.
 
-`make kafka` (or `uic events broker`) runs it in the foreground. It is started from the Maven jars
-of `infra/jars/kafka`, keeps its data in the folder that it is given, listens on free ports unless
-one is named, and stamps records with their append time, as the event log's contract asks.
+`make kafka` (or `uic events broker`) runs it in the foreground. It is started from Maven's jars
+(`uic.jobs.stream.topics.java`), keeps its data in the folder that it is given, listens on free
+ports unless one is named, and stamps records with their append time, as the event log's contract
+asks.
 """
 
 import os
@@ -57,10 +58,19 @@ class KafkaServer:
     """One broker in `folder`; use it as a context, or call `start` and `stop`.
 
     A folder can be started again with its data: the ports stay the same.
+
+    Args:
+        folder: of its data and logs.
+        port: TCP port on loopback; 0 takes a free one.
+        heap_mib: of its Java process.
+        jars_root: folder with `kafka/`; None: `infra/jars` of the current folder.
     """
 
-    def __init__(self, folder: Path, port: int = 0, heap_mib: int = 512) -> None:
+    def __init__(
+        self, folder: Path, port: int = 0, heap_mib: int = 512, jars_root: Path | None = None
+    ) -> None:
         self.folder = folder
+        self.jars_root = jars_root
         self.heap_mib = heap_mib
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +92,7 @@ class KafkaServer:
             KafkaServerError: it ended, or did not answer in time; names its log.
         """
         java = java_home() / "bin" / "java"
-        classpath = os.pathsep.join(str(jar) for jar in jars("kafka"))
+        classpath = os.pathsep.join(str(jar) for jar in jars("kafka", self.jars_root))
         settings = self.folder / "server.properties"
         if not settings.exists():
             self._write_settings(settings)
@@ -144,7 +154,8 @@ class KafkaServer:
         Raises:
             KafkaServerError: it does not appear.
         """
-        from confluent_kafka.admin import (  # noqa: PLC0415 - only users of a broker load the client
+        # Only users of a broker load the client, whose __all__ misses a name.
+        from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: PLC0415
             AdminClient,
             NewTopic,
         )
@@ -162,6 +173,20 @@ class KafkaServer:
             f"{self.brokers}: topic {topic} was made, but is not there after {_TOPIC_SECONDS:.0f} s"
         )
         raise KafkaServerError(msg)
+
+    def ensure_topic(self, topic: str, partitions: int) -> None:
+        """Make a topic unless it is there.
+
+        Raises:
+            KafkaServerError: it does not appear.
+        """
+        from confluent_kafka import KafkaException  # noqa: PLC0415 - as in `create_topic`
+
+        try:
+            self.create_topic(topic, partitions)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
 
     def _write_settings(self, settings: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

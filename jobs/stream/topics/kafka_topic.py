@@ -12,9 +12,17 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # two miss in its __all__
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
 
 from uic.models.errors import BadInputError, UicError
+
+Setting = str | int | float | bool
+"""A value of a client's setting."""
+NO_SETTINGS: Final[Mapping[str, Setting]] = {}
 
 _TIMEOUT_SECONDS: Final = 6.0
 _POLL_SECONDS: Final = 0.1
@@ -57,7 +65,7 @@ class Topic:
         return len(self.first)
 
 
-def quiet(brokers: str, **settings: object) -> dict[str, object]:
+def quiet(brokers: str, settings: Mapping[str, Setting] = NO_SETTINGS) -> dict[str, Setting]:
     """Client settings that keep librdkafka's own log off standard error."""
     return {"bootstrap.servers": brokers, "log_level": 0, **settings}
 
@@ -83,7 +91,7 @@ def describe_topic(brokers: str, name: str) -> Topic:
         msg = f"{brokers}: no topic {name!r}; there is {others or 'none'}; set stream.topic"
         raise TopicError(msg)
     description = admin.describe_topics(TopicCollection([name]))[name].result(_TIMEOUT_SECONDS)
-    consumer = Consumer(quiet(brokers, **{"group.id": "uic-look", "enable.auto.commit": False}))
+    consumer = Consumer(quiet(brokers, {"group.id": "uic-look", "enable.auto.commit": False}))
     try:
         marks = {
             partition: _watermarks(consumer, name, partition, brokers)
@@ -109,7 +117,7 @@ def _appends_time(admin: AdminClient, name: str) -> bool:
 
 def end_offsets(brokers: str, topic: str, partitions: int) -> dict[int, int]:
     """Offset that the next event of each partition will get; for the lag."""
-    consumer = Consumer(quiet(brokers, **{"group.id": "uic-look", "enable.auto.commit": False}))
+    consumer = Consumer(quiet(brokers, {"group.id": "uic-look", "enable.auto.commit": False}))
     try:
         return {
             partition: _watermarks(consumer, topic, partition, brokers)[1]

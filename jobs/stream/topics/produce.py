@@ -21,13 +21,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
 from uic.jobs.stream.topics.event_files import LoggedPayload, scan_folder, write_event_file
-from uic.jobs.stream.topics.kafka_topic import NoBrokerError, describe_topic, quiet
+from uic.jobs.stream.topics.kafka_topic import NoBrokerError, Setting, describe_topic, quiet
 from uic.models.errors import UicError
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIORS
 
-PRODUCER_SETTINGS: Final = {
+PRODUCER_SETTINGS: Final[dict[str, Setting]] = {
     "enable.idempotence": True,
     "partitioner": "murmur2_random",
     "acks": "all",
@@ -79,8 +79,8 @@ def log_payloads(log: EventLog, *, now: bool) -> Iterator[Outgoing]:
                 times = np.full(len(times), int(time.time() * 1000), dtype=np.int64)
             yield Outgoing(
                 payloads=[
-                    payload_of(*row, names[code], when)
-                    for row, code, when in zip(
+                    payload_of(user, item, category, names[code], when)
+                    for (user, item, category), code, when in zip(
                         ids.tolist(), indices.tolist(), times.tolist(), strict=True
                     )
                 ],
@@ -162,7 +162,7 @@ def send_to_kafka(
         DeliveryError: the broker refused an event, or did not take all in time.
     """
     describe_topic(brokers, topic)
-    producer = Producer(quiet(brokers, **PRODUCER_SETTINGS))
+    producer = Producer(quiet(brokers, PRODUCER_SETTINGS))
     failed: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, message: Message) -> None:

@@ -11,14 +11,14 @@ import pytest
 
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.config.context import Context
-from uic.jobs.stream.topics.java import JARS
+from uic.jobs.stream.topics.java import CHECKOUT_JARS
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.trial import start_trial, trial_context
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    if not any((JARS / "kafka").glob("*.jar")):
+    if not any((CHECKOUT_JARS / "kafka").glob("*.jar")):
         _fetch_jars()
     with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
         yield server
@@ -26,7 +26,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 def _fetch_jars() -> None:
     if shutil.which("mvn"):
-        subprocess.run(["make", "jars"], cwd=JARS.parents[1], check=True)
+        subprocess.run(["make", "jars"], check=True)
     elif os.environ.get("CI"):
         pytest.fail("no Kafka jars and no Maven to fetch them; install maven")
     else:

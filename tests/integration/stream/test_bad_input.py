@@ -38,7 +38,7 @@ def test_no_broker(trial):
 
 
 def test_no_jars(tmp_path):
-    with pytest.raises(BadInputError, match="no jars; fetch them with `make jars`"):
+    with pytest.raises(BadInputError, match=r"no jars; fetch them .* `uic events jars`"):
         java.jars("kafka", tmp_path)
 
 

@@ -1,0 +1,107 @@
+"""Replay: live through a past day again, event by event and impression by impression."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, no_progress
+
+if TYPE_CHECKING:
+    from uic.jobs.replay.client import RankingClient
+    from uic.jobs.replay.hold_back import HeldBack
+
+
+class ReplayPanel(WorkspacePanel):
+    """Methods of `Workspace.replay`."""
+
+    def hold_back(self, day: date | str) -> "HeldBack":
+        """Take the behaviours of a day and later out of an imported log, for the replay.
+
+        Raises:
+            ReplayError: the log has no such day, or more than imports in it.
+        """
+        from uic.jobs.replay.hold_back import hold_back
+        from uic.jobs.replay.run import FOLDER
+
+        return hold_back(self.context.log, self.path / FOLDER, day_of(day, "day"))
+
+    def reset(self) -> list[str]:
+        """Make the workspace as it was before its replay.
+
+        Returns:
+            What was removed: the store's data, streamed events, later epochs of the log.
+
+        Raises:
+            ReplayError: nothing was held back.
+        """
+        from uic.feature_repo.store.connection import STORE_FOLDER
+        from uic.feature_repo.store.server import EmbeddedRedis
+        from uic.jobs.replay.hold_back import forget_replay
+
+        EmbeddedRedis(self.path / STORE_FOLDER).stop()
+        return forget_replay(self.path, self.context.log)
+
+    def begin(self, *, url: str | None = None, stretches: int = 48, to: str = "files") -> int:
+        """Rank the day with the memories of midnight, and write its first events.
+
+        Args:
+            url: of the service; None: `serve.port` on loopback.
+            stretches: the day in so many pieces.
+            to: files, or kafka.
+
+        Returns:
+            Events of the first stretch.
+
+        Raises:
+            ReplayError: no day was held back, or the service does not answer.
+        """
+        from uic.jobs.replay.destination import destination_of
+        from uic.jobs.replay.run import begin
+
+        destination = destination_of(self.context, to)
+        with self._client(url) as client:
+            return begin(self.context, client, stretches, destination)
+
+    def run(
+        self,
+        *,
+        url: str | None = None,
+        stretches: int = 48,
+        to: str = "files",
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Append the day's events, and rank each impression with the memory of its moment.
+
+        Args:
+            url: as in `begin`.
+            stretches: as in `begin`.
+            to: as in `begin`.
+            progress: told the impressions that were ranked.
+
+        Returns:
+            What is written to `replay/replay.json`: AUC, latency, freshness.
+
+        Raises:
+            ReplayError: `begin` was not called, or stream or service do not answer.
+        """
+        from uic.jobs.replay.destination import destination_of
+        from uic.jobs.replay.run import run
+
+        destination = destination_of(self.context, to)
+        report = partial(progress or no_progress, "impressions ranked")
+        with self._client(url) as client:
+            return run(self.context, client, stretches, destination, report)
+
+    @contextmanager
+    def _client(self, url: str | None) -> "Iterator[RankingClient]":
+        from uic.jobs.replay.client import RankingClient
+
+        serve = self.config.serve
+        token = None if serve.token is None else serve.token.get_secret_value()
+        client = RankingClient(url or f"http://127.0.0.1:{serve.port}", token)
+        try:
+            yield client
+        finally:
+            client.close()

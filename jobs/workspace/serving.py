@@ -1,0 +1,102 @@
+"""Serving and looking around: the ranking service, its reload, the doctor and the report."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uic.jobs.workspace.base import WorkspacePanel
+from uic.models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from uic.jobs.checks.doctor import Finding
+
+
+class ServingPanel(WorkspacePanel):
+    """Methods that serve rankings, and show what a workspace has."""
+
+    def serve(
+        self,
+        bundle: str = "mimn",
+        *,
+        history_from: str = "store",
+        prerank_bundle: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        workers: int | None = None,
+        listening: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """Rank over HTTP until SIGTERM.
+
+        Args:
+            bundle: a path, MODEL/VERSION, or MODEL to follow its current version.
+            history_from: store, for memories; log, to compute interest in the request.
+            prerank_bundle: adds the pre-rank; named as `bundle`.
+            host: address; None: `serve.host`.
+            port: 0 takes a free one; None: `serve.port`.
+            workers: processes; None: `serve.workers`.
+            listening: told address and port before the first request.
+
+        Raises:
+            BadInputError: the address is taken, or an argument is wrong.
+            UicError: the bundle cannot be served.
+        """
+        from uic.jobs.serving.http.server import ServeRequest, listen, serve
+
+        settings = self.config.serve
+        if history_from not in {"store", "log"}:
+            msg = f"--history-from {history_from}: expected store or log"
+            raise BadInputError(msg)
+        request = ServeRequest(
+            str(self.path),
+            None if self.context.config_path is None else str(self.context.config_path),
+            bundle,
+            history_from,
+            prerank_bundle or "",
+        )
+        listener = listen(host or settings.host, settings.port if port is None else port)
+        if listening is not None:
+            listening(*listener.getsockname()[:2])
+        serve(request, listener, workers or settings.workers)
+
+    def reload(
+        self, bundle: str | None = None, *, url: str | None = None, wait_seconds: float = 60.0
+    ) -> str:
+        """Make a bundle the current one and wait until the running service serves it.
+
+        Args:
+            bundle: MODEL/VERSION; None: the current one as it is.
+            url: of the service; None: `serve.host` and `serve.port`.
+            wait_seconds: until it must be served.
+
+        Returns:
+            `model/version` that is served.
+
+        Raises:
+            BadInputError: it is not served in time, or no service answers.
+        """
+        from uic.jobs.serving.follow.reloading import reload_service
+
+        settings = self.config.serve
+        return reload_service(
+            self.context.bundles,
+            bundle,
+            url or f"http://{settings.host}:{settings.port}",
+            None if settings.token is None else settings.token.get_secret_value(),
+            wait_seconds,
+        )
+
+    def doctor(self) -> "Iterator[Finding]":
+        """Check packages, disk, Java, log, models, Redis and Kafka, and change nothing."""
+        from uic.jobs.checks.doctor import examine
+
+        return examine(self.context)
+
+    def report(self) -> tuple[Path, Path]:
+        """Write `reports/index.html`, one page of what has run, and its numbers as JSON.
+
+        Returns:
+            The page and the numbers.
+        """
+        from uic.jobs.report.page import write_report
+
+        return write_report(self.context)

@@ -1,0 +1,104 @@
+"""The store of a workspace: the embedded Redis, its state, and stored histories."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uic.jobs.workspace.base import Progress, WorkspacePanel, no_progress
+
+if TYPE_CHECKING:
+    from uic.feature_repo.store.connection import Address
+    from uic.feature_repo.store.server import EmbeddedRedis, Running
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """A store that answers.
+
+    Attributes:
+        address: where it is.
+        redis_version: of the server.
+        role: master or slave.
+        sync: `appendfsync` of its append-only file; None: it has no such file.
+        keys: in the database; count.
+        used_bytes: of memory.
+    """
+
+    address: "Address"
+    redis_version: str
+    role: str
+    sync: str | None
+    keys: int
+    used_bytes: int
+
+
+class StorePanel(WorkspacePanel):
+    """Methods of `Workspace.store`."""
+
+    def start(self) -> "Running":
+        """Start Redis on loopback, every write synced to disk; it outlives this process.
+
+        Returns:
+            Its address and process. A server that runs already is left alone.
+
+        Raises:
+            StoreError: it does not start.
+        """
+        return self._embedded().start()
+
+    def stop(self) -> bool:
+        """Stop the embedded Redis; what it holds stays on disk.
+
+        Returns:
+            Whether it was running.
+        """
+        return self._embedded().stop()
+
+    def status(self) -> StoreStatus:
+        """Address, durability, memory and keys.
+
+        Raises:
+            StoreError: Redis does not answer, or would lose memories when it is full.
+        """
+        from uic.feature_repo.store.connection import connect, refuse_eviction, resolve_address
+        from uic.feature_repo.store.errors import typed_errors
+
+        address = resolve_address(self.config.store, self.path)
+        with connect(address) as client, typed_errors(str(address)):
+            refuse_eviction(client, str(address))
+            info = client.info()
+            synced = client.config_get("appendfsync").get("appendfsync", "unknown")
+            keys = client.dbsize()
+        return StoreStatus(
+            address=address,
+            redis_version=info["redis_version"],
+            role=info["role"],
+            sync=synced if info["aof_enabled"] else None,
+            keys=keys,
+            used_bytes=info["used_memory"],
+        )
+
+    def fill_sequences(self, *, progress: Progress | None = None) -> int:
+        """Write the last 1,000 events of every user from the log (view `user_sequence`).
+
+        Returns:
+            Users whose sequence was written.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        from uic.jobs.stream.fold.sequence_fill import fill_from_log
+        from uic.pipelines.log.event_log import EventLog
+
+        report = progress or no_progress
+        return fill_from_log(
+            EventLog(self.context.log),
+            self.config.store,
+            self.path,
+            lambda done: report("users", done, None),
+        )
+
+    def _embedded(self) -> "EmbeddedRedis":
+        from uic.feature_repo.store.connection import STORE_FOLDER
+        from uic.feature_repo.store.server import EmbeddedRedis
+
+        return EmbeddedRedis(self.path / STORE_FOLDER)
