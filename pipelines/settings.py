@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 
 class Cut(StrEnum):
@@ -40,7 +40,9 @@ class LogSettings(Section):
         7, description="how far an event time may lie before its log time; days, 1 to 36500"
     )
     max_payload_bytes: Annotated[int, Field(ge=256, le=16_777_216)] = Field(
-        65_536, description="a larger event is refused unread; bytes, 256 to 16777216"
+        65_536,
+        description="a larger event is refused unread; bytes, 256 to 16777216",
+        json_schema_extra=ADVANCED,
     )
 
 
@@ -78,7 +80,9 @@ class SamplesSettings(Section):
         "with a count in the manifest; events, at least 1",
     )
     buckets: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        0, description="user buckets of a run; count, 0 = chosen from the number of rows"
+        0,
+        description="user buckets of a run; count, 0 = chosen from the number of rows",
+        json_schema_extra=ADVANCED,
     )
 
 
@@ -98,10 +102,14 @@ class QualitySettings(Section):
         0, description="days of the range that may have no row; days, 0 to 36500"
     )
     trailing_days: Annotated[int, Field(ge=1, le=365)] = Field(
-        7, description="a day's volume is held against the median of this many; days, 1 to 365"
+        7,
+        description="a day's volume is held against the median of this many; days, 1 to 365",
+        json_schema_extra=ADVANCED,
     )
     min_trailing_days: Annotated[int, Field(ge=1, le=365)] = Field(
-        3, description="days with rows that such a median needs; days, 1 to 365"
+        3,
+        description="days with rows that such a median needs; days, 1 to 365",
+        json_schema_extra=ADVANCED,
     )
     min_volume_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.02, description="rows of a day over that median, at least; ratio, 0 to 1"
@@ -117,10 +125,14 @@ class QualitySettings(Section):
         0.9, description="clicks over impressions, at most; ratio, 0 to 1"
     )
     min_judged_rows: Annotated[int, Field(ge=1)] = Field(
-        200, description="rates and volumes of fewer rows are not judged; rows, at least 1"
+        200,
+        description="rates and volumes of fewer rows are not judged; rows, at least 1",
+        json_schema_extra=ADVANCED,
     )
     examples: Annotated[int, Field(ge=0, le=100)] = Field(
-        3, description="rows shown for a check that fails; rows, 0 to 100"
+        3,
+        description="rows shown for a check that fails; rows, 0 to 100",
+        json_schema_extra=ADVANCED,
     )
 
 
@@ -134,5 +146,7 @@ class MemoriesSettings(Section):
         7, description="snapshots of a generation that a prune leaves; count, 1 to 3650"
     )
     buckets: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        0, description="user buckets of a build; count, 0 = chosen from the number of rows"
+        0,
+        description="user buckets of a build; count, 0 = chosen from the number of rows",
+        json_schema_extra=ADVANCED,
     )

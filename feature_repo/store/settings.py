@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 PROJECT_PATTERN = r"^[A-Za-z0-9_]+$"
 
@@ -24,7 +24,7 @@ class StoreSettings(Section):
     )
     tls: bool = Field(default=False, description="whether the connection is encrypted: true|false")
     db: Annotated[int, Field(ge=0, le=15)] = Field(
-        0, description="number of the Redis database; 0 to 15"
+        0, description="number of the Redis database; 0 to 15", json_schema_extra=ADVANCED
     )
     project: Annotated[str, Field(pattern=PROJECT_PATTERN)] = Field(
         "uic", description="Feast project, first part of every key; letters, digits, underscores"
@@ -36,20 +36,28 @@ class StoreSettings(Section):
         500,
         description="memories that one script writes; more means fewer syncs to disk, and readers "
         "that wait longer; count, 1 to 5000",
+        json_schema_extra=ADVANCED,
     )
     keys_per_read: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        2000, description="memories that one MGET reads; count, 1 to 100000"
+        2000,
+        description="memories that one MGET reads; count, 1 to 100000",
+        json_schema_extra=ADVANCED,
     )
     pointer_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
-        1.0, description="how long a reader trusts the live pointer it has read; seconds, 0 to 60"
+        1.0,
+        description="how long a reader trusts the live pointer it has read; seconds, 0 to 60",
+        json_schema_extra=ADVANCED,
     )
     switch_delay_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
         3.0,
         description="how far ahead a switch is announced, so that all readers turn together; "
         "seconds, larger than pointer_refresh_seconds",
+        json_schema_extra=ADVANCED,
     )
     drop_keys_per_second: Annotated[int, Field(ge=100)] = Field(
-        50_000, description="how fast `uic memories drop` deletes; keys a second, at least 100"
+        50_000,
+        description="how fast `uic memories drop` deletes; keys a second, at least 100",
+        json_schema_extra=ADVANCED,
     )
 
     @model_validator(mode="after")

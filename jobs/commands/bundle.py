@@ -16,9 +16,14 @@ BundleArgument = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="bundle")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="bundle", rich_help_panel=panel)
+    return "bundle"
 
 
 @app.command("list")

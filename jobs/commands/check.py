@@ -20,9 +20,14 @@ class Judged(StrEnum):
     ALL = "all"
 
 
-def register(root: typer.Typer) -> None:
-    """Add this command to the command line."""
-    root.command("check")(check)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("check", rich_help_panel=panel)(check)
+    return "check"
 
 
 @takes_workspace

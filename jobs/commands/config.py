@@ -3,42 +3,65 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import typer
 import yaml
 from pydantic import BaseModel
 
-from uic.jobs.commands.options import ConfigOption, WorkspaceOption
-from uic.jobs.config.console import OUT
-from uic.jobs.config.context import DEFAULT_WORKSPACE, open_context
+from uic.jobs.commands.options import takes_workspace
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.workspace.workspace import Workspace
+from uic.models.settings import is_advanced
 
 app = typer.Typer(no_args_is_help=True, help="Show the settings in force.")
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="config")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="config", rich_help_panel=panel)
+    return "config"
 
 
 @app.command()
-def show(workspace: WorkspaceOption = DEFAULT_WORKSPACE, config: ConfigOption = None) -> None:
+@takes_workspace
+def show(
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also advanced settings that are at their defaults.")
+    ] = False,
+    workspace: Workspace,
+) -> None:
     """Print every setting with its value, unit and range, as YAML that can be edited."""
-    context = open_context(workspace, config)
-    source = context.config_path or "defaults (no uic.yaml found)"
+    source = workspace.context.config_path or "defaults (no uic.yaml found)"
     OUT.print(f"# from {source}; environment UIC_SECTION__FIELD wins", markup=False)
-    for line in yaml_lines(context.config, 0):
+    for line in yaml_lines(workspace.config, 0, everything=everything):
         OUT.print(line, markup=False)
+    if not everything:
+        ERR.print("left out: advanced settings at their defaults; --all prints them", markup=False)
 
 
-def yaml_lines(section: BaseModel, depth: int) -> Iterator[str]:
-    """The fields of a section as commented YAML."""
+def yaml_lines(section: BaseModel, depth: int, *, everything: bool) -> Iterator[str]:
+    """The fields of a section as commented YAML.
+
+    Args:
+        section: of the settings, or all of them.
+        depth: of indentation.
+        everything: also advanced fields that have their default value.
+    """
     indent = "  " * depth
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             yield ""
             yield f"{indent}{name}:  # {(type(value).__doc__ or '').splitlines()[0]}"
-            yield from yaml_lines(value, depth + 1)
+            yield from yaml_lines(value, depth + 1, everything=everything)
+            continue
+        if is_advanced(field) and not everything and value == field.get_default():
             continue
         yield f"{indent}# {field.description}"
         yield f"{indent}{name}: {_scalar(value)}"

@@ -27,9 +27,14 @@ KafkaOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add `demo` to the command line."""
-    root.command()(demo)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("demo", rich_help_panel=panel)(demo)
+    return "demo"
 
 
 def demo(

@@ -10,9 +10,14 @@ from uic.jobs.config.console import OUT
 from uic.jobs.workspace.workspace import Workspace
 
 
-def register(root: typer.Typer) -> None:
-    """Add `doctor` to the command line."""
-    root.command()(doctor)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("doctor", rich_help_panel=panel)(doctor)
+    return "doctor"
 
 
 @takes_workspace

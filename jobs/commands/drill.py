@@ -40,9 +40,14 @@ FolderOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="drill")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="drill", rich_help_panel=panel)
+    return "drill"
 
 
 @app.command()

@@ -36,9 +36,14 @@ KeepTimesOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="events")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="events", rich_help_panel=panel)
+    return "events"
 
 
 @app.command()

@@ -58,9 +58,14 @@ SaleSamplesOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this command to the command line."""
-    root.command()(experiment)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("experiment", rich_help_panel=panel)(experiment)
+    return "experiment"
 
 
 @takes_workspace

@@ -32,10 +32,15 @@ EncoderOption = Annotated[
 _REJECTS_SHOWN = 20
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
     item_versions.register_on(app)
-    root.add_typer(app, name="images")
+    root.add_typer(app, name="images", rich_help_panel=panel)
+    return "images"
 
 
 @app.command()

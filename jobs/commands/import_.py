@@ -29,9 +29,14 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="import")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="import", rich_help_panel=panel)
+    return "import"
 
 
 AgainOption = Annotated[

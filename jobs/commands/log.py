@@ -12,9 +12,14 @@ from uic.jobs.workspace.workspace import Workspace
 app = typer.Typer(no_args_is_help=True, help="Make the event log of what has streamed.")
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="log")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="log", rich_help_panel=panel)
+    return "log"
 
 
 @app.callback()

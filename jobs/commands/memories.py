@@ -26,9 +26,14 @@ app = typer.Typer(
 GenerationArgument = Annotated[int, typer.Argument(help="Number of the generation.", min=1)]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="memories")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="memories", rich_help_panel=panel)
+    return "memories"
 
 
 BundleOption = Annotated[

@@ -24,9 +24,14 @@ StretchesOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="replay")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="replay", rich_help_panel=panel)
+    return "replay"
 
 
 @app.command("hold-back")

@@ -7,9 +7,14 @@ from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 
 
-def register(root: typer.Typer) -> None:
-    """Add `report` to the command line."""
-    root.command()(report)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("report", rich_help_panel=panel)(report)
+    return "report"
 
 
 @takes_workspace

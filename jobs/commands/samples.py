@@ -19,9 +19,14 @@ from uic.jobs.workspace.workspace import Workspace
 _NAMED_DAYS = 5
 
 
-def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
-    root.command(context_settings=BEAM_SETTINGS)(samples)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("samples", context_settings=BEAM_SETTINGS, rich_help_panel=panel)(samples)
+    return "samples"
 
 
 @takes_workspace

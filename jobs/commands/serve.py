@@ -34,9 +34,14 @@ PortOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="serve")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="serve", rich_help_panel=panel)
+    return "serve"
 
 
 @app.callback()

@@ -39,9 +39,14 @@ NewItemShareOption = Annotated[
 _FIRST_DAY = datetime(2025, 1, 1)  # noqa: DTZ001
 
 
-def register(root: typer.Typer) -> None:
-    """Add this command to the command line."""
-    root.command()(simulate)
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this command to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.command("simulate", rich_help_panel=panel)(simulate)
+    return "simulate"
 
 
 @takes_workspace

@@ -13,9 +13,14 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="store")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="store", rich_help_panel=panel)
+    return "store"
 
 
 @app.command()

@@ -46,9 +46,14 @@ CheckpointOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add this group to the command line."""
-    root.add_typer(app, name="stream")
+def register(root: typer.Typer, panel: str) -> str:
+    """Add this group to a panel of the command line.
+
+    Returns:
+        Its name.
+    """
+    root.add_typer(app, name="stream", rich_help_panel=panel)
+    return "stream"
 
 
 @app.command()

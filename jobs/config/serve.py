@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 
 class ServeSettings(Section):
@@ -25,7 +25,9 @@ class ServeSettings(Section):
         "than in a file; none means no token",
     )
     feature_service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = Field(
-        "ranker_v1", description="Feast feature service of bundles whose manifest names none"
+        "ranker_v1",
+        description="Feast feature service of bundles whose manifest names none",
+        json_schema_extra=ADVANCED,
     )
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, description="items of one request; count, 1 to 100000"
@@ -34,10 +36,14 @@ class ServeSettings(Section):
         4000, description="items of a request to /v1/prerank and /v1/funnel; count, 1 to 100000"
     )
     prerank_keep: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        400, description="items that the pre-rank keeps unless a request says otherwise; count"
+        400,
+        description="items that the pre-rank keeps unless a request says otherwise; count",
+        json_schema_extra=ADVANCED,
     )
     max_users: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        64, description="users of one request to /v1/rank:batch; count, 1 to 10000"
+        64,
+        description="users of one request to /v1/rank:batch; count, 1 to 10000",
+        json_schema_extra=ADVANCED,
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
         1 << 20, description="size of a request's body; bytes, at least 1024"
@@ -52,10 +58,14 @@ class ServeSettings(Section):
         100.0, description="wait for the store, then answer without memory; ms, up to 60000"
     )
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = Field(
-        3, description="failed reads in a row after which the store is left alone; count"
+        3,
+        description="failed reads in a row after which the store is left alone; count",
+        json_schema_extra=ADVANCED,
     )
     breaker_open_seconds: Annotated[float, Field(ge=0.05, le=60)] = Field(
-        0.5, description="how long the store is left alone before it is tried again; seconds"
+        0.5,
+        description="how long the store is left alone before it is tried again; seconds",
+        json_schema_extra=ADVANCED,
     )
     max_memory_age_seconds: Annotated[float, Field(gt=0)] | None = Field(
         None,
@@ -66,22 +76,28 @@ class ServeSettings(Section):
         200_000, description="items whose vectors a worker keeps, about 300 bytes each; count"
     )
     watch_seconds: Annotated[float, Field(ge=0.05, le=3600)] = Field(
-        1.0, description="how often bundles, item table and generations are looked at; seconds"
+        1.0,
+        description="how often bundles, item table and generations are looked at; seconds",
+        json_schema_extra=ADVANCED,
     )
     swap_delay_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
         3.0,
         description="from a change of CURRENT to the swap, so that all workers have the new bundle "
         "warm and swap together; seconds",
+        json_schema_extra=ADVANCED,
     )
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
         1.0,
         description="after SIGTERM: how long to answer on (not ready, connections closing) before "
         "the port is closed; seconds",
+        json_schema_extra=ADVANCED,
     )
     log_features: bool = Field(
         default=False,
         description="write what each request was scored with to serving/features in the workspace",
     )
     log_features_sample: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="share of requests that are written; 0 to 1, chosen by a hash of the user"
+        1.0,
+        description="share of requests that are written; 0 to 1, chosen by a hash of the user",
+        json_schema_extra=ADVANCED,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 
 class StreamSettings(Section):
@@ -42,9 +42,12 @@ class StreamSettings(Section):
         16_000,
         description="events folded at once, at most: a backlog's batches, while others close after "
         "batch_milliseconds; 1 to 100000",
+        json_schema_extra=ADVANCED,
     )
     batch_milliseconds: Annotated[int, Field(ge=1, le=60_000)] = Field(
-        50, description="how long a batch waits to be filled; milliseconds, 1 to 60000"
+        50,
+        description="how long a batch waits to be filled; milliseconds, 1 to 60000",
+        json_schema_extra=ADVANCED,
     )
     cache_users: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         100_000,
@@ -66,20 +69,26 @@ class StreamSettings(Section):
         60.0, description="how long a worker waits for Redis before it fails; seconds, 0 to 86400"
     )
     task_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
-        3, description="restarts by Flink, from its checkpoint, within one attempt; 0 to 1000"
+        3,
+        description="restarts by Flink, from its checkpoint, within one attempt; 0 to 1000",
+        json_schema_extra=ADVANCED,
     )
     attempts: Annotated[int, Field(ge=1, le=100_000)] = Field(
         10,
         description="attempts in a row, without progress, before `uic stream run` gives up; 1 to "
         "100000",
+        json_schema_extra=ADVANCED,
     )
     backoff_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        1.0, description="wait before the second attempt, doubled each time up to a minute; seconds"
+        1.0,
+        description="wait before the second attempt, doubled each time up to a minute; seconds",
+        json_schema_extra=ADVANCED,
     )
     stalled_checkpoints: Annotated[int, Field(ge=1, le=1000)] = Field(
         6,
         description="checkpoint intervals (at least 60 s in all) without a completed one that end "
         "an attempt; 1 to 1000",
+        json_schema_extra=ADVANCED,
     )
     dead_letter_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
         None,
@@ -92,7 +101,9 @@ class StreamSettings(Section):
         "compact`: true|false",
     )
     archive_roll_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
-        60.0, description="age at which a file of the archive is closed; seconds, 0.1 to 86400"
+        60.0,
+        description="age at which a file of the archive is closed; seconds, 0.1 to 86400",
+        json_schema_extra=ADVANCED,
     )
     jvm_memory_mib: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         1024, description="heap of the mini-cluster's Java process; MiB, 256 to 1000000"

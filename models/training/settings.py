@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 
 class TrainSettings(Section):
@@ -20,7 +20,9 @@ class TrainSettings(Section):
         100_000, description="or at this many history events, whichever is first; count"
     )
     buffer_groups: Annotated[int, Field(ge=1)] = Field(
-        16_384, description="groups held in memory to shuffle and to sort by length; count"
+        16_384,
+        description="groups held in memory to shuffle and to sort by length; count",
+        json_schema_extra=ADVANCED,
     )
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.001, description="Adam's learning rate at step 0 (paper: 0.001)"
@@ -41,11 +43,17 @@ class TrainSettings(Section):
         256, description="rows for items that training has not seen; count"
     )
     spare_category_rows: Annotated[int, Field(ge=1)] = Field(
-        16, description="rows for categories that training has not seen; count"
+        16,
+        description="rows for categories that training has not seen; count",
+        json_schema_extra=ADVANCED,
     )
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = Field(
-        500, description="steps between checkpoints that a killed run resumes from; count"
+        500,
+        description="steps between checkpoints that a killed run resumes from; count",
+        json_schema_extra=ADVANCED,
     )
     curve_every_steps: Annotated[int, Field(ge=1)] = Field(
-        50, description="steps that one point of the learning curve is the mean of; count"
+        50,
+        description="steps that one point of the learning curve is the mean of; count",
+        json_schema_extra=ADVANCED,
     )

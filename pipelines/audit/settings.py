@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 
 class AuditSettings(Section):
@@ -19,6 +19,7 @@ class AuditSettings(Section):
         1000,
         description="users of the live generation that are read through Feast's own API, the "
         "others in bulk below it; count, 0 = none",
+        json_schema_extra=ADVANCED,
     )
     tolerance: Annotated[float, Field(ge=0, le=10)] = Field(
         0.05,
@@ -26,5 +27,7 @@ class AuditSettings(Section):
         "of machine or torch build than the audit's; on the same it is 0; 0 to 10",
     )
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5, description="users named for each kind of mismatch; count, 0 to 1000"
+        5,
+        description="users named for each kind of mismatch; count, 0 to 1000",
+        json_schema_extra=ADVANCED,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from uic.models.images.encoder_settings import Fc6, PretrainSettings
-from uic.models.settings import Section
+from uic.models.settings import ADVANCED, Section
 
 
 def _default_pretraining() -> PretrainSettings:
@@ -27,23 +27,30 @@ class ImagesSettings(Section):
         16, description="images that the encoder takes at once; count, 1 to 4096"
     )
     resize_px: Annotated[int, Field(ge=224, le=1024)] = Field(
-        256, description="VGG16: shorter side after resizing; pixels (not in the paper)"
+        256,
+        description="VGG16: shorter side after resizing; pixels (not in the paper)",
+        json_schema_extra=ADVANCED,
     )
     crop_px: Annotated[int, Field(ge=32, le=1024)] = Field(
-        224, description="VGG16: the square in the middle of that; pixels (not in the paper)"
+        224,
+        description="VGG16: the square in the middle of that; pixels (not in the paper)",
+        json_schema_extra=ADVANCED,
     )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406),
         description="VGG16: mean of red, green, blue in 0 to 1 (not in the paper)",
+        json_schema_extra=ADVANCED,
     )
     std: tuple[float, float, float] = Field(
         (0.229, 0.224, 0.225),
         description="VGG16: standard deviation of red, green, blue (not in the paper)",
+        json_schema_extra=ADVANCED,
     )
     fc6: Fc6 = Field(
         Fc6.AFTER_RELU,
         description="VGG16: features before or after the ReLU of FC6 (not in the paper): "
         "before_relu|after_relu",
+        json_schema_extra=ADVANCED,
     )
     versions_kept: Annotated[int, Field(ge=0, le=1000)] = Field(
         2,

@@ -56,3 +56,30 @@ def test_config_show_prints_yaml_that_means_the_same(tmp_path):
     shown = write(tmp_path, result.stdout)
     assert load_config(shown) == load_config(None)
     assert yaml.safe_load(result.stdout)["samples"]["window_days"] == 60
+
+
+def shown(tmp_path, *words):
+    result = CliRunner().invoke(app, ["config", "show", "-w", str(tmp_path), *words])
+    assert result.exit_code == 0
+    return yaml.safe_load(result.stdout)
+
+
+def test_config_show_leaves_advanced_settings_out_unless_they_are_set(tmp_path, monkeypatch):
+    assert "attempts" not in shown(tmp_path)["stream"]
+    assert shown(tmp_path, "--all")["stream"]["attempts"] == 10
+    monkeypatch.setenv("UIC_STREAM__ATTEMPTS", "3")
+    assert shown(tmp_path)["stream"]["attempts"] == 3
+
+
+def test_forty_settings_are_advanced(tmp_path):
+    def leaves(section):
+        parts = [leaves(one) if isinstance(one, dict) else 1 for one in section.values()]
+        return sum(parts)
+
+    assert leaves(shown(tmp_path, "--all")) - leaves(shown(tmp_path)) == 40
+
+
+def test_a_file_that_sets_an_advanced_setting_is_read_as_before(tmp_path):
+    path = write(tmp_path, "stream: {batch_rows: 7}\nimages: {crop_px: 200}")
+    config = load_config(path)
+    assert (config.stream.batch_rows, config.images.crop_px) == (7, 200)

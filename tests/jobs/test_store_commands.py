@@ -55,7 +55,7 @@ def test_the_store_starts_is_seen_and_stops(workspace: Path) -> None:
         (
             ("memories", "build", "--bundle", "mimn/1", "--until", "yesterday"),
             BadInputError,
-            "--until yesterday: not a day",
+            "--until: found .yesterday., expected a day",
         ),
     ],
 )
