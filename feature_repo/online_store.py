@@ -67,15 +67,13 @@ class UicOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc] # Feas
 
     def resolved(self, project: str) -> Address:
         """Where Redis is, the workspace's embedded server if no address is set."""
-        settings = StoreSettings.model_validate(
-            {
-                "address": self.address,
-                "password": self.password,
-                "tls": self.tls,
-                "db": self.db,
-                "project": project,
-                "timeout_seconds": self.timeout_seconds,
-            }
+        settings = StoreSettings(
+            address=self.address,
+            password=self.password,
+            tls=self.tls,
+            db=self.db,
+            project=project,
+            timeout_seconds=self.timeout_seconds,
         )
         root = Path(self.workspace).resolve() if self.workspace else workspace()
         return resolve_address(settings, root)
