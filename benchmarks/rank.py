@@ -299,7 +299,7 @@ def measure(
     peers: dict[str, dict[str, Any]] = {}
     for model in ("din", "dien"):
         peers[model] = {}
-        with service(workspace, "--model", model, "--history-from", "log") as url:
+        with service(workspace, "--bundle", model, "--history-from", "log") as url:
             for length in SEQUENCE_LENGTHS:
                 peer_rate = SEQUENCE_RATES[length]
                 asked = bodies((length,), length)

@@ -139,7 +139,7 @@ def test_photographs_are_served_and_a_new_one_counts_at_once(shop: Workspace):
     bare = shop.without_image()
     items = [*shop.table.item_ids[:30].tolist(), bare]
     assert bare not in items[:-1]
-    arguments = ("--model", "dicm", "--history-from", "log", "--prerank-bundle", "prerank")
+    arguments = ("--bundle", "dicm", "--history-from", "log", "--prerank-bundle", "prerank")
     with running_service(shop.path, *arguments) as service:
 
         def post(path: str, item_ids: list[int], **rest) -> dict:
