@@ -26,7 +26,14 @@ from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import Vocabulary
 from uic.models.training.evaluation import score
 from uic.models.training.metrics import Metrics, measure
-from uic.models.training.run_spec import Days, RunSpec, SettingError, apply_settings, split_days
+from uic.models.training.run_spec import (
+    Days,
+    RunSpec,
+    SettingError,
+    apply_settings,
+    shared_assignments,
+    split_days,
+)
 from uic.models.training.settings import TrainSettings
 from uic.models.training.trainer import Trained, Trainer
 from uic.models.training.warm_up import WarmUp
@@ -113,7 +120,7 @@ def check_assignments(assignments: list[str]) -> None:
     """
     known = set(TrainSettings.model_fields)
     for kind in MODELS.values():
-        known |= set(kind.settings.model_fields)
+        known |= kind.settings.keys()
     for assignment in assignments:
         key, equals, _ = assignment.partition("=")
         if not equals or key not in known:
@@ -123,8 +130,7 @@ def check_assignments(assignments: list[str]) -> None:
 
 def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
     """The run of one row and seed; the row's own settings win over `--set`."""
-    known = {*MODELS[row.model].settings.model_fields, *TrainSettings.model_fields}
-    shared = [text for text in request.assignments if text.partition("=")[0] in known]
+    shared = shared_assignments(row.model, request.assignments)
     settings, training = apply_settings(
         row.model, request.context.config.train, [*shared, *row.settings]
     )

@@ -23,6 +23,7 @@ from uic.models.samples.batch import Encoder
 from uic.models.samples.groups import GroupBatch
 from uic.models.samples.vocabulary import IdTable, Vocabulary
 from uic.models.training.optimizer import Optimizer
+from uic.models.training.run_spec import shared_assignments
 
 ITEMS: Final = 10_000
 CATEGORIES: Final = 200
@@ -59,13 +60,12 @@ class SequenceProbe:
         self, model: str, length: int, settings: tuple[str, ...] = (), candidates: int = 200
     ) -> None:
         kind = MODELS[model]
-        pairs = dict(text.split("=", 1) for text in (f"history_limit={length}", *settings))
-        known = {key: text for key, text in pairs.items() if key in kind.settings.model_fields}
-        made = kind.settings.model_validate(known)
+        known = shared_assignments(model, [f"history_limit={length}", *settings])
+        hyper_parameters = kind.settings.model_validate(dict(text.split("=", 1) for text in known))
         vocabulary = Vocabulary(IdTable(np.arange(ITEMS), 1), IdTable(np.arange(CATEGORIES), 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.model = kind.build(made, ITEMS + 1, CATEGORIES + 1)
+            self.model = kind.build(hyper_parameters, ITEMS + 1, CATEGORIES + 1)
         self._batch = Encoder(vocabulary).encode(request(length, candidates))
         self._optimizer = Optimizer(
             self.model, learning_rate=1e-3, decay_rate=1.0, decay_steps=1, gradient_clip=5.0

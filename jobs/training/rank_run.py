@@ -14,7 +14,7 @@ from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
-from uic.models.rankers.lmn.settings import LmnSettings, Memory
+from uic.models.rankers.lmn.settings import PluggableSettings
 from uic.models.samples.reader import SamplesReader
 from uic.models.settings import Section
 from uic.models.sharding.ams_bytes import Job, Strategy, mean_of
@@ -88,14 +88,15 @@ def ranks_of(
     if model == "dicm":
         msg = f"--ranks {size}: dicm trains over processes with a --strategy; name one"
         raise BadInputError(msg)
-    if not isinstance(settings, LmnSettings) or settings.memory is not Memory.LMN:
-        plugged = "; --set memory=lmn" if isinstance(settings, LmnSettings) else ""
+    memory = settings.memory if isinstance(settings, PluggableSettings) else None
+    if memory is None:
+        plugged = "; --set memory=lmn" if isinstance(settings, PluggableSettings) else ""
         msg = f"--ranks {size}: {model} without a large memory trains on one process{plugged}"
         raise BadInputError(msg)
-    values = settings.lmn_keys**2
+    values = memory.lmn_keys**2
     if size > values:
         msg = (
-            f"--ranks {size}: the memory has {values} values (lmn_keys={settings.lmn_keys}); "
+            f"--ranks {size}: the memory has {values} values (lmn_keys={memory.lmn_keys}); "
             f"use at most {values} ranks, or raise lmn_keys"
         )
         raise BadInputError(msg)

@@ -14,7 +14,7 @@ from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
 from uic.models.rankers.dicm.batch_images import LocalImages, resolve_images
-from uic.models.rankers.dicm.image_settings import ImageSettings
+from uic.models.rankers.dicm.image_settings import ImageRankerSettings
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.settings import Section
@@ -65,7 +65,7 @@ def with_images(
         ImageSourceError: no such features, of another encoder or width.
         ManifestError: not published.
     """
-    if not isinstance(settings, ImageSettings):
+    if not isinstance(settings, ImageRankerSettings):
         return settings, None
     return resolve_images(settings, context.images, trained=trained)
 

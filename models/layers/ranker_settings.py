@@ -48,6 +48,11 @@ class RankerSettings(Section):
         InputNorm.RUNNING, description="what scales the head's input: running|layer|none"
     )
 
+    @classmethod
+    def keys(cls) -> frozenset[str]:
+        """What `--set` may name."""
+        return frozenset(cls.model_fields)
+
 
 class WindowedSettings(RankerSettings):
     """Rankers that look at the end of a history only."""

@@ -8,16 +8,14 @@ from typing import Final
 from uic.models.errors import BadInputError
 from uic.models.layers.ranker_settings import RankerSettings, WindowedSettings
 from uic.models.rankers.baselines.arnn import Arnn
-from uic.models.rankers.baselines.average_pooling import AveragePooling
 from uic.models.rankers.baselines.dien import Dien, DienSettings
 from uic.models.rankers.baselines.din import Din
-from uic.models.rankers.baselines.dnn import Dnn
 from uic.models.rankers.baselines.gru4rec import Gru4Rec
 from uic.models.rankers.baselines.lr import LogisticRegression, LrSettings
+from uic.models.rankers.baselines.pooling import AveragePooling, Dnn, SumPooling
 from uic.models.rankers.baselines.rum import Rum, RumSettings
 from uic.models.rankers.baselines.sasrec import SasRec, SasRecSettings
 from uic.models.rankers.baselines.sim import Sim, SimSettings
-from uic.models.rankers.baselines.sum_pooling import SumPooling
 from uic.models.rankers.baselines.ubr4ctr import Ubr4Ctr, Ubr4CtrSettings
 from uic.models.rankers.dicm.dicm import Dicm
 from uic.models.rankers.dicm.prerank import Prerank
@@ -25,7 +23,7 @@ from uic.models.rankers.dicm.prerank_settings import PrerankSettings
 from uic.models.rankers.dicm.settings import DicmSettings
 from uic.models.rankers.imn.imn import Imn
 from uic.models.rankers.imn.settings import ImnSettings
-from uic.models.rankers.lmn.settings import DinSettings, LmnOnDinSettings, PoolingSettings
+from uic.models.rankers.lmn.settings import DinSettings, LmnOnDinSettings, PluggableSettings
 from uic.models.rankers.mimn import Mimn, MimnSettings
 from uic.models.rankers.ranker import Ranker
 
@@ -51,12 +49,12 @@ class ModelKind:
 
 MODELS: dict[str, ModelKind] = {
     "mimn": ModelKind("MIMN", MimnSettings, Mimn),
-    "sum_pooling": ModelKind("Embedding&MLP", PoolingSettings, SumPooling),
-    "average_pooling": ModelKind("YouTube DNN", PoolingSettings, AveragePooling),
+    "sum_pooling": ModelKind("Embedding&MLP", PluggableSettings, SumPooling),
+    "average_pooling": ModelKind("YouTube DNN", PluggableSettings, AveragePooling),
     "din": ModelKind("DIN", DinSettings, Din),
     "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
     "dien": ModelKind("DIEN", DienSettings, Dien),
-    "dnn": ModelKind("Base", PoolingSettings, Dnn),
+    "dnn": ModelKind("Base", PluggableSettings, Dnn),
     "lr": ModelKind("LR", LrSettings, LogisticRegression),
     "arnn": ModelKind("ARNN", WindowedSettings, Arnn),
     "rum": ModelKind("RUM", RumSettings, Rum),

@@ -14,34 +14,37 @@ from torch.nn import functional
 
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.embedding import BatchRows
-from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.memory.fold import GroupFold, fold_groups
 from uic.models.memory.network import MemoryNetwork, MemoryState, address, read
 from uic.models.memory.settings import MemoryConfig
-from uic.models.rankers.lmn.settings import LmnSettings, Memory, Query, QueryUser
+from uic.models.rankers.lmn.settings import LargeMemorySettings, PluggableSettings, Query, QueryUser
 from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
 
 
-class MimnSettings(LmnSettings, MemoryConfig, RankerSettings):
-    """Hyper-parameters of the memory network and of the ranker around it.
-
-    A large memory can only be asked what a request knows: the candidate, and no history.
-    """
+class CandidateMemorySettings(LargeMemorySettings):
+    """A large memory that is asked what a request knows: the candidate, and no history."""
 
     lmn_query: Query = Field(Query.CANDIDATE, description="what asks: candidate")
     lmn_user: QueryUser = Field(QueryUser.NONE, description="user's part of a query: none")
 
     @model_validator(mode="after")
     def _request_has_no_history(self) -> Self:
-        asks = (self.lmn_query, self.lmn_user)
-        if self.memory is Memory.LMN and asks != (Query.CANDIDATE, QueryUser.NONE):
+        if (self.lmn_query, self.lmn_user) != (Query.CANDIDATE, QueryUser.NONE):
             msg = (
                 "a request of mimn reads a record and no history; "
                 "set lmn_query=candidate and lmn_user=none"
             )
             raise ValueError(msg)
         return self
+
+
+class MimnSettings(PluggableSettings, MemoryConfig):
+    """Hyper-parameters of the memory network and of the ranker around it."""
+
+    memory: CandidateMemorySettings | None = Field(
+        None, description="memory beside the ranker's own: none|lmn, and then lmn_* keys"
+    )
 
     def memory_config(self) -> MemoryConfig:
         """The part that decides what a record holds."""
@@ -117,7 +120,9 @@ class Mimn(Ranker):
     def __init__(self, settings: MimnSettings, item_rows: int, category_rows: int) -> None:
         config = settings.memory_config()
         readout = Readout(config)
-        super().__init__(settings, item_rows, category_rows, readout.features)
+        super().__init__(
+            settings, item_rows, category_rows, readout.features, memory=settings.memory
+        )
         self.memory = MemoryNetwork(config)
         self.reading = readout
         # Off only to measure what float16 costs: no record could hold such a state.

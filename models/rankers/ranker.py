@@ -16,7 +16,7 @@ from uic.models.layers.embedding import BatchRows, ItemEmbedding
 from uic.models.layers.head import Head
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.lmn.lmn import LargeMemory
-from uic.models.rankers.lmn.settings import LmnSettings, Memory
+from uic.models.rankers.lmn.settings import LargeMemorySettings
 from uic.models.samples.batch import RankerBatch
 
 
@@ -41,6 +41,8 @@ class Ranker(nn.Module):
         item_rows: rows of the item table.
         category_rows: rows of the category table.
         features: width of the head's input; 0 for a model without a head.
+        memory: of a large memory beside the model's own view of the history; None for none.
+        limit: newest events of a history that ask the memory; None for all.
     """
 
     # Prefixes of tensors that a warm start does not copy, beside `embedding.` that it maps by id:
@@ -49,7 +51,14 @@ class Ranker(nn.Module):
     HASHED_IDS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, settings: RankerSettings, item_rows: int, category_rows: int, features: int
+        self,
+        settings: RankerSettings,
+        item_rows: int,
+        category_rows: int,
+        features: int,
+        *,
+        memory: LargeMemorySettings | None = None,
+        limit: int | None = None,
     ) -> None:
         super().__init__()
         self.embedding = ItemEmbedding(
@@ -59,11 +68,9 @@ class Ranker(nn.Module):
             settings.category_width,
             std=settings.embedding_std,
         )
-        # A large memory beside the model's own view of the history, for models that offer it.
         self.large: LargeMemory | None = None
-        if isinstance(settings, LmnSettings) and settings.memory is Memory.LMN:
-            limit: int | None = getattr(settings, "history_limit", None)
-            self.large = LargeMemory(settings, self.embedding.width, limit)
+        if memory is not None:
+            self.large = LargeMemory(memory, self.embedding.width, limit)
             features += self.large.features
         if features:
             self.head = Head(

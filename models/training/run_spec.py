@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, TypeVar
@@ -126,7 +127,8 @@ def apply_settings(
         SettingError: not `key=value`, an unknown key (lists the known), or a value out of range.
     """
     kind = model_kind(model)
-    known = {**kind.settings.model_fields, **TrainSettings.model_fields}
+    own_keys = kind.settings.keys()
+    known = own_keys | frozenset(TrainSettings.model_fields)
     chosen: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -137,12 +139,25 @@ def apply_settings(
             msg = f"--set {key}: {model} has no such setting; known: {', '.join(sorted(known))}"
             raise SettingError(msg)
         chosen[key] = _value(text)
-    own = {key: value for key, value in chosen.items() if key in kind.settings.model_fields}
+    own = {key: value for key, value in chosen.items() if key in own_keys}
     rest = {key: value for key, value in chosen.items() if key in TrainSettings.model_fields}
     return (
         section_from(kind.settings, own, "--set "),
         section_from(TrainSettings, {**training.model_dump(), **rest}, "--set "),
     )
+
+
+def shared_assignments(model: str, assignments: Collection[str]) -> list[str]:
+    """Those of several models' `key=value` that this one knows.
+
+    Keys of a large memory are left out of a model that has none.
+    """
+    settings = model_kind(model).settings
+    named = {text.partition("=")[0] for text in assignments}
+    plugged = "memory" in named or getattr(settings(), "memory", None) is not None
+    known = settings.keys() if plugged else frozenset(settings.model_fields)
+    known |= frozenset(TrainSettings.model_fields)
+    return [text for text in assignments if text.partition("=")[0] in known]
 
 
 def section_from(kind: type[SectionType], values: dict[str, Any], where: str) -> SectionType:

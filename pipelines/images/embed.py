@@ -32,7 +32,7 @@ from uic.models.images.embedding import ImageEmbedding
 from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
 from uic.models.rankers.dicm.image_id_table import ImageIdTable
-from uic.models.rankers.dicm.image_settings import ImageSettings
+from uic.models.rankers.dicm.image_settings import ImageRankerSettings
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.overlapped import OverlappedMap
 
@@ -94,7 +94,7 @@ def check_encoder(bundle: Bundle, features: ImageFeatures) -> None:
         ImageFeaturesError: of another encoder, or of another width.
     """
     settings = bundle.settings
-    wanted = settings.image_encoder if isinstance(settings, ImageSettings) else ""
+    wanted = settings.image_encoder if isinstance(settings, ImageRankerSettings) else ""
     if wanted not in {"", features.encoder}:
         msg = (
             f"{features.path}: features of encoder {features.encoder}, bundle "

@@ -143,7 +143,7 @@ def lmn_memory(weights, queries, settings):
 
 def lmn_queries(weights, items, context):
     """Eq. 4."""
-    settings = context["settings"]
+    settings = context["settings"].memory
     queries = []
     for x in items:
         merged = x
@@ -156,11 +156,11 @@ def lmn_queries(weights, items, context):
 
 def lmn_recalled(weights, item, history, context):
     """What an impression finds: pooled M_O of its events, or the M_O of the candidate."""
-    settings = context["settings"]
+    settings = context["settings"].memory
     width = settings.lmn_width or item.size
     if settings.lmn_query == "candidate":
         return lmn_memory(weights, lmn_queries(weights, [item], context), settings)[0]
-    limit = getattr(settings, "history_limit", len(history))
+    limit = getattr(context["settings"], "history_limit", len(history))
     window = history[max(0, len(history) - limit) :]
     if not len(window):
         return np.zeros(width)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import uic.models.kernels
 from uic.models.kernels import compiled
 
 _GRU_STEP = """
@@ -29,7 +28,7 @@ assert "torch" not in sys.modules
 def copied(tmp_path: Path) -> Path:
     """A tree that holds nothing but a copy of the kernels."""
     kernels = tmp_path / "uic" / "models" / "kernels"
-    shutil.copytree(Path(uic.models.kernels.__file__).parent, kernels)
+    shutil.copytree(Path(compiled.__file__).parent, kernels)
     for package in (kernels.parent.parent, kernels.parent):
         (package / "__init__.py").touch()
     return tmp_path

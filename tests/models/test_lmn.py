@@ -9,11 +9,12 @@ import torch
 
 from uic.models.hashing import stable_hash
 from uic.models.layers.row_table import RowTable, distinct_rows
+from uic.models.rankers.catalogue import MODELS
 from uic.models.rankers.mimn import Mimn
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import build_vocabulary
 from uic.models.training.optimizer import Optimizer
-from uic.models.training.run_spec import SettingError, apply_settings
+from uic.models.training.run_spec import SettingError, apply_settings, shared_assignments
 from uic.models.training.settings import TrainSettings
 
 _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent / "family.py")
@@ -89,7 +90,7 @@ def test_the_penalty_is_smooth_l1_over_the_events_that_asked(detach, data):
         context = {"settings": settings, "user_row": user_row, "user_id": batch.user_ids[group]}
         own = family.literal.lmn_queries(weights, history[start + first : end], context)
         queries += own
-        outputs += list(family.literal.lmn_memory(weights, own, settings))
+        outputs += list(family.literal.lmn_memory(weights, own, settings.memory))
     expected = 0.7 * family.literal.smooth_l1(outputs, queries, 0.5)
     assert penalty.item() == pytest.approx(expected, abs=1e-12)
     penalty.backward()
@@ -119,7 +120,30 @@ def test_mimn_cannot_ask_with_a_history():
 
 def test_more_values_than_the_table_has_are_refused():
     with pytest.raises(SettingError, match=r"lmn_top_k=17 is more than the table's 16 values"):
-        apply_settings("din", TrainSettings(), ["lmn_keys=4", "lmn_top_k=17"])
+        apply_settings("din", TrainSettings(), ["memory=lmn", "lmn_keys=4", "lmn_top_k=17"])
+
+
+def test_settings_of_a_bundle_of_version_0_1_mean_the_same():
+    """They had every key of the memory beside the ranker's own, used or not."""
+    settings = MODELS["average_pooling"].settings
+    unused = {"item_width": 8, "memory": "none", "lmn_keys": 300, "lmn_user": "id"}
+    assert settings.model_validate(unused) == settings(item_width=8)
+    used = settings.model_validate({"memory": "lmn", "lmn_keys": 7, "lmn_query": "candidate"})
+    assert used.memory.lmn_keys == 7
+    assert settings.model_validate(used.model_dump(mode="json")) == used
+    lmn = MODELS["lmn"].settings
+    assert lmn.model_validate({"memory": "none"}).memory is None
+    assert lmn.model_validate({"lmn_keys": 9}).memory.lmn_keys == 9
+    assert lmn.model_validate(lmn().model_dump(mode="json")) == lmn()
+
+
+def test_keys_of_a_memory_need_one():
+    with pytest.raises(SettingError, match="lmn_keys is of a large memory; set memory=lmn too"):
+        apply_settings("average_pooling", TrainSettings(), ["lmn_keys=4"])
+    with pytest.raises(SettingError, match="memory is 'big', expected none or lmn"):
+        apply_settings("average_pooling", TrainSettings(), ["memory=big"])
+    assert shared_assignments("din", ["lmn_keys=4", "item_width=3"]) == ["item_width=3"]
+    assert shared_assignments("lmn", ["lmn_keys=4"]) == ["lmn_keys=4"]
 
 
 def test_a_step_moves_the_values_that_were_read_and_no_others(data):

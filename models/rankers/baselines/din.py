@@ -26,7 +26,14 @@ class Din(Ranker):
 
     def __init__(self, settings: DinSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 3 * width)
+        super().__init__(
+            settings,
+            item_rows,
+            category_rows,
+            3 * width,
+            memory=settings.memory,
+            limit=settings.history_limit,
+        )
         self.limit = settings.history_limit
         self.attention = AttentionUnit(width, width)
 

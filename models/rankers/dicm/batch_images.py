@@ -20,10 +20,10 @@ from uic.models.images.embedding import ImageEmbedding
 from uic.models.images.features import NO_IMAGE, ImageFeatures
 from uic.models.layers.windows import group_windows
 from uic.models.published import MANIFEST_NAME, sha256_of
-from uic.models.rankers.dicm.image_settings import ImageSettings
+from uic.models.rankers.dicm.image_settings import ImageRankerSettings
 from uic.models.samples.batch import RankerBatch
 
-SettingsType = TypeVar("SettingsType", bound=ImageSettings)
+SettingsType = TypeVar("SettingsType", bound=ImageRankerSettings)
 
 
 class ImageSourceError(BadInputError):

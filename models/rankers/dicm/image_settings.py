@@ -8,11 +8,14 @@ from typing import Annotated
 from pydantic import Field
 
 from uic.models.layers.ranker_settings import WindowedSettings
-from uic.models.settings import Section
 
 
-class ImageSettings(Section):
-    """Images of a model. The last three are filled in by training, and kept in the bundle."""
+class ImageRankerSettings(WindowedSettings):
+    """What DICM and its pre-rank share; with both image switches off each is its baseline.
+
+    `image_width`, `image_encoder` and `images_sha256` are filled in by training, and kept in the
+    bundle.
+    """
 
     images: str = Field("", description="name of the image features (`uic images extract`)")
     image_widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
@@ -29,11 +32,6 @@ class ImageSettings(Section):
     images_sha256: str = Field(
         "", description="sum of the manifest of the features trained on; filled in by training"
     )
-
-
-class ImageRankerSettings(ImageSettings, WindowedSettings):
-    """What DICM and its pre-rank share; with both image switches off each is its baseline."""
-
     item_width: Annotated[int, Field(ge=1, le=256)] = Field(
         12, description="width of an item embedding; 1 to 256 (paper: 12)"
     )

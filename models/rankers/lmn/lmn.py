@@ -19,7 +19,14 @@ from uic.models.layers.embedding import BatchRows
 from uic.models.layers.product_keys import best_products
 from uic.models.layers.row_table import RowTable
 from uic.models.layers.windows import group_windows, value_sums, window_firsts
-from uic.models.rankers.lmn.settings import Detach, LmnSettings, Merge, Pooling, Query, QueryUser
+from uic.models.rankers.lmn.settings import (
+    Detach,
+    LargeMemorySettings,
+    Merge,
+    Pooling,
+    Query,
+    QueryUser,
+)
 from uic.models.samples.batch import RankerBatch
 
 # Independent of the hashes that place users in partitions and ids in spare rows.
@@ -111,7 +118,7 @@ class LargeMemory(BatchSums):
         limit: events before an impression that ask; None for all.
     """
 
-    def __init__(self, settings: LmnSettings, width: int, limit: int | None) -> None:
+    def __init__(self, settings: LargeMemorySettings, width: int, limit: int | None) -> None:
         super().__init__()
         self.settings, self.limit = settings, limit
         self.features = settings.lmn_width or width

@@ -5,19 +5,12 @@ widths of its networks: each is a setting here.
 """
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from uic.models.layers.ranker_settings import RankerSettings, WindowedSettings
 from uic.models.settings import Section
-
-
-class Memory(StrEnum):
-    """What a ranker has beside its own view of the history."""
-
-    NONE = "none"
-    LMN = "lmn"
 
 
 class Query(StrEnum):
@@ -57,10 +50,9 @@ class Detach(StrEnum):
     OUTPUT = "output"
 
 
-class LmnSettings(Section):
-    """The large memory that can be plugged into a ranker (`memory=lmn`)."""
+class LargeMemorySettings(Section):
+    """A large memory: sizes, queries, pooling and loss."""
 
-    memory: Memory = Field(Memory.NONE, description="memory beside the ranker's own: none|lmn")
     lmn_keys: Annotated[int, Field(ge=1, le=10_000)] = Field(
         300, description="row keys and column keys; count, values are its square (paper: 300)"
     )
@@ -104,15 +96,50 @@ class LmnSettings(Section):
         return self
 
 
-class PoolingSettings(LmnSettings, RankerSettings):
-    """Pooling over the whole history, with a large memory or without."""
+class PluggableSettings(RankerSettings):
+    """A ranker that can have a large memory beside its own view of the history.
+
+    `memory=lmn` plugs one in, and the keys of `LargeMemorySettings` then stand beside the ranker's
+    own, as on the command line and in bundles of version 0.1; or `memory` holds them itself.
+    """
+
+    memory: LargeMemorySettings | None = Field(
+        None, description="memory beside the ranker's own: none|lmn, and then lmn_* keys"
+    )
+
+    @classmethod
+    def keys(cls) -> frozenset[str]:
+        """See `RankerSettings.keys`: those of the memory stand beside the ranker's."""
+        return super().keys() | frozenset(LargeMemorySettings.model_fields)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plug(cls, values: Any) -> Any:
+        """Move `lmn_*` keys into `memory`."""
+        if not isinstance(values, dict):
+            return values
+        own = {key: value for key, value in values.items() if not key.startswith("lmn_")}
+        plugged = {key: value for key, value in values.items() if key.startswith("lmn_")}
+        default = cls.model_fields["memory"].get_default(call_default_factory=True)
+        memory = own.get("memory", "none" if default is None else "lmn")
+        if memory == "none" and plugged and "memory" not in own:
+            msg = f"{min(plugged)} is of a large memory; set memory=lmn too"
+            raise ValueError(msg)
+        if memory in ("none", "lmn"):
+            own["memory"] = plugged if memory == "lmn" else None
+        elif isinstance(memory, str):
+            msg = f"memory is {memory!r}, expected none or lmn"
+            raise ValueError(msg)
+        return own
 
 
-class DinSettings(LmnSettings, WindowedSettings):
+class DinSettings(PluggableSettings, WindowedSettings):
     """DIN, with a large memory or without."""
 
 
 class LmnOnDinSettings(DinSettings):
     """LMN on DIN, the base of the paper's table 1."""
 
-    memory: Memory = Field(Memory.LMN, description="memory beside the ranker's own: none|lmn")
+    memory: LargeMemorySettings | None = Field(
+        LargeMemorySettings(), description="memory beside the ranker's own: lmn|none"
+    )
