@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.generations import Generation, Positions
 from uic.models.errors import ManifestError
 from uic.models.published import read_manifest
-from uic.models.records.record import RecordFormatError, Records, check_records, header_view
+from uic.models.records.record import (
+    HEADER,
+    HEADER_BYTES,
+    RecordFormatError,
+    Records,
+    check_records,
+    header_view,
+)
 
 SNAPSHOT_KIND: Final = "memory_snapshot"
 SNAPSHOT_SCHEMA_VERSION: Final = 1
@@ -135,7 +142,7 @@ class Snapshot:
             found = sorted(set(header["generation"].tolist()))
             msg = f"{path}: records of generations {found}, its manifest says {self.generation}"
             raise ManifestError(msg)
-        if not (records[:, 36:44] == np.frombuffer(self.bundle, dtype=np.uint8)).all():
+        if not (header["bundle"] == np.frombuffer(self.bundle, HEADER["bundle"])).all():
             msg = f"{path}: records of another bundle than its manifest's {self.bundle.hex()}"
             raise ManifestError(msg)
 
@@ -158,7 +165,7 @@ def records_of(column: pa.Array, record_bytes: int, where: str) -> Records:
         return np.zeros((0, record_bytes), dtype=np.uint8)
     flat = np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]]
     records = flat.reshape(len(column), record_bytes)
-    check_records(records, (record_bytes - 44) // 2, where)
+    check_records(records, (record_bytes - HEADER_BYTES) // 2, where)
     return records
 
 

@@ -28,7 +28,12 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uic.models.records.record import POSITION_FIRST_BYTE, RECORD_MAGIC, RECORD_VERSION
+from uic.models.records.record import (
+    HEADER_BYTES,
+    POSITION_FIRST_BYTE,
+    RECORD_MAGIC,
+    RECORD_VERSION,
+)
 from uic.models.records.sequence_ring import RING_HEADER, RING_POSITION_FIRST_BYTE
 
 MEMORY_VIEW: Final = "user_interest"
@@ -63,7 +68,7 @@ MEMORY: Final = PackedLayout(
     start=RECORD_MAGIC + RECORD_VERSION.to_bytes(2, "little"),
     position_first_byte=POSITION_FIRST_BYTE,
     position_format=">I4I4I4<I4",
-    header_bytes=44,
+    header_bytes=HEADER_BYTES,
 )
 VECTOR: Final = PackedLayout(
     start=VECTOR_MAGIC + VECTOR_VERSION.to_bytes(2, "little"),

@@ -1,4 +1,4 @@
-"""Bundles: a trained model with everything that is needed to serve it (DESIGN, "Bundle").
+"""Bundles: a trained model with everything that is needed to serve it (docs/concepts.md, "Bundle").
 
 `bundles/<model>/<version>/` holds `model.safetensors`, `config.json`, `vocabulary.parquet`,
 `metrics.json` and, last, `manifest.json`. Loading never unpickles, checks every sum, and refuses

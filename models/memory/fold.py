@@ -2,7 +2,7 @@
 
 `MemoryFolder.fold` is called with the records of some users and their next events in log order,
 and must never be called with a user's records and events out of step: a record says which event
-was its last, and whatever lies at or before it is skipped (DESIGN, "Effectively once").
+was its last, and whatever lies at or before it is skipped (docs/concepts.md, "Effectively once").
 """
 
 from dataclasses import dataclass
@@ -130,10 +130,10 @@ class MemoryFolder:
             EventValueError: the bundle's embedding of an event is not a usable number.
         """
         # 1. Which events are new.
-        check_records(records, self.state_floats, "fold")
-        self._check_bundle(records)
+        header = check_records(records, self.state_floats, "fold")
+        self._check_bundle(header)
         order = np.argsort(events.user_index, kind="stable")
-        skipped_sorted, moved_sorted = compare_positions(header_view(records), events, order)
+        skipped_sorted, moved_sorted = compare_positions(header, events, order)
         skipped = np.zeros(len(events), dtype=np.bool_)
         moved = np.zeros(len(events), dtype=np.bool_)
         skipped[order] = skipped_sorted
@@ -148,15 +148,16 @@ class MemoryFolder:
         )
         changed = folded[rows]
         x = self._bundle.embed(events.item_ids[chosen], events.category_ids[chosen])
-        self._fold_states(changed, x, lengths)
+        header = header_view(changed)
+        self._fold_states(changed, header, x, lengths)
         # 3. The position of the last event of each.
-        self._stamp(changed, events, chosen[firsts + lengths - 1])
+        self._stamp(header, events, chosen[firsts + lengths - 1])
         folded[rows] = changed
         return FoldOutcome(folded, skipped, moved)
 
-    def _check_bundle(self, records: Records) -> None:
-        hashes = header_view(records)["bundle"]
-        other = np.flatnonzero(hashes != header_view(self._initial)["bundle"][0])
+    def _check_bundle(self, header: NDArray[np.void]) -> None:
+        hashes = header["bundle"]
+        other = np.flatnonzero(hashes != np.frombuffer(self._bundle.hash8, dtype=hashes.dtype))
         if other.size:
             msg = (
                 f"fold: a memory of bundle {bytes(hashes[other[0]]).hex()}, this is "
@@ -164,21 +165,22 @@ class MemoryFolder:
             )
             raise ForeignMemoryError(msg)
 
-    def _fold_states(self, records: Records, x: Tensor, lengths: NDArray[np.int64]) -> None:
+    def _fold_states(
+        self, records: Records, header: NDArray[np.void], x: Tensor, lengths: NDArray[np.int64]
+    ) -> None:
         """Fold `x`, the events of one user after the other, into the state part of `records`."""
         check_values(x)
-        counts = header_view(records)["events"].astype(np.int64)
+        counts = header["events"].astype(np.int64)
         states = np.ascontiguousarray(state_view(records)).view(np.uint16)
         # Each user's state is saved once, after the last event, over the one it started from.
         save_rows = np.full(len(x), -1, dtype=np.int64)
         save_rows[np.cumsum(lengths) - 1] = np.arange(len(lengths))
         self._network.fold(x, lengths, counts, start=states, save_rows=save_rows, saved=states)
         state_view(records)[...] = states.view(np.float16)
-        header_view(records)["events"] = np.minimum(counts + lengths, MAX_EVENTS)
+        header["events"] = np.minimum(counts + lengths, MAX_EVENTS)
 
-    def _stamp(self, records: Records, events: EventBatch, last: NDArray[np.int64]) -> None:
+    def _stamp(self, header: NDArray[np.void], events: EventBatch, last: NDArray[np.int64]) -> None:
         """Write the position of each record's last event, `last` being their indices."""
-        header = header_view(records)
         header["generation"] = self.generation
         header["epoch"] = events.epochs[last]
         header["offset"] = events.offsets[last]

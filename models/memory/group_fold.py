@@ -1,8 +1,8 @@
 """Folding: the events of many users into their memories, and the state at every cut.
 
-This is the whole of learning from behaviour (DESIGN, "The way of the data"). Training folds a
-window and looks at the state at every impression (`fold_groups`); warm-up, stream and audit fold
-raw events into packed records with the same code (`uic.models.memory.fold`).
+This is the whole of learning from behaviour (docs/concepts.md, "The way of the data"). Training
+folds a window and looks at the state at every impression (`fold_groups`); warm-up, stream and audit
+fold raw events into packed records with the same code (`uic.models.memory.fold`).
 
 The order of a fold:
 

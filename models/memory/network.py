@@ -1,7 +1,7 @@
 """The memory network of MIMN: what one behaviour event does to one user's memory.
 
-The equations are DESIGN's "MIMN, as built" in eight steps; each is a function here, and
-`MemoryNetwork.step` runs them in order. This module is the network that is trained (any device,
+The equations are the eight steps of docs/concepts.md ("MIMN, as built"); each is a function here,
+and `MemoryNetwork.step` runs them in order. This module is the network that is trained (any device,
 any float type, with gradients); `uic.models.memory.kernel` does the same eight steps for many
 events at once and is held against this one by tests.
 

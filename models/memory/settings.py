@@ -1,9 +1,9 @@
 """Settings of the memory network: every size, every switch and every open point of the paper.
 
-Light on purpose (no torch), so that the command line can read them. The open points that DESIGN
-closes for good (read before write, controller GRU, running weights of the events before this one,
-zero start of everything but the memory) are described in `uic.models.memory.network`, where they
-are used.
+Light on purpose (no torch), so that the command line can read them. The open points that
+are closed for good (read before write, controller GRU, running weights of the events before this
+one, zero start of everything but the memory) are described in `uic.models.memory.network`, where
+they are used.
 """
 
 from typing import Annotated, Literal, Self

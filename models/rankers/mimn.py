@@ -1,4 +1,4 @@
-"""MIMN: a memory per user, folded event by event, read by candidates (MIMN, section 4; DESIGN).
+"""MIMN: a memory per user, folded event by event, read by candidates (MIMN, section 4).
 
 `Mimn.fold` is what the stream computes, on every behaviour event and never in a request;
 `Mimn.readout` is what a request computes, from the memory as it is stored and never from a

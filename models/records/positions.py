@@ -1,7 +1,7 @@
 """Which events a record has already seen, and which are in the wrong partition.
 
 Positions of one user compare as (epoch, offset). A newer epoch may be in any partition; within
-one epoch all events of a user are in one partition (DESIGN, "Positions and epochs").
+one epoch all events of a user are in one partition (docs/concepts.md, "Positions and epochs").
 """
 
 from dataclasses import dataclass, fields

@@ -43,9 +43,11 @@ HEADER: Final = np.dtype(
     ]
 )
 HEADER_BYTES: Final = HEADER.itemsize
+assert HEADER.fields is not None  # noqa: S101 - for the type checker
+# Where the bundle's hash stands in a record's bytes.
+BUNDLE_HASH: Final = slice(HEADER.fields["bundle"][1], HEADER_BYTES)
 # Where Redis finds the position: 12 bytes, compared as an unsigned big-endian number.
-POSITION_FIRST_BYTE: Final = 8
-POSITION_BYTES: Final = 12
+POSITION_FIRST_BYTE: Final = HEADER.fields["epoch"][1]
 
 Records = NDArray[np.uint8]
 
@@ -81,8 +83,8 @@ def state_view(records: Records) -> NDArray[np.float16]:
     return records[:, HEADER_BYTES:].view(np.float16)
 
 
-def check_records(records: Records, state_floats: int, where: str) -> None:
-    """Refuse a batch that is not made of records of this version and width.
+def check_records(records: Records, state_floats: int, where: str) -> NDArray[np.void]:
+    """The headers (`header_view`) of a batch of records of this version and width.
 
     Raises:
         RecordFormatError: names `where`, what was found and what was expected.
@@ -94,14 +96,15 @@ def check_records(records: Records, state_floats: int, where: str) -> None:
     header = header_view(records)
     foreign = np.flatnonzero(header["magic"] != RECORD_MAGIC)
     if foreign.size:
-        found = bytes(records[foreign[0], :2])
-        msg = f"{where}: not a memory record: starts with {found!r}, expected {RECORD_MAGIC!r}"
+        start = bytes(records[foreign[0], : len(RECORD_MAGIC)])
+        msg = f"{where}: not a memory record: starts with {start!r}, expected {RECORD_MAGIC!r}"
         raise RecordFormatError(msg)
     other = np.flatnonzero(header["version"] != RECORD_VERSION)
     if other.size:
-        found_version = int(header["version"][other[0]])
+        version = int(header["version"][other[0]])
         msg = (
-            f"{where}: memory record of version {found_version}, "
+            f"{where}: memory record of version {version}, "
             f"this code reads version {RECORD_VERSION}; run the version that wrote it"
         )
         raise RecordFormatError(msg)
+    return header

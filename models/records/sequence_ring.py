@@ -17,8 +17,7 @@ shape (users, ring bytes), uint8; every field is a view of it.
 | | event time in seconds since 1970 UTC, behaviour | uint32, int8 |
 
 The position is as in a memory's header, so that Redis can compare it. With 1,000 events a ring has
-17,032 bytes; a memory of 8 slots has 1,276. Category ids beyond 32 bits are refused: nobody has so
-many.
+17,032 bytes; a memory of 8 slots has 1,276. Category ids beyond 32 bits are refused.
 """
 
 from dataclasses import dataclass
@@ -95,6 +94,10 @@ class SequenceRing:
         header["magic"], header["version"] = RING_MAGIC, RING_VERSION
         header["capacity"] = self.capacity
         return rings
+
+    def holds(self, value: bytes) -> bool:
+        """Whether a value is a ring of this capacity."""
+        return len(value) == self.ring_bytes and value.startswith(RING_MAGIC)
 
     def header(self, rings: Rings) -> NDArray[np.void]:
         """The headers as a view, (users,), dtype `RING_HEADER`."""

@@ -1,7 +1,7 @@
 """What training with images costs in bytes, by the strategy (DICM, section 7.3 and table 2).
 
 Three formulas, one for each strategy, for the mean batch of a job. The paper prints the results;
-the formulas were found from them (CHECKLIST D3.11). Parameters of models are not in the paper's
+the formulas were derived from them (docs/models.md). Parameters of models are not in the paper's
 sums, nor here.
 """
 

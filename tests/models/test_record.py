@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from uic.models.records.record import (
     HEADER_BYTES,
-    POSITION_BYTES,
     POSITION_FIRST_BYTE,
     RecordFormatError,
     check_records,
@@ -40,7 +39,7 @@ def test_position_bytes_compare_like_positions(one, other):
     records = empty_records(2, 1)
     header = header_view(records)
     header["epoch"], header["offset"] = zip(one, other, strict=True)
-    prefix = records[:, POSITION_FIRST_BYTE : POSITION_FIRST_BYTE + POSITION_BYTES]
+    prefix = records[:, POSITION_FIRST_BYTE : POSITION_FIRST_BYTE + 12]
     assert (bytes(prefix[0]) < bytes(prefix[1])) == (one < other)
 
 

@@ -90,7 +90,7 @@ class PrerankScorer:
 
     def understands(self, record: bytes) -> bool:
         """Whether a value is a ring of this capacity."""
-        return len(record) == self._ring.ring_bytes and record[:2] == b"US"
+        return self._ring.holds(record)
 
     def renew(self, item_ids: NDArray[np.int64]) -> None:
         """Make the vectors of items of the table again, since their images changed."""

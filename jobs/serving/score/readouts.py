@@ -2,14 +2,13 @@
 
 A record carries the hash of the bundle that folded it. The current bundle reads it if it is its
 own, or if its manifest says that it was trained on from that bundle (`readout_compatible_with`);
-else a loaded bundle of exactly that hash reads it; else nobody does, and the user is scored with
-the memory of somebody new.
+else a loaded bundle of exactly that hash reads it; otherwise the user is scored with the initial
+memory.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import torch
@@ -22,9 +21,7 @@ from uic.models.bundles.bundle import Bundle
 from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
 from uic.models.rankers.mimn import Mimn
-from uic.models.records.record import HEADER, Records, empty_records, record_bytes
-
-_HASH: Final = slice(36, 44)
+from uic.models.records.record import BUNDLE_HASH, HEADER, Records, empty_records, record_bytes
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ class Readouts:
 
     def choose(self, record: bytes) -> Readout | None:
         """The readout for a record, by the bundle hash in its header; None if nobody can."""
-        named = record[_HASH]
+        named = record[BUNDLE_HASH]
         bundle = self.current.bundle
         if named in bundle.readout_compatible_with and self.current.understands(record):
             return self.current

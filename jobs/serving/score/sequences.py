@@ -78,7 +78,7 @@ class SequenceReadout:
 
     def understands(self, record: bytes) -> bool:
         """Whether a value is a ring of this capacity."""
-        return len(record) == self._ring.ring_bytes and record[:2] == b"US"
+        return self._ring.holds(record)
 
     def score(self, asks: Sequence[Ask]) -> list[Scored]:
         """One forward pass over the candidates and histories of some users."""

@@ -27,8 +27,8 @@ class SumPooling(Ranker):
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        features = torch.cat([rows.candidates(batch), self.pooled(batch, rows)], dim=1)
-        return self.finish(features, batch, rows)
+        pooled = self.pooled(batch, rows)
+        return self.finish(torch.cat([rows.candidates(batch), pooled], dim=1), batch, rows)
 
     def pooled(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
         """The history of each impression: (impressions, width)."""
