@@ -1,33 +1,34 @@
-"""Ranks as processes of this machine: started, watched, and their answers brought home.
+"""Starts one local process per rank, monitors them and collects their results.
 
-A rank that dies ends the others, and the process that started them takes all of them with it: none
-is left behind to write over what a later run does. On many machines `torchrun` starts them, and
-`ShardWorld.from_environment` joins them.
+The processes are those of `torch.distributed.elastic`, which ends all when one fails. What it does
+not do is here: a rank's error is told with its type, and ranks end when the process that started
+them is gone, so that none is left behind to write over what a later run does. On many machines
+`torchrun` starts the ranks, and `ShardWorld.from_environment` joins them.
 """
 
-import contextlib
+import json
+import logging
 import multiprocessing
 import os
+import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
 
 from uic.models.errors import BadInputError, UicError
-from uic.models.sharding.world import RankDiedError, ShardWorld
+from uic.models.sharding.world import ShardWorld
 
 Work = Callable[[ShardWorld, Any], Any]
 
-# How long the others may take to say who they miss, once a rank has failed: a roll call
-# (`uic.models.sharding.world`) takes 3 seconds. Who is still joining or computing then, is ended.
-_LAST_WORDS_SECONDS: Final = 5.0
-# The error of a rank that could not say one.
-_SILENT: Final = "silent"
+# torch's own second is most of a short run.
+_POLL_SECONDS: Final = 0.05
 
 
 class RankFailedError(UicError):
@@ -35,17 +36,19 @@ class RankFailedError(UicError):
 
 
 @dataclass(frozen=True)
-class _Answer:
-    result: Any = None
-    error: str = ""
-    text: str = ""
-    exit_code: int = 2
-
-
-@dataclass(frozen=True)
 class _Place:
+    """Where a rank joins.
+
+    Attributes:
+        folder: for the error of a rank.
+        port: of the store.
+        size: number of ranks.
+        timeout_seconds: of an exchange.
+        cuda: as `run_ranks` has it.
+    """
+
+    folder: Path
     port: int
-    rank: int
     size: int
     timeout_seconds: float
     cuda: bool | None
@@ -79,82 +82,46 @@ def run_ranks(
     store = dist.TCPStore(  # type: ignore[attr-defined] # torch does not export it by name
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )
-    # Not by fork: a child would inherit locks that threads of this process hold.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["uic.models.sharding.rank_trainer"])
-    children = []
-    answers: dict[int, _Answer] = {}
-    try:
-        for rank in range(size):
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_child,
-                args=(there, _Place(store.port, rank, size, timeout_seconds, cuda), work, argument),
-                daemon=True,
-            )
-            process.start()
-            there.close()
-            children.append((process, here))
-        _receive_all([here for _, here in children], answers)
-    finally:
-        for rank, (process, here) in enumerate(children):
-            here.close()
-            process.join(timeout=10 if rank in answers else 0)
-            if process.is_alive():
-                process.kill()
-                process.join()
-    failed = [answer for _, answer in sorted(answers.items()) if answer.error]
-    # A rank that misses another says so; the reason is with the other.
-    failed.sort(key=lambda answer: answer.error == RankDiedError.__name__)
-    if failed:
-        raise _error_of(failed[0])
-    return [answers[rank].result for rank in range(size)]
+    multiprocessing.set_forkserver_preload(["uic.models.sharding.rank_trainer"])
+    # It logs the traceback of a rank that failed; the error that is raised here says the same.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="uic-ranks-") as name:
+        place = _Place(Path(name), store.port, size, timeout_seconds, cuda)
+        ranks = start_processes(
+            name="rank",
+            entrypoint=_run_rank,
+            args={rank: (rank, place, work, argument) for rank in range(size)},
+            envs={rank: {} for rank in range(size)},
+            logs_specs=DefaultLogsSpecs(log_dir=name),
+            # Not by fork: a child would inherit locks that threads of this process hold.
+            start_method="forkserver",
+        )
+        try:
+            result = ranks.wait(period=_POLL_SECONDS)
+        finally:
+            ranks.close()
+        if result is not None and result.failures:
+            raise _error_of(min(result.failures), place.folder)
+    assert result is not None  # noqa: S101 - `wait` without a timeout returns at the end
+    return [result.return_values[rank] for rank in range(size)]
 
 
-def _error_of(answer: _Answer) -> RankFailedError:
-    text = answer.text if answer.error == _SILENT else f"{answer.error}: {answer.text}"
-    error = RankFailedError(text)
-    error.exit_code = answer.exit_code  # type: ignore[misc] # of this one error
-    return error
-
-
-def _receive_all(connections: list[Connection], answers: dict[int, _Answer]) -> None:
-    """Every rank's answer; once one has failed, those that the others give soon."""
-    until: float | None = None
-    while len(answers) < len(connections):
-        left = None if until is None else max(until - time.monotonic(), 0)
-        pending = [here for rank, here in enumerate(connections) if rank not in answers]
-        ready = wait(pending, left)
-        if not ready:
-            return
-        for rank, here in enumerate(connections):
-            if here in ready:
-                answers[rank] = _receive(rank, here)
-        if until is None and any(answer.error for answer in answers.values()):
-            until = time.monotonic() + _LAST_WORDS_SECONDS
-
-
-def _receive(rank: int, connection: Connection) -> _Answer:
-    try:
-        answer: _Answer = connection.recv()
-    except EOFError:
-        text = (
+def _error_of(rank: int, folder: Path) -> RankFailedError:
+    """What a rank wrote before it ended; a rank that was killed wrote nothing."""
+    path = _error_file(folder, rank)
+    if not path.exists():
+        return RankFailedError(
             f"rank {rank} ended without an answer; if it was killed, start the run again: it goes "
             "on from its last checkpoint"
         )
-        return _Answer(error=_SILENT, text=text)
-    return answer
+    document = json.loads(path.read_text(encoding="utf-8"))
+    error = RankFailedError(document["error"])
+    error.exit_code = document["exit_code"]  # type: ignore[misc] # of this one error
+    return error
 
 
-def _join(place: _Place) -> ShardWorld:
-    if place.size == 1:
-        return ShardWorld()
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        "127.0.0.1", place.port, is_master=False
-    )
-    return ShardWorld.join(
-        store, place.rank, place.size, timeout_seconds=place.timeout_seconds, cuda=place.cuda
-    )
+def _error_file(folder: Path, rank: int) -> Path:
+    return folder / f"error-{rank}.json"
 
 
 def _end_with_parent() -> None:
@@ -165,19 +132,29 @@ def _end_with_parent() -> None:
         os._exit(3)
 
 
-def _child(connection: Connection, place: _Place, work: Work, argument: Any) -> None:
+def _run_rank(rank: int, place: _Place, work: Work, argument: Any) -> Any:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max((os.cpu_count() or 1) // place.size, 1))
-    status = 0
     try:
-        world = _join(place)
-        answer = _Answer(work(world, argument))
+        world = _join(rank, place)
+        result = work(world, argument)
         world.leave()
     except BaseException as error:  # whatever it was, the parent says it
-        code = error.exit_code if isinstance(error, UicError) else 1
-        answer = _Answer(error=type(error).__name__, text=str(error), exit_code=code)
-        status = 3
-    with contextlib.suppress(OSError):  # the parent is gone
-        connection.send(answer)
-    connection.close()
-    os._exit(status)  # without torch's shutdown, which waits for ranks that are gone
+        document = {
+            "error": f"{type(error).__name__}: {error}",
+            "exit_code": error.exit_code if isinstance(error, UicError) else 1,
+        }
+        _error_file(place.folder, rank).write_text(json.dumps(document), encoding="utf-8")
+        os._exit(3)  # without torch's shutdown, which waits for ranks that are gone
+    return result
+
+
+def _join(rank: int, place: _Place) -> ShardWorld:
+    if place.size == 1:
+        return ShardWorld()
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", place.port, is_master=False
+    )
+    return ShardWorld.join(
+        store, rank, place.size, timeout_seconds=place.timeout_seconds, cuda=place.cuda
+    )
