@@ -1,18 +1,66 @@
 """Serving and looking around: the ranking service, its reload, the doctor and the report."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uic.jobs.config.context import Context
 from uic.jobs.workspace.base import WorkspacePanel
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.jobs.checks.doctor import Finding
+    from uic.jobs.serving.http.api import RankAnswer
+    from uic.jobs.workspace.ranking import LocalRanker
 
 
 class ServingPanel(WorkspacePanel):
-    """Methods that serve rankings, and show what a workspace has."""
+    """Methods that rank, serve rankings, and show what a workspace has."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._rankers: dict[tuple[str, str], LocalRanker] = {}
+
+    def rank(
+        self,
+        user: int,
+        items: Sequence[int],
+        k: int | None = None,
+        *,
+        bundle: str = "mimn",
+        history_from: str = "store",
+        explain: bool = False,
+    ) -> "RankAnswer":
+        """Score candidates for a user, as the service answers POST /v1/rank, without HTTP.
+
+        The bundle is loaded by the first call and kept until `close`; torch then runs on one
+        thread, as in a worker of the service. An answer without a memory says `degraded` and why.
+
+        Args:
+            user: id.
+            items: candidates; repeated ones count once.
+            k: how many to return, best first; None: all.
+            bundle: a path, MODEL/VERSION, or MODEL for its current version.
+            history_from: store, for memories; log, for stored sequences.
+            explain: say of each item what the memory changes.
+
+        Raises:
+            UicError: no such bundle, or it is damaged.
+
+        Example:
+            >>> workspace.rank(17, [1001, 1002, 1003], k=2).items[0].item_id
+        """
+        from uic.jobs.workspace.ranking import LocalRanker
+
+        key = bundle, history_from
+        if key not in self._rankers:
+            self._rankers[key] = LocalRanker(self.context, bundle, history_from)
+        return self._rankers[key].rank(user, items, k, explain=explain)
+
+    def close(self) -> None:
+        """Give back what `rank` has opened; the next call opens it again."""
+        while self._rankers:
+            self._rankers.popitem()[1].close()
 
     def serve(
         self,

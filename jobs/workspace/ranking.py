@@ -1,0 +1,64 @@
+"""Ranking in this process: the service's own parts, without HTTP.
+
+A ranker holds a service that does not listen. Its event loop runs in a thread of its own, so that
+a notebook, which has a loop already, can call it.
+"""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from uic.jobs.config.context import Context
+from uic.jobs.serving.http.answers import answer_of
+from uic.jobs.serving.http.api import RankAnswer
+from uic.jobs.serving.http.service import Service
+from uic.jobs.serving.read.metrics import Metrics
+
+
+class LocalRanker:
+    """Ranks as `uic serve` does; call `close` at the end.
+
+    Args:
+        context: workspace and configuration.
+        bundle: a path, MODEL/VERSION, or MODEL for its current version; loaded once.
+        history_from: store, for memories; log, for stored sequences.
+
+    Raises:
+        UicError: no such bundle, it is damaged, or the store does not answer when Feast's
+            registry is made.
+    """
+
+    def __init__(self, context: Context, bundle: str, history_from: str) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="uic-rank")
+        self._runner = asyncio.Runner()
+        open_ = Service.open if history_from == "store" else Service.open_sequences
+        self._service = open_(context, bundle, _metrics())
+
+    def rank(
+        self, user: int, items: Sequence[int], k: int | None = None, *, explain: bool = False
+    ) -> RankAnswer:
+        """The answer of POST /v1/rank; a store that is away makes it `degraded`."""
+        return self._thread.submit(
+            lambda: self._runner.run(self._rank(user, items, k, explain=explain))
+        ).result()
+
+    def close(self) -> None:
+        """Close connections and end the thread."""
+        self._thread.submit(lambda: self._runner.run(self._service.stop())).result()
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
+
+    async def _rank(
+        self, user: int, items: Sequence[int], k: int | None, *, explain: bool
+    ) -> RankAnswer:
+        distinct = list(dict.fromkeys(items))
+        ranked = await self._service.engine.rank(user, distinct, explain=explain)
+        answer = answer_of(user, ranked, k, len(items) - len(distinct))
+        return RankAnswer.model_validate(answer)
+
+
+@functools.cache
+def _metrics() -> Metrics:
+    """Prometheus has one of each metric in a process."""
+    return Metrics()

@@ -1,0 +1,85 @@
+"""Each example runs as its first lines say, and prints what it promises."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import uic
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(script, folder, **variables):
+    """What a script prints; it runs in a folder of its own."""
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        cwd=folder.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The folder of `examples/shop.py`; its Redis ends with the tests."""
+    folder = tmp_path_factory.mktemp("examples") / "shop"
+    assert "generation 1 is live" in run(EXAMPLES / "shop.py", folder)
+    yield folder
+    uic.Workspace(folder).store.stop()
+
+
+def test_own_table(tmp_path):
+    printed = run(EXAMPLES / "own_table.py", tmp_path / "own")
+    assert "6,000 impressions of 40 users" in printed
+    assert float(re.search(r"AUC (0\.\d+)", printed)[1]) > 0.6
+
+
+def test_custom_ranker(tmp_path):
+    assert "last_click/0001: AUC 0." in run(EXAMPLES / "custom_ranker.py", tmp_path / "ranker")
+
+
+def test_custom_importer(tmp_path):
+    printed = run(EXAMPLES / "custom_importer.py", tmp_path / "importer")
+    assert printed == "3 behaviours, rejected: 2 wrong_type\n"
+
+
+def test_feast_reader(shop):
+    lines = run(EXAMPLES / "feast_reader.py", shop).splitlines()
+    assert [re.sub(r"\d+ events, \d+", "N events, N", line) for line in lines] == [
+        "user 1: N events, N bytes",
+        "user 2: N events, N bytes",
+        "user 1000000000: unknown",
+    ]
+
+
+def test_score_without_http(shop):
+    first, second = run(EXAMPLES / "score_without_http.py", shop).splitlines()
+    assert re.fullmatch(r"user 17: (\d+ \(0\.\d{3}\)(, )?){3}; with memory", first)
+    assert second.endswith("; unknown_user")
+
+
+def test_notebook(shop, tmp_path):
+    cells = json.loads((EXAMPLES / "one_user.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    script = tmp_path / "one_user.py"
+    script.write_text("\n".join(code))
+    variables = {"UIC_EXAMPLE_SHOP": str(shop), "PYTHONPATH": path_with_examples()}
+    printed = run(script, shop, **variables)
+    assert re.search(r"\d+ events up to 2025-", printed)
+    assert "channel 0: strength" in printed
+    assert "['unknown_user']" in printed
+
+
+def path_with_examples():
+    """As a notebook's folder is on the path."""
+    return os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
