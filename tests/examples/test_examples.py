@@ -11,6 +11,7 @@ import pytest
 
 import uic
 
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

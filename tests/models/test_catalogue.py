@@ -46,5 +46,5 @@ def test_an_entry_point_of_an_installed_package_is_found(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UnknownModelError, match="'mime' is unknown; known: .*mimn"):
+    with pytest.raises(UnknownModelError, match=r"'mime' is unknown; known: .*mimn"):
         model_kind("mime")
