@@ -116,7 +116,8 @@ def only_writer(lock: Path, busy: UicError | None = None) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         stream = lock.open("w")
     except OSError as error:
-        msg = f"{lock}: cannot be written: {error.strerror}; give another --workspace"
+        place = error.filename or lock
+        msg = f"{place}: cannot be written ({error.strerror}); give another --workspace"
         raise LockError(msg) from error
     with stream:
         try:

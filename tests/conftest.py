@@ -6,6 +6,16 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a running Flink, and of the whole system, are no part of `make quick`."""
+    for item in items:
+        folders = item.path.relative_to(Path(__file__).parent).parts
+        if folders[0] == "integration":
+            item.add_marker("flink")
+        if folders[0] == "system":
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data; tests that need it fail in CI when it is not there."""

@@ -17,6 +17,8 @@ from tests.feature_repo.feast_rows import frame, live_generation, memories
 from uic.feature_repo.online_store import UicOnlineStore
 from uic.feature_repo.store.settings import StoreSettings
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_feature_server_serves_the_same_bytes(
     feast: FeatureStore, settings: StoreSettings, redis_server: redis.Redis, workspace: Path

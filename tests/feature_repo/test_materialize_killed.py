@@ -26,7 +26,7 @@ from uic.feature_repo.store.settings import StoreSettings
 from uic.models.records.record import header_view
 
 # Importing Feast takes ten seconds of an idle machine, and minutes of a busy one.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 KEYS = ViewKeys.of_memories("uic")
 IDS = np.arange(20_000)

@@ -17,6 +17,8 @@ from uic.jobs.demo.run import STATE_NAME, run_plan
 from uic.jobs.demo.stages import Plan, Stage, make_plan
 from uic.models.errors import BadInputError
 
+pytestmark = pytest.mark.slow
+
 GOOD = Stage("settings", "show them", ("config", "show"))
 BAD = Stage(
     "samples", "without a log", ("samples", "--first", "2025-01-01", "--last", "2025-01-02")

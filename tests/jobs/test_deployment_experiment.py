@@ -18,6 +18,8 @@ from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.evaluation import score
 from uic.models.training.metrics import auc
 
+pytestmark = pytest.mark.slow
+
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)
 samples = importlib.util.module_from_spec(_SPEC)

@@ -11,6 +11,8 @@ from uic.jobs.cli import app
 from uic.models.errors import BadInputError
 from uic.models.rankers.dicm.batch_images import ImageSourceError
 
+pytestmark = pytest.mark.slow
+
 
 def _module(name):
     path = Path(__file__).parents[1] / "models" / f"{name}.py"

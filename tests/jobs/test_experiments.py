@@ -15,6 +15,8 @@ from uic.models.rankers.catalogue import MODELS
 from uic.models.training.run_spec import apply_settings
 from uic.models.training.settings import TrainSettings
 
+pytestmark = pytest.mark.slow
+
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)
 samples = importlib.util.module_from_spec(_SPEC)

@@ -28,6 +28,8 @@ from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.pipelines.images.add import AddImageError
 from uic.pipelines.images.embed import embedded, image_id
 
+pytestmark = pytest.mark.slow
+
 
 def _module(name: str):
     path = Path(__file__).parents[1] / "models" / f"{name}.py"

@@ -18,6 +18,8 @@ from uic.jobs.cli import app
 from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
 
+pytestmark = pytest.mark.slow
+
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("rank_run_samples", _PATH)
 samples = importlib.util.module_from_spec(_SPEC)

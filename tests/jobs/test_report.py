@@ -157,6 +157,7 @@ def run_browser(browser: str, page: Path, profile: Path, *options: str) -> tuple
     return done.stdout, done.stderr
 
 
+@pytest.mark.chromium
 def test_chromium_shows_every_figure_without_a_console_error(browser, workspace, tmp_path):
     page = workspace / "reports" / "index.html"
     picture = tmp_path / "page.png"

@@ -34,6 +34,8 @@ from uic.models.training.optimizer import Optimizer
 from uic.models.training.run_spec import apply_settings
 from uic.models.training.settings import TrainSettings
 
+pytestmark = pytest.mark.slow
+
 
 def _module(name):
     path = Path(__file__).parent / f"{name}.py"

@@ -21,6 +21,8 @@ from uic.models.images.features import ImageFeatures, ImageFeaturesError, parts_
 from uic.models.images.parts import write_image_features
 from uic.models.published import MANIFEST_NAME
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 3
 KEYS = {"files": ("path",)}
 

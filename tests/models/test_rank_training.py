@@ -28,6 +28,8 @@ from uic.models.training.run_spec import RunSpec, apply_settings, split_days
 from uic.models.training.settings import TrainSettings
 from uic.models.training.trainer import Trainer, Watcher
 
+pytestmark = pytest.mark.slow
+
 _PATH = Path(__file__).parent / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("rank_training_samples", _PATH)
 samples = importlib.util.module_from_spec(_SPEC)

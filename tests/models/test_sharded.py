@@ -17,6 +17,8 @@ from uic.models.sharding.table import ShardedTable
 from uic.models.sharding.world import RankDiedError, ShardWorld
 from uic.models.training.optimizer import RowAdam
 
+pytestmark = pytest.mark.slow
+
 ROWS, WIDTH, STEPS, BATCH = 37, 3, 10, 8
 
 

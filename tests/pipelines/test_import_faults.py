@@ -13,6 +13,8 @@ from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.taobao import Taobao
 from uic.pipelines.log.event_log import EventLog
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import resource, sys, time
 from pathlib import Path

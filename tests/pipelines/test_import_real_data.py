@@ -16,6 +16,8 @@ from uic.pipelines.importers.next_item import NextItemOptions
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.log.event_log import EventLog
 
+pytestmark = pytest.mark.slow
+
 ZONE = "Asia/Shanghai"
 
 

@@ -38,6 +38,8 @@ from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
 from uic.pipelines.log.event_log import EventLog
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = np.array([0, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]
 WIDTH = 6

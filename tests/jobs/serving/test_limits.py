@@ -20,6 +20,8 @@ from uic.jobs.serving.http.server import listen
 from uic.jobs.serving.http.service import Service
 from uic.models.errors import BadInputError, UicError
 
+pytestmark = pytest.mark.slow
+
 ITEMS = list(range(1000, 1200))
 BODY = json.dumps({"user_id": 3, "item_ids": ITEMS}).encode()
 TOKEN = "a secret"

@@ -31,6 +31,8 @@ from uic.models.images.features import ImageFeatures
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.log.event_log import EventLog
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("hat", "shoes", "dress")
 PHOTOGRAPHS = 6  # of each class
 USER = 3

@@ -36,6 +36,8 @@ from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = np.array([0, 1, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]
 SHOWN_AT_MS = EVENT_TIME_MS + 3_600_000

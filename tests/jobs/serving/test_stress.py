@@ -14,6 +14,8 @@ from tests.jobs.serving.shop import Shop
 from uic.feature_repo.store.opened import open_memories
 from uic.pipelines.log.event_log import EventLog
 
+pytestmark = pytest.mark.slow
+
 ITEMS = list(range(1000, 1040))
 USERS = range(1, 21)
 LENGTHS = [30] * len(USERS)

@@ -22,6 +22,8 @@ from uic.jobs.stream.topics.kafka_server import free_port
 from uic.jobs.stream.trial import start_trial, trial_context
 from uic.models.errors import BadInputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def context(tmp_path):

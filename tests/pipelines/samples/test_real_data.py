@@ -17,6 +17,8 @@ from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.samples.run import SamplesRequest, make_samples
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 
+pytestmark = pytest.mark.slow
+
 
 def published(root):
     """The rows of samples in order of (dt, bucket), as the manifest names them."""

@@ -22,6 +22,8 @@ from uic.pipelines.samples.publish import NoSamplesError, Publication
 from uic.pipelines.samples.run import DaysError, SamplesBusyError, make_samples
 from uic.pipelines.settings import SaleSettings
 
+pytestmark = pytest.mark.slow
+
 
 def damaged(log, table, change):
     """Change one file of the log by `change(path)`, and make its manifest fit the new size."""
