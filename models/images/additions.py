@@ -1,20 +1,18 @@
 """Adding to image features, at the cost of what is new.
 
 An addition writes a part of its own: one image is a few kilobytes beside 100 others as beside
-100,000. Parts are merged as digits of a counter are carried: a new part takes in its predecessors
-while they are no larger than itself, so there are about log2(additions) of them, and an image is
-copied about as often.
+100,000. Now and then, when there are `MAX_PARTS` of them, it writes everything anew as one part.
 
 1. Take the lock of the directory, which every publication holds, and read what is there.
 2. Leave out images that are there already, and items that show what they showed.
-3. Write the part, with the predecessors that it takes in.
-4. Publish the manifest: old parts that stay, and the new one.
+3. Write the part, or everything.
+4. Publish the manifest.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +33,15 @@ from uic.models.images.parts import (
     NewPart,
     WrittenPart,
     mapped_features,
-    only_writer,
+    publication_lock,
     publish_parts,
     shape_of,
     write_part,
 )
-from uic.models.published import MANIFEST_NAME
+from uic.models.published import MANIFEST_NAME, only_writer
+
+# A rewrite copies all images, so it should be rare; a reader opens four files a part.
+MAX_PARTS: Final = 64
 
 # A table that is kept beside features, by role, and the columns that name a row of it: of several
 # rows of one name, the last counts.
@@ -88,7 +89,8 @@ def add_image_features(
     Raises:
         ImageFeaturesError: of another encoder or width, or an item shows an image that is nowhere.
     """
-    with only_writer(path):  # step 1
+    with only_writer(publication_lock(path)):  # step 1
+        path.mkdir(exist_ok=True)
         before = ImageFeatures.open(path) if (path / MANIFEST_NAME).exists() else None
         if before is not None and before.encoder != encoder:
             msg = f"{path}: holds features of encoder {before.encoder}, these are of {encoder}"
@@ -179,47 +181,39 @@ def _publish_beside(
 ) -> ImageFeatures:
     """Steps 3 and 4, where parts are there."""
     entries = {entry["path"]: entry for entry in before.manifest["files"]}
-    kept = parts_of(before.manifest)
-    taken: list[Part] = []
-    size = new.size
+    parts = parts_of(before.manifest)
     # Parts that hold no image may be of another width.
-    while kept and (not len(before) or _size(kept[-1], entries, before.width) <= size):
-        size += _size(kept[-1], entries, before.width)
-        taken.insert(0, kept.pop())
-    first = sum(entries[part["features"]]["rows"] for part in kept)
+    rewrite = len(parts) >= MAX_PARTS or not len(before)
     images = len(before) + len(new.sha256s)
     items = len(np.union1d(before.item_ids, new.items["item_id"].to_numpy()))
-    written = write_part(path, first, _merged(taken, before, first, new, keys), before.encoder)
+    if rewrite:
+        written = write_part(path, 0, _merged(parts, before, new, keys), before.encoder)
+    else:
+        written = write_part(path, len(before), new, before.encoder)
     known = {name: fact for name, fact in before.manifest.items() if name not in {"parts", "roles"}}
     return publish_parts(
         path,
-        [*(WrittenPart(part, [entries[name] for name in part.values()]) for part in kept), written],
+        [*([] if rewrite else (_published(part, entries) for part in parts)), written],
         (images, items),
         before.encoder,
         {**known, **facts},
     )
 
 
-def _size(part: Part, entries: Mapping[str, Mapping[str, Any]], width: int) -> int:
-    """As `NewPart.size`, of a part that is published."""
-    rows = {role: int(entries[name]["rows"]) for role, name in part.items()}
-    return rows.pop("features") * width + sum(rows.values())
+def _published(part: Part, entries: Mapping[str, Mapping[str, Any]]) -> WrittenPart:
+    return WrittenPart(part, [entries[name] for name in part.values()])
 
 
 def _merged(
-    taken: Sequence[Part],
-    before: ImageFeatures,
-    first: int,
-    new: NewPart,
-    keys: Mapping[str, Keys],
+    parts: Sequence[Part], before: ImageFeatures, new: NewPart, keys: Mapping[str, Keys]
 ) -> NewPart:
-    """A part with its predecessors, whose images begin at row `first`."""
+    """All parts and a new one as one."""
     path = before.path
-    blocks = [mapped_features(path, part) for part in taken]
-    read = [pq.read_table(path / part["items"], schema=ITEM_IMAGES) for part in taken]
-    item_ids, rows = merged_items([*read, new.items])
+    blocks = [mapped_features(path, part) for part in parts]
+    published = [pq.read_table(path / part["items"], schema=ITEM_IMAGES) for part in parts]
+    item_ids, rows = merged_items([*published, new.items])
     tables: dict[str, list[pa.Table]] = {}
-    for part in taken:
+    for part in parts:
         for role in set(part) - {"features", "images", "items"}:
             tables.setdefault(role, []).append(pq.read_table(path / part[role]))
     for role, table in new.tables.items():
@@ -227,7 +221,7 @@ def _merged(
     features = [block for block in blocks if len(block)]
     return NewPart(
         features=FeatureRows([*features, new.features]) if features else new.features,
-        sha256s=[*before.sha256[first:], *new.sha256s],
+        sha256s=[*before.sha256, *new.sha256s],
         items=pa.table([item_ids, rows], schema=ITEM_IMAGES),
         tables={role: _last_rows(found, keys.get(role, ())) for role, found in tables.items()},
     )

@@ -5,9 +5,7 @@ Whoever publishes holds the lock of the directory, since a publication removes w
 does not name.
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,13 @@ from uic.models.images.features import (
     check_items,
     check_parts,
 )
-from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, read_manifest
+from uic.models.published import (
+    MANIFEST_NAME,
+    file_entry,
+    only_writer,
+    publish_manifest,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,6 @@ class NewPart:
     sha256s: Sequence[str]
     items: pa.Table
     tables: Mapping[str, pa.Table]
-
-    @property
-    def size(self) -> int:
-        """What it costs to write: numbers of features, and rows of tables."""
-        tables = [self.items, *self.tables.values()]
-        rows = len(self.sha256s) + sum(int(table.num_rows) for table in tables)
-        return self.features.shape[0] * self.features.shape[1] + rows
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -102,7 +99,8 @@ def write_image_features(
     check_parts(path, blocks, sha256s, item_rows)
     items = pa.table([ids, item_rows], schema=ITEM_IMAGES)
     part = NewPart(FeatureRows(blocks), sha256s, items, tables or {})
-    with only_writer(path):
+    with only_writer(publication_lock(path)):
+        path.mkdir(exist_ok=True)
         written = write_part(path, 0, part, encoder)
         return publish_parts(path, [written], part.counts, encoder, facts or {})
 
@@ -229,10 +227,6 @@ def mapped_features(path: Path, part: Part) -> Features:
     return mapped
 
 
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Hold the lock of a directory's publications; the system frees it when the process dies."""
-    path.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.publish.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+def publication_lock(path: Path) -> Path:
+    """The lock of a directory's publications; whoever publishes waits for it."""
+    return path.parent / f".{path.name}.publish.lock"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.errors import ManifestError
-from uic.models.images.additions import add_image_features
+from uic.models.images.additions import MAX_PARTS, add_image_features
 from uic.models.images.feature_rows import FeatureRows
 from uic.models.images.features import ImageFeatures, ImageFeaturesError, parts_of
 from uic.models.images.parts import write_image_features
@@ -112,19 +112,11 @@ def test_additions_are_one_publication_of_everything(steps) -> None:
         assert lines_of(found) == files
         counts = (found.manifest["images"], found.manifest["items"])
         assert counts == (len(images), len(shown))
-        # Carried as digits are: every part is larger than the next one.
-        sizes = [size_of(found, part) for part in found.parts]
-        assert all(one > other for one, other in pairwise(sizes)), sizes
+        assert len(found.parts) <= MAX_PARTS
         assert {file.name for file in path.iterdir()} == {
             MANIFEST_NAME,
             *(name for part in found.parts for name in part.values()),
         }
-
-
-def size_of(features: ImageFeatures, part) -> int:
-    """Numbers of features, and rows of tables."""
-    rows = {entry["path"]: entry["rows"] for entry in features.manifest["files"]}
-    return sum(rows[name] * (WIDTH if role == "features" else 1) for role, name in part.items())
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.data())
@@ -159,17 +151,27 @@ def test_one_image_writes_a_few_files_of_its_own(tmp_path: Path, images: int) ->
         encoder="test",
     )
     before = {file.name: file.stat() for file in path.iterdir()}
+    first = before
     for new in range(images, images + 9):
         found = add(path, [new], {new: new}).features
         now = {file.name: file.stat() for file in path.iterdir()}
         for name in (entry["path"] for entry in base.manifest["files"]):
-            old = before[name]
+            old = first[name]
             assert (now[name].st_ino, now[name].st_mtime_ns) == (old.st_ino, old.st_mtime_ns)
-        added = sum(now[name].st_size for name in set(now) - set(before))
+        added = sum(now[name].st_size for name in set(now) - set(before) - {MANIFEST_NAME})
         assert added < 12_000
-    # 100 or 20,000, then 8 of them together, then the last.
-    assert [len(part) for part in found.features.parts] == [images, 8, 1]
+        before = now
+    assert [len(part) for part in found.features.parts] == [images, *[1] * 9]
     np.testing.assert_array_equal(np.asarray(base.features), numbers(list(range(images))))
+
+
+def test_now_and_then_everything_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "shop"
+    counts = [len(add(path, [n], {n % 5: n}).features.parts) for n in range(MAX_PARTS + 2)]
+    assert counts == [*range(1, MAX_PARTS + 1), 1, 2]
+    found = ImageFeatures.open(path, verify=True)
+    np.testing.assert_array_equal(np.asarray(found.features), numbers(list(range(MAX_PARTS + 2))))
+    assert found.rows_of([0]).tolist() == [65]
 
 
 def test_additions_at_the_same_time_all_land(tmp_path: Path) -> None:
