@@ -35,7 +35,7 @@ from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.config.context import open_context
 from uic.jobs.serving.http.app import create_app
 from uic.jobs.serving.http.service import Service
-from uic.jobs.serving.read.metrics import Metrics, forget_metrics, share_metrics
+from uic.jobs.serving.read.metrics import ServiceMetrics, forget_metrics, share_metrics
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.records.sequence_ring import SequenceRing
@@ -59,8 +59,9 @@ def main() -> None:
         prepare(workspace)
         context = open_context(workspace, None)
         started = time.perf_counter()
-        service = Service.open_sequences(context, RANKER, Metrics())
-        service.add_prerank(context, "prerank")
+        service = Service.open(
+            context, RANKER, ServiceMetrics(), history_from="log", prerank_bundle="prerank"
+        )
         say(f"service opened in {time.perf_counter() - started:.1f} s")
         seconds = asyncio.run(measure(service, turns))
     figures = {name: percentiles(values) for name, values in seconds.items()}

@@ -39,7 +39,7 @@ from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.config.context import open_context
 from uic.jobs.serving.http.app import create_app
 from uic.jobs.serving.http.service import Service
-from uic.jobs.serving.read.metrics import Metrics
+from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.images.features import ImageFeatures
@@ -103,7 +103,7 @@ def prepare(workspace: Path) -> dict[str, Service]:
     with open_memories(settings, workspace) as store:
         keys = ViewKeys.of_sequences(settings.project)
         write_rings(PackedStore(store.client, keys, layout=SEQUENCE), ring, users, rings)
-    context, metrics = open_context(workspace, None), Metrics()
+    context, metrics = open_context(workspace, None), ServiceMetrics()
     services = {}
     for number, (name, chosen) in enumerate(RANKERS.items(), 1):
         bundle = make_bundle(
@@ -122,7 +122,7 @@ def prepare(workspace: Path) -> dict[str, Service]:
         with open_item_store(settings, workspace) as items:
             load_item_images(ItemImages.open(path), items.vectors, items.versions)
         started = time.perf_counter()
-        services[name] = Service.open_sequences(context, "dicm", metrics)
+        services[name] = Service.open(context, "dicm", metrics, history_from="log")
         say(f"{name}: opened in {time.perf_counter() - started:.1f} s")
     gc.collect()
     gc.freeze()  # as `Service.start` does, which also begins the watching

@@ -122,7 +122,7 @@ class ServingPanel(WorkspacePanel):
         Raises:
             BadInputError: it is not served in time, or no service answers.
         """
-        from uic.jobs.serving.follow.reloading import reload_service
+        from uic.jobs.serving.http.reloading import reload_service
 
         settings = self.config.serve
         return reload_service(

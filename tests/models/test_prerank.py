@@ -93,7 +93,8 @@ def test_a_logit_is_the_product_of_two_vectors_made_apart(variant, data, feature
     batch, vocabulary = data
     model = build(vocabulary, features, *VARIANTS[variant])
     encoded = family.encode(batch, vocabulary)
-    users, items = model.user_vectors(encoded), model.item_vectors(encoded)
+    images = model.attached_images(encoded)
+    users, items = model.user_vectors(encoded, images), model.item_vectors(encoded, images)
     assert users.shape == (encoded.cut_groups.shape[0], 5)
     assert items.shape == (batch.impressions, 5)
     with torch.no_grad():
@@ -101,11 +102,12 @@ def test_a_logit_is_the_product_of_two_vectors_made_apart(variant, data, feature
         torch.testing.assert_close(model(encoded), product, rtol=0, atol=1e-12)
     # Other candidates leave the users' vectors alone, other histories the items'.
     others = family.encode(replace(batch, item_ids=batch.item_ids[::-1].copy()), vocabulary)
-    torch.testing.assert_close(model.user_vectors(others), users, rtol=0, atol=1e-12)
+    other_users = model.user_vectors(others, model.attached_images(others))
+    torch.testing.assert_close(other_users, users, rtol=0, atol=1e-12)
     forgot = replace(batch, history_lengths=np.zeros_like(batch.history_lengths))
-    torch.testing.assert_close(
-        model.item_vectors(family.encode(forgot, vocabulary)), items, rtol=0, atol=1e-12
-    )
+    encoded = family.encode(forgot, vocabulary)
+    same_items = model.item_vectors(encoded, model.attached_images(encoded))
+    torch.testing.assert_close(same_items, items, rtol=0, atol=1e-12)
 
 
 def test_later_events_change_nothing(data, features):

@@ -5,19 +5,23 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from uic.jobs.serving.rank.engine import Ranked
-from uic.jobs.serving.score.readouts import Scored
+from uic.jobs.serving.rank.engine import RankedCandidates
+from uic.jobs.serving.score.asks import Scored
 
 encode = msgspec.json.Encoder().encode
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of a click: the logistic function of logits, in float64."""
-    return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    chances: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    return chances
 
 
-def answer_of(user_id: int, ranked: Ranked, k: int | None, duplicates: int) -> dict[str, Any]:
+def answer_of(
+    user_id: int, ranked: RankedCandidates, k: int | None, duplicates: int
+) -> dict[str, Any]:
     """The body of /v1/rank (`api.RankAnswer`)."""
     scored, facts = ranked.scored, ranked.facts
     order = np.argsort(-scored.logits, kind="stable")[:k]

@@ -6,6 +6,7 @@ The limits are settings, so the request models are made for them, and OpenAPI sh
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
 
@@ -20,14 +21,14 @@ ContextValue = (
     | Annotated[str, Field(max_length=1000)]
 )
 
-RANK_EXAMPLE: Final = {
+RANK_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
     "item_ids": [1001, 1002, 1003],
     "k": 2,
     "context": {"page": "home", "hour": 21},
     "explain": False,
 }
-ANSWER_EXAMPLE: Final = {
+ANSWER_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
     "items": [
         {"item_id": 1003, "probability": 0.0823, "known": True},
@@ -42,7 +43,7 @@ ANSWER_EXAMPLE: Final = {
     "reasons": [],
     "duplicates": 0,
 }
-INTERESTS_EXAMPLE: Final = {
+INTERESTS_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
     "events": 1043,
     "last_event_time_ms": 1_741_000_000_000,

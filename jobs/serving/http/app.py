@@ -69,11 +69,12 @@ def create_app(service: Service) -> FastAPI:
     async def rank_batch(body: batch_model) -> Response:  # type: ignore[valid-type]
         """Candidates of many users, answered in the order of the requests."""
         with service.metrics.total.time():
-            answers = await asyncio.gather(*(rank_one(one) for one in body.requests))
+            requests: Any = body
+            answers = await asyncio.gather(*(rank_one(one) for one in requests.requests))
             return Response(encode({"answers": answers}), media_type=_JSON)
 
     if service.prerank is not None:
-        add_funnel(app, service, service.prerank.stage)
+        add_funnel(app, service, service.prerank)
 
     @app.get(
         "/v1/users/{user_id}/interests",

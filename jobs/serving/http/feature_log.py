@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uic.jobs.serving.http.answers import probabilities
-from uic.jobs.serving.rank.engine import Ranked
+from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.models.hashing import stable_hash
 
 SERVED: Final = pa.schema(
@@ -59,7 +59,7 @@ class FeatureLog:
         self._thread = threading.Thread(target=self._run, name="feature-log", daemon=True)
         self._thread.start()
 
-    def add(self, user_id: int, ranked: Ranked, context: dict[str, Any] | None) -> None:
+    def add(self, user_id: int, ranked: RankedCandidates, context: dict[str, Any] | None) -> None:
         """Take one answer, if its user is in the share."""
         if int(stable_hash([user_id], seed=_HASH_SEED)[0]) % 2**32 >= self._below:
             return

@@ -10,25 +10,27 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 from fastapi import FastAPI, Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
+from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.http.answers import encode, probabilities
 from uic.jobs.serving.http.api import Id, Problem
 from uic.jobs.serving.http.service import Service
-from uic.jobs.serving.rank.engine import Ranked
+from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.prerank import Preranked, PrerankStage
 
 _JSON: Final = "application/json"
-PRERANK_EXAMPLE: Final = {"user_id": 17, "item_ids": [1001, 1002, 1003], "k": 2}
-FUNNEL_EXAMPLE: Final = {
+PRERANK_EXAMPLE: Final[JsonDict] = {"user_id": 17, "item_ids": [1001, 1002, 1003], "k": 2}
+FUNNEL_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
     "item_ids": [1001, 1002, 1003],
     "bids": [0.5, 0.2, 1.0],
     "keep": 2,
     "k": 1,
 }
-PRERANK_ANSWER_EXAMPLE: Final = {
+PRERANK_ANSWER_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
     "items": [
         {"item_id": 1003, "score": -2.31, "known": True},
@@ -40,7 +42,7 @@ PRERANK_ANSWER_EXAMPLE: Final = {
     "reasons": [],
     "duplicates": 0,
 }
-FUNNEL_ANSWER_EXAMPLE: Final = {
+FUNNEL_ANSWER_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
     "items": [
         {
@@ -127,10 +129,8 @@ class FunnelAnswer(BaseModel):
 def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
     """The bodies of /v1/prerank and /v1/funnel, with the limits of the settings."""
     most = settings.max_prerank_candidates
-    item_ids = (
-        Annotated[list[Id], Field(min_length=1, max_length=most)],
-        Field(description="candidates"),
-    )
+    ids: Any = Annotated[list[Id], Field(min_length=1, max_length=most)]
+    item_ids = (ids, Field(description="candidates"))
     count = Annotated[int, Field(ge=1, le=most, strict=True)] | None
     prerank = create_model(
         "PrerankRequest",
@@ -199,9 +199,9 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         asked: Any = body
         with prerank_total.time():
             distinct = list(dict.fromkeys(asked.item_ids))
-            found = await stage.prerank(asked.user_id, distinct)
+            preranked = await stage.prerank(asked.user_id, distinct)
             answer = prerank_answer(
-                asked.user_id, found, asked.k or stage.keep, len(asked.item_ids) - len(distinct)
+                asked.user_id, preranked, asked.k or stage.keep, len(asked.item_ids) - len(distinct)
             )
             return Response(encode(answer), media_type=_JSON)
 
@@ -211,9 +211,9 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         asked: Any = body
         with funnel_total.time():
             distinct = list(dict.fromkeys(asked.item_ids))
-            found = await stage.prerank(asked.user_id, distinct)  # step 1
-            best = found.best[: asked.keep or stage.keep]
-            ranked = await service.engine.rank(asked.user_id, found.item_ids[best].tolist())
+            preranked = await stage.prerank(asked.user_id, distinct)  # step 1
+            best = preranked.best[: asked.keep or stage.keep]
+            ranked = await service.engine.rank(asked.user_id, preranked.item_ids[best].tolist())
             if service.feature_log is not None:
                 service.feature_log.add(asked.user_id, ranked, None)
             bids = None
@@ -222,43 +222,43 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
                 bids = [of_item[item_id] for item_id in ranked.item_ids]
             answer = {
                 "user_id": asked.user_id,
-                **funnel_answer(found, best, ranked, bids, asked.k),
+                **funnel_answer(preranked, best, ranked, bids, asked.k),
                 "duplicates": len(asked.item_ids) - len(distinct),
             }
             return Response(encode(answer), media_type=_JSON)
 
 
-def prerank_answer(user_id: int, found: Preranked, k: int, duplicates: int) -> dict[str, Any]:
+def prerank_answer(user_id: int, preranked: Preranked, k: int, duplicates: int) -> dict[str, Any]:
     """The body of /v1/prerank (`PrerankAnswer`)."""
-    best = found.best[:k]
+    best = preranked.best[:k]
     rows = zip(
-        found.item_ids[best].tolist(),
-        found.logits[best].tolist(),
-        found.known[best].tolist(),
+        preranked.item_ids[best].tolist(),
+        preranked.logits[best].tolist(),
+        preranked.known[best].tolist(),
         strict=True,
     )
     return {
         "user_id": user_id,
         "items": [{"item_id": item, "score": score, "known": known} for item, score, known in rows],
-        "candidates": len(found.item_ids),
-        "bundle": found.bundle,
-        "degraded": bool(found.reasons),
-        "reasons": [reason.value for reason in found.reasons],
+        "candidates": len(preranked.item_ids),
+        "bundle": preranked.bundle,
+        "degraded": bool(preranked.reasons),
+        "reasons": [reason.value for reason in preranked.reasons],
         "duplicates": duplicates,
     }
 
 
 def funnel_answer(
-    found: Preranked,
-    best: np.ndarray,
-    ranked: Ranked,
+    preranked: Preranked,
+    best: NDArray[np.int64],
+    ranked: RankedCandidates,
     bids: Sequence[float] | None,
     k: int | None,
 ) -> dict[str, Any]:
     """What both stages say (`FunnelAnswer`).
 
     Args:
-        found: scores of all candidates.
+        preranked: scores of all candidates.
         best: indices of those that were ranked, in the order of `ranked`.
         ranked: the ranker's answer.
         bids: one for each of `ranked`; None for no bids.
@@ -267,7 +267,7 @@ def funnel_answer(
     chances = probabilities(ranked.scored.logits)
     values = chances if bids is None else chances * np.asarray(bids, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:k].tolist()  # step 3
-    scores, known = found.logits[best].tolist(), ranked.scored.known.tolist()
+    scores, known = preranked.logits[best].tolist(), ranked.scored.known.tolist()
     items = [
         {
             "item_id": ranked.item_ids[at],
@@ -280,7 +280,7 @@ def funnel_answer(
         for at in order
     ]
     stages = [
-        _stage("prerank", found.bundle, len(found.item_ids), len(best), found.reasons),
+        _stage("prerank", preranked.bundle, len(preranked.item_ids), len(best), preranked.reasons),
         _stage("rank", ranked.scored.bundle, len(best), len(items), ranked.reasons),
     ]
     reasons = list(dict.fromkeys(reason for stage in stages for reason in stage["reasons"]))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from uic.jobs.serving.read.metrics import Metrics
+from uic.jobs.serving.read.metrics import ServiceMetrics
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,7 +36,7 @@ class Limits:
     def __init__(
         self,
         application: Application,
-        metrics: Metrics,
+        metrics: ServiceMetrics,
         *,
         max_body_bytes: int,
         max_in_flight: int,

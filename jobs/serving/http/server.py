@@ -14,7 +14,12 @@ from rich.markup import escape
 
 from uic.jobs.config.console import ERR
 from uic.jobs.config.context import Context, open_context
-from uic.jobs.serving.read.metrics import FOLDER_VARIABLES, Metrics, forget_metrics, share_metrics
+from uic.jobs.serving.read.metrics import (
+    FOLDER_VARIABLES,
+    ServiceMetrics,
+    forget_metrics,
+    share_metrics,
+)
 from uic.models.errors import BadInputError, UicError
 
 _VARIABLE: Final = "UIC_SERVING_WORKER"
@@ -106,11 +111,13 @@ def _application(request: ServeRequest) -> Any:
     from uic.jobs.serving.http.app import create_app  # noqa: PLC0415 - after `share_metrics`
     from uic.jobs.serving.http.service import Service  # noqa: PLC0415
 
-    open_ = Service.open if request.history_from == "store" else Service.open_sequences
-    context = request.open_context()
-    service = open_(context, request.bundle, Metrics())
-    if request.prerank_bundle:
-        service.add_prerank(context, request.prerank_bundle)
+    service = Service.open(
+        request.open_context(),
+        request.bundle,
+        ServiceMetrics(),
+        history_from=request.history_from,
+        prerank_bundle=request.prerank_bundle,
+    )
     return create_app(service)
 
 

@@ -1,10 +1,10 @@
 """Ranking: requests wait in a line, and are read and scored together where that is faster.
 
-A worker is one thread with one event loop. Whoever finds the line idle starts the pump:
+A worker is one thread with one event loop. A request that finds the line idle starts the pump:
 
 1. Take all requests that wait.
 2. Read their memories with one call; requests that arrive meanwhile wait for the next round.
-3. Choose each one's readout by its record, and score in passes of up to `pass_rows` candidates.
+3. Choose each one's scorer by its record, and score in passes of up to `pass_rows` candidates.
    The number is measured at start: past it a pass takes longer per candidate, since its arrays
    leave the processor's cache (200 candidates: 1.0 ms; 8 x 200 at once: 12 ms).
 4. Answer after each pass, and let the loop send what is done.
@@ -19,47 +19,66 @@ from typing import Protocol
 
 import numpy as np
 
-from uic.jobs.serving.read.metrics import Metrics
-from uic.jobs.serving.read.reasons import Reason
-from uic.jobs.serving.read.store import Fetched
-from uic.jobs.serving.score.items import ItemCache
-from uic.jobs.serving.score.readouts import Ask, RecordFacts, Scored
+from uic.jobs.serving.read.breaker import CircuitBreaker
+from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.reasons import DegradedReason
+from uic.jobs.serving.read.records import Fetched
+from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
+from uic.jobs.serving.score.items import ItemTable
+from uic.models.bundles.bundle import Bundle
 
 
-class Scorer(Protocol):
+class CandidateScorer(Protocol):
     """Scores the candidates of some users in one forward pass."""
 
-    @property
-    def label(self) -> str:
-        """`model/version`."""
+    label: str
 
-    @property
-    def items(self) -> ItemCache:
-        """Its item cache."""
-
-    def score(self, asks: Sequence[Ask]) -> list[Scored]:
-        """Logits for each ask."""
+    def cache_counts(self) -> tuple[int, int]:
+        """Items that its cache had, and that it lacked, since it was made."""
 
     async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
-        """As `score`, while the loop goes on if the store must be read for it."""
+        """Logits for each ask; the loop goes on while the store is read for them."""
+
+    def answer_now(self, asks: Sequence[Ask]) -> list[Scored]:
+        """As `answer`, holding up the caller: to warm, and to measure."""
 
 
 class Chooser(Protocol):
-    """Knows which scorer reads which record."""
+    """Knows which scorer reads which record; replaced as a whole, and never changed."""
 
     @property
-    def current(self) -> Scorer:
-        """Scores users without a memory."""
+    def current(self) -> CandidateScorer:
+        """Scores users without a record."""
 
-    def choose(self, record: bytes) -> Scorer | None:
-        """The scorer for a record; None if nobody understands it."""
+    @property
+    def bundle(self) -> Bundle:
+        """The current bundle."""
+
+    @property
+    def table(self) -> ItemTable:
+        """Of items."""
+
+    @property
+    def item_version(self) -> int | None:
+        """Of the image vectors that are used; None without images."""
+
+    def reads_also(self) -> list[str]:
+        """Labels of other bundles whose records are read."""
+
+    def choose(self, record: bytes) -> CandidateScorer | None:
+        """The scorer for a record; None if no bundle here reads it."""
 
     def facts(self, record: bytes) -> RecordFacts:
         """What the record says of itself."""
 
+    def state_numbers(self, record: bytes) -> dict[str, list[float]] | None:
+        """Parts of a record's state by name, as nested lists; None if there are none."""
+
 
 class Reader(Protocol):
     """Reads what is stored of users."""
+
+    breaker: CircuitBreaker
 
     async def fetch(self, user_ids: Sequence[int]) -> Fetched:
         """A record or a reason per user; never raises."""
@@ -70,13 +89,13 @@ class OverloadedError(Exception):
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedCandidates:
     """The answer to one user's candidates, in the order of the request.
 
     Args:
         item_ids: distinct candidates.
         scored: their logits.
-        facts: of the memory that was found; None if none was.
+        facts: of the stored record; None if there was none.
         age_seconds: since that memory's last event.
         reasons: why the answer is degraded; empty if it is not.
         record: the memory that was used; None if none was.
@@ -87,7 +106,7 @@ class Ranked:
     scored: Scored
     facts: RecordFacts | None
     age_seconds: float | None
-    reasons: tuple[Reason, ...]
+    reasons: tuple[DegradedReason, ...]
     record: bytes | None
     stages: dict[str, float]
 
@@ -98,12 +117,12 @@ class _Waiting:
     item_ids: list[int]
     explain: bool
     since: float
-    done: "asyncio.Future[Ranked]"
+    done: "asyncio.Future[RankedCandidates]"
     record: bytes | None = None
     facts: RecordFacts | None = None
     age_seconds: float | None = None
-    scorer: Scorer | None = None
-    reasons: list[Reason] = field(default_factory=list)
+    scorer: CandidateScorer | None = None
+    reasons: list[DegradedReason] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -112,27 +131,29 @@ class RankingEngine:
 
     Args:
         reader: of memories.
-        readouts: scorers; replaced as a whole when a bundle is swapped.
+        scorers: replaced as a whole when a bundle is swapped.
         metrics: counters.
         pass_rows: candidates of one forward pass, unless a single request has more.
         timeout_seconds: for the wait in line.
         max_age_seconds: of a memory; None for no limit.
+        not_understood: takes the hashes of bundles whose records no scorer here reads.
         now: seconds since 1970.
     """
 
     def __init__(
         self,
         reader: Reader,
-        readouts: Chooser,
-        metrics: Metrics,
+        scorers: Chooser,
+        metrics: ServiceMetrics,
         *,
         pass_rows: int,
         timeout_seconds: float,
         max_age_seconds: float | None = None,
+        not_understood: set[str] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.reader = reader
-        self.readouts = readouts
+        self.scorers = scorers
         self.metrics = metrics
         self.pass_rows = pass_rows
         self._timeout_seconds = timeout_seconds
@@ -140,10 +161,11 @@ class RankingEngine:
         self._now = now
         self._line: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
-        # Hashes of bundles that nobody here can read, for whoever looks for bundles.
-        self.not_understood: set[str] = set()
+        self.not_understood: set[str] = set() if not_understood is None else not_understood
 
-    async def rank(self, user_id: int, item_ids: list[int], *, explain: bool = False) -> Ranked:
+    async def rank(
+        self, user_id: int, item_ids: list[int], *, explain: bool = False
+    ) -> RankedCandidates:
         """Score a user's distinct candidates.
 
         Raises:
@@ -153,26 +175,26 @@ class RankingEngine:
         self._line.append(_Waiting(user_id, item_ids, explain, time.perf_counter(), done))
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
-        answer: Ranked = await done
+        answer: RankedCandidates = await done
         return answer
 
     async def _run(self) -> None:
-        """Steps 1 to 4 until nobody waits."""
+        """Steps 1 to 4 until no request waits."""
         while self._line:
             # Step 1
-            taken, self._line = self._line, []
+            requests, self._line = self._line, []
             try:
-                await self._serve(self._in_time(taken))
+                await self._serve(self._in_time(requests))
             except Exception as error:
-                for waiting in taken:
+                for waiting in requests:
                     if not waiting.done.done():
                         waiting.done.set_exception(error)
 
-    def _in_time(self, taken: list[_Waiting]) -> list[_Waiting]:
+    def _in_time(self, requests: list[_Waiting]) -> list[_Waiting]:
         """Those whose client still waits, and has not waited too long."""
         started = time.perf_counter()
-        kept = []
-        for waiting in taken:
+        in_time = []
+        for waiting in requests:
             waited = started - waiting.since
             waiting.stages["wait"] = waited
             if waiting.done.done():
@@ -181,57 +203,60 @@ class RankingEngine:
                 waiting.done.set_exception(OverloadedError())
                 continue
             self.metrics.wait.observe(waited)
-            kept.append(waiting)
-        return kept
+            in_time.append(waiting)
+        return in_time
 
-    async def _serve(self, taken: list[_Waiting]) -> None:
-        if not taken:
+    async def _serve(self, requests: list[_Waiting]) -> None:
+        if not requests:
             return
         # Step 2
         started = time.perf_counter()
-        fetched = await self.reader.fetch([waiting.user_id for waiting in taken])
+        fetched = await self.reader.fetch([waiting.user_id for waiting in requests])
         seconds = time.perf_counter() - started
         self.metrics.store.observe(seconds)
-        # Step 3: one set of readouts for the round, so that a swap falls between two rounds.
-        readouts = self.readouts
-        for waiting, value, reason in zip(taken, fetched.values, fetched.reasons, strict=True):
+        # Step 3: one set of scorers for the round, so that a swap falls between two rounds.
+        scorers = self.scorers
+        for waiting, value, reason in zip(requests, fetched.values, fetched.reasons, strict=True):
             waiting.stages["store"] = seconds
-            self._place(waiting, readouts, value, reason)
-        for scorer, members in _passes(taken, self.pass_rows):
+            self._place(waiting, scorers, value, reason)
+        for scorer, members in _passes(requests, self.pass_rows):
             await self._score(scorer, members)
             # Step 4
             await asyncio.sleep(0)
 
     def _place(
-        self, waiting: _Waiting, readouts: Chooser, value: bytes | None, reason: Reason | None
+        self,
+        waiting: _Waiting,
+        scorers: Chooser,
+        value: bytes | None,
+        reason: DegradedReason | None,
     ) -> None:
-        """Decide whether a record is used, and by whom."""
-        waiting.scorer = readouts.current
+        """Decide whether a record is used, and by which scorer."""
+        waiting.scorer = scorers.current
         if reason is not None:
             waiting.reasons.append(reason)
         if value is None:
             return
-        waiting.facts = readouts.facts(value)
+        waiting.facts = scorers.facts(value)
         waiting.age_seconds = self._now() - waiting.facts.last_event_time_ms / 1000
         self.metrics.now_serving("generations", str(waiting.facts.generation))
         self.metrics.memory_age.observe(waiting.age_seconds)
         if self._max_age_seconds is not None and waiting.age_seconds > self._max_age_seconds:
-            waiting.reasons.append(Reason.STALE_MEMORY)
+            waiting.reasons.append(DegradedReason.STALE_MEMORY)
             return
-        chosen = readouts.choose(value)
+        chosen = scorers.choose(value)
         if chosen is None:
-            waiting.reasons.append(Reason.UNKNOWN_BUNDLE)
+            waiting.reasons.append(DegradedReason.UNKNOWN_BUNDLE)
             self.not_understood.add(waiting.facts.bundle)
             return
-        if chosen is not readouts.current:
+        if chosen is not scorers.current:
             self.metrics.other_bundle.inc()
         waiting.scorer, waiting.record = chosen, value
 
-    async def _score(self, scorer: Scorer, members: list[_Waiting]) -> None:
+    async def _score(self, scorer: CandidateScorer, members: list[_Waiting]) -> None:
         """One forward pass, and the answers to those in it."""
         started = time.perf_counter()
-        cache = scorer.items
-        hits, misses = cache.hits, cache.misses
+        hits, misses = scorer.cache_counts()
         moment_ms = round(self._now() * 1000)
         asks = [
             Ask(member.item_ids, member.record, member.explain, moment_ms, member.user_id)
@@ -242,11 +267,12 @@ class RankingEngine:
         metrics = self.metrics
         metrics.score.observe(seconds)
         metrics.pass_rows.observe(sum(len(ask.item_ids) for ask in asks))
-        metrics.cache_hits.inc(cache.hits - hits)
-        metrics.cache_misses.inc(cache.misses - misses)
+        hits_after, misses_after = scorer.cache_counts()
+        metrics.cache_hits.inc(hits_after - hits)
+        metrics.cache_misses.inc(misses_after - misses)
         for member, scored in zip(members, answers, strict=True):
             if not scored.known.all():
-                member.reasons.append(Reason.UNKNOWN_ITEM)
+                member.reasons.append(DegradedReason.UNKNOWN_ITEM)
             member.reasons.extend(scored.reasons)
             if scored.without_image:
                 metrics.items_without_image.inc(scored.without_image)
@@ -256,7 +282,7 @@ class RankingEngine:
             # A client that went away has cancelled its future.
             with contextlib.suppress(asyncio.InvalidStateError):
                 member.done.set_result(
-                    Ranked(
+                    RankedCandidates(
                         member.item_ids,
                         scored,
                         member.facts,
@@ -268,11 +294,13 @@ class RankingEngine:
                 )
 
 
-def _passes(taken: list[_Waiting], pass_rows: int) -> list[tuple[Scorer, list[_Waiting]]]:
+def _passes(
+    requests: list[_Waiting], pass_rows: int
+) -> list[tuple[CandidateScorer, list[_Waiting]]]:
     """Requests in order, gathered by scorer into passes of up to `pass_rows` candidates."""
-    passes: list[tuple[Scorer, list[_Waiting]]] = []
+    passes: list[tuple[CandidateScorer, list[_Waiting]]] = []
     open_passes: dict[int, tuple[int, list[_Waiting]]] = {}
-    for waiting in taken:
+    for waiting in requests:
         scorer = waiting.scorer
         assert scorer is not None  # noqa: S101 - `_place` came before
         rows = len(waiting.item_ids)
@@ -285,7 +313,7 @@ def _passes(taken: list[_Waiting], pass_rows: int) -> list[tuple[Scorer, list[_W
     return passes
 
 
-def measure_pass_rows(scorer: Scorer, sample: Sequence[int], sizes: Sequence[int]) -> int:
+def measure_pass_rows(scorer: CandidateScorer, sample: Sequence[int], sizes: Sequence[int]) -> int:
     """The smallest pass that scores nearly as many candidates a second as the best one.
 
     Args:
@@ -304,7 +332,7 @@ def measure_pass_rows(scorer: Scorer, sample: Sequence[int], sizes: Sequence[int
         runs = []
         for _ in range(5):
             started = time.perf_counter()
-            scorer.score(asks)
+            scorer.answer_now(asks)
             runs.append(time.perf_counter() - started)
         seconds[size] = float(np.min(runs)) / size
     best = min(seconds.values())

@@ -3,13 +3,14 @@
 import time
 from typing import Any, Final
 
-import numpy as np
-
 from uic.jobs.serving.rank.engine import RankingEngine
-from uic.jobs.serving.read.reasons import Reason
-from uic.jobs.serving.score.readouts import Readout
+from uic.jobs.serving.read.reasons import DegradedReason
 
-_STATUS: Final = {Reason.UNKNOWN_USER: 404, Reason.STORE_EMPTY: 404, Reason.FOREIGN_VALUE: 404}
+_STATUS: Final = {
+    DegradedReason.UNKNOWN_USER: 404,
+    DegradedReason.STORE_EMPTY: 404,
+    DegradedReason.FOREIGN_VALUE: 404,
+}
 
 
 async def interests_of(engine: RankingEngine, user_id: int) -> tuple[int, dict[str, Any]]:
@@ -20,7 +21,7 @@ async def interests_of(engine: RankingEngine, user_id: int) -> tuple[int, dict[s
         word = reason.value if reason is not None else "nothing"
         problem = {"field": "user_id", "detail": f"user_id: no memory of {user_id}: {word}"}
         return (_STATUS.get(reason, 503) if reason else 404), problem
-    facts = engine.readouts.facts(record)
+    facts = engine.scorers.facts(record)
     return 200, {
         "user_id": user_id,
         "events": facts.events,
@@ -31,14 +32,5 @@ async def interests_of(engine: RankingEngine, user_id: int) -> tuple[int, dict[s
         "epoch": facts.epoch,
         "partition": facts.partition,
         "offset": facts.offset,
-        "state": _state_of(engine.readouts.choose(record), record),
+        "state": engine.scorers.state_numbers(record),
     }
-
-
-def _state_of(readout: Any, record: bytes) -> dict[str, Any] | None:
-    if not isinstance(readout, Readout):
-        return None
-    state = readout.state_of(np.frombuffer(record, dtype=np.uint8).reshape(1, -1).copy())
-    names = ("M", "S", "h", "r", "g", "pool")
-    parts = {name: getattr(state, name) for name in names}
-    return {name: part[0].tolist() for name, part in parts.items() if part is not None}

@@ -33,7 +33,7 @@ def forget_metrics(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class Metrics:
+class ServiceMetrics:
     """What the service counts; make one a process, after `share_metrics`."""
 
     def __init__(self) -> None:
@@ -115,5 +115,5 @@ def exposition() -> tuple[bytes, str]:
     from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415
 
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types
     return generate_latest(registry), CONTENT_TYPE_LATEST

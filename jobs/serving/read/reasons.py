@@ -3,16 +3,16 @@
 from enum import StrEnum
 
 
-class Reason(StrEnum):
+class DegradedReason(StrEnum):
     """One reason for `degraded`."""
 
-    UNKNOWN_USER = "unknown_user"  # no memory: scored with the memory of somebody new
+    UNKNOWN_USER = "unknown_user"  # no memory: scored with the initial memory
     UNKNOWN_ITEM = "unknown_item"  # not in the item table: its category is not known
     STORE_UNAVAILABLE = "store_unavailable"  # it did not answer, or not in time
     CIRCUIT_OPEN = "circuit_open"  # it failed a moment ago, and was not asked
     STORE_EMPTY = "store_empty"  # no generation is live: wiped, or never loaded
     FOREIGN_VALUE = "foreign_value"  # what is stored for the user is not a memory
-    UNKNOWN_BUNDLE = "unknown_bundle"  # no readout here understands the memory's bundle
+    UNKNOWN_BUNDLE = "unknown_bundle"  # no scorer here understands the memory's bundle
     NO_ITEM_VERSION = "no_item_version"  # no item version of the bundle: items have no image
     ITEM_VECTORS_UNAVAILABLE = "item_vectors_unavailable"  # the store did not answer for new items
     FOREIGN_ITEM_VECTOR = "foreign_item_vector"  # an item's vector is of another bundle: not used

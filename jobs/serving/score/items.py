@@ -5,8 +5,9 @@ cache belongs to one version of the table and one bundle: another version means 
 filled in the background with the items of the old one before it takes its place.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,6 +24,8 @@ from uic.pipelines.log.event_log import EventLog
 
 # Category of an item that the table does not have: a spare row of the vocabulary.
 UNKNOWN_CATEGORY: Final = -1
+# File of an item table, its size in bytes, when it was written in nanoseconds.
+ItemsStamp = tuple[Path, int, int]
 Embed = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
 
 
@@ -76,41 +79,58 @@ def item_version(path: Path) -> str:
     return f"{path.name}:{sha256_of(path)[:16]}"
 
 
-def items_stamp(log: EventLog) -> tuple[Path, int, int] | None:
+def items_stamp(log: EventLog) -> ItemsStamp | None:
     """The item table's file, its size, and when it was written; None if the log has none.
 
-    The name is not enough: names start again with a log that is made anew.
+    The name is not enough: names start again with a log that is made again.
     """
     path = log.items_file()
     if path is None:
         return None
-    found = path.stat()
-    return path, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
-class ItemCache:
-    """A bounded cache of item vectors, filled in bulk.
+@dataclass(frozen=True)
+class CachedRows:
+    """Rows of some items, in the order in which they were asked for.
+
+    Attributes:
+        rows: (n,), structured; what the cache lacks is zero until `fill`.
+        missing: (m,), int64, distinct, ascending: what the cache lacks.
+    """
+
+    rows: NDArray[np.void]
+    missing: NDArray[np.int64]
+    _item_ids: NDArray[np.int64]
+    _lacking: NDArray[np.intp]
+
+    def fill(self, rows: NDArray[np.void]) -> None:
+        """Put the rows of `missing`, (m,), where they were asked for."""
+        self.rows[self._lacking] = rows[
+            np.searchsorted(self.missing, self._item_ids[self._lacking])
+        ]
+
+
+class RowCache:
+    """A bounded cache of one row per item, read and filled in bulk.
 
     One dict from id to slot and three arrays. When it is full, a hand goes round the slots and
-    gives away those that were not used since it last came by (the clock algorithm): a lookup only
+    gives away those that were not used since it last came by (the clock algorithm): a read only
     marks slots, in one vectorised write.
 
     Args:
-        table: categories.
-        embed: items and categories to vectors, (n, width) float32.
+        dtype: of a row, structured.
         capacity: items; count.
     """
 
-    def __init__(self, table: ItemTable, embed: Embed, capacity: int) -> None:
-        self.table = table
+    def __init__(self, dtype: np.dtype[np.void], capacity: int) -> None:
+        self.dtype = dtype
         self.hits = self.misses = 0
-        self._embed = embed
         self._capacity = capacity
         self._slots: dict[int, int] = {}
-        width = embed(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1]
-        self._vectors = torch.zeros(capacity, width)
+        self._rows = np.zeros(capacity, dtype=dtype)
         self._ids = np.zeros(capacity, dtype=np.int64)
-        self._known = np.zeros(capacity, dtype=np.bool_)
         self._used = np.zeros(capacity, dtype=np.bool_)
         self._filled = 0
         self._hand = 0
@@ -123,55 +143,56 @@ class ItemCache:
         """Items in the cache, in no order."""
         return self._ids[: self._filled].copy()
 
-    def lookup(self, item_ids: list[int]) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Vectors of items, (n, width) float32, and (n,) bool: in the item table."""
-        if len(item_ids) > self._capacity:
-            return self._load(np.asarray(item_ids, dtype=np.int64))
-        find = self._slots.get
-        slots = [find(item, -1) for item in item_ids]
-        missing = list({item for item, slot in zip(item_ids, slots, strict=True) if slot < 0})
-        self.hits += len(item_ids) - len(missing)
-        if missing:
-            self.misses += len(missing)
-            # The hits are marked first, so that the hand passes them by.
-            self._used[[slot for slot in slots if slot >= 0]] = True
-            self._insert(missing)
-            if any(item not in self._slots for item in item_ids):
-                return self._load(np.asarray(item_ids, dtype=np.int64))
-            slots = [self._slots[item] for item in item_ids]
-        places = np.asarray(slots, dtype=np.int64)
-        self._used[places] = True
-        return self._vectors.index_select(0, torch.from_numpy(places)), self._known[places]
+    @property
+    def room(self) -> int:
+        """Items that still fit without another one giving way."""
+        return self._capacity - self._filled
 
-    def warm(self, item_ids: Iterable[int]) -> None:
-        """Fill with items, as many as there is room for."""
-        room = self._capacity - self._filled
-        self._insert(list(dict.fromkeys(item_ids))[:room])
+    def find(self, item_ids: list[int]) -> CachedRows:
+        """A copy of the rows of items, (n,), and what is missing."""
+        slots = np.fromiter(
+            map(self._slots.get, item_ids, repeat(-1)), dtype=np.int64, count=len(item_ids)
+        )
+        ids = np.asarray(item_ids, dtype=np.int64)
+        lacking = np.flatnonzero(slots < 0)
+        # Marked now, so that the hand passes them by when the missing ones are put in.
+        self._used[slots[slots >= 0] if len(lacking) else slots] = True
+        rows = self._rows.take(slots)
+        if len(lacking):
+            rows[lacking] = np.zeros((), dtype=rows.dtype)
+        missing = np.unique(ids[lacking])
+        self.hits += len(item_ids) - len(missing)
+        self.misses += len(missing)
+        return CachedRows(rows, missing, ids, lacking)
+
+    def put(self, item_ids: NDArray[np.int64], rows: NDArray[np.void]) -> None:
+        """Keep rows of distinct items; more than there is room for at all are not kept.
+
+        Args:
+            item_ids: (n,); of those that are there, the rows are replaced.
+            rows: (n,), structured.
+        """
+        if len(item_ids) > self._capacity:
+            return
+        there = self.cached(item_ids)
+        self.replace(item_ids[there], rows[there])
+        item_ids, rows = item_ids[~there], rows[~there]
+        slots = self._free(len(item_ids))
+        self._rows[slots] = rows
+        self._ids[slots], self._used[slots] = item_ids, True
+        self._slots.update(zip(item_ids.tolist(), slots.tolist(), strict=True))
 
     def cached(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which items are in the cache, (n,) bool."""
-        return np.fromiter((item in self._slots for item in item_ids.tolist()), np.bool_)
+        return np.fromiter(
+            map(self._slots.__contains__, item_ids.tolist()), np.bool_, len(item_ids)
+        )
 
-    def replace(self, item_ids: NDArray[np.int64], vectors: Tensor) -> None:
-        """Give items that are in the cache other vectors, (n, width); others are left out."""
-        inside = self.cached(item_ids)
-        places = [self._slots[item] for item in item_ids[inside].tolist()]
-        self._vectors[torch.tensor(places, dtype=torch.int64)] = vectors[torch.from_numpy(inside)]
-
-    def _load(self, item_ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
-        categories, known = self.table.categories(item_ids)
-        return self._embed(item_ids, categories), known
-
-    def _insert(self, missing: list[int]) -> None:
-        """Load items in bulk and put them into free slots, or those of the least used."""
-        if not missing:
-            return
-        ids = np.asarray(missing, dtype=np.int64)
-        vectors, known = self._load(ids)  # first: if it fails, no slot was given away
-        places = self._free(len(missing))
-        self._vectors[torch.from_numpy(places)] = vectors
-        self._ids[places], self._known[places], self._used[places] = ids, known, True
-        self._slots.update(zip(missing, places.tolist(), strict=True))
+    def replace(self, item_ids: NDArray[np.int64], rows: NDArray[np.void]) -> None:
+        """Give items that are in the cache other rows, (n,); others are left out."""
+        there = self.cached(item_ids)
+        slots = [self._slots[item] for item in item_ids[there].tolist()]
+        self._rows[slots] = rows[there]
 
     def _free(self, count: int) -> NDArray[np.int64]:
         """Slots to write to: new ones first, then what the hand takes; none of them twice."""
@@ -182,7 +203,7 @@ class ItemCache:
             return fresh
         given = np.zeros(self._capacity, dtype=np.bool_)
         given[fresh] = True
-        taken: list[NDArray[np.int64]] = [fresh]
+        slots: list[NDArray[np.int64]] = [fresh]
         while needed:
             stretch = np.arange(self._hand, min(self._hand + max(needed, 1024), self._capacity))
             victims = stretch[~(self._used[stretch] | given[stretch])][:needed]
@@ -191,7 +212,45 @@ class ItemCache:
             given[victims] = True
             for item in self._ids[victims].tolist():
                 del self._slots[item]
-            taken.append(victims)
+            slots.append(victims)
             needed -= len(victims)
             self._hand = (last + 1) % self._capacity
-        return np.concatenate(taken)
+        return np.concatenate(slots)
+
+
+class ItemCache:
+    """Vectors of items of one bundle and one item table, embedded here and kept.
+
+    Args:
+        table: categories.
+        embed: items and categories to vectors, (n, width) float32.
+        capacity: items; count.
+    """
+
+    def __init__(self, table: ItemTable, embed: Embed, capacity: int) -> None:
+        self.table = table
+        self._embed = embed
+        width = embed(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1]
+        row = np.dtype([("vector", np.float32, (width,)), ("known", np.bool_)], align=True)
+        self.rows = RowCache(row, capacity)
+
+    def lookup(self, item_ids: list[int]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Vectors of items, (n, width) float32, and (n,) bool: in the item table."""
+        cached = self.rows.find(item_ids)
+        if len(cached.missing):
+            rows = self._load(cached.missing)
+            self.rows.put(cached.missing, rows)
+            cached.fill(rows)
+        vectors = np.ascontiguousarray(cached.rows["vector"])
+        return torch.from_numpy(vectors), cached.rows["known"]
+
+    def warm(self, item_ids: NDArray[np.int64]) -> None:
+        """Fill with distinct items, as many as there is room for."""
+        item_ids = item_ids[: self.rows.room]
+        self.rows.put(item_ids, self._load(item_ids))
+
+    def _load(self, item_ids: NDArray[np.int64]) -> NDArray[np.void]:
+        categories, known = self.table.categories(item_ids)
+        rows = np.zeros(len(item_ids), dtype=self.rows.dtype)
+        rows["vector"], rows["known"] = self._embed(item_ids, categories).numpy(), known
+        return rows

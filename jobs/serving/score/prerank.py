@@ -7,22 +7,24 @@ as soon as the stream has written it; while the ring stays where it is the vecto
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uic.jobs.serving.read.metrics import Metrics
-from uic.jobs.serving.read.reasons import Reason
-from uic.jobs.serving.read.store import MemoryReader
-from uic.jobs.serving.score.item_vectors import ItemVectors
+from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.reasons import DegradedReason
+from uic.jobs.serving.read.records import MemoryReader
+from uic.jobs.serving.score.item_vectors import ItemVectors, ReadImages
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
-from uic.jobs.serving.score.sequences import Shown, ranker_batch
+from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, is_ring, ranker_batch
 from uic.models.bundles.bundle import Bundle, BundleError
+from uic.models.rankers.dicm.image_ranker import PassImages
 from uic.models.rankers.dicm.prerank import Prerank
-from uic.models.records.sequence_ring import RING_HEADER, SequenceRing, Sequences
+from uic.models.records.sequence_ring import RING_HEADER, Sequences
+from uic.models.samples.batch import RankerBatch
 
 _BLOCK_ITEMS: Final = 4096
 _USERS_KEPT: Final = 10_000  # of 12 floats each
@@ -48,17 +50,39 @@ class Preranked:
     known: NDArray[np.bool_]
     best: NDArray[np.int64]
     bundle: str
-    reasons: tuple[Reason, ...]
+    reasons: tuple[DegradedReason, ...]
+
+
+@dataclass(frozen=True)
+class PrerankPlan:
+    """What one user's candidates are scored with, but for images.
+
+    Attributes:
+        rows: (candidates,), int64: of the matrix, the last one for unknown items.
+        known: (candidates,), bool: in the item table.
+        unknown: items of the candidates that have no vector yet.
+        position: of the user's ring; the user's vector is kept while it stays.
+        user: (vector width,), kept from an earlier request; None if it must be made.
+        history: of the user; without events if `user` is kept.
+    """
+
+    rows: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    unknown: NDArray[np.int64]
+    position: bytes
+    user: NDArray[np.float32] | None
+    history: Sequences
 
 
 class PrerankScorer:
-    """A bundle with the vectors of all items.
+    """A bundle with the vectors of all items; only its memo of users' vectors changes.
 
     Args:
         bundle: of the model `prerank`.
         table: items to make vectors of ahead of requests.
         images: vectors of items' images, for a bundle that looks at them.
-        ring: format of the stored sequences.
+        vectors: (items, vector width), made before; None makes them now.
+        flaws: what every answer says, since some of `vectors` are not what they could be.
 
     Raises:
         BundleError: of another model.
@@ -69,150 +93,178 @@ class PrerankScorer:
         bundle: Bundle,
         table: ItemTable,
         images: ItemVectors | None = None,
-        ring: SequenceRing | None = None,
+        *,
+        vectors: NDArray[np.float32] | None = None,
+        flaws: frozenset[DegradedReason] = frozenset(),
     ) -> None:
         model = bundle.model
         if not isinstance(model, Prerank):
             msg = f"{bundle.path}: model {bundle.name} has no two towers; give a bundle of prerank"
             raise BundleError(msg)
-        if images is not None:
-            images.serve(model)
         self.bundle, self.table, self.images = bundle, table, images
         self.label = f"{bundle.name}/{bundle.version}"
         self._model = model
         self._bias = np.float32(float(model.bias))
-        self._ring = ring or SequenceRing()
-        self._nobody = self._ring.empty(1)
         self._users: dict[int, tuple[bytes, NDArray[np.float32]]] = {}
-        # `flaws`: what every answer says, since some vectors are not what they could be.
-        vectors, self.flaws = self._items(table.item_ids, table.category_ids)
+        self.flaws = flaws
+        if vectors is None:
+            vectors, self.flaws = self._all_items()
         self.matrix = np.pad(vectors, ((0, 1), (0, 0)))  # last row: of unknown items, filled in
 
-    def understands(self, record: bytes) -> bool:
-        """Whether a value is a ring of this capacity."""
-        return self._ring.holds(record)
+    @property
+    def incomplete(self) -> bool:
+        """Whether some vectors were made without images that the store has."""
+        return DegradedReason.ITEM_VECTORS_UNAVAILABLE in self.flaws
 
-    def renew(self, item_ids: NDArray[np.int64]) -> None:
-        """Make the vectors of items of the table again, since their images changed."""
-        places, known = self._places(item_ids)
-        places = places[known]
-        vectors, flaws = self._items(item_ids[known], self.table.category_ids[places])
-        self.matrix[places] = vectors
-        self.flaws |= flaws
-        self.forget_users()
+    def with_images(self, images: ItemVectors) -> "PrerankScorer":
+        """The same bundle with the vectors of all items made of other images."""
+        return PrerankScorer(self.bundle, self.table, images)
 
-    def forget_users(self) -> None:
-        """Make the vectors of all users again when they are next asked for."""
-        self._users.clear()
-
-    def user_vector(
-        self, user_id: int, record: bytes | None
-    ) -> tuple[NDArray[np.float32], set[Reason]]:
-        """(vector width,), and what is said of the images behind it.
-
-        Args:
-            user_id: whose vector is kept while the ring stays at its position.
-            record: the user's ring; None for somebody without behaviours.
-        """
-        position = b"" if record is None else record[_POSITION]
-        kept = self._users.get(user_id)
-        if kept is not None and kept[0] == position:
-            return kept[1], set()
-        rings = self._nobody
-        if record is not None:
-            rings = np.frombuffer(record, dtype=np.uint8).reshape(1, -1)
-        history = self._ring.read(rings, self._model.limit)
-        nothing = np.zeros(0, dtype=np.int64)
-        vector = self._run(history, nothing, nothing, of_users=True)[0]
-        reasons = self._reasons()
-        if not reasons:
-            if len(self._users) >= _USERS_KEPT:
-                self._users.pop(next(iter(self._users)))
-            self._users[user_id] = (position, vector)
-        return vector, reasons
-
-    def score(self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None) -> Preranked:
-        """All candidates of a user, none left out yet: one matrix-vector product."""
-        places, known = self._places(item_ids)
-        user, reasons = self.user_vector(user_id, record)
-        reasons = reasons | self.flaws
-        vectors = self.matrix[places]  # (candidates, vector width), a copy
-        if not known.all():
-            unknown = item_ids[~known]
-            categories = np.full(len(unknown), UNKNOWN_CATEGORY)
-            vectors[~known], more = self._items(unknown, categories)
-            reasons |= more | {Reason.UNKNOWN_ITEM}
-        logits = vectors @ user + self._bias
-        best = np.argsort(-logits, kind="stable")
-        return Preranked(item_ids, logits, known, best, self.label, tuple(sorted(reasons)))
+    def with_new_images(self, item_ids: NDArray[np.int64], read: ReadImages) -> "PrerankScorer":
+        """The same bundle with the vectors of some items made again; users' are not kept."""
+        rows, known = self._rows(item_ids)
+        rows = rows[known]
+        vectors = self.matrix[:-1].copy()
+        vectors[rows] = self._items(item_ids[known], self.table.category_ids[rows], read)
+        flaws = self.flaws.union(read.reasons)
+        return PrerankScorer(self.bundle, self.table, self.images, vectors=vectors, flaws=flaws)
 
     async def answer(
         self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None
     ) -> Preranked:
-        """As `score`; vectors of images that the cache lacks do not hold up the loop."""
-        if self.images is None:
-            return self.score(user_id, item_ids, record)
-        return await self.images.answer(lambda: self.score(user_id, item_ids, record))
+        """Plan, read the images' vectors without holding up the loop, score."""
+        plan = self.plan(user_id, item_ids, record)
+        read = None
+        if self.images is not None:
+            read = await self.images.read(self.vectors_needed(plan))
+        user = self.user_vector(plan, read)
+        if plan.user is None and (read is None or not read.reasons):
+            if len(self._users) >= _USERS_KEPT:
+                self._users.pop(next(iter(self._users)))
+            self._users[user_id] = (plan.position, user)
+        return self.score(item_ids, plan, user, read)
 
-    def _places(self, item_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def plan(self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None) -> PrerankPlan:
+        """What is known of a request before anything is read.
+
+        Args:
+            user_id: whose candidates.
+            item_ids: (candidates,), distinct.
+            record: the user's ring; None for a user without behaviours.
+        """
+        rows, known = self._rows(item_ids)
+        position = b"" if record is None else record[_POSITION]
+        kept_position, user = self._users.get(user_id, (None, None))
+        if kept_position != position:
+            user = None
+        ring = NO_EVENTS if record is None else record
+        rings = np.frombuffer(ring, dtype=np.uint8).reshape(1, -1)
+        history = RING.read(rings, self._model.limit if user is None else 0)
+        return PrerankPlan(rows, known, item_ids[~known], position, user, history)
+
+    def vectors_needed(self, plan: PrerankPlan) -> NDArray[np.int64]:
+        """Distinct items, ascending, whose images the scores depend on."""
+        return self._model.wanted_items(plan.history.item_ids, plan.unknown)
+
+    @torch.inference_mode()
+    def user_vector(self, plan: PrerankPlan, read: ReadImages | None) -> NDArray[np.float32]:
+        """(vector width,), kept or made."""
+        if plan.user is not None:
+            return plan.user
+        nothing = np.zeros(0, dtype=np.int64)
+        batch, images = self._batch(plan.history, nothing, nothing, read)
+        vector: NDArray[np.float32] = self._model.user_vectors(batch, images)[0].numpy()
+        return vector
+
+    def score(
+        self,
+        item_ids: NDArray[np.int64],
+        plan: PrerankPlan,
+        user: NDArray[np.float32],
+        read: ReadImages | None,
+    ) -> Preranked:
+        """All candidates of a user, none left out yet: one matrix-vector product.
+
+        Args:
+            item_ids: (candidates,), distinct.
+            plan: of these candidates.
+            user: (vector width,).
+            read: images of `vectors_needed`; None for a bundle that looks at none.
+        """
+        reasons = self.flaws.union(() if read is None else read.reasons)
+        vectors = self.matrix[plan.rows]  # (candidates, vector width), a copy
+        if len(plan.unknown):
+            categories = np.full(len(plan.unknown), UNKNOWN_CATEGORY)
+            vectors[~plan.known] = self._items(plan.unknown, categories, read)
+            reasons |= {DegradedReason.UNKNOWN_ITEM}
+        logits = vectors @ user + self._bias
+        best = np.argsort(-logits, kind="stable")
+        return Preranked(item_ids, logits, plan.known, best, self.label, tuple(sorted(reasons)))
+
+    def _rows(self, item_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows of the matrix, the last one for unknown items, and (n,) bool: known."""
         have = self.table.item_ids
         if not len(have):
             return np.zeros(len(item_ids), np.int64), np.zeros(len(item_ids), np.bool_)
-        places = np.minimum(np.searchsorted(have, item_ids), len(have) - 1)
-        known = have[places] == item_ids
-        return np.where(known, places, len(have)), known
+        rows = np.minimum(np.searchsorted(have, item_ids), len(have) - 1)
+        known = have[rows] == item_ids
+        return np.where(known, rows, len(have)), known
 
-    def _items(
-        self, item_ids: NDArray[np.int64], category_ids: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], set[Reason]]:
-        """The item tower, block after block: (n, vector width), and what is said of the images."""
+    def _all_items(self) -> tuple[NDArray[np.float32], frozenset[DegradedReason]]:
+        """Vectors of the table's items, block after block, and what is said of their images."""
         parts = [np.zeros((0, self._model.settings.vector_width), dtype=np.float32)]
-        reasons: set[Reason] = set()
-        history = self._ring.read(self._nobody, 0)
-        for at in range(0, len(item_ids), _BLOCK_ITEMS):
+        reasons: frozenset[DegradedReason] = frozenset()
+        for at in range(0, len(self.table.item_ids), _BLOCK_ITEMS):
             block = slice(at, at + _BLOCK_ITEMS)
-            parts.append(self._run(history, item_ids[block], category_ids[block], of_users=False))
-            reasons |= self._reasons()
+            item_ids = self.table.item_ids[block]
+            read = None
+            if self.images is not None:
+                read = self.images.read_now(self._model.wanted_items(item_ids[:0], item_ids))
+                reasons = reasons.union(read.reasons)
+            parts.append(self._items(item_ids, self.table.category_ids[block], read))
         return np.concatenate(parts), reasons
 
     @torch.inference_mode()
-    def _run(
+    def _items(
+        self,
+        item_ids: NDArray[np.int64],
+        category_ids: NDArray[np.int64],
+        read: ReadImages | None,
+    ) -> NDArray[np.float32]:
+        """The item tower: (n, vector width)."""
+        batch, images = self._batch(RING.read(RING.empty(1), 0), item_ids, category_ids, read)
+        vectors: NDArray[np.float32] = self._model.item_vectors(batch, images).numpy()
+        return vectors
+
+    def _batch(
         self,
         history: Sequences,
         item_ids: NDArray[np.int64],
         category_ids: NDArray[np.int64],
-        *,
-        of_users: bool,
-    ) -> NDArray[np.float32]:
-        if self.images is not None:
-            self.images.begin()
+        read: ReadImages | None,
+    ) -> tuple[RankerBatch, PassImages | None]:
+        """What the towers take."""
         sizes = np.array([len(item_ids)])
         # Towers look at neither user ids nor times.
         nothing = np.zeros(len(item_ids), np.int64)
         shown = Shown(np.zeros_like(sizes), sizes, item_ids, category_ids, nothing)
         batch = ranker_batch(self.bundle, history, shown)
-        tower = self._model.user_vectors if of_users else self._model.item_vectors
-        vectors: NDArray[np.float32] = tower(batch).numpy()
-        return vectors
-
-    def _reasons(self) -> set[Reason]:
-        """What the last pass says of images."""
-        return set() if self.images is None else set(self.images.reasons())
+        images = None if read is None else self._model.precomputed_images(batch, read.images)
+        return batch, images
 
 
 class PrerankStage:
     """One worker's pre-rank: reads the user's ring, then scores.
 
     Args:
-        scorer: replaced as a whole by `uic.jobs.serving.follow.prerank_watch`.
+        scorer: replaced as a whole by `uic.jobs.serving.follow.follower`.
         reader: of the view `user_sequence`; every failure is a reason.
         metrics: counters.
         keep: candidates that are kept unless a request says otherwise; count.
     """
 
     def __init__(
-        self, scorer: PrerankScorer, reader: MemoryReader, metrics: Metrics, keep: int
+        self, scorer: PrerankScorer, reader: MemoryReader, metrics: ServiceMetrics, keep: int
     ) -> None:
         self.scorer = scorer
         self.reader = reader
@@ -228,14 +280,12 @@ class PrerankStage:
         read = time.perf_counter()
         scorer = self.scorer
         record, reason = fetched.values[0], fetched.reasons[0]
-        if record is not None and not scorer.understands(record):
-            record, reason = None, Reason.FOREIGN_VALUE
-        found = await scorer.answer(user_id, np.array(item_ids, dtype=np.int64), record)
+        if record is not None and not is_ring(record):
+            record, reason = None, DegradedReason.FOREIGN_VALUE
+        answer = await scorer.answer(user_id, np.array(item_ids, dtype=np.int64), record)
         self._store.observe(read - started)
         self._score.observe(time.perf_counter() - read)
-        reasons = (() if reason is None else (reason,)) + found.reasons
+        reasons = (() if reason is None else (reason,)) + answer.reasons
         for one in reasons:
             self.metrics.degraded.labels(one.value).inc()
-        return Preranked(
-            found.item_ids, found.logits, found.known, found.best, found.bundle, reasons
-        )
+        return replace(answer, reasons=reasons)

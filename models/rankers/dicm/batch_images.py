@@ -65,6 +65,35 @@ class BatchImages:
     missing: int
 
 
+class ShownImages(Protocol):
+    """Says which image an item shows."""
+
+    def rows_of(self, item_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The image of each item: (n,) int64 to (n,) int32, `NO_IMAGE` (-1) for none."""
+
+
+@dataclass(frozen=True)
+class PrecomputedImages:
+    """Images of some items, embedded ahead of the batch; each item's image is counted for itself.
+
+    Attributes:
+        item_ids: (items,), int64, ascending: the items that show an image; all others show none.
+        vectors: (items, width), float32; width 0 for a model without an image embedding.
+        id_rows: (items,), int64: each image's row of the model's `ImageIdTable`.
+    """
+
+    item_ids: NDArray[np.int64]
+    vectors: Tensor
+    id_rows: NDArray[np.int64]
+
+    def rows_of(self, item_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """See `ShownImages`; rows of `vectors` and `id_rows`."""
+        if not len(self.item_ids):
+            return np.full(len(item_ids), NO_IMAGE, dtype=np.int32)
+        rows = np.minimum(np.searchsorted(self.item_ids, item_ids), len(self.item_ids) - 1)
+        return np.where(self.item_ids[rows] == item_ids, rows, NO_IMAGE).astype(np.int32)
+
+
 class ImageVectors(Protocol):
     """Who embeds: this process, or the servers of AMS.
 
@@ -103,7 +132,7 @@ class LocalImages:
 
 def images_of(
     batch: RankerBatch,
-    features: ImageFeatures,
+    features: ShownImages,
     limit: int | None,
     *,
     history: bool = True,

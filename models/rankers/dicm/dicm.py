@@ -17,7 +17,7 @@ from uic.models.layers.windows import Pairs, value_sums, window_pairs, window_su
 from uic.models.rankers.dicm.batch_images import BatchImages
 from uic.models.rankers.dicm.image_aggregator import ImageAggregator
 from uic.models.rankers.dicm.image_id_table import ImageIds
-from uic.models.rankers.dicm.image_ranker import ImageRanker
+from uic.models.rankers.dicm.image_ranker import ImageRanker, PassImages
 from uic.models.rankers.dicm.settings import BasicNet, DicmSettings, IdQuery
 from uic.models.rankers.ranker import Outputs
 from uic.models.samples.batch import RankerBatch
@@ -53,21 +53,15 @@ class Dicm(ImageRanker):
         self.aggregator = aggregator
         self.attention = AttentionUnit(event, event) if settings.basic_net is BasicNet.DIN else None
 
-    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
-        """See `Ranker.outputs`.
-
-        Raises:
-            ImageSourceError: no images attached.
-        """
-        images = self.find(batch)
-        vectors = None
-        if self.image_embedding is not None and images is not None and self.vectors is not None:
-            vectors = self.vectors.vectors(images.rows)
-        ids = None
-        if self.image_ids is not None and images is not None:
-            ids = self.image_ids.of(images)
-        logits = self.logits(batch, rows, images, vectors, ids)
-        return self.regularized(logits, batch, rows, ids)
+    def outputs_with(
+        self, batch: RankerBatch, rows: BatchRows, images: PassImages | None
+    ) -> Outputs:
+        """See `ImageRanker.outputs_with`."""
+        if images is None:
+            logits = self.logits(batch, rows, None, None, None)
+            return self.regularized(logits, batch, rows, None)
+        logits = self.logits(batch, rows, images.found, images.vectors, images.ids)
+        return self.regularized(logits, batch, rows, images.ids)
 
     def logits(
         self,

@@ -53,24 +53,33 @@ class ImageIdTable(nn.Module):
     def know(self, images: ImageFeatures) -> None:
         """Hash the ids of all images once."""
         contents = np.array([int(text[:15], 16) for text in images.sha256], dtype=np.int64)
-        self.know_rows(self.hashed(contents))
+        self._of_image = self.hashed(contents)
 
     def hashed(self, contents: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of images, by the first 60 bits of their sha256: (n,) to (n,)."""
         rows = stable_hash(contents, seed=_SEED) % np.uint64(self.rows)
         return rows.astype(np.int64)
 
-    def know_rows(self, rows: NDArray[np.int64]) -> None:
-        """Say which row each image has: (images,), in the order that batches count them."""
-        self._of_image = rows
+    def find(
+        self, images: BatchImages, of_image: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Distinct rows that a batch wants, and `ImageIds.index`.
 
-    def find(self, images: BatchImages) -> tuple[Tensor, Tensor]:
-        """Distinct rows that a batch wants, and `ImageIds.index`."""
-        rows = np.append(self._of_image[images.rows], self.rows)
+        Args:
+            images: of the batch.
+            of_image: (images,), which row each image has; default: those that `know` hashed.
+        """
+        known = self._of_image if of_image is None else of_image
+        rows = np.append(known[images.rows], self.rows)
         return distinct_rows(torch.from_numpy(rows).to(images.history.device), self.rows + 1)
 
-    def of(self, images: BatchImages) -> ImageIds:
-        """The embeddings of a batch; a step moves them (`uic.models.training.optimizer`)."""
+    def of(self, images: BatchImages, of_image: NDArray[np.int64] | None = None) -> ImageIds:
+        """The embeddings of a batch; a step moves them (`uic.models.training.optimizer`).
+
+        Args:
+            images: of the batch.
+            of_image: see `find`.
+        """
         self.table.forget()
-        rows, index = self.find(images)
+        rows, index = self.find(images, of_image)
         return ImageIds(rows, self.table.take(rows), index)

@@ -1,7 +1,11 @@
 """What every ranker that looks at images has: the embedding, the ids, and their regularisation."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.models.images.embedding import ImageEmbedding
@@ -14,12 +18,29 @@ from uic.models.rankers.dicm.batch_images import (
     ImageSourceError,
     ImageVectors,
     LocalImages,
+    PrecomputedImages,
+    ShownImages,
     images_of,
 )
 from uic.models.rankers.dicm.image_id_table import ImageIds, ImageIdTable
 from uic.models.rankers.dicm.image_settings import ImageRankerSettings
 from uic.models.rankers.ranker import Outputs, Ranker, no_penalty
 from uic.models.samples.batch import RankerBatch
+
+
+@dataclass(frozen=True)
+class PassImages:
+    """What a forward pass knows of its batch's images.
+
+    Attributes:
+        found: which image each event and impression shows.
+        vectors: (distinct, width), embedded `found.rows`; None if no image is looked at.
+        ids: embeddings of the images' ids; None without `image_ids`.
+    """
+
+    found: BatchImages
+    vectors: Tensor | None
+    ids: ImageIds | None
 
 
 class ImageRanker(Ranker):
@@ -89,6 +110,16 @@ class ImageRanker(Ranker):
         if self.image_ids is not None:
             self.image_ids.know(images)
 
+    @property
+    def looks_at_events(self) -> bool:
+        """Whether it matters which image an event's item shows."""
+        return self.settings.image_ids or self.settings.behavior_images
+
+    @property
+    def looks_at_candidates(self) -> bool:
+        """Whether it matters which image a candidate shows."""
+        return self.settings.image_ids or self.settings.ad_image
+
     def find(self, batch: RankerBatch) -> BatchImages | None:
         """The images that a batch wants; None if the switches want none.
 
@@ -99,18 +130,83 @@ class ImageRanker(Ranker):
             return None
         if self.features is None:
             raise self._not_attached()
-        ids = self.settings.image_ids
-        found = images_of(
-            batch,
-            self.features,
-            self.limit,
-            history=ids or self.settings.behavior_images,
-            candidates=ids or self.settings.ad_image,
-        )
+        found = self._find(batch, self.features)
         if self.vectors is not None:
             self.vectors.counts.wanted += found.wanted
             self.vectors.counts.missing += found.missing
         return found
+
+    def attached_images(self, batch: RankerBatch) -> PassImages | None:
+        """Images of a batch from what is attached; None if the switches want none.
+
+        Raises:
+            ImageSourceError: no images attached.
+        """
+        found = self.find(batch)
+        if found is None:
+            return None
+        vectors = None
+        if self.image_embedding is not None and self.vectors is not None:
+            vectors = self.vectors.vectors(found.rows)
+        return PassImages(
+            found, vectors, None if self.image_ids is None else self.image_ids.of(found)
+        )
+
+    def precomputed_images(
+        self, batch: RankerBatch, images: PrecomputedImages | None
+    ) -> PassImages | None:
+        """Images of a batch whose vectors were computed ahead; nothing attached is looked at.
+
+        Args:
+            batch: ragged groups.
+            images: of its items; None for a model whose switches want none.
+        """
+        if images is None or not self.settings.wants_images:
+            return None
+        found = self._find(batch, images)
+        vectors = ids = None
+        if self.image_embedding is not None:
+            vectors = images.vectors.index_select(0, torch.from_numpy(found.rows))
+        if self.image_ids is not None:
+            ids = self.image_ids.of(found, images.id_rows)
+        return PassImages(found, vectors, ids)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`.
+
+        Raises:
+            ImageSourceError: no images attached.
+        """
+        return self.outputs_with(batch, rows, self.attached_images(batch))
+
+    def outputs_with(
+        self, batch: RankerBatch, rows: BatchRows, images: PassImages | None
+    ) -> Outputs:
+        """As `outputs`, with images from wherever.
+
+        Args:
+            batch: ragged groups.
+            rows: embeddings of its items and categories.
+            images: of the batch; None if the switches want none.
+        """
+        raise NotImplementedError
+
+    def wanted_items(
+        self, history: NDArray[np.int64], candidates: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Distinct items, ascending, whose images matter to a pass.
+
+        Args:
+            history: (events,), items of the events that are looked at.
+            candidates: (impressions,), items.
+        """
+        none = history[:0]
+        items = [
+            history if self.looks_at_events else none,
+            candidates if self.looks_at_candidates else none,
+        ]
+        distinct: NDArray[np.int64] = np.unique(np.concatenate(items))
+        return distinct
 
     def regularized(
         self, logits: Tensor, batch: RankerBatch, rows: BatchRows, ids: ImageIds | None
@@ -133,6 +229,15 @@ class ImageRanker(Ranker):
             touched["image_id"] = (ids.rows, ids.embeddings)
         wide = {name: pair for name, pair in touched.items() if pair[1].shape[1]}
         return Outputs(logits, self.regularization.penalty(wide))
+
+    def _find(self, batch: RankerBatch, images: ShownImages) -> BatchImages:
+        return images_of(
+            batch,
+            images,
+            self.limit,
+            history=self.looks_at_events,
+            candidates=self.looks_at_candidates,
+        )
 
     def _not_attached(self) -> ImageSourceError:
         name = self.settings.images

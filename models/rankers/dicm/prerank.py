@@ -11,7 +11,7 @@ pooling that looks at the candidate would mix the two sides earlier.
 | user | sums over the last behaviours: items, categories, ids of images, images |
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,7 @@ from torch.nn import functional
 from uic.models.layers.embedding import BatchRows
 from uic.models.layers.head import activation, input_norm
 from uic.models.layers.windows import value_sums, window_sums
-from uic.models.rankers.dicm.batch_images import (
-    BatchImages,
-)
-from uic.models.rankers.dicm.image_id_table import ImageIds
-from uic.models.rankers.dicm.image_ranker import ImageRanker
+from uic.models.rankers.dicm.image_ranker import ImageRanker, PassImages
 from uic.models.rankers.dicm.prerank_settings import PrerankSettings
 from uic.models.rankers.ranker import Outputs
 from uic.models.samples.batch import RankerBatch
@@ -51,21 +47,6 @@ class Tower(nn.Module):
         """(n, features) to (n, vector width)."""
         vectors: Tensor = self.layers(features)
         return vectors
-
-
-@dataclass(frozen=True)
-class _Images:
-    """What a batch's images are to the towers.
-
-    Attributes:
-        found: which image each event and impression shows.
-        table: (distinct + 1, width), embedded images and the default; None if none is looked at.
-        ids: embeddings of the images' ids; None without `image_ids`.
-    """
-
-    found: BatchImages
-    table: Tensor | None
-    ids: ImageIds | None
 
 
 class Prerank(ImageRanker):
@@ -95,38 +76,34 @@ class Prerank(ImageRanker):
         self.user_tower = Tower(ids + (width if settings.behavior_images else 0), settings)
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
-        """See `Ranker.outputs`.
-
-        Raises:
-            ImageSourceError: no images attached.
-        """
-        images = self._images(batch)
-        users = self._users(batch, rows, images)  # (cuts, vector width)
-        items = self._items(batch, rows, images)  # (impressions, vector width)
+    def outputs_with(
+        self, batch: RankerBatch, rows: BatchRows, images: PassImages | None
+    ) -> Outputs:
+        """See `ImageRanker.outputs_with`."""
+        table = self._table(images)
+        users = self._users(batch, rows, images, table)  # (cuts, vector width)
+        items = self._items(batch, rows, images, table)  # (impressions, vector width)
         logits = (users.index_select(0, batch.cuts) * items).sum(1) + self.bias
         ids = None if images is None else images.ids
         return self.regularized(logits, batch, rows, ids)
 
     @torch.no_grad()
-    def user_vectors(self, batch: RankerBatch) -> Tensor:
-        """The vector of each distinct history of a batch, (cuts, vector width).
-
-        Raises:
-            ImageSourceError: no images attached.
-        """
-        return self._users(batch, self.embedding.rows(batch), self._images(batch))
+    def user_vectors(self, batch: RankerBatch, images: PassImages | None) -> Tensor:
+        """The vector of each distinct history of a batch, (cuts, vector width)."""
+        return self._users(batch, self.embedding.rows(batch), images, self._table(images))
 
     @torch.no_grad()
-    def item_vectors(self, batch: RankerBatch) -> Tensor:
-        """The vector of each candidate of a batch, (impressions, vector width); no user matters.
+    def item_vectors(self, batch: RankerBatch, images: PassImages | None) -> Tensor:
+        """The vector of each candidate of a batch, (impressions, vector width); no user matters."""
+        return self._items(batch, self.embedding.rows(batch), images, self._table(images))
 
-        Raises:
-            ImageSourceError: no images attached.
-        """
-        return self._items(batch, self.embedding.rows(batch), self._images(batch))
-
-    def _users(self, batch: RankerBatch, rows: BatchRows, images: _Images | None) -> Tensor:
+    def _users(
+        self,
+        batch: RankerBatch,
+        rows: BatchRows,
+        images: PassImages | None,
+        table: Tensor | None,
+    ) -> Tensor:
         """Each distinct (group, length) once, however many impressions share it."""
         cuts = replace(batch, groups=batch.cut_groups, lengths=batch.cut_lengths)
         parts = [window_sums(rows, cuts, self.limit)]
@@ -135,28 +112,30 @@ class Prerank(ImageRanker):
                 images.ids.index[images.found.history], images.ids.embeddings
             )
             parts.append(value_sums(events, cuts, self.limit))
-        if images is not None and images.table is not None and self.settings.behavior_images:
-            events = functional.embedding(images.found.history, images.table)
+        if images is not None and table is not None and self.settings.behavior_images:
+            events = functional.embedding(images.found.history, table)
             parts.append(value_sums(events, cuts, self.limit))
         vectors: Tensor = self.user_tower(torch.cat(parts, dim=1))
         return vectors
 
-    def _items(self, batch: RankerBatch, rows: BatchRows, images: _Images | None) -> Tensor:
+    def _items(
+        self,
+        batch: RankerBatch,
+        rows: BatchRows,
+        images: PassImages | None,
+        table: Tensor | None,
+    ) -> Tensor:
         parts = [rows.candidates(batch)]
         if images is not None and images.ids is not None:
             index = images.ids.index[images.found.candidates]
             parts.append(functional.embedding(index, images.ids.embeddings))
-        if images is not None and images.table is not None and self.settings.ad_image:
-            parts.append(functional.embedding(images.found.candidates, images.table))
+        if images is not None and table is not None and self.settings.ad_image:
+            parts.append(functional.embedding(images.found.candidates, table))
         vectors: Tensor = self.item_tower(torch.cat(parts, dim=1))
         return vectors
 
-    def _images(self, batch: RankerBatch) -> _Images | None:
-        """The images that a batch wants, each embedded once; None if the switches want none."""
-        found = self.find(batch)
-        if found is None:
+    def _table(self, images: PassImages | None) -> Tensor | None:
+        """(distinct + 1, width), embedded images and the default; None if none is looked at."""
+        if images is None or images.vectors is None or self.image_embedding is None:
             return None
-        table = None
-        if self.image_embedding is not None and self.vectors is not None:
-            table = self.image_embedding.with_default(self.vectors.vectors(found.rows))
-        return _Images(found, table, None if self.image_ids is None else self.image_ids.of(found))
+        return self.image_embedding.with_default(images.vectors)

@@ -1,5 +1,5 @@
-"""The one `Metrics` of a test process: Prometheus takes each metric once."""
+"""The one `ServiceMetrics` of a test process: Prometheus takes each metric once."""
 
-from uic.jobs.serving.read.metrics import Metrics
+from uic.jobs.serving.read.metrics import ServiceMetrics
 
-METRICS = Metrics()
+METRICS = ServiceMetrics()

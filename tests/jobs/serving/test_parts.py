@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.jobs.serving.counting import METRICS
 from uic.jobs.serving.rank.engine import OverloadedError, RankingEngine
 from uic.jobs.serving.read.breaker import CircuitBreaker
-from uic.jobs.serving.read.store import Fetched
+from uic.jobs.serving.read.records import Fetched
+from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemCache, ItemTable
-from uic.jobs.serving.score.readouts import Ask, RecordFacts, Scored
 
 
 class Clock:
@@ -72,18 +72,18 @@ def test_a_bounded_cache_answers_as_the_table_does(capacity: int, requests: list
         categories, expected = TABLE.categories(ids)
         np.testing.assert_array_equal(vectors.numpy(), embed(ids, categories).numpy())
         np.testing.assert_array_equal(known, expected)
-        assert len(cache) <= capacity
+        assert len(cache.rows) <= capacity
 
 
 def test_a_cache_keeps_what_is_used():
     cache = ItemCache(TABLE, embed, 10)
-    cache.warm(range(10))
+    cache.warm(np.arange(10))
     for new in range(10, 60):
         cache.lookup([1, 2])
         cache.lookup([new])
-    misses = cache.misses
+    misses = cache.rows.misses
     cache.lookup([1, 2])
-    assert cache.misses == misses
+    assert cache.rows.misses == misses
 
 
 def test_an_item_that_the_table_lacks_has_no_category():
@@ -96,13 +96,15 @@ class Doubles:
     """A scorer whose logit is the item, and whose passes a test can look at."""
 
     label = "doubles/1"
-    items = ItemCache(TABLE, embed, 4)
 
     def __init__(self, slow: float = 0.0) -> None:
         self.passes: list[list[int]] = []
         self.slow = slow
 
-    def score(self, asks: list[Ask]) -> list[Scored]:
+    def cache_counts(self) -> tuple[int, int]:
+        return 0, 0
+
+    def answer_now(self, asks: list[Ask]) -> list[Scored]:
         time.sleep(self.slow)
         self.passes.append([len(ask.item_ids) for ask in asks])
         return [
@@ -111,7 +113,7 @@ class Doubles:
         ]
 
     async def answer(self, asks: list[Ask]) -> list[Scored]:
-        return self.score(asks)
+        return self.answer_now(asks)
 
 
 class Only:
@@ -192,10 +194,10 @@ def test_a_memory_is_used_if_it_is_young_and_understood(value, options, reasons)
 
 def test_an_error_in_a_pass_reaches_those_who_wait_and_nobody_else():
     class Broken(Doubles):
-        def score(self, asks):
+        def answer_now(self, asks):
             if asks[0].item_ids == [13]:
                 raise ArithmeticError
-            return super().score(asks)
+            return super().answer_now(asks)
 
     line = engine(Broken())
 

@@ -27,19 +27,23 @@ from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.config.serve import ServeSettings
-from uic.jobs.serving.follow.image_watch import ImageRankers
-from uic.jobs.serving.follow.prerank_watch import PrerankLoader, PrerankWatcher
-from uic.jobs.serving.follow.watch import Followed
+from uic.jobs.serving.follow.follower import (
+    Follower,
+    ItemTableProbe,
+    ItemVersionProbe,
+    PointerProbe,
+)
+from uic.jobs.serving.follow.loader import Loader, ServedBundle
 from uic.jobs.serving.http.answers import probabilities
 from uic.jobs.serving.http.app import create_app
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.breaker import CircuitBreaker
-from uic.jobs.serving.read.reasons import Reason
-from uic.jobs.serving.read.store import MemoryReader, ServiceFeatures
-from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
-from uic.jobs.serving.score.prerank import PrerankScorer, PrerankStage
-from uic.jobs.serving.score.sequences import SequenceReadout, SequenceReadouts, item_cache
+from uic.jobs.serving.read.reasons import DegradedReason
+from uic.jobs.serving.read.records import MemoryReader, ServiceFeatures
+from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable, items_stamp
+from uic.jobs.serving.score.prerank import Preranked, PrerankScorer, PrerankStage
+from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.bundle import BundleError
 from uic.models.records.sequence_ring import SequenceRing
@@ -81,10 +85,8 @@ class Running:
             breaker_open_seconds=0.05,
             swap_delay_seconds=0.0,
         )
-        rankers = ImageRankers(
-            shop.shelf, self.feast, self.items, ItemTable.load(None), self.settings
-        )
-        self.loader = PrerankLoader(rankers, EventLog(shop.workspace / "log"))
+        self.log = EventLog(shop.workspace / "log")
+        self.loader = Loader(shop.shelf, self.feast, self.items, self.settings)
         self.write(random_events(LENGTHS))
 
     def write(self, events) -> None:
@@ -109,20 +111,34 @@ class Running:
         features = ServiceFeatures.of(self.feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
         return MemoryReader(self.feast, features, CircuitBreaker(3, 0.05), 60.0)
 
-    def watcher(self, path) -> PrerankWatcher:
-        stage = PrerankStage(self.loader.load(path), self.reader(), METRICS, 40)
-        return PrerankWatcher(self.loader, Followed.of(self.loader.rankers, "prerank"), stage)
+    @property
+    def table(self) -> ItemTable:
+        return ItemTable.load(self.log.items_file())
+
+    def follower(self, path) -> Follower[PrerankScorer]:
+        """A follower of the current prerank, which begins with the bundle at `path`."""
+        served = ServedBundle.named(self.loader.shelf, "prerank")
+
+        def load(path, now: PrerankScorer) -> PrerankScorer:
+            return self.loader.prerank(path, now.table, vectors_needed=True)
+
+        probes = [
+            ItemTableProbe(self.log, self.loader.prerank_with, items_stamp(self.log)),
+            PointerProbe(served.pointer, load, 0.0),
+            ItemVersionProbe(self.loader),
+        ]
+        return Follower(self.loader.prerank(path, self.table), lambda _: None, probes, 1.0)
+
+    def stage(self, path) -> PrerankStage:
+        return PrerankStage(self.loader.prerank(path, self.table), self.reader(), METRICS, 40)
 
     @asynccontextmanager
-    async def client(self, watcher: PrerankWatcher):
+    async def client(self, stage: PrerankStage):
         """HTTP to the application in this process."""
         din = self.shop.bundle("0001", model="din", history_limit=50)
-        readout = SequenceReadout(din, item_cache(din, self.loader.rankers.table), RING)
-        engine = RankingEngine(
-            self.reader(), SequenceReadouts(readout), METRICS, pass_rows=64, timeout_seconds=60
-        )
-        service = Service(self.settings, engine, None, METRICS, self.feast, None)
-        service.prerank = watcher
+        scorer = SequenceScorer(din, self.table)
+        engine = RankingEngine(self.reader(), scorer, METRICS, pass_rows=64, timeout_seconds=60)
+        service = Service(self.settings, engine, None, METRICS, self.feast, None, stage)
         app = create_app(service)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
@@ -135,6 +151,13 @@ class Running:
         await self.feast._get_provider().online_store.close()
 
 
+def scored(scorer: PrerankScorer, user: int, item_ids, record: bytes | None) -> Preranked:
+    """What a scorer says, its images read at once."""
+    plan = scorer.plan(user, item_ids, record)
+    read = scorer.images.read_now(scorer.vectors_needed(plan))
+    return scorer.score(item_ids, plan, scorer.user_vector(plan, read), read)
+
+
 @pytest.fixture
 def running(shop: Shop):
     with connect(resolve_address(shop.settings, shop.workspace)) as client:
@@ -143,7 +166,7 @@ def running(shop: Shop):
 
 def test_served_scores_are_those_of_the_model_and_follow_an_event_at_once(running: Running):
     bundle = running.publish(1)
-    stage = running.watcher(bundle.path).stage
+    stage = running.stage(bundle.path)
     shown = [*ITEMS[::-1].tolist(), UNKNOWN]
     clicked = random_events(LENGTHS + 1, seed=9)
 
@@ -161,7 +184,9 @@ def test_served_scores_are_those_of_the_model_and_follow_an_event_at_once(runnin
         np.testing.assert_allclose(found.logits, expected, rtol=2e-6, atol=1e-5)
         assert found.known.tolist() == [True] * ITEM_COUNT + [False]
         assert (np.diff(found.logits[found.best]) <= 0).all()
-        expected_reasons = {Reason.UNKNOWN_ITEM} | ({Reason.UNKNOWN_USER} if user == 1 else set())
+        expected_reasons = {DegradedReason.UNKNOWN_ITEM} | (
+            {DegradedReason.UNKNOWN_USER} if user == 1 else set()
+        )
         assert set(found.reasons) == expected_reasons
     np.testing.assert_array_equal(again.logits, before[3].logits)
     expected = offline(bundle, running.features, 4, shown, clicked)
@@ -171,9 +196,9 @@ def test_served_scores_are_those_of_the_model_and_follow_an_event_at_once(runnin
 
 def test_ids_of_images_are_served_without_an_image_embedding(running: Running):
     bundle = running.publish(1, **IDS_ALONE)
-    scorer = running.watcher(bundle.path).stage.scorer
+    scorer = running.loader.prerank(bundle.path, running.table)
     ring = RING.append(RING.empty(4), random_events(LENGTHS))[2].tobytes()
-    found = scorer.score(3, ITEMS, ring)
+    found = scored(scorer, 3, ITEMS, ring)
     assert found.reasons == ()
     expected = offline(bundle, running.features, 3, ITEMS)
     np.testing.assert_allclose(found.logits, expected, rtol=2e-6, atol=1e-5)
@@ -181,12 +206,12 @@ def test_ids_of_images_are_served_without_an_image_embedding(running: Running):
 
 def test_the_funnel_ranks_what_the_pre_rank_keeps(running: Running):
     bundle = running.publish(1)
-    watcher = running.watcher(bundle.path)
+    stage = running.stage(bundle.path)
     shown = ITEMS.tolist()
     bids = np.random.default_rng(0).uniform(0, 3, len(shown)).round(2).tolist()
 
     async def answers():
-        async with running.client(watcher) as client:
+        async with running.client(stage) as client:
             body = {"user_id": 3, "item_ids": [*shown, shown[0]]}
             pre = await client.post("/v1/prerank", json={**body, "k": 40})
             plain = await client.post("/v1/funnel", json=body)
@@ -245,10 +270,10 @@ BAD = [
 
 
 def test_bad_input_is_refused_by_field_and_the_rest_is_answered(running: Running):
-    watcher = running.watcher(running.publish(1, load=False).path)
+    stage = running.stage(running.publish(1, load=False).path)
 
     async def answers():
-        async with running.client(watcher) as client:
+        async with running.client(stage) as client:
             good = {"user_id": 3, "item_ids": [1000, 1001]}
             found = [await client.post(f"/v1/{path}", json={**good, **bad}) for path, bad, _ in BAD]
             text = '{"user_id": 3, "item_ids": [1000], "bids": [%s]}'
@@ -272,41 +297,45 @@ def test_bad_input_is_refused_by_field_and_the_rest_is_answered(running: Running
 
 def test_a_bundle_is_swapped_with_all_its_vectors_or_not_at_all(running: Running):
     old = running.publish(1)
-    watcher = running.watcher(old.path)
-    first = watcher.stage.scorer
+    follower = running.follower(old.path)
+    first = follower.current
     new = running.publish(2, load=False)
-    with pytest.raises(BundleError, match="no ready item version of prerank/0002"):
-        asyncio.run(watcher.look())
-    assert watcher.stage.scorer is first
+    errors = asyncio.run(follower.look())
+    assert isinstance(errors["bundle"], BundleError)
+    assert "no ready item version of prerank/0002" in str(errors["bundle"])
+    assert follower.current is first
     running.load(new, 2)
-    asyncio.run(watcher.look())
-    assert watcher.label == "prerank/0002"
+    assert asyncio.run(follower.look()) == {}
+    assert follower.current.label == "prerank/0002"
     ring = RING.append(RING.empty(4), random_events(LENGTHS))[2].tobytes()
-    found = watcher.stage.scorer.score(3, ITEMS, ring)
+    found = scored(follower.current, 3, ITEMS, ring)
     np.testing.assert_allclose(
         found.logits, offline(new, running.features, 3, ITEMS), rtol=2e-6, atol=1e-5
     )
     running.shop.write_items(ITEM_COUNT + 100, name="more")
-    asyncio.run(watcher.look())
-    assert watcher.stage.scorer.matrix.shape == (ITEM_COUNT + 100 + 1, 5)
+    assert asyncio.run(follower.look()) == {}
+    assert follower.current.matrix.shape == (ITEM_COUNT + 100 + 1, 5)
 
 
 def test_a_new_image_makes_the_vector_of_its_item_again(running: Running):
     bundle = running.publish(1)
-    watcher = running.watcher(bundle.path)
+    follower = running.follower(bundle.path)
     ring = RING.append(RING.empty(4), random_events(LENGTHS))[3].tobytes()
-    scorer = watcher.stage.scorer
-    before = scorer.score(4, ITEMS, None).logits
-    with_events = scorer.score(3, ITEMS, ring).logits
+    scorer = follower.current
+    before = scored(scorer, 4, ITEMS, None).logits
+    with_events = scored(scorer, 3, ITEMS, ring).logits
+    matrix_row = scorer.matrix[2].copy()
     new = FIRST_ITEM + 2  # had no image
     vector = embedded(bundle, running.features.features[:1])
     value = packed_item_vectors(1, bundle.hash8, 1_800_000_000_000, vector, [b"12345678"])
     running.items.add(1, [new], value)
-    asyncio.run(watcher.look())
-    assert watcher.stage.scorer is scorer
-    after = scorer.score(4, ITEMS, None).logits
+    assert asyncio.run(follower.look()) == {}
+    renewed = follower.current
+    after = scored(renewed, 4, ITEMS, None).logits
     assert np.flatnonzero(after != before).tolist() == [2]
-    assert scorer.score(3, ITEMS, ring).logits[2] != with_events[2]
+    assert scored(renewed, 3, ITEMS, ring).logits[2] != with_events[2]
+    # A request on its way still has the scorer that it began with.
+    np.testing.assert_array_equal(scorer.matrix[2], matrix_row)
 
 
 def test_another_model_is_refused(running: Running):

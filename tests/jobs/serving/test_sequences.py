@@ -22,14 +22,10 @@ from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.serving.read.breaker import CircuitBreaker
-from uic.jobs.serving.read.store import MemoryReader, ServiceFeatures
+from uic.jobs.serving.read.records import MemoryReader, ServiceFeatures
+from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.items import ItemTable
-from uic.jobs.serving.score.readouts import Ask
-from uic.jobs.serving.score.sequences import (
-    SequenceReadout,
-    SequenceReadouts,
-    item_cache,
-)
+from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.jobs.stream.fold.sequence_fill import fill_from_log, fill_sequences
 from uic.models.rankers.catalogue import MODELS, model_kind
 from uic.models.records.sequence_ring import SequenceRing
@@ -96,18 +92,17 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
         known = model_kind(model).settings.model_fields
         small = {name: value for name, value in SMALL.items() if name in known}
         bundle = shop.bundle("0001", model=model, **small)
-        readout = SequenceReadout(bundle, item_cache(bundle, table), ring)
-        readouts = SequenceReadouts(readout)
+        scorer = SequenceScorer(bundle, table)
         asks = [
             Ask(SHOWN, value, moment_ms=SHOWN_AT_MS, user_id=user)
             for user, value in enumerate(fetched.values, start=1)
         ]
-        for user, scored in enumerate(readout.score(asks), start=1):
+        for user, scored in enumerate(scorer.answer_now(asks), start=1):
             found, expected = scored.logits, offline(bundle, user)
             np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"{model}, user {user}")
-        assert readouts.choose(fetched.values[1]) is readout
-        assert readouts.choose(b"UM something else") is None
-    facts = readouts.facts(fetched.values[3])
+        assert scorer.choose(fetched.values[1]) is scorer
+        assert scorer.choose(b"UM something else") is None
+    facts = scorer.facts(fetched.values[3])
     assert facts.events == 60
     assert facts.last_event_time_ms == pytest.approx(EVENT_TIME_MS + 67_000, abs=1000)
 

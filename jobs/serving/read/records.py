@@ -24,7 +24,7 @@ from uic.feature_repo.store.errors import (
 )
 from uic.feature_repo.store.layout import MEMORY_VIEW
 from uic.jobs.serving.read.breaker import CircuitBreaker
-from uic.jobs.serving.read.reasons import Reason
+from uic.jobs.serving.read.reasons import DegradedReason
 
 USER_KEY: Final = "user_id"
 
@@ -83,10 +83,10 @@ class Fetched:
     """
 
     values: list[bytes | None]
-    reasons: list[Reason | None]
+    reasons: list[DegradedReason | None]
 
     @classmethod
-    def nothing(cls, users: int, reason: Reason) -> "Fetched":
+    def nothing(cls, users: int, reason: DegradedReason) -> "Fetched":
         """No records, all for one reason."""
         return cls([None] * users, [reason] * users)
 
@@ -116,7 +116,7 @@ class MemoryReader:
     async def fetch(self, user_ids: Sequence[int]) -> Fetched:
         """The records of users, of the generation that is live now; one read for all."""
         if not self.breaker.allow():
-            return Fetched.nothing(len(user_ids), Reason.CIRCUIT_OPEN)
+            return Fetched.nothing(len(user_ids), DegradedReason.CIRCUIT_OPEN)
         try:
             values = await self._read(user_ids)
         except ForeignValueError:
@@ -124,12 +124,12 @@ class MemoryReader:
             return await self._one_by_one(user_ids)
         except EmptyStoreError:
             self.breaker.succeeded()
-            return Fetched.nothing(len(user_ids), Reason.STORE_EMPTY)
+            return Fetched.nothing(len(user_ids), DegradedReason.STORE_EMPTY)
         except (StoreError, TimeoutError, OSError):
             self.breaker.failed()
-            return Fetched.nothing(len(user_ids), Reason.STORE_UNAVAILABLE)
+            return Fetched.nothing(len(user_ids), DegradedReason.STORE_UNAVAILABLE)
         self.breaker.succeeded()
-        return Fetched(values, [None if value else Reason.UNKNOWN_USER for value in values])
+        return Fetched(values, [None if value else DegradedReason.UNKNOWN_USER for value in values])
 
     async def _read(self, user_ids: Sequence[int]) -> list[bytes | None]:
         async with asyncio.timeout(self._timeout_seconds):
@@ -145,16 +145,16 @@ class MemoryReader:
     async def _one_by_one(self, user_ids: Sequence[int]) -> Fetched:
         """One user's foreign value must not cost the others their memories."""
         values: list[bytes | None] = []
-        reasons: list[Reason | None] = []
+        reasons: list[DegradedReason | None] = []
         for user_id in user_ids:
             try:
                 value = (await self._read([user_id]))[0]
                 values.append(value)
-                reasons.append(None if value else Reason.UNKNOWN_USER)
+                reasons.append(None if value else DegradedReason.UNKNOWN_USER)
             except ForeignValueError:
                 values.append(None)
-                reasons.append(Reason.FOREIGN_VALUE)
+                reasons.append(DegradedReason.FOREIGN_VALUE)
             except (StoreError, TimeoutError, OSError):
                 values.append(None)
-                reasons.append(Reason.STORE_UNAVAILABLE)
+                reasons.append(DegradedReason.STORE_UNAVAILABLE)
         return Fetched(values, reasons)

@@ -1,0 +1,77 @@
+"""What a scorer is asked, what it answers, and what an answer says of the record behind it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uic.jobs.serving.read.reasons import DegradedReason
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One user's candidates and record, ready to be scored.
+
+    Args:
+        item_ids: distinct candidates.
+        record: the user's memory or ring of events; None scores a new user.
+        explain: whether reasons for each score are asked for.
+        moment_ms: when they are shown, milliseconds since 1970 UTC; default: now. A model that
+            reads a history with its times (IMN, SIM) measures from here.
+        user_id: of the user, for a model that has weights for users (LMN).
+    """
+
+    item_ids: list[int]
+    record: bytes | None = None
+    explain: bool = False
+    moment_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    user_id: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits of one user's candidates.
+
+    Args:
+        logits: (candidates,), float32.
+        known: (candidates,), bool: in the item table.
+        bundle: `model/version` that scored them.
+        without_memory: (candidates,), the logits of a new user; None unless asked for.
+        slot_weights: (candidates, slots), how much each slot of M was read; None unless asked for.
+        reasons: why these scores are not what they could be.
+        without_image: candidates and events that were scored with the default image; count.
+    """
+
+    logits: NDArray[np.float32]
+    known: NDArray[np.bool_]
+    bundle: str
+    without_memory: NDArray[np.float32] | None = None
+    slot_weights: NDArray[np.float32] | None = None
+    reasons: tuple[DegradedReason, ...] = ()
+    without_image: int = 0
+
+
+@dataclass(frozen=True)
+class RecordFacts:
+    """What a record's header says of itself."""
+
+    generation: int
+    events: int
+    last_event_time_ms: int
+    bundle: str
+    epoch: int
+    partition: int
+    offset: int
+
+
+def candidates_of(asks: Sequence[Ask]) -> list[int]:
+    """All candidates, user after user."""
+    return [item for ask in asks for item in ask.item_ids]
+
+
+def rows_by_ask(asks: Sequence[Ask]) -> list[slice]:
+    """Where each ask's candidates stand in `candidates_of`."""
+    ends = np.cumsum([len(ask.item_ids) for ask in asks]).tolist()
+    return [slice(end - len(ask.item_ids), end) for ask, end in zip(asks, ends, strict=True)]

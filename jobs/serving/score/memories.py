@@ -1,0 +1,188 @@
+"""Which bundle reads which memory, and the one forward pass over all candidates.
+
+A record carries the hash of the bundle that folded it. The current bundle reads it if it is its
+own, or if its manifest says that it was trained on from that bundle (`readout_compatible_with`);
+otherwise a loaded bundle of exactly that hash reads it; otherwise the user is scored with the
+initial memory.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
+from uic.jobs.serving.score.items import ItemCache, ItemTable
+from uic.models.bundles.bundle import Bundle
+from uic.models.memory.network import address
+from uic.models.memory.state import MemoryState, StateLayout
+from uic.models.rankers.mimn import Mimn
+from uic.models.records.record import HEADER, Records, empty_records, record_bytes
+
+_STATE_PARTS: Final = ("M", "S", "h", "r", "g", "pool")
+
+
+class MemoryScorer:
+    """A bundle that is loaded, with its item cache: memories and candidates to logits.
+
+    Args:
+        bundle: with a memory.
+        items: cache of its vectors.
+    """
+
+    def __init__(self, bundle: Bundle, items: ItemCache) -> None:
+        model = bundle.model
+        if not isinstance(model, Mimn):  # `Bundle.memory` says it in words
+            raise TypeError(bundle.memory)
+        self.bundle = bundle
+        self.items = items
+        self.label = f"{bundle.name}/{bundle.version}"
+        self._model = model
+        self._layout: StateLayout = bundle.memory.layout
+        self.record_bytes = record_bytes(self._layout.floats)
+        self._new = empty_records(1, self._layout.floats)
+        with torch.no_grad():
+            bundle.memory.initial(1).pack(self._new)
+
+    def understands(self, record: bytes) -> bool:
+        """Whether the record is as wide as this model's; its hash is the caller's business."""
+        return len(record) == self.record_bytes
+
+    def state_of(self, records: Records) -> MemoryState:
+        """The states of records, float32."""
+        return MemoryState.unpack(records, self._layout)
+
+    def cache_counts(self) -> tuple[int, int]:
+        """Candidates that the cache had, and that it lacked, since it was made."""
+        return self.items.rows.hits, self.items.rows.misses
+
+    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
+        """As `answer_now`: nothing is read from the store."""
+        return self.answer_now(asks)
+
+    def answer_now(self, asks: Sequence[Ask]) -> list[Scored]:
+        """Scores from the vectors of the item cache."""
+        return self.score(asks, *self.items.lookup(candidates_of(asks)))
+
+    @torch.inference_mode()
+    def score(
+        self, asks: Sequence[Ask], candidates: Tensor, known: NDArray[np.bool_]
+    ) -> list[Scored]:
+        """One forward pass over the candidates of some users.
+
+        Args:
+            asks: users with their memories.
+            candidates: (n, event width), vectors of all their candidates.
+            known: (n,), whether the item table has them.
+        """
+        owners = torch.repeat_interleave(torch.tensor([len(ask.item_ids) for ask in asks]))
+        state = self.state_of(self._records(asks))
+        logits = self._model.readout(state, owners, candidates).numpy()
+        without, weights = None, None
+        if any(ask.explain for ask in asks):
+            new = self.state_of(self._new)
+            without = self._model.readout(new, torch.zeros_like(owners), candidates).numpy()
+            weights = self._slot_weights(state, owners, candidates).numpy()
+        return [
+            Scored(
+                logits[rows],
+                known[rows],
+                self.label,
+                without[rows] if without is not None and ask.explain else None,
+                weights[rows] if weights is not None and ask.explain else None,
+            )
+            for ask, rows in zip(asks, rows_by_ask(asks), strict=True)
+        ]
+
+    def _records(self, asks: Sequence[Ask]) -> Records:
+        new = self._new.tobytes()
+        joined = bytearray().join(ask.record or new for ask in asks)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(len(asks), self.record_bytes)
+
+    def _slot_weights(self, state: MemoryState, owners: Tensor, candidates: Tensor) -> Tensor:
+        """How the content read of M divides its attention: (n, slots)."""
+        reading = self._model.reading
+        query = reading.query(candidates)
+        strength = 1 + torch.nn.functional.softplus(query[:, -1])
+        slots = state.M.index_select(0, owners)
+        return address(query[:, :-1].tanh(), strength, slots, reading.epsilon)
+
+
+@dataclass(frozen=True)
+class MemoryScorers:
+    """The current bundle's scorer and those of other generations' bundles; never changed.
+
+    Args:
+        current: reads its own memories, those it is compatible with, and users without any.
+        by_hash: further bundles, by their hash.
+    """
+
+    current: MemoryScorer
+    by_hash: Mapping[bytes, MemoryScorer] = field(default_factory=dict)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The current bundle."""
+        return self.current.bundle
+
+    @property
+    def label(self) -> str:
+        """`model/version` of the current bundle."""
+        return self.current.label
+
+    @property
+    def table(self) -> ItemTable:
+        """Of items."""
+        return self.current.items.table
+
+    @property
+    def item_version(self) -> None:
+        """Memories are scored without images."""
+        return
+
+    def all(self) -> list[MemoryScorer]:
+        """Every scorer, the current one first."""
+        return [self.current, *self.by_hash.values()]
+
+    def reads_also(self) -> list[str]:
+        """Labels of the other bundles whose memories are read."""
+        return sorted(scorer.label for scorer in self.by_hash.values())
+
+    def choose(self, record: bytes) -> MemoryScorer | None:
+        """The scorer for a record, by the bundle hash in its header; None if no bundle reads it."""
+        hash8 = bytes(_header(record)["bundle"])
+        if hash8 in self.bundle.readout_compatible_with and self.current.understands(record):
+            return self.current
+        other = self.by_hash.get(hash8)
+        return other if other is not None and other.understands(record) else None
+
+    def facts(self, record: bytes) -> RecordFacts:
+        """What the record's header says."""
+        header = _header(record)
+        return RecordFacts(
+            generation=int(header["generation"]),
+            events=int(header["events"]),
+            last_event_time_ms=int(header["last_event_time_ms"]),
+            bundle=bytes(header["bundle"]).hex(),
+            epoch=int(header["epoch"]),
+            partition=int(header["partition"]),
+            offset=int(header["offset"]),
+        )
+
+    def state_numbers(self, record: bytes) -> dict[str, list[float]] | None:
+        """Parts of a record's state by name, as nested lists; None if no bundle here reads it."""
+        scorer = self.choose(record)
+        if scorer is None:
+            return None
+        state = scorer.state_of(np.frombuffer(record, dtype=np.uint8).reshape(1, -1).copy())
+        parts = {name: getattr(state, name) for name in _STATE_PARTS}
+        return {name: part[0].tolist() for name, part in parts.items() if part is not None}
+
+
+def _header(record: bytes) -> np.void:
+    header: np.void = np.frombuffer(record, dtype=HEADER, count=1)[0]
+    return header
