@@ -22,23 +22,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-import numpy as np
 from feast import FeatureStore
-from numpy.typing import NDArray
 
 from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import Changes
 from uic.jobs.serving.follow.loader import Loader
-from uic.jobs.serving.score.item_vectors import ItemVectors, ReadImages
 from uic.jobs.serving.score.items import ItemsStamp, ItemTable, items_stamp
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
-from uic.models.bundles.bundle import Bundle
+from uic.jobs.serving.score.prerank import PrerankScorer
+from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.errors import UicError
-from uic.pipelines.log.event_log import EventLog
 
 LOG = logging.getLogger("uic.serve")
 # Generations whose memories can be read, now or after a switch.
@@ -46,37 +43,9 @@ READABLE: Final = (State.READY, State.LIVE, State.RETIRED)
 _REGISTRY_SECONDS: Final = 20.0
 
 
-class Followable(Protocol):
-    """A scorer, or several, around one current bundle."""
-
-    @property
-    def bundle(self) -> Bundle:
-        """The current one."""
-
-    @property
-    def label(self) -> str:
-        """`model/version` of it."""
-
-
-class ScoresImages(Followable, Protocol):
-    """A scorer that may look at images."""
-
-    table: ItemTable
-    images: ItemVectors | None
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether something was computed ahead without images that the store has."""
-
-    def with_images(self, images: ItemVectors) -> Self:
-        """The same bundle with other vectors of images."""
-
-    def with_new_images(self, item_ids: NDArray[np.int64], read: ReadImages) -> Self:
-        """The same bundle after some items were given other images."""
-
-
-S = TypeVar("S", bound=Followable)
-T = TypeVar("T", bound=ScoresImages)
+# What is followed: scorers that are never changed. The last two may look at images.
+S = TypeVar("S", MemoryScorers, SequenceScorer, PrerankScorer)
+T = TypeVar("T", SequenceScorer, PrerankScorer)
 
 
 class Probe(Protocol[S]):
@@ -196,22 +165,21 @@ class ItemTableProbe(Generic[S]):
     """The item table of the log.
 
     Args:
-        log: the event log.
+        loader: of the table.
         with_table: the same bundle with another table; runs in a thread.
         seen: the file that was loaded last.
     """
 
-    log: EventLog
+    loader: Loader
     with_table: Callable[[S, ItemTable], S]
     seen: ItemsStamp | None
     name: str = "item table"
 
     async def look(self, current: S) -> S | None:
         """See `Probe`."""
-        stamp = items_stamp(self.log)
-        if stamp == self.seen:
+        if items_stamp(self.loader.log) == self.seen:
             return None
-        table = await asyncio.to_thread(ItemTable.load, stamp and stamp[0])
+        table, stamp = await asyncio.to_thread(self.loader.table)
         scorer = await asyncio.to_thread(self.with_table, current, table)
         self.seen = stamp
         LOG.info("item table %s", table.version)
@@ -246,7 +214,7 @@ class GenerationsProbe:
             current: of the bundle to serve.
             loaded: scorers in use, not to be loaded again.
         """
-        known = {scorer.bundle.hash8: scorer for scorer in loaded.all()}
+        known = {scorer.bundle.hash8: scorer for scorer in [loaded.current, *loaded.others]}
         understood = current.bundle.readout_compatible_with
         try:
             generations = self.generations.all()

@@ -4,7 +4,7 @@ import contextlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from feast import FeatureStore
@@ -13,46 +13,22 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.item_store import ItemStore
 from uic.jobs.config.serve import ServeSettings
-from uic.jobs.serving.rank.engine import CandidateScorer, measure_pass_rows
+from uic.jobs.serving.rank.engine import CandidateScorer
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.vector_source import VectorSource
 from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.item_vectors import ItemVectors
-from uic.jobs.serving.score.items import ItemCache, ItemTable
+from uic.jobs.serving.score.items import ItemCache, ItemsStamp, ItemTable, items_stamp
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.sequences import SequenceScorer, images_ranker
 from uic.models.bundles.bundle import HASH_BYTES, Bundle, BundleError, load_bundle
 from uic.models.bundles.shelf import CURRENT_NAME, BundleShelf
 from uic.models.published import MANIFEST_NAME
+from uic.pipelines.log.event_log import EventLog
 
-PASS_SIZES: Final = (64, 128, 256, 512, 1024)
 _WARM_PASSES: Final = 20
 _WARM_ITEMS: Final = 200
-
-
-@dataclass(frozen=True)
-class ServedBundle:
-    """Which bundle to serve.
-
-    Args:
-        path: of the bundle to start with.
-        pointer: the CURRENT file to follow; None serves `path` for good.
-    """
-
-    path: Path
-    pointer: Path | None
-
-    @classmethod
-    def named(cls, shelf: BundleShelf, reference: str) -> Self:
-        """`model` follows its CURRENT; `model/version` or a path does not.
-
-        Raises:
-            BundleError: nothing of that name.
-        """
-        path = shelf.find(reference)
-        pointer = shelf.root / reference / CURRENT_NAME
-        return cls(path, pointer if "/" not in reference and pointer.is_file() else None)
 
 
 @dataclass
@@ -61,16 +37,28 @@ class Loader:
 
     Args:
         shelf: of the workspace.
+        log: the event log, for its item table.
         store: Feast.
         items: item versions of the store.
         settings: of the service.
     """
 
     shelf: BundleShelf
+    log: EventLog
     store: FeatureStore
     items: ItemStore
     settings: ServeSettings
     _hashes: dict[Path, bytes] = field(default_factory=dict)
+
+    def table(self) -> tuple[ItemTable, ItemsStamp | None]:
+        """The newest item table of the log, and the file that it is in."""
+        stamp = items_stamp(self.log)
+        return ItemTable.load(stamp and stamp[0]), stamp
+
+    def pointer_of(self, reference: str) -> Path | None:
+        """The CURRENT file to follow; None for `model/version` and for a path."""
+        pointer = self.shelf.root / reference / CURRENT_NAME
+        return pointer if "/" not in reference and pointer.is_file() else None
 
     def memories(self, path: Path, table: ItemTable, like: ItemCache | None = None) -> MemoryScorer:
         """A bundle that reads memories, its cache filled with the items of `like`.
@@ -86,7 +74,7 @@ class Loader:
             )
             raise BundleError(msg)
         scorer = MemoryScorer(bundle, self.item_cache(bundle, table, like))
-        warm(scorer, bundle)
+        warm(scorer)
         return scorer
 
     def sequences(
@@ -114,7 +102,7 @@ class Loader:
             raise BundleError(msg)
         images = self._images(bundle, table, like, needed=vectors_needed)
         scorer = SequenceScorer(bundle, table, images)
-        warm(scorer, bundle)
+        warm(scorer)
         return scorer
 
     def prerank(
@@ -131,7 +119,9 @@ class Loader:
             UicError: no bundle, damaged, of another model, or its vectors are needed and not there.
         """
         bundle = load_bundle(path)
-        return PrerankScorer(bundle, table, self._images(bundle, table, needed=vectors_needed))
+        return PrerankScorer(
+            bundle, table, self._images(bundle, table, None, needed=vectors_needed)
+        )
 
     def memories_with(self, scorers: MemoryScorers, table: ItemTable) -> MemoryScorers:
         """The same bundles with another item table; their caches have the items of the old ones."""
@@ -205,20 +195,13 @@ class Loader:
         return next((path for path, known in self._hashes.items() if known == hash8), None)
 
     def _images(
-        self,
-        bundle: Bundle,
-        table: ItemTable,
-        like: ItemVectors | None = None,
-        *,
-        needed: bool,
+        self, bundle: Bundle, table: ItemTable, like: ItemVectors | None, *, needed: bool
     ) -> ItemVectors | None:
         """As `item_vectors`, in the version that the store has now."""
-        if images_ranker(bundle) is None:
-            return None
         version = None
         with contextlib.suppress(StoreError):
             version = self.items.version_of(bundle.hash8)
-        if needed and version is None:
+        if needed and version is None and images_ranker(bundle) is not None:
             msg = (
                 f"{bundle.path}: the store has no ready item version of {bundle.name}/"
                 f"{bundle.version}; run `uic images embed` and `uic images load`"
@@ -228,15 +211,9 @@ class Loader:
         return self.item_vectors(bundle, number, table, like)
 
 
-def warm(scorer: CandidateScorer, bundle: Bundle) -> None:
+def warm(scorer: CandidateScorer) -> None:
     """Run some passes, so that the first request does not pay for first times."""
-    items = bundle.vocabulary.item.ids[:_WARM_ITEMS].tolist() or [0]
+    items = scorer.bundle.vocabulary.item.ids[:_WARM_ITEMS].tolist() or [0]
     for _ in range(_WARM_PASSES):
         scorer.answer_now([Ask(items, explain=True)])
         scorer.answer_now([Ask(items[:7]), Ask(items[:3])])
-
-
-def pass_rows_of(scorer: CandidateScorer, bundle: Bundle) -> int:
-    """How many candidates to score at once on this machine."""
-    items = bundle.vocabulary.item.ids[:1000].tolist() or [0]
-    return measure_pass_rows(scorer, items, PASS_SIZES)

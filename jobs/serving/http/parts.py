@@ -10,12 +10,11 @@ from feast import FeatureStore
 
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
-from uic.feature_repo.store.connection import connect, resolve_address
+from uic.feature_repo.store.connection import Address, connect, resolve_address
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import ItemStore
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
-from uic.feature_repo.store.layout import ViewKeys
-from uic.feature_repo.store.settings import StoreSettings
+from uic.feature_repo.store.layout import MEMORY_VIEW, ViewKeys
 from uic.jobs.config.context import Context
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.follow.follower import (
@@ -26,13 +25,13 @@ from uic.jobs.serving.follow.follower import (
     PointerProbe,
     Probe,
     RegistryProbe,
+    S,
 )
-from uic.jobs.serving.follow.loader import Loader, ServedBundle, pass_rows_of
-from uic.jobs.serving.rank.engine import Chooser, RankingEngine
+from uic.jobs.serving.follow.loader import Loader
+from uic.jobs.serving.rank.engine import Chooser, RankingEngine, measure_pass_rows
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.metrics import ServiceMetrics
-from uic.jobs.serving.read.records import MemoryReader, ServiceFeatures
-from uic.jobs.serving.score.items import ItemTable, items_stamp
+from uic.jobs.serving.read.records import MemoryReader, packed_feature
 from uic.jobs.serving.score.memories import MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer, PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
@@ -50,26 +49,22 @@ class ServiceParts:
     Args:
         context: workspace and settings.
         metrics: of this process.
-        log: the event log, for its item table.
         store: Feast.
         loader: of scorers.
     """
 
     context: Context
     metrics: ServiceMetrics
-    log: EventLog
     store: FeatureStore
     loader: Loader
 
     @classmethod
     def of(cls, context: Context, metrics: ServiceMetrics) -> Self:
         """Open them; nothing is read from the store."""
-        settings, store = context.config.serve, _feast(context)
-        patient = _patient(context.config.store)
-        address = resolve_address(patient, context.workspace)
+        store, address = _feast(context), _address(context)
         items = ItemStore.on(connect(address), address, context.config.store)
-        loader = Loader(BundleShelf(context.bundles), store, items, settings)
-        return cls(context, metrics, EventLog(context.log), store, loader)
+        shelf, log = BundleShelf(context.bundles), EventLog(context.log)
+        return cls(context, metrics, store, Loader(shelf, log, store, items, context.config.serve))
 
     @property
     def settings(self) -> ServeSettings:
@@ -82,28 +77,20 @@ class ServiceParts:
         Raises:
             UicError: see `Service.open`.
         """
-        loader, stamp = self.loader, items_stamp(self.log)
-        served = ServedBundle.named(loader.shelf, reference)
-        current = loader.memories(served.path, ItemTable.load(stamp and stamp[0]))
-        features = self._memory_features(current.bundle.manifest)
-        met: set[str] = set()
-        generations = GenerationsProbe(loader, _generations(self.context), met)
+        loader, (table, stamp) = self.loader, self.loader.table()
+        current = loader.memories(loader.shelf.find(reference), table)
+        feature = self._memory_feature(current.bundle.manifest)
+        generations = GenerationsProbe(loader, _generations(self.context), met=set())
         scorers = generations.around(current, MemoryScorers(current))
-        engine = self._engine(features, scorers, met)
+        engine = self._engine(feature, scorers, generations.met)
 
         def load(path: Path, now: MemoryScorers) -> MemoryScorers:
-            scorer = loader.memories(path, now.table, now.current.items)
+            scorer = loader.memories(path, now.current.table, now.current.items)
             return generations.around(scorer, now)
 
-        probes: list[Probe[MemoryScorers]] = [
-            RegistryProbe[MemoryScorers](self.store),
-            ItemTableProbe(self.log, loader.memories_with, stamp),
-            PointerProbe(served.pointer, load, self.settings.swap_delay_seconds),
-            generations,
-        ]
-        return engine, Follower(
-            scorers, self._swapping(engine), probes, self.settings.watch_seconds
-        )
+        items = ItemTableProbe(loader, loader.memories_with, stamp)
+        pointer = self._pointer(reference, load)
+        return engine, self._follower(scorers, engine.use, items, pointer, generations)
 
     def sequences(self, reference: str) -> tuple[RankingEngine, Follower[SequenceScorer]]:
         """Ranking with stored sequences, and what keeps it fresh.
@@ -111,22 +98,18 @@ class ServiceParts:
         Raises:
             UicError: see `Service.open`.
         """
-        loader, stamp = self.loader, items_stamp(self.log)
-        served = ServedBundle.named(loader.shelf, reference)
-        features = self._sequence_features()
-        scorer = loader.sequences(served.path, ItemTable.load(stamp and stamp[0]))
-        engine = self._engine(features, scorer, set())
+        loader, (table, stamp) = self.loader, self.loader.table()
+        feature = self._sequence_feature()
+        scorer = loader.sequences(loader.shelf.find(reference), table)
+        engine = self._engine(feature, scorer, set())
 
         def load(path: Path, now: SequenceScorer) -> SequenceScorer:
             return loader.sequences(path, now.table, now.images, vectors_needed=True)
 
-        probes: list[Probe[SequenceScorer]] = [
-            RegistryProbe[SequenceScorer](self.store),
-            ItemTableProbe(self.log, SequenceScorer.with_table, stamp),
-            PointerProbe(served.pointer, load, self.settings.swap_delay_seconds),
-            ItemVersionProbe[SequenceScorer](loader),
-        ]
-        return engine, Follower(scorer, self._swapping(engine), probes, self.settings.watch_seconds)
+        items = ItemTableProbe(loader, SequenceScorer.with_table, stamp)
+        version = ItemVersionProbe[SequenceScorer](loader)
+        pointer = self._pointer(reference, load)
+        return engine, self._follower(scorer, engine.use, items, pointer, version)
 
     def prerank(self, reference: str) -> tuple[PrerankStage, Follower[PrerankScorer]]:
         """The stage before ranking, and what keeps it fresh.
@@ -135,54 +118,47 @@ class ServiceParts:
             UicError: no such bundle, it is damaged or has no two towers, or the registry lacks
                 its views and the store does not answer.
         """
-        loader, stamp = self.loader, items_stamp(self.log)
-        served = ServedBundle.named(loader.shelf, reference)
-        reader = self._reader(self._sequence_features())
-        scorer = loader.prerank(served.path, ItemTable.load(stamp and stamp[0]))
+        loader, (table, stamp) = self.loader, self.loader.table()
+        reader = self._reader(self._sequence_feature())
+        scorer = loader.prerank(loader.shelf.find(reference), table)
         stage = PrerankStage(scorer, reader, self.metrics, self.settings.prerank_keep)
 
         def load(path: Path, now: PrerankScorer) -> PrerankScorer:
             return loader.prerank(path, now.table, vectors_needed=True)
 
-        def swap(now: PrerankScorer) -> None:
-            stage.scorer = now
+        items = ItemTableProbe(loader, loader.prerank_with, stamp)
+        version = ItemVersionProbe[PrerankScorer](loader)
+        pointer = self._pointer(reference, load)
+        return stage, self._follower(scorer, stage.use, items, pointer, version)
 
-        probes: list[Probe[PrerankScorer]] = [
-            ItemTableProbe(self.log, loader.prerank_with, stamp),
-            PointerProbe(served.pointer, load, self.settings.swap_delay_seconds),
-            ItemVersionProbe[PrerankScorer](loader),
-        ]
-        return stage, Follower(scorer, swap, probes, self.settings.watch_seconds)
+    def _pointer(self, reference: str, load: Callable[[Path, S], S]) -> PointerProbe[S]:
+        pointer = self.loader.pointer_of(reference)
+        return PointerProbe(pointer, load, self.settings.swap_delay_seconds)
 
-    def _swapping(self, engine: RankingEngine) -> Callable[[Chooser], None]:
-        def swap(scorers: Chooser) -> None:
-            engine.scorers = scorers
-            self.metrics.now_serving("bundles", scorers.current.label)
+    def _follower(self, scorer: S, use: Callable[[S], None], *probes: Probe[S]) -> Follower[S]:
+        with_registry: list[Probe[S]] = [RegistryProbe[S](self.store)]
+        with_registry.extend(probes)
+        return Follower(scorer, use, with_registry, self.settings.watch_seconds)
 
-        return swap
-
-    def _engine(
-        self, features: ServiceFeatures, scorers: Chooser, not_understood: set[str]
-    ) -> RankingEngine:
-        self.metrics.now_serving("bundles", scorers.current.label)
+    def _engine(self, feature: str, scorers: Chooser, not_understood: set[str]) -> RankingEngine:
         return RankingEngine(
-            self._reader(features),
+            self._reader(feature),
             scorers,
             self.metrics,
-            pass_rows=pass_rows_of(scorers.current, scorers.bundle),
+            pass_rows=measure_pass_rows(scorers.current),
             timeout_seconds=self.settings.request_timeout_ms / 1000,
             max_age_seconds=self.settings.max_memory_age_seconds,
             not_understood=not_understood,
         )
 
-    def _reader(self, features: ServiceFeatures) -> MemoryReader:
+    def _reader(self, feature: str) -> MemoryReader:
         settings = self.settings
         breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_seconds)
         # Redis' own timeout comes first; this one is for what is slow around it.
-        return MemoryReader(self.store, features, breaker, 2 * settings.store_timeout_ms / 1000)
+        return MemoryReader(self.store, feature, breaker, 2 * settings.store_timeout_ms / 1000)
 
-    def _memory_features(self, manifest: Mapping[str, Any]) -> ServiceFeatures:
-        """The features of the bundle's feature service; applied first if the registry lacks them.
+    def _memory_feature(self, manifest: Mapping[str, Any]) -> str:
+        """The packed feature of the bundle's feature service, applied first if it is lacking.
 
         Raises:
             UicError: there is no such service, even then.
@@ -191,10 +167,10 @@ class ServiceParts:
         if name not in {service.name for service in self.store.list_feature_services()}:
             # A new workspace, or one of an older version; the store must be there for it.
             self._apply()
-        return ServiceFeatures.of(self.store, name)
+        return packed_feature(self.store, name, MEMORY_VIEW)
 
-    def _sequence_features(self) -> ServiceFeatures:
-        """The features of `user_sequence`; applied first, with item vectors, if they are lacking.
+    def _sequence_feature(self) -> str:
+        """The packed feature of `user_sequence`, applied first if it or item vectors are lacking.
 
         Raises:
             UicError: the registry lacks them, and the store does not answer.
@@ -205,7 +181,7 @@ class ServiceParts:
             store.refresh_registry()
         if ITEM_VIEW not in {view.name for view in store.list_feature_views()}:
             self._apply()
-        return ServiceFeatures.of(store, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+        return packed_feature(store, SEQUENCE_SERVICE, SEQUENCE_VIEW)
 
     def _apply(self) -> None:
         """Register the definitions with the store's own timeout, not the one of a request."""
@@ -214,14 +190,16 @@ class ServiceParts:
         self.store.refresh_registry()
 
 
-def _patient(settings: StoreSettings) -> StoreSettings:
-    return settings.model_copy(update={"timeout_seconds": _FOLLOW_TIMEOUT_SECONDS})
+def _address(context: Context) -> Address:
+    """The store's, with the timeout of a follower."""
+    patient = {"timeout_seconds": _FOLLOW_TIMEOUT_SECONDS}
+    return resolve_address(context.config.store.model_copy(update=patient), context.workspace)
 
 
 def _generations(context: Context) -> Generations:
-    settings = context.config.store
-    address = resolve_address(_patient(settings), context.workspace)
-    return Generations(connect(address), ViewKeys.of_memories(settings.project), str(address))
+    address = _address(context)
+    keys = ViewKeys.of_memories(context.config.store.project)
+    return Generations(connect(address), keys, str(address))
 
 
 def _feast(context: Context) -> FeatureStore:

@@ -111,14 +111,15 @@ class Service:
     def status(self) -> dict[str, Any]:
         """What /readyz says."""
         scorers, breaker = self.engine.scorers, self.engine.reader.breaker
+        current = scorers.current
         return {
             "ready": not self.draining,
-            "bundle": scorers.current.label,
-            "bundle_hash": scorers.bundle.hash8.hex(),
+            "bundle": current.label,
+            "bundle_hash": current.bundle.hash8.hex(),
             "pending": None if self.follower is None else self.follower.pending,
-            "reads_also": scorers.reads_also(),
-            "items": scorers.table.version,
-            "item_version": scorers.item_version,
+            "reads_also": sorted(other.label for other in scorers.others),
+            "items": current.table.version,
+            "item_version": current.item_version,
             "store": "circuit open" if breaker.is_open else "answers",
             "prerank": None if self.prerank is None else self.prerank.scorer.label,
             "pass_candidates": self.engine.pass_rows,

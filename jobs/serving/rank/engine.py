@@ -15,9 +15,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
+from typing import Final, Protocol
 
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.metrics import ServiceMetrics
@@ -27,11 +25,26 @@ from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
 
+# Candidates of a pass that are tried at start; each is several users with a part of it.
+PASS_SIZES: Final = (64, 128, 256, 512, 1024)
+
 
 class CandidateScorer(Protocol):
-    """Scores the candidates of some users in one forward pass."""
+    """Scores the candidates of some users in one forward pass.
 
+    Attributes:
+        bundle: that is loaded.
+        label: `model/version` of it.
+        table: of items.
+        item_version: of the image vectors that are used; None without images.
+    """
+
+    bundle: Bundle
     label: str
+    table: ItemTable
+
+    @property
+    def item_version(self) -> int | None: ...  # noqa: D102
 
     def cache_counts(self) -> tuple[int, int]:
         """Items that its cache had, and that it lacked, since it was made."""
@@ -51,19 +64,8 @@ class Chooser(Protocol):
         """Scores users without a record."""
 
     @property
-    def bundle(self) -> Bundle:
-        """The current bundle."""
-
-    @property
-    def table(self) -> ItemTable:
-        """Of items."""
-
-    @property
-    def item_version(self) -> int | None:
-        """Of the image vectors that are used; None without images."""
-
-    def reads_also(self) -> list[str]:
-        """Labels of other bundles whose records are read."""
+    def others(self) -> Sequence[CandidateScorer]:
+        """Score users whose records the current one does not read."""
 
     def choose(self, record: bytes) -> CandidateScorer | None:
         """The scorer for a record; None if no bundle here reads it."""
@@ -99,7 +101,6 @@ class RankedCandidates:
         age_seconds: since that memory's last event.
         reasons: why the answer is degraded; empty if it is not.
         record: the memory that was used; None if none was.
-        stages: seconds by stage.
     """
 
     item_ids: list[int]
@@ -108,7 +109,6 @@ class RankedCandidates:
     age_seconds: float | None
     reasons: tuple[DegradedReason, ...]
     record: bytes | None
-    stages: dict[str, float]
 
 
 @dataclass
@@ -123,7 +123,6 @@ class _Waiting:
     age_seconds: float | None = None
     scorer: CandidateScorer | None = None
     reasons: list[DegradedReason] = field(default_factory=list)
-    stages: dict[str, float] = field(default_factory=dict)
 
 
 class RankingEngine:
@@ -153,7 +152,6 @@ class RankingEngine:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.reader = reader
-        self.scorers = scorers
         self.metrics = metrics
         self.pass_rows = pass_rows
         self._timeout_seconds = timeout_seconds
@@ -162,6 +160,12 @@ class RankingEngine:
         self._line: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
         self.not_understood: set[str] = set() if not_understood is None else not_understood
+        self.use(scorers)
+
+    def use(self, scorers: Chooser) -> None:
+        """Score with these from the next round on."""
+        self.scorers = scorers
+        self.metrics.now_serving("bundles", scorers.current.label)
 
     async def rank(
         self, user_id: int, item_ids: list[int], *, explain: bool = False
@@ -196,7 +200,6 @@ class RankingEngine:
         in_time = []
         for waiting in requests:
             waited = started - waiting.since
-            waiting.stages["wait"] = waited
             if waiting.done.done():
                 continue
             if waited > self._timeout_seconds:
@@ -212,12 +215,10 @@ class RankingEngine:
         # Step 2
         started = time.perf_counter()
         fetched = await self.reader.fetch([waiting.user_id for waiting in requests])
-        seconds = time.perf_counter() - started
-        self.metrics.store.observe(seconds)
+        self.metrics.store.observe(time.perf_counter() - started)
         # Step 3: one set of scorers for the round, so that a swap falls between two rounds.
         scorers = self.scorers
         for waiting, value, reason in zip(requests, fetched.values, fetched.reasons, strict=True):
-            waiting.stages["store"] = seconds
             self._place(waiting, scorers, value, reason)
         for scorer, members in _passes(requests, self.pass_rows):
             await self._score(scorer, members)
@@ -263,9 +264,8 @@ class RankingEngine:
             for member in members
         ]
         answers = await scorer.answer(asks)
-        seconds = time.perf_counter() - started
         metrics = self.metrics
-        metrics.score.observe(seconds)
+        metrics.score.observe(time.perf_counter() - started)
         metrics.pass_rows.observe(sum(len(ask.item_ids) for ask in asks))
         hits_after, misses_after = scorer.cache_counts()
         metrics.cache_hits.inc(hits_after - hits)
@@ -278,7 +278,6 @@ class RankingEngine:
                 metrics.items_without_image.inc(scored.without_image)
             for reason in member.reasons:
                 metrics.degraded.labels(reason.value).inc()
-            member.stages["score"] = seconds
             # A client that went away has cancelled its future.
             with contextlib.suppress(asyncio.InvalidStateError):
                 member.done.set_result(
@@ -289,7 +288,6 @@ class RankingEngine:
                         member.age_seconds,
                         tuple(member.reasons),
                         member.record,
-                        member.stages,
                     )
                 )
 
@@ -313,27 +311,21 @@ def _passes(
     return passes
 
 
-def measure_pass_rows(scorer: CandidateScorer, sample: Sequence[int], sizes: Sequence[int]) -> int:
+def measure_pass_rows(scorer: CandidateScorer) -> int:
     """The smallest pass that scores nearly as many candidates a second as the best one.
 
-    Args:
-        scorer: warmed.
-        sample: item ids to score.
-        sizes: candidates of a pass, to be tried; each is several users with a part of it.
-
-    Returns:
-        One of `sizes`. Fewer candidates than the best leave answers waiting for no gain.
+    Fewer candidates than the best leave answers waiting for no gain.
     """
+    known = scorer.bundle.vocabulary.item.ids[:1000].tolist() or [0]
     seconds = {}
-    for size in sizes:
+    for size in PASS_SIZES:
         users = max(1, size // 32)
-        items = [int(sample[at % len(sample)]) for at in range(size // users)]
-        asks = [Ask(items) for _ in range(users)]
+        asks = [Ask([known[at % len(known)] for at in range(size // users)])] * users
         runs = []
         for _ in range(5):
             started = time.perf_counter()
             scorer.answer_now(asks)
             runs.append(time.perf_counter() - started)
-        seconds[size] = float(np.min(runs)) / size
+        seconds[size] = min(runs) / size
     best = min(seconds.values())
-    return next(size for size in sizes if seconds[size] <= 1.15 * best)
+    return next(size for size in PASS_SIZES if seconds[size] <= 1.15 * best)

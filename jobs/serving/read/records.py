@@ -22,55 +22,39 @@ from uic.feature_repo.store.errors import (
     StoreError,
     StoreSettingError,
 )
-from uic.feature_repo.store.layout import MEMORY_VIEW
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.reasons import DegradedReason
 
 USER_KEY: Final = "user_id"
 
 
-@dataclass(frozen=True)
-class ServiceFeatures:
-    """The features of a feature service, by the entity that they belong to.
+def packed_feature(store: FeatureStore, name: str, view: str) -> str:
+    """The reference (`view:feature`) of a view's one packed feature in a feature service.
 
-    Args:
-        name: of the feature service.
-        user: references (`view:feature`) of the user's view.
-        view: name of that view.
+    Raises:
+        StoreSettingError: the registry has no such service, or it has not the one packed feature
+            of `view`, which the ranking service reads.
     """
-
-    name: str
-    user: tuple[str, ...]
-    view: str
-
-    @classmethod
-    def of(cls, store: FeatureStore, name: str, view: str = MEMORY_VIEW) -> "ServiceFeatures":
-        """Read a feature service from the registry.
-
-        Raises:
-            StoreSettingError: there is none of that name, or it has not the one packed feature of
-                `view`, which the ranking service reads.
-        """
-        try:
-            service = store.get_feature_service(name)
-        except FeatureServiceNotFoundException as error:
-            known = ", ".join(sorted(found.name for found in store.list_feature_services()))
-            msg = (
-                f"feature service {name!r}: not in Feast's registry (it has: {known or 'none'}); "
-                "the bundle was made for another one; see serve.feature_service"
-            )
-            raise StoreSettingError(msg) from error
-        found = {
-            projection.name: [field.name for field in projection.features]
-            for projection in service.feature_view_projections
-        }
-        if len(found.get(view, [])) != 1:
-            msg = (
-                f"feature service {name!r}: has {', '.join(sorted(found)) or 'no view'}, expected "
-                f"the one feature of {view}; the bundle was made for another feature service"
-            )
-            raise StoreSettingError(msg)
-        return cls(name, (f"{view}:{found[view][0]}",), view)
+    try:
+        service = store.get_feature_service(name)
+    except FeatureServiceNotFoundException as error:
+        known = ", ".join(sorted(service.name for service in store.list_feature_services()))
+        msg = (
+            f"feature service {name!r}: not in Feast's registry (it has: {known or 'none'}); "
+            "the bundle was made for another one; see serve.feature_service"
+        )
+        raise StoreSettingError(msg) from error
+    features = {
+        projection.name: [field.name for field in projection.features]
+        for projection in service.feature_view_projections
+    }
+    if len(features.get(view, [])) != 1:
+        msg = (
+            f"feature service {name!r}: has {', '.join(sorted(features)) or 'no view'}, expected "
+            f"the one feature of {view}; the bundle was made for another feature service"
+        )
+        raise StoreSettingError(msg)
+    return f"{view}:{features[view][0]}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class MemoryReader:
 
     Args:
         store: Feast, on this workspace.
-        features: of the bundle's feature service.
+        feature: packed, of the bundle's feature service (`packed_feature`).
         breaker: around the store.
         timeout_seconds: for one read.
     """
@@ -104,12 +88,12 @@ class MemoryReader:
     def __init__(
         self,
         store: FeatureStore,
-        features: ServiceFeatures,
+        feature: str,
         breaker: CircuitBreaker,
         timeout_seconds: float,
     ) -> None:
         self._store = store
-        self._features = features
+        self._feature = feature
         self.breaker = breaker
         self._timeout_seconds = timeout_seconds
 
@@ -134,12 +118,12 @@ class MemoryReader:
     async def _read(self, user_ids: Sequence[int]) -> list[bytes | None]:
         async with asyncio.timeout(self._timeout_seconds):
             answer: Any = await self._store.get_online_features_async(
-                list(self._features.user), {USER_KEY: list(user_ids)}
+                [self._feature], {USER_KEY: list(user_ids)}
             )
         # Feast puts the entity's own column first; the records are taken from its protobuf, since
         # `to_dict` would make Python values of everything.
         names = list(answer.proto.metadata.feature_names.val)
-        column = answer.proto.results[names.index(self._features.user[0].split(":")[1])]
+        column = answer.proto.results[names.index(self._feature.partition(":")[2])]
         return [value.bytes_val or None for value in column.values]
 
     async def _one_by_one(self, user_ids: Sequence[int]) -> Fetched:

@@ -47,7 +47,13 @@ class ReadImages:
     """
 
     images: PrecomputedImages
-    reasons: tuple[DegradedReason, ...]
+    reasons: tuple[DegradedReason, ...] = ()
+
+
+# For a model that looks at none.
+NO_IMAGES: Final = ReadImages(
+    PrecomputedImages(np.zeros(0, np.int64), torch.zeros(0, 0), np.zeros(0, np.int64))
+)
 
 
 class ItemVectors:
@@ -116,7 +122,7 @@ class ItemVectors:
             self._changes += 1  # before the read: an answer on its way may hold older ones
             inside = changes.item_ids[self.cache.cached(changes.item_ids)]
             if len(inside):
-                self.cache.replace(inside, await asyncio.to_thread(self._fetch, inside))
+                self.cache.put(inside, await asyncio.to_thread(self._fetch, inside))
         self.since = changes.last
 
     def _keep(self, cached: CachedRows, rows: NDArray[np.void]) -> None:

@@ -166,33 +166,19 @@ class RowCache:
         return CachedRows(rows, missing, ids, lacking)
 
     def put(self, item_ids: NDArray[np.int64], rows: NDArray[np.void]) -> None:
-        """Keep rows of distinct items; more than there is room for at all are not kept.
-
-        Args:
-            item_ids: (n,); of those that are there, the rows are replaced.
-            rows: (n,), structured.
-        """
+        """Keep the rows of distinct items, (n,); more than the cache can hold are not kept."""
         if len(item_ids) > self._capacity:
             return
         there = self.cached(item_ids)
-        self.replace(item_ids[there], rows[there])
-        item_ids, rows = item_ids[~there], rows[~there]
-        slots = self._free(len(item_ids))
-        self._rows[slots] = rows
-        self._ids[slots], self._used[slots] = item_ids, True
-        self._slots.update(zip(item_ids.tolist(), slots.tolist(), strict=True))
+        self._rows[[self._slots[item] for item in item_ids[there].tolist()]] = rows[there]
+        new = item_ids[~there]
+        slots = self._free(len(new))
+        self._rows[slots], self._ids[slots], self._used[slots] = rows[~there], new, True
+        self._slots.update(zip(new.tolist(), slots.tolist(), strict=True))
 
     def cached(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which items are in the cache, (n,) bool."""
-        return np.fromiter(
-            map(self._slots.__contains__, item_ids.tolist()), np.bool_, len(item_ids)
-        )
-
-    def replace(self, item_ids: NDArray[np.int64], rows: NDArray[np.void]) -> None:
-        """Give items that are in the cache other rows, (n,); others are left out."""
-        there = self.cached(item_ids)
-        slots = [self._slots[item] for item in item_ids[there].tolist()]
-        self._rows[slots] = rows[there]
+        return np.fromiter((item in self._slots for item in item_ids.tolist()), np.bool_)
 
     def _free(self, count: int) -> NDArray[np.int64]:
         """Slots to write to: new ones first, then what the hand takes; none of them twice."""

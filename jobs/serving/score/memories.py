@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
-from uic.jobs.serving.score.items import ItemCache, ItemTable
+from uic.jobs.serving.score.items import ItemCache
 from uic.models.bundles.bundle import Bundle
 from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
@@ -34,12 +34,13 @@ class MemoryScorer:
         items: cache of its vectors.
     """
 
+    item_version: Final = None  # memories are scored without images
+
     def __init__(self, bundle: Bundle, items: ItemCache) -> None:
         model = bundle.model
         if not isinstance(model, Mimn):  # `Bundle.memory` says it in words
             raise TypeError(bundle.memory)
-        self.bundle = bundle
-        self.items = items
+        self.bundle, self.items, self.table = bundle, items, items.table
         self.label = f"{bundle.name}/{bundle.version}"
         self._model = model
         self._layout: StateLayout = bundle.memory.layout
@@ -135,22 +136,9 @@ class MemoryScorers:
         return self.current.label
 
     @property
-    def table(self) -> ItemTable:
-        """Of items."""
-        return self.current.items.table
-
-    @property
-    def item_version(self) -> None:
-        """Memories are scored without images."""
-        return
-
-    def all(self) -> list[MemoryScorer]:
-        """Every scorer, the current one first."""
-        return [self.current, *self.by_hash.values()]
-
-    def reads_also(self) -> list[str]:
-        """Labels of the other bundles whose memories are read."""
-        return sorted(scorer.label for scorer in self.by_hash.values())
+    def others(self) -> list[MemoryScorer]:
+        """Scorers of other bundles' memories."""
+        return list(self.by_hash.values())
 
     def choose(self, record: bytes) -> MemoryScorer | None:
         """The scorer for a record, by the bundle hash in its header; None if no bundle reads it."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.records import MemoryReader
-from uic.jobs.serving.score.item_vectors import ItemVectors, ReadImages
+from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
 from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, is_ring, ranker_batch
 from uic.models.bundles.bundle import Bundle, BundleError
@@ -51,27 +51,6 @@ class Preranked:
     best: NDArray[np.int64]
     bundle: str
     reasons: tuple[DegradedReason, ...]
-
-
-@dataclass(frozen=True)
-class PrerankPlan:
-    """What one user's candidates are scored with, but for images.
-
-    Attributes:
-        rows: (candidates,), int64: of the matrix, the last one for unknown items.
-        known: (candidates,), bool: in the item table.
-        unknown: items of the candidates that have no vector yet.
-        position: of the user's ring; the user's vector is kept while it stays.
-        user: (vector width,), kept from an earlier request; None if it must be made.
-        history: of the user; without events if `user` is kept.
-    """
-
-    rows: NDArray[np.int64]
-    known: NDArray[np.bool_]
-    unknown: NDArray[np.int64]
-    position: bytes
-    user: NDArray[np.float32] | None
-    history: Sequences
 
 
 class PrerankScorer:
@@ -132,74 +111,65 @@ class PrerankScorer:
     async def answer(
         self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None
     ) -> Preranked:
-        """Plan, read the images' vectors without holding up the loop, score."""
-        plan = self.plan(user_id, item_ids, record)
-        read = None
-        if self.images is not None:
-            read = await self.images.read(self.vectors_needed(plan))
-        user = self.user_vector(plan, read)
-        if plan.user is None and (read is None or not read.reasons):
-            if len(self._users) >= _USERS_KEPT:
-                self._users.pop(next(iter(self._users)))
-            self._users[user_id] = (plan.position, user)
-        return self.score(item_ids, plan, user, read)
-
-    def plan(self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None) -> PrerankPlan:
-        """What is known of a request before anything is read.
+        """Plan, read the images' vectors without holding up the loop, score.
 
         Args:
-            user_id: whose candidates.
+            user_id: whose vector is kept while the ring stays at its position.
             item_ids: (candidates,), distinct.
             record: the user's ring; None for a user without behaviours.
         """
-        rows, known = self._rows(item_ids)
         position = b"" if record is None else record[_POSITION]
         kept_position, user = self._users.get(user_id, (None, None))
         if kept_position != position:
             user = None
-        ring = NO_EVENTS if record is None else record
-        rings = np.frombuffer(ring, dtype=np.uint8).reshape(1, -1)
-        history = RING.read(rings, self._model.limit if user is None else 0)
-        return PrerankPlan(rows, known, item_ids[~known], position, user, history)
+        history = self.history(record if user is None else None)
+        wanted = self.vectors_needed(item_ids, history)
+        read = NO_IMAGES if self.images is None else await self.images.read(wanted)
+        if user is None:
+            user = self.user_vector(history, read)
+            if not read.reasons:
+                if len(self._users) >= _USERS_KEPT:
+                    self._users.pop(next(iter(self._users)))
+                self._users[user_id] = (position, user)
+        return self.score(item_ids, user, read)
 
-    def vectors_needed(self, plan: PrerankPlan) -> NDArray[np.int64]:
-        """Distinct items, ascending, whose images the scores depend on."""
-        return self._model.wanted_items(plan.history.item_ids, plan.unknown)
+    def history(self, record: bytes | None) -> Sequences:
+        """The events of a ring that the model looks at."""
+        ring = NO_EVENTS if record is None else record
+        return RING.read(np.frombuffer(ring, dtype=np.uint8).reshape(1, -1), self._model.limit)
+
+    def vectors_needed(self, item_ids: NDArray[np.int64], history: Sequences) -> NDArray[np.int64]:
+        """Distinct items, ascending, whose images the scores depend on: the table's are done."""
+        return self._model.wanted_items(history.item_ids, item_ids[~self._rows(item_ids)[1]])
 
     @torch.inference_mode()
-    def user_vector(self, plan: PrerankPlan, read: ReadImages | None) -> NDArray[np.float32]:
-        """(vector width,), kept or made."""
-        if plan.user is not None:
-            return plan.user
+    def user_vector(self, history: Sequences, read: ReadImages) -> NDArray[np.float32]:
+        """(vector width,), of one user's history and the images of its items."""
         nothing = np.zeros(0, dtype=np.int64)
-        batch, images = self._batch(plan.history, nothing, nothing, read)
+        batch, images = self._batch(history, nothing, nothing, read)
         vector: NDArray[np.float32] = self._model.user_vectors(batch, images)[0].numpy()
         return vector
 
     def score(
-        self,
-        item_ids: NDArray[np.int64],
-        plan: PrerankPlan,
-        user: NDArray[np.float32],
-        read: ReadImages | None,
+        self, item_ids: NDArray[np.int64], user: NDArray[np.float32], read: ReadImages
     ) -> Preranked:
         """All candidates of a user, none left out yet: one matrix-vector product.
 
         Args:
             item_ids: (candidates,), distinct.
-            plan: of these candidates.
             user: (vector width,).
-            read: images of `vectors_needed`; None for a bundle that looks at none.
+            read: images of `vectors_needed`.
         """
-        reasons = self.flaws.union(() if read is None else read.reasons)
-        vectors = self.matrix[plan.rows]  # (candidates, vector width), a copy
-        if len(plan.unknown):
-            categories = np.full(len(plan.unknown), UNKNOWN_CATEGORY)
-            vectors[~plan.known] = self._items(plan.unknown, categories, read)
+        rows, known = self._rows(item_ids)
+        reasons = self.flaws.union(read.reasons)
+        vectors = self.matrix[rows]  # (candidates, vector width), a copy
+        if not known.all():
+            unknown = item_ids[~known]
+            vectors[~known] = self._items(unknown, np.full(len(unknown), UNKNOWN_CATEGORY), read)
             reasons |= {DegradedReason.UNKNOWN_ITEM}
         logits = vectors @ user + self._bias
         best = np.argsort(-logits, kind="stable")
-        return Preranked(item_ids, logits, plan.known, best, self.label, tuple(sorted(reasons)))
+        return Preranked(item_ids, logits, known, best, self.label, tuple(sorted(reasons)))
 
     def _rows(self, item_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows of the matrix, the last one for unknown items, and (n,) bool: known."""
@@ -217,10 +187,10 @@ class PrerankScorer:
         for at in range(0, len(self.table.item_ids), _BLOCK_ITEMS):
             block = slice(at, at + _BLOCK_ITEMS)
             item_ids = self.table.item_ids[block]
-            read = None
+            read = NO_IMAGES
             if self.images is not None:
                 read = self.images.read_now(self._model.wanted_items(item_ids[:0], item_ids))
-                reasons = reasons.union(read.reasons)
+            reasons = reasons.union(read.reasons)
             parts.append(self._items(item_ids, self.table.category_ids[block], read))
         return np.concatenate(parts), reasons
 
@@ -229,7 +199,7 @@ class PrerankScorer:
         self,
         item_ids: NDArray[np.int64],
         category_ids: NDArray[np.int64],
-        read: ReadImages | None,
+        read: ReadImages,
     ) -> NDArray[np.float32]:
         """The item tower: (n, vector width)."""
         batch, images = self._batch(RING.read(RING.empty(1), 0), item_ids, category_ids, read)
@@ -241,7 +211,7 @@ class PrerankScorer:
         history: Sequences,
         item_ids: NDArray[np.int64],
         category_ids: NDArray[np.int64],
-        read: ReadImages | None,
+        read: ReadImages,
     ) -> tuple[RankerBatch, PassImages | None]:
         """What the towers take."""
         sizes = np.array([len(item_ids)])
@@ -249,15 +219,14 @@ class PrerankScorer:
         nothing = np.zeros(len(item_ids), np.int64)
         shown = Shown(np.zeros_like(sizes), sizes, item_ids, category_ids, nothing)
         batch = ranker_batch(self.bundle, history, shown)
-        images = None if read is None else self._model.precomputed_images(batch, read.images)
-        return batch, images
+        return batch, self._model.precomputed_images(batch, read.images)
 
 
 class PrerankStage:
     """One worker's pre-rank: reads the user's ring, then scores.
 
     Args:
-        scorer: replaced as a whole by `uic.jobs.serving.follow.follower`.
+        scorer: replaced as a whole when a bundle is swapped.
         reader: of the view `user_sequence`; every failure is a reason.
         metrics: counters.
         keep: candidates that are kept unless a request says otherwise; count.
@@ -272,6 +241,10 @@ class PrerankStage:
         self.metrics = metrics
         self._store = metrics.seconds.labels("prerank_store")
         self._score = metrics.seconds.labels("prerank_score")
+
+    def use(self, scorer: PrerankScorer) -> None:
+        """Score with this one from the next request on."""
+        self.scorer = scorer
 
     async def prerank(self, user_id: int, item_ids: list[int]) -> Preranked:
         """Score a user's distinct candidates; never raises for what the store does."""

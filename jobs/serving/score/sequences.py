@@ -4,13 +4,13 @@
 one machine, one store and one HTTP stack. `SequenceScorer` runs a trained ranker over candidates
 and histories; `uic.jobs.stream.fold.sequence_fill` puts what the event log has into the store.
 
-1. Plan: read the histories, look up categories; the items whose images matter are known.
-2. Read the vectors of their images, if the model looks at images.
-3. Score: a function of the plan and of what was read.
+1. Plan: the histories say which items' images matter, beside those of the candidates.
+2. Read the vectors of these images, if the model looks at images.
+3. Score: a function of the asks and of what was read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from uic.feature_repo.store.layout import NO_GENERATION
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
-from uic.jobs.serving.score.item_vectors import ItemVectors, ReadImages
+from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
 from uic.models.rankers.dicm.image_ranker import ImageRanker
@@ -52,21 +52,6 @@ class Shown:
     moments_ms: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class SequencePlan:
-    """All that some asks are scored with, but for images.
-
-    Attributes:
-        history: of the users; of a model that looks at images, the events that it looks at.
-        shown: their candidates.
-        known: (candidates,), bool: in the item table.
-    """
-
-    history: Sequences
-    shown: Shown
-    known: NDArray[np.bool_]
-
-
 class SequenceScorer:
     """A bundle of a ranker that reads histories; it alone scores every user.
 
@@ -76,15 +61,110 @@ class SequenceScorer:
         images: vectors of items' images, for a model that looks at them.
     """
 
+    incomplete: Final = False  # nothing is computed ahead that could lack an image
+
     def __init__(self, bundle: Bundle, table: ItemTable, images: ItemVectors | None = None) -> None:
-        self.bundle = bundle
-        self.table = table
-        self.images = images
+        self.bundle, self.table, self.images = bundle, table, images
         self.label = f"{bundle.name}/{bundle.version}"
         self._ranker = images_ranker(bundle)
+        # What a model of images does not look at is not read; others may look at everything.
         self._limit = None if self._ranker is None else self._ranker.limit
 
-    # A chooser of one scorer
+    def with_images(self, images: ItemVectors) -> "SequenceScorer":
+        """The same bundle with other vectors of images."""
+        return SequenceScorer(self.bundle, self.table, images)
+
+    def with_new_images(self, item_ids: NDArray[np.int64], read: ReadImages) -> Self:  # noqa: ARG002
+        """Itself: vectors are taken from the cache in each request."""
+        return self
+
+    def with_table(self, table: ItemTable) -> "SequenceScorer":
+        """The same bundle with another item table."""
+        return SequenceScorer(self.bundle, table, self.images)
+
+    # Scoring
+
+    def cache_counts(self) -> tuple[int, int]:
+        """Items whose image vectors the cache had, and those it lacked, since it was made."""
+        return (0, 0) if self.images is None else (self.images.cache.hits, self.images.cache.misses)
+
+    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
+        """Steps 1 to 3."""
+        history = self.histories(asks)
+        wanted = self.vectors_needed(asks, history)
+        read = NO_IMAGES if self.images is None else await self.images.read(wanted)
+        return self.score(asks, history, read)
+
+    def answer_now(self, asks: Sequence[Ask]) -> list[Scored]:
+        """As `answer`, holding up the caller."""
+        history = self.histories(asks)
+        wanted = self.vectors_needed(asks, history)
+        read = NO_IMAGES if self.images is None else self.images.read_now(wanted)
+        return self.score(asks, history, read)
+
+    def histories(self, asks: Sequence[Ask]) -> Sequences:
+        """Step 1: the events of users, as many as the model may look at."""
+        rings = bytearray().join(ask.record or NO_EVENTS for ask in asks)
+        stacked = np.frombuffer(rings, dtype=np.uint8).reshape(len(asks), RING.ring_bytes)
+        return RING.read(stacked, self._limit)
+
+    def vectors_needed(self, asks: Sequence[Ask], history: Sequences) -> NDArray[np.int64]:
+        """Step 1: distinct items, ascending, whose images the scores depend on."""
+        if self._ranker is None:
+            return np.zeros(0, dtype=np.int64)
+        candidates = np.array(candidates_of(asks), dtype=np.int64)
+        return self._ranker.wanted_items(history.item_ids, candidates)
+
+    def score(self, asks: Sequence[Ask], history: Sequences, read: ReadImages) -> list[Scored]:
+        """Step 3: one forward pass over the candidates and histories of some users.
+
+        Args:
+            asks: users.
+            history: theirs.
+            read: images of `vectors_needed`.
+        """
+        item_ids = np.array(candidates_of(asks), dtype=np.int64)
+        sizes = np.array([len(ask.item_ids) for ask in asks])
+        categories, known = self.table.categories(item_ids)
+        moments = np.repeat([ask.moment_ms for ask in asks], sizes)
+        users = np.array([ask.user_id for ask in asks])
+        shown = Shown(users, sizes, item_ids, categories, moments)
+        logits, without_image = self._logits(history, shown, read)
+        new_user = None
+        if any(ask.explain for ask in asks):
+            one = replace(shown, user_ids=users[:1] * 0, sizes=np.array([len(item_ids)]))
+            new_user, _ = self._logits(RING.read(RING.empty(1)), one, read)
+        answers = []
+        for ask, rows in zip(asks, rows_by_ask(asks), strict=True):
+            without = new_user[rows] if new_user is not None and ask.explain else None
+            answers.append(
+                Scored(
+                    logits[rows],
+                    known[rows],
+                    self.label,
+                    without,
+                    reasons=read.reasons,
+                    without_image=without_image,
+                )
+            )
+            without_image = 0  # of the whole pass, counted once
+        return answers
+
+    @torch.inference_mode()
+    def _logits(
+        self, history: Sequences, shown: Shown, read: ReadImages
+    ) -> tuple[NDArray[np.float32], int]:
+        """Logits, (candidates,), and how many items were scored with the default image."""
+        batch = ranker_batch(self.bundle, history, shown)
+        if self._ranker is None:
+            logits: NDArray[np.float32] = self.bundle.model(batch).numpy()
+            return logits, 0
+        images = self._ranker.precomputed_images(batch, read.images)
+        rows = self._ranker.embedding.rows(batch)
+        logits = self._ranker.outputs_with(batch, rows, images).logits.numpy()
+        return logits, 0 if images is None else images.found.missing
+
+    # What the engine asks of scorers, this one being all there are
 
     @property
     def current(self) -> Self:
@@ -92,18 +172,14 @@ class SequenceScorer:
         return self
 
     @property
+    def others(self) -> list[Self]:
+        """None: a ring belongs to no bundle."""
+        return []
+
+    @property
     def item_version(self) -> int | None:
         """The item version of its vectors; None without images."""
         return None if self.images is None else self.images.source.version
-
-    @property
-    def incomplete(self) -> bool:
-        """Nothing is computed ahead that could lack something."""
-        return False
-
-    def reads_also(self) -> list[str]:
-        """A ring belongs to no bundle, so no other one is needed."""
-        return []
 
     def choose(self, record: bytes) -> Self | None:
         """Itself, if the value is a ring of the capacity that it reads."""
@@ -124,115 +200,9 @@ class SequenceScorer:
             offset=int(header["offset"]),
         )
 
-    def state_numbers(self, record: bytes) -> None:  # noqa: ARG002 - as the other choosers
+    def state_numbers(self, record: bytes) -> None:  # noqa: ARG002 - as `MemoryScorers`
         """A history has no state to show."""
         return
-
-    # Others in its place
-
-    def with_images(self, images: ItemVectors) -> "SequenceScorer":
-        """The same bundle with other vectors of images."""
-        return SequenceScorer(self.bundle, self.table, images)
-
-    def with_table(self, table: ItemTable) -> "SequenceScorer":
-        """The same bundle with another item table."""
-        return SequenceScorer(self.bundle, table, self.images)
-
-    def with_new_images(self, item_ids: NDArray[np.int64], read: ReadImages) -> Self:  # noqa: ARG002
-        """Itself: vectors are taken from the cache in each request."""
-        return self
-
-    # Scoring
-
-    def cache_counts(self) -> tuple[int, int]:
-        """Items whose image vectors the cache had, and those it lacked, since it was made."""
-        return (0, 0) if self.images is None else (self.images.cache.hits, self.images.cache.misses)
-
-    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
-        """Steps 1 to 3."""
-        plan = self.plan(asks)
-        read = None
-        if self.images is not None:
-            read = await self.images.read(self.vectors_needed(plan))
-        return self.score(asks, plan, read)
-
-    def answer_now(self, asks: Sequence[Ask]) -> list[Scored]:
-        """As `answer`, holding up the caller."""
-        plan = self.plan(asks)
-        read = None
-        if self.images is not None:
-            read = self.images.read_now(self.vectors_needed(plan))
-        return self.score(asks, plan, read)
-
-    def plan(self, asks: Sequence[Ask]) -> SequencePlan:
-        """Step 1."""
-        item_ids = np.array(candidates_of(asks), dtype=np.int64)
-        sizes = np.array([len(ask.item_ids) for ask in asks])
-        categories, known = self.table.categories(item_ids)
-        moments = np.repeat([ask.moment_ms for ask in asks], sizes)
-        users = np.array([ask.user_id for ask in asks])
-        rings = bytearray().join(ask.record or NO_EVENTS for ask in asks)
-        stacked = np.frombuffer(rings, dtype=np.uint8).reshape(len(asks), RING.ring_bytes)
-        history = RING.read(stacked, self._limit)
-        return SequencePlan(history, Shown(users, sizes, item_ids, categories, moments), known)
-
-    def vectors_needed(self, plan: SequencePlan) -> NDArray[np.int64]:
-        """Distinct items, ascending, whose images the scores depend on."""
-        if self._ranker is None:
-            return np.zeros(0, dtype=np.int64)
-        return self._ranker.wanted_items(plan.history.item_ids, plan.shown.item_ids)
-
-    def score(
-        self, asks: Sequence[Ask], plan: SequencePlan, read: ReadImages | None
-    ) -> list[Scored]:
-        """Step 3: one forward pass over the candidates and histories of some users.
-
-        Args:
-            asks: users.
-            plan: of these asks.
-            read: images of `vectors_needed`; None for a model that looks at none.
-        """
-        logits, without_image = self._logits(plan.history, plan.shown, read)
-        new_user = None
-        if any(ask.explain for ask in asks):
-            shown = plan.shown
-            one = Shown(
-                user_ids=np.zeros(1, np.int64),
-                sizes=np.array([len(shown.item_ids)]),
-                item_ids=shown.item_ids,
-                category_ids=shown.category_ids,
-                moments_ms=shown.moments_ms,
-            )
-            new_user, _ = self._logits(RING.read(RING.empty(1)), one, read)
-        answers = []
-        for ask, rows in zip(asks, rows_by_ask(asks), strict=True):
-            answers.append(
-                Scored(
-                    logits[rows],
-                    plan.known[rows],
-                    self.label,
-                    new_user[rows] if new_user is not None and ask.explain else None,
-                    None,
-                    () if read is None else read.reasons,
-                    without_image,
-                )
-            )
-            without_image = 0  # of the whole pass, counted once
-        return answers
-
-    @torch.inference_mode()
-    def _logits(
-        self, history: Sequences, shown: Shown, read: ReadImages | None
-    ) -> tuple[NDArray[np.float32], int]:
-        """Logits, (candidates,), and how many items were scored with the default image."""
-        batch = ranker_batch(self.bundle, history, shown)
-        if self._ranker is None or read is None:
-            logits: NDArray[np.float32] = self.bundle.model(batch).numpy()
-            return logits, 0
-        images = self._ranker.precomputed_images(batch, read.images)
-        rows = self._ranker.embedding.rows(batch)
-        logits = self._ranker.outputs_with(batch, rows, images).logits.numpy()
-        return logits, 0 if images is None else images.found.missing
 
 
 def images_ranker(bundle: Bundle) -> ImageRanker | None:

@@ -30,11 +30,11 @@ from uic.jobs.serving.follow.follower import (
     ItemVersionProbe,
     PointerProbe,
 )
-from uic.jobs.serving.follow.loader import Loader, ServedBundle
+from uic.jobs.serving.follow.loader import Loader
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.item_vectors import ItemVectors
-from uic.jobs.serving.score.items import ItemTable, items_stamp
+from uic.jobs.serving.score.items import ItemTable
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.bundle import BundleError
 from uic.models.images.features import ImageFeatures
@@ -96,12 +96,12 @@ def store(shop: Shop):
 def loader(shop: Shop, store: ItemStore) -> Loader:
     feast = open_feature_store(shop.settings, shop.workspace)
     settings = ServeSettings(item_cache_items=300, breaker_open_seconds=0.05)
-    return Loader(shop.shelf, feast, store, settings)
+    return Loader(shop.shelf, EventLog(shop.workspace / "log"), feast, store, settings)
 
 
 @pytest.fixture
-def table(shop: Shop) -> ItemTable:
-    return ItemTable.load(EventLog(shop.workspace / "log").items_file())
+def table(loader: Loader) -> ItemTable:
+    return loader.table()[0]
 
 
 def ring_of(user: int) -> bytes | None:
@@ -118,18 +118,17 @@ def offline(bundle, features: ImageFeatures, user: int, shown=SHOWN) -> np.ndarr
 
 def follow(shop: Shop, loader: Loader) -> Follower[SequenceScorer]:
     """A follower of the current dicm, without a server."""
-    log = EventLog(shop.workspace / "log")
-    served = ServedBundle.named(loader.shelf, "dicm")
+    table, stamp = loader.table()
 
     def load(path, now: SequenceScorer) -> SequenceScorer:
         return loader.sequences(path, now.table, vectors_needed=True)
 
     probes = [
-        ItemTableProbe(log, SequenceScorer.with_table, items_stamp(log)),
-        PointerProbe(served.pointer, load, 0.0),
+        ItemTableProbe(loader, SequenceScorer.with_table, stamp),
+        PointerProbe(loader.pointer_of("dicm"), load, 0.0),
         ItemVersionProbe(loader),
     ]
-    scorer = loader.sequences(served.path, ItemTable.load(log.items_file()))
+    scorer = loader.sequences(loader.shelf.find("dicm"), table)
     return Follower(scorer, lambda _: None, probes, 1.0)
 
 

@@ -15,7 +15,7 @@ from benchmarks.load.generator import LoadPlan
 from tests.jobs.serving.running import ROOT, Load, running_service
 from tests.jobs.serving.shop import Shop
 from uic.jobs.config.context import open_context
-from uic.jobs.serving.follow.reloading import ReloadError, reload_service
+from uic.jobs.serving.http.reloading import ReloadError, reload_service
 from uic.jobs.serving.http.server import listen
 from uic.jobs.serving.http.service import Service
 from uic.models.errors import BadInputError, UicError

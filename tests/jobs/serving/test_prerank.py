@@ -33,15 +33,15 @@ from uic.jobs.serving.follow.follower import (
     ItemVersionProbe,
     PointerProbe,
 )
-from uic.jobs.serving.follow.loader import Loader, ServedBundle
+from uic.jobs.serving.follow.loader import Loader
 from uic.jobs.serving.http.answers import probabilities
 from uic.jobs.serving.http.app import create_app
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.reasons import DegradedReason
-from uic.jobs.serving.read.records import MemoryReader, ServiceFeatures
-from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable, items_stamp
+from uic.jobs.serving.read.records import MemoryReader, packed_feature
+from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
 from uic.jobs.serving.score.prerank import Preranked, PrerankScorer, PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.jobs.stream.fold.sequence_fill import write_rings
@@ -85,8 +85,8 @@ class Running:
             breaker_open_seconds=0.05,
             swap_delay_seconds=0.0,
         )
-        self.log = EventLog(shop.workspace / "log")
-        self.loader = Loader(shop.shelf, self.feast, self.items, self.settings)
+        log = EventLog(shop.workspace / "log")
+        self.loader = Loader(shop.shelf, log, self.feast, self.items, self.settings)
         self.write(random_events(LENGTHS))
 
     def write(self, events) -> None:
@@ -108,23 +108,22 @@ class Running:
         load_item_images(images, self.items.vectors, self.items.versions)
 
     def reader(self) -> MemoryReader:
-        features = ServiceFeatures.of(self.feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
-        return MemoryReader(self.feast, features, CircuitBreaker(3, 0.05), 60.0)
+        feature = packed_feature(self.feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+        return MemoryReader(self.feast, feature, CircuitBreaker(3, 0.05), 60.0)
 
     @property
     def table(self) -> ItemTable:
-        return ItemTable.load(self.log.items_file())
+        return self.loader.table()[0]
 
     def follower(self, path) -> Follower[PrerankScorer]:
         """A follower of the current prerank, which begins with the bundle at `path`."""
-        served = ServedBundle.named(self.loader.shelf, "prerank")
 
         def load(path, now: PrerankScorer) -> PrerankScorer:
             return self.loader.prerank(path, now.table, vectors_needed=True)
 
         probes = [
-            ItemTableProbe(self.log, self.loader.prerank_with, items_stamp(self.log)),
-            PointerProbe(served.pointer, load, 0.0),
+            ItemTableProbe(self.loader, self.loader.prerank_with, self.loader.table()[1]),
+            PointerProbe(self.loader.pointer_of("prerank"), load, 0.0),
             ItemVersionProbe(self.loader),
         ]
         return Follower(self.loader.prerank(path, self.table), lambda _: None, probes, 1.0)
@@ -151,11 +150,11 @@ class Running:
         await self.feast._get_provider().online_store.close()
 
 
-def scored(scorer: PrerankScorer, user: int, item_ids, record: bytes | None) -> Preranked:
+def scored(scorer: PrerankScorer, item_ids, record: bytes | None) -> Preranked:
     """What a scorer says, its images read at once."""
-    plan = scorer.plan(user, item_ids, record)
-    read = scorer.images.read_now(scorer.vectors_needed(plan))
-    return scorer.score(item_ids, plan, scorer.user_vector(plan, read), read)
+    history = scorer.history(record)
+    read = scorer.images.read_now(scorer.vectors_needed(item_ids, history))
+    return scorer.score(item_ids, scorer.user_vector(history, read), read)
 
 
 @pytest.fixture
@@ -198,7 +197,7 @@ def test_ids_of_images_are_served_without_an_image_embedding(running: Running):
     bundle = running.publish(1, **IDS_ALONE)
     scorer = running.loader.prerank(bundle.path, running.table)
     ring = RING.append(RING.empty(4), random_events(LENGTHS))[2].tobytes()
-    found = scored(scorer, 3, ITEMS, ring)
+    found = scored(scorer, ITEMS, ring)
     assert found.reasons == ()
     expected = offline(bundle, running.features, 3, ITEMS)
     np.testing.assert_allclose(found.logits, expected, rtol=2e-6, atol=1e-5)
@@ -308,7 +307,7 @@ def test_a_bundle_is_swapped_with_all_its_vectors_or_not_at_all(running: Running
     assert asyncio.run(follower.look()) == {}
     assert follower.current.label == "prerank/0002"
     ring = RING.append(RING.empty(4), random_events(LENGTHS))[2].tobytes()
-    found = scored(follower.current, 3, ITEMS, ring)
+    found = scored(follower.current, ITEMS, ring)
     np.testing.assert_allclose(
         found.logits, offline(new, running.features, 3, ITEMS), rtol=2e-6, atol=1e-5
     )
@@ -322,8 +321,8 @@ def test_a_new_image_makes_the_vector_of_its_item_again(running: Running):
     follower = running.follower(bundle.path)
     ring = RING.append(RING.empty(4), random_events(LENGTHS))[3].tobytes()
     scorer = follower.current
-    before = scored(scorer, 4, ITEMS, None).logits
-    with_events = scored(scorer, 3, ITEMS, ring).logits
+    before = scored(scorer, ITEMS, None).logits
+    with_events = scored(scorer, ITEMS, ring).logits
     matrix_row = scorer.matrix[2].copy()
     new = FIRST_ITEM + 2  # had no image
     vector = embedded(bundle, running.features.features[:1])
@@ -331,9 +330,9 @@ def test_a_new_image_makes_the_vector_of_its_item_again(running: Running):
     running.items.add(1, [new], value)
     assert asyncio.run(follower.look()) == {}
     renewed = follower.current
-    after = scored(renewed, 4, ITEMS, None).logits
+    after = scored(renewed, ITEMS, None).logits
     assert np.flatnonzero(after != before).tolist() == [2]
-    assert scored(renewed, 3, ITEMS, ring).logits[2] != with_events[2]
+    assert scored(renewed, ITEMS, ring).logits[2] != with_events[2]
     # A request on its way still has the scorer that it began with.
     np.testing.assert_array_equal(scorer.matrix[2], matrix_row)
 

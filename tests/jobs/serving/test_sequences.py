@@ -22,7 +22,7 @@ from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.serving.read.breaker import CircuitBreaker
-from uic.jobs.serving.read.records import MemoryReader, ServiceFeatures
+from uic.jobs.serving.read.records import MemoryReader, packed_feature
 from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.items import ItemTable
 from uic.jobs.serving.score.sequences import SequenceScorer
@@ -70,8 +70,8 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
     write_log(shop)
     feast = open_feature_store(shop.settings, shop.workspace)
     apply_sequences(feast, shop.workspace)
-    features = ServiceFeatures.of(feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
-    reader = MemoryReader(feast, features, CircuitBreaker(3, 1.0), timeout_seconds=30)
+    feature = packed_feature(feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+    reader = MemoryReader(feast, feature, CircuitBreaker(3, 1.0), timeout_seconds=30)
     log, ring = EventLog(shop.workspace / "log"), SequenceRing()
     with open_memories(shop.settings, shop.workspace) as store:
         keys = ViewKeys.of_sequences(shop.settings.project)
