@@ -13,7 +13,7 @@ from uic.jobs.config.context import Context
 from uic.jobs.serving.http.answers import answer_of
 from uic.jobs.serving.http.api import RankAnswer
 from uic.jobs.serving.http.service import Service
-from uic.jobs.serving.read.metrics import Metrics
+from uic.jobs.serving.read.metrics import ServiceMetrics
 
 
 class LocalRanker:
@@ -32,8 +32,7 @@ class LocalRanker:
     def __init__(self, context: Context, bundle: str, history_from: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="uic-rank")
         self._runner = asyncio.Runner()
-        open_ = Service.open if history_from == "store" else Service.open_sequences
-        self._service = open_(context, bundle, _metrics())
+        self._service = Service.open(context, bundle, _metrics(), history_from=history_from)
 
     def rank(
         self, user: int, items: Sequence[int], k: int | None = None, *, explain: bool = False
@@ -59,6 +58,6 @@ class LocalRanker:
 
 
 @functools.cache
-def _metrics() -> Metrics:
+def _metrics() -> ServiceMetrics:
     """Prometheus has one of each metric in a process."""
-    return Metrics()
+    return ServiceMetrics()

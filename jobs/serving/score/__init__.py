@@ -1,1 +1,1 @@
-"""Scores from what was read: item vectors, readouts, sequences, pre-rank."""
+"""Scores from what was read: memories, sequences with images, pre-rank."""

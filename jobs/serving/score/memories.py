@@ -21,7 +21,7 @@ from uic.models.bundles.bundle import Bundle
 from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
 from uic.models.rankers.mimn import Mimn
-from uic.models.records.record import HEADER, Records, empty_records, record_bytes
+from uic.models.records.record import BUNDLE_HASH, HEADER, Records, empty_records, record_bytes
 
 _STATE_PARTS: Final = ("M", "S", "h", "r", "g", "pool")
 
@@ -142,7 +142,7 @@ class MemoryScorers:
 
     def choose(self, record: bytes) -> MemoryScorer | None:
         """The scorer for a record, by the bundle hash in its header; None if no bundle reads it."""
-        hash8 = bytes(_header(record)["bundle"])
+        hash8 = record[BUNDLE_HASH]
         if hash8 in self.bundle.readout_compatible_with and self.current.understands(record):
             return self.current
         other = self.by_hash.get(hash8)
@@ -150,7 +150,7 @@ class MemoryScorers:
 
     def facts(self, record: bytes) -> RecordFacts:
         """What the record's header says."""
-        header = _header(record)
+        header = np.frombuffer(record, dtype=HEADER, count=1)[0]
         return RecordFacts(
             generation=int(header["generation"]),
             events=int(header["events"]),
@@ -169,8 +169,3 @@ class MemoryScorers:
         state = scorer.state_of(np.frombuffer(record, dtype=np.uint8).reshape(1, -1).copy())
         parts = {name: getattr(state, name) for name in _STATE_PARTS}
         return {name: part[0].tolist() for name, part in parts.items() if part is not None}
-
-
-def _header(record: bytes) -> np.void:
-    header: np.void = np.frombuffer(record, dtype=HEADER, count=1)[0]
-    return header

@@ -19,7 +19,7 @@ from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.records import MemoryReader
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
-from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, is_ring, ranker_batch
+from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, ranker_batch
 from uic.models.bundles.bundle import Bundle, BundleError
 from uic.models.rankers.dicm.image_ranker import PassImages
 from uic.models.rankers.dicm.prerank import Prerank
@@ -253,7 +253,7 @@ class PrerankStage:
         read = time.perf_counter()
         scorer = self.scorer
         record, reason = fetched.values[0], fetched.reasons[0]
-        if record is not None and not is_ring(record):
+        if record is not None and not RING.holds(record):
             record, reason = None, DegradedReason.FOREIGN_VALUE
         answer = await scorer.answer(user_id, np.array(item_ids, dtype=np.int64), record)
         self._store.observe(read - started)

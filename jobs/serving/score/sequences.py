@@ -24,7 +24,7 @@ from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImag
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
 from uic.models.rankers.dicm.image_ranker import ImageRanker
-from uic.models.records.sequence_ring import RING_HEADER, RING_MAGIC, SequenceRing, Sequences
+from uic.models.records.sequence_ring import RING_HEADER, SequenceRing, Sequences
 from uic.models.samples.batch import RankerBatch
 from uic.models.samples.groups import GroupBatch, offsets_of
 
@@ -183,7 +183,7 @@ class SequenceScorer:
 
     def choose(self, record: bytes) -> Self | None:
         """Itself, if the value is a ring of the capacity that it reads."""
-        return self if is_ring(record) else None
+        return self if RING.holds(record) else None
 
     def facts(self, record: bytes) -> RecordFacts:
         """Position and events of a ring; it has neither a generation nor a bundle."""
@@ -209,11 +209,6 @@ def images_ranker(bundle: Bundle) -> ImageRanker | None:
     """The bundle's model, if it needs to know which image an item shows."""
     model = bundle.model
     return model if isinstance(model, ImageRanker) and model.settings.wants_images else None
-
-
-def is_ring(record: bytes) -> bool:
-    """Whether a value is a ring of the store's capacity."""
-    return len(record) == RING.ring_bytes and record.startswith(RING_MAGIC)
 
 
 def ranker_batch(bundle: Bundle, history: Sequences, shown: Shown) -> RankerBatch:
