@@ -1,4 +1,4 @@
-"""From packed values to named numbers, for people and for whoever wants lists.
+"""From packed values to named numbers, for people and for callers that want lists.
 
 `decode_memories` and `decode_vectors` are the bodies of on-demand feature views in Feast's python
 mode: columns in, columns out, None where the entity is unknown. Where the parts of a state lie is

@@ -38,7 +38,7 @@ user = Entity(
     name="user",
     join_keys=["user_id"],
     value_type=ValueType.INT64,
-    description="Somebody whose behaviours are in the event log.",
+    description="A user whose behaviours are in the event log.",
 )
 item = Entity(
     name="item",

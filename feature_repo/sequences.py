@@ -1,7 +1,7 @@
 """The view `user_sequence`: the last 1,000 events of a user, for rankers that read a history.
 
 It is there to be compared with (and for teams that already serve such a ranker), so it is applied
-by whoever serves from it, and not with the other definitions. A value is a ring
+by the service that reads it, and not with the other definitions. A value is a ring
 (`uic.models.records.sequence_ring`) behind the header of a vector; of two, the one with the later
 position wins. `uic.feature_repo.store.sequence_writer` is how the stream adds events.
 """

@@ -1,4 +1,4 @@
-"""Snapshots: everybody's memory at one cut of the log, in Parquet.
+"""Snapshots: all memories at one cut of the log, in Parquet.
 
 `memories/generation=NNN/dt=YYYY-MM-DD/` holds the files and, last, `manifest.json`. Rows are in
 order of user id. `event_timestamp` is the cut and the same for all rows: Feast selects by it, and

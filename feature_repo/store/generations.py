@@ -1,11 +1,11 @@
-"""Generations: one line of descent of everybody's memories, from `loading` to the drop.
+"""Generations: one line of descent of all memories, from `loading` to the drop.
 
     loading ──▶ ready ──▶ live ──▶ retired ──▶ (dropping)
                   ▲         ▲         │
                   └─────────┴─────────┘ switching back
 
 The state is in Redis, beside the memories that it speaks of, so that a wiped store cannot be taken
-for one in which everybody is new. The live pointer names the generation that readers read; a
+for one in which every user is new. The live pointer names the generation that readers read; a
 switch is announced `switch_at`, a moment ahead by Redis' clock, so that all readers turn together.
 """
 

@@ -13,7 +13,7 @@ A value is 32 bytes and the vector as float32, little-endian; of a batch, one nu
 | 24-31 | first 8 bytes of the sha256 of the image file: the id of the image | 8 bytes |
 | 32- | the vector | float32 |
 
-So whoever reads one can tell whose space it is in: a ranker never mixes vectors of two bundles. A
+So a reader can tell whose space it is in: a ranker never mixes vectors of two bundles. A
 bundle that knows images by their ids alone has vectors without a number.
 """
 

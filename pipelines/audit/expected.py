@@ -68,7 +68,7 @@ def fold_to_positions(
     initial = folder.initial_records(len(users))
     outcome = folder.fold(initial, batch.select(chosen))
     later = marked & ~chosen
-    # Events in a user's second partition of an epoch are refused, and so leave nobody behind.
+    # Events in a user's second partition of an epoch are refused, and so leave no memory behind.
     further = folder.fold(outcome.records, batch.select(later))
     behind = (further.records != outcome.records).any(axis=1)
     return Expected(outcome.records, behind, int(chosen.sum()))

@@ -24,7 +24,7 @@ def prune_item_images(workspace: Path, read: Collection[int], kept: int) -> list
 
     Args:
         workspace: whose `item_images`.
-        read: numbers of the versions that somebody reads, or loads (`versions_in_use`).
+        read: numbers of the versions that are read or loaded (`versions_in_use`).
         kept: versions before the newest of those that are read, to go back to; count.
     """
     current = (workspace / ITEM_IMAGES_FOLDER / CURRENT).resolve()

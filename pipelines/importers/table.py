@@ -1,4 +1,4 @@
-"""Anybody's CSV or Parquet file, its columns named on the command line."""
+"""Imports any CSV or Parquet file whose columns are named on the command line."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

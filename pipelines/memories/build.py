@@ -1,4 +1,4 @@
-"""Builds and publishes a snapshot of everybody's memories: the edges around `FoldMemories`.
+"""Builds and publishes a snapshot of all memories: the edges around `FoldMemories`.
 
 One command for three things: the warm-up (120 days from nothing), the daily snapshot (yesterday's
 plus one day), and the rebuild after an incident (an older, clean snapshot plus the days since,
@@ -270,7 +270,7 @@ def _steps(
     everything = (
         made["buckets"] | "Buckets" >> beam.Map(lambda result: (None, (True, result))),
         made["read"] | "Facts" >> beam.Map(lambda facts: (None, (False, facts))),
-        # Without one event and one memory there is still a snapshot: of nobody.
+        # An empty input still publishes a snapshot, with zero rows.
         pipeline | "Begin" >> beam.Create([(None, (True, None))]),
     ) | "Everything" >> beam.Flatten()
     _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)

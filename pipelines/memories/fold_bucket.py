@@ -74,7 +74,7 @@ def _folder(bundle: Path, generation: int) -> MemoryFolder:
 def fold_bucket(
     plan: FoldPlan, bucket: int, memories: pa.Table, events: pa.Table
 ) -> BucketFile | None:
-    """Fold and write one bucket; None if it has nobody.
+    """Fold and write one bucket; None if it holds no user.
 
     Args:
         plan: of the build.
@@ -122,7 +122,7 @@ def fold_tables(
     batch = event_batch(events, users)
     outcome = folder.fold(records, batch)
     skipped, moved = int(outcome.skipped.sum()), int(outcome.moved.sum())
-    # Somebody all of whose events were refused has learnt nothing and gets no row.
+    # A user all of whose events were refused has learnt nothing and gets no row.
     there = header_view(outcome.records)["events"] > 0
     folded = len(batch) - skipped - moved
     return users[there], (outcome.records[there], (folded, skipped, moved))

@@ -13,7 +13,7 @@ A pure function from tables to a table, without a loop over users, events or imp
 
 What a group's history is: the events with log time at or after the group's first impression minus
 `window_days` times 24 hours, of those before the first cut the newest `history_cap`, up to the
-last cut. The cut of an impression is its event time (`cut: impression`) or the begin of its day
+last cut. The cut of an impression is its event time (`cut: impression`) or the start of its day
 (`cut: day_start`); it sees the events whose log time is before the cut, strictly. The first
 impression is the first that is not on a dropped sale day.
 """

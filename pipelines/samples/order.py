@@ -184,7 +184,7 @@ def machine_groups(
     """Which groups belong to a machine rather than a person, bool (groups,).
 
     A group of day D is left out if its user has more than `max_events_per_day` behaviours on any
-    one day from the first that a window from the begin of D reaches, to D itself. Days are looked
+    one day from the first that a window from the start of D reaches, to D itself. Days are looked
     at whole, and nothing after D counts, so that a day's samples do not depend on the run's other
     days.
     """

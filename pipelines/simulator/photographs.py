@@ -2,7 +2,7 @@
 
 An item shows one photograph of some class (hat, shirt, …), whatever its category is; users have a
 taste for classes (`UserBlock.class_taste`), which shows in what they click. A share of the items
-appears only on a later day, each with a photograph that nobody has seen before that day: their ids
+appears only on a later day, each with a photograph that was never shown before that day: their ids
 say nothing yet, their images do.
 """
 

@@ -39,7 +39,7 @@ class SimulationPlan(Section):
     )
     first_day: date = Field(date(2025, 1, 1), description="the first simulated day")
     sale_days: tuple[date, ...] = Field(
-        (), description="days on which everybody hunts bargains; within the simulated days"
+        (), description="days on which all users hunt bargains; within the simulated days"
     )
     time_zone: str = Field("UTC", description="the zone of the days, like that of the log")
     visits_per_user_day: Annotated[float, Field(ge=0.05, le=50)] = Field(

@@ -71,7 +71,7 @@ class Catalogue:
     Args:
         item_ids: (items,), int64, 1 to items in random order: an id tells nothing but itself.
         styles: (items, D), float32; what within-category taste is about.
-        quality: (items,), float32; liked by everybody alike.
+        quality: (items,), float32; liked by all users alike.
         category_of_row: (items,), int64, from 0; `category_id` in the log is one more.
         category_starts: (categories + 1,), int64.
         gallery: photographs of the items; None without.
