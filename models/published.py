@@ -187,8 +187,8 @@ def read_manifest(root: Path, kind: str, schema_version: int) -> dict[str, Any]:
         msg = f"{path}: not JSON ({error}); publish the directory again"
         raise ManifestError(msg) from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
-        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        msg = f"{path}: kind is {found!r}, expected {kind!r}"
+        kind_there = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        msg = f"{path}: kind is {kind_there!r}, expected {kind!r}"
         raise ManifestError(msg)
     if manifest.get("schema_version") != schema_version:
         msg = (
@@ -200,8 +200,8 @@ def read_manifest(root: Path, kind: str, schema_version: int) -> dict[str, Any]:
         file = root / entry["path"]
         size = file.stat().st_size if file.exists() else None
         if size != entry["bytes"]:
-            found = "missing" if size is None else f"{size} bytes"
-            msg = f"{file}: {found}, the manifest says {entry['bytes']} bytes; make it again"
+            state = "missing" if size is None else f"{size} bytes"
+            msg = f"{file}: {state}, the manifest says {entry['bytes']} bytes; make it again"
             raise ManifestError(msg)
     return manifest
 
@@ -213,10 +213,10 @@ def verify_checksums(root: Path, manifest: dict[str, Any]) -> None:
         ManifestError: names the first file that differs, and both sums.
     """
     for entry in manifest["files"]:
-        found = sha256_of(root / entry["path"])
-        if found != entry["sha256"]:
+        sha256 = sha256_of(root / entry["path"])
+        if sha256 != entry["sha256"]:
             msg = (
-                f"{root / entry['path']}: sha256 is {found[:12]}…, "
+                f"{root / entry['path']}: sha256 is {sha256[:12]}…, "
                 f"the manifest says {entry['sha256'][:12]}…; the file was changed or damaged"
             )
             raise ManifestError(msg)

@@ -205,7 +205,7 @@ def save_bundle(
         "warm_start": {"bundle": spec.warm_start, "except_ids": spec.except_ids},
         "folded_by": folded_by(),
         "code_version": importlib.metadata.version(DISTRIBUTION),
-        "readout_compatible_with": sorted(found.hex() for found in readout_compatible_with),
+        "readout_compatible_with": sorted(hash8.hex() for hash8 in readout_compatible_with),
     }
     publish_manifest(path, manifest)
     return _hash_of(files)[:HASH_BYTES]
@@ -255,14 +255,14 @@ def read_bundle_manifest(path: Path) -> dict[str, Any]:
         ManifestError: see `uic.models.published.read_manifest`.
         BundleError: a newer format, or a needed file that the manifest does not name.
     """
-    found = path / MANIFEST_NAME
-    if found.exists():
-        _refuse_newer(found, "schema_version")
+    manifest_path = path / MANIFEST_NAME
+    if manifest_path.exists():
+        _refuse_newer(manifest_path, "schema_version")
     manifest = read_manifest(path, BUNDLE_KIND, BUNDLE_FORMAT)
     named = {entry["path"] for entry in manifest["files"]}
     for name in (*_HASHED, _METRICS):
         if name not in named:
-            msg = f"{found}: names no {name}; the bundle is incomplete, train it again"
+            msg = f"{manifest_path}: names no {name}; the bundle is incomplete, train it again"
             raise BundleError(msg)
     return manifest
 

@@ -85,9 +85,9 @@ class BundleShelf:
         if (as_path / MANIFEST_NAME).is_file():
             return as_path
         model, _, version = reference.partition("/")
-        wanted = version or self.current(model)
-        if wanted is not None and wanted in self.versions(model):
-            return self.root / model / wanted
+        number = version or self.current(model)
+        if number is not None and number in self.versions(model):
+            return self.root / model / number
         known = [f"{name}/{version}" for name in self.models() for version in self.versions(name)]
         msg = (
             f"{self.root}: no bundle {reference!r}; there is: {', '.join(known) or 'none'}; "

@@ -34,9 +34,9 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
             if name.startswith(skipped):
                 continue
             if name not in weights or weights[name].shape != tensor.shape:
-                found = list(weights[name].shape) if name in weights else "missing"
+                there = list(weights[name].shape) if name in weights else "missing"
                 msg = (
-                    f"{bundle.path}: tensor {name} is {found}, this run has "
+                    f"{bundle.path}: tensor {name} is {there}, this run has "
                     f"{list(tensor.shape)}; start from a bundle of the same model and widths"
                 )
                 raise BundleError(msg)

@@ -51,7 +51,7 @@ _VGG_CHANNELS: Final = (
 _VGG_POOLED: Final = 7
 # torchvision names a file by the first digits of its sum: vgg16-397923af.pth.
 _NAMED_SUM: Final = re.compile(r"-([0-9a-f]{8})$")
-# Layers after FC6, which the usual file has and nobody here computes.
+# Layers after FC6, which the usual file has and this network leaves out.
 _UNUSED: Final = tuple(f"classifier.{at}.{part}" for at in (3, 6) for part in ("weight", "bias"))
 
 

@@ -60,24 +60,24 @@ def _prelu_backward(values, rows, slope, gradient, slope_gradient, bias_gradient
     zero, one = splat(0.0), splat(1.0)
     for lane in range(lanes):
         factor = load(slope, lane)
-        by_slope, by_bias = load(slope_gradient, lane), load(bias_gradient, lane)
+        slope_sum, bias_sum = load(slope_gradient, lane), load(bias_gradient, lane)
         for at in range(lane, rows * lanes, lanes):
-            value, given = load(values, at), load(gradient, at)
-            by_slope = by_slope + where_greater(value, zero, zero, given * value)
-            given = given * where_greater(value, zero, one, factor)
-            by_bias = by_bias + given
-            store(gradient, at, given)
-        store(slope_gradient, lane, by_slope)
-        store(bias_gradient, lane, by_bias)
+            value, upstream = load(values, at), load(gradient, at)
+            slope_sum = slope_sum + where_greater(value, zero, zero, upstream * value)
+            upstream = upstream * where_greater(value, zero, one, factor)
+            bias_sum = bias_sum + upstream
+            store(gradient, at, upstream)
+        store(slope_gradient, lane, slope_sum)
+        store(bias_gradient, lane, bias_sum)
 
 
 @entry_point
-def score_pairs(queries, of_queries, keys, offsets, key_of, weights, scores):
+def score_pairs(queries, proj_q, keys, offsets, key_of, weights, scores):
     """Scores of pairs.
 
     Args:
         queries: (queries, key width).
-        of_queries: (queries, hidden width), what the first layer makes of each, bias included.
+        proj_q: (queries, hidden width), what the first layer makes of each, bias included.
         keys: (keys, key width).
         offsets: (queries + 1,), the first pair of each query.
         key_of: (pairs,), the key of each pair.
@@ -98,7 +98,7 @@ def score_pairs(queries, of_queries, keys, offsets, key_of, weights, scores):
         for at in range(offsets[query], offsets[query + 1], TILE):
             rows = min(TILE, offsets[query + 1] - at)
             _gather(keys, key_of[at : at + rows], tile_keys)
-            multiply(tile_keys, width, 1, matrix, first, of_queries[query], 0, rows, width, hidden)
+            multiply(tile_keys, width, 1, matrix, first, proj_q[query], 0, rows, width, hidden)
             _prelu(first, rows, slope, first)
             multiply(first, hidden, 1, second, then, second_bias, 0, rows, hidden, narrow)
             for row in range(rows):
@@ -119,65 +119,74 @@ def _last(then, row, slope, last):
 
 
 @njit(error_model="numpy")
-def _last_backward(then, rows, slope, last, given, gradient, by_last, by_slope, by_bias):
+def _last_backward(then, rows, slope, last, upstream, gradient, grad_last, grad_slope, grad_bias):
     """From the gradients of a tile's scores to those of the second layer's sums."""
     lanes = len(last) // LANES
     zero, one = splat(0.0), splat(1.0)
     for lane in range(lanes):
         weight, factor = load(last, lane), load(slope, lane)
         last_sum, slope_sum, bias_sum = (
-            load(by_last, lane),
-            load(by_slope, lane),
-            load(by_bias, lane),
+            load(grad_last, lane),
+            load(grad_slope, lane),
+            load(grad_bias, lane),
         )
         for row in range(rows):
-            value, score = load(then, row * lanes + lane), splat(given[row])
-            slant = where_greater(value, zero, one, factor)
+            value, score = load(then, row * lanes + lane), splat(upstream[row])
+            derivative = where_greater(value, zero, one, factor)
             back = score * weight
-            last_sum = fma(score, slant * value, last_sum)
+            last_sum = fma(score, derivative * value, last_sum)
             slope_sum = slope_sum + where_greater(value, zero, zero, back * value)
-            back = back * slant
+            back = back * derivative
             bias_sum = bias_sum + back
             store(gradient, row * lanes + lane, back)
-        store(by_last, lane, last_sum)
-        store(by_slope, lane, slope_sum)
-        store(by_bias, lane, bias_sum)
+        store(grad_last, lane, last_sum)
+        store(grad_slope, lane, slope_sum)
+        store(grad_bias, lane, bias_sum)
 
 
 @njit(error_model="numpy")
-def _query_backward(query, product, gradient, by_common, by_product, by_query):
-    """A query's matrix gives its gradient to the two it is made of, and to the query."""
+def _query_backward(query, product, gradient, grad_common, grad_product, grad_query):
+    """Backpropagates the per-query matrix into `common`, `product` and the query."""
     lanes = gradient.shape[1] // LANES
     for row in range(gradient.shape[0]):
         scale, summed = splat(query[row]), splat(0.0)
         for at in range(row * lanes, (row + 1) * lanes):
             value = load(gradient, at)
-            store(by_common, at, load(by_common, at) + value)
-            store(by_product, at, fma(scale, value, load(by_product, at)))
+            store(grad_common, at, load(grad_common, at) + value)
+            store(grad_product, at, fma(scale, value, load(grad_product, at)))
             summed = fma(value, load(product, at), summed)
-        by_query[row] = total(summed)
+        grad_query[row] = total(summed)
 
 
 @entry_point
 def score_pairs_backward(
-    queries, of_queries, keys, offsets, key_of, weights, second_transposed, given, gradients
+    queries, proj_q, keys, offsets, key_of, weights, second_transposed, upstream, gradients
 ):
     """The gradient of `score_pairs`, whose arguments come first.
 
-    `second_transposed` is (narrow, hidden), `given` the gradient of the scores, (pairs,).
-    `gradients` are those of queries, of_queries, keys and each of `weights`: zeros, added to.
+    `second_transposed` is (narrow, hidden), `upstream` the gradient of the scores, (pairs,).
+    `gradients` are those of queries, proj_q, keys and each of `weights`: zeros, added to.
     """
     common, product, slope, second, second_bias, second_slope, last, _ = weights
-    by_queries, by_of_queries, by_keys, by_weights = gradients
-    by_common, by_product, by_slope, by_second, by_bias, by_narrow, by_last, by_end = by_weights
+    grad_queries, grad_proj_q, grad_keys, grad_weights = gradients
+    (
+        grad_common,
+        grad_product,
+        grad_slope,
+        grad_second,
+        grad_bias,
+        grad_second_slope,
+        grad_last,
+        grad_last_bias,
+    ) = grad_weights
     width, hidden, narrow = common.shape[0], common.shape[1], second.shape[1]
     matrix = np.empty((width, hidden), np.float32)
-    by_matrix = np.empty((width, hidden), np.float32)
+    grad_matrix = np.empty((width, hidden), np.float32)
     tile_keys = np.zeros((TILE, width), np.float32)
-    by_tile = np.empty((TILE, width), np.float32)
+    grad_tile = np.empty((TILE, width), np.float32)
     sums, first = np.empty((TILE, hidden), np.float32), np.empty((TILE, hidden), np.float32)
-    by_first = np.empty((TILE, hidden), np.float32)
-    then, by_then = np.empty((TILE, narrow), np.float32), np.empty((TILE, narrow), np.float32)
+    grad_first = np.empty((TILE, hidden), np.float32)
+    then, grad_then = np.empty((TILE, narrow), np.float32), np.empty((TILE, narrow), np.float32)
     none = np.zeros(max(hidden, width), np.float32)
     lanes = width // LANES
     for query in range(len(queries)):
@@ -185,35 +194,54 @@ def score_pairs_backward(
             continue
         _query_matrix(queries[query], common, product, matrix)
         turned = np.ascontiguousarray(matrix.T)
-        by_matrix[:] = 0
+        grad_matrix[:] = 0
         for at in range(offsets[query], offsets[query + 1], TILE):
             rows = min(TILE, offsets[query + 1] - at)
             _gather(keys, key_of[at : at + rows], tile_keys)
-            multiply(tile_keys, width, 1, matrix, sums, of_queries[query], 0, rows, width, hidden)
+            multiply(tile_keys, width, 1, matrix, sums, proj_q[query], 0, rows, width, hidden)
             _prelu(sums, rows, slope, first)
             multiply(first, hidden, 1, second, then, second_bias, 0, rows, hidden, narrow)
             _last_backward(
-                then, rows, second_slope, last, given[at:], by_then, by_last, by_narrow, by_bias
+                then,
+                rows,
+                second_slope,
+                last,
+                upstream[at:],
+                grad_then,
+                grad_last,
+                grad_second_slope,
+                grad_bias,
             )
-            by_end[0] += given[at : at + rows].sum()
-            multiply(first, 1, hidden, by_then, by_second, by_second, narrow, hidden, rows, narrow)
+            grad_last_bias[0] += upstream[at : at + rows].sum()
+            multiply(
+                first, 1, hidden, grad_then, grad_second, grad_second, narrow, hidden, rows, narrow
+            )
             # Narrow is padded with zeros, which would only be multiplied.
             multiply(
-                by_then, narrow, 1, second_transposed, by_first, none, 0,
+                grad_then, narrow, 1, second_transposed, grad_first, none, 0,
                 rows, second_transposed.shape[0], hidden,
             )  # fmt: skip
-            _prelu_backward(sums, rows, slope, by_first, by_slope, by_of_queries[query])
+            _prelu_backward(sums, rows, slope, grad_first, grad_slope, grad_proj_q[query])
             multiply(
-                tile_keys, 1, width, by_first, by_matrix, by_matrix, hidden, width, rows, hidden
+                tile_keys,
+                1,
+                width,
+                grad_first,
+                grad_matrix,
+                grad_matrix,
+                hidden,
+                width,
+                rows,
+                hidden,
             )
-            multiply(by_first, hidden, 1, turned, by_tile, none, 0, rows, hidden, width)
+            multiply(grad_first, hidden, 1, turned, grad_tile, none, 0, rows, hidden, width)
             for row in range(rows):
                 place = key_of[at + row] * lanes
                 for lane in range(lanes):
-                    value = load(by_keys, place + lane) + load(by_tile, row * lanes + lane)
-                    store(by_keys, place + lane, value)
+                    value = load(grad_keys, place + lane) + load(grad_tile, row * lanes + lane)
+                    store(grad_keys, place + lane, value)
         _query_backward(
-            queries[query], product, by_matrix, by_common, by_product, by_queries[query]
+            queries[query], product, grad_matrix, grad_common, grad_product, grad_queries[query]
         )
 
 
@@ -253,11 +281,11 @@ def blend(scores, keys, key_of, offsets, entries, times, weights, sums):
 
 @entry_point
 def blend_backward(
-    keys, key_of, offsets, entries, weights, by_weights, by_sums, by_scores, by_keys
+    keys, key_of, offsets, entries, weights, grad_weights, grad_sums, grad_scores, grad_keys
 ):
-    """The gradient of `blend`: `by_scores` (pairs,) and `by_keys` are zeros, added to."""
+    """The gradient of `blend`: `grad_scores` (pairs,) and `grad_keys` are zeros, added to."""
     lanes = keys.shape[1] // LANES
-    slants = np.empty(len(weights), np.float32)
+    grad_shares = np.empty(len(weights), np.float32)
     for impression in range(len(offsets) - 1):
         first, end = offsets[impression], offsets[impression + 1]
         mean = np.float32(0.0)
@@ -265,10 +293,10 @@ def blend_backward(
             key = key_of[entries[entry]] * lanes
             share, dot = splat(weights[entry]), splat(0.0)
             for lane in range(lanes):
-                given = load(by_sums, impression * lanes + lane)
-                dot = fma(given, load(keys, key + lane), dot)
-                store(by_keys, key + lane, fma(share, given, load(by_keys, key + lane)))
-            slants[entry] = total(dot) + by_weights[entry]
-            mean += weights[entry] * slants[entry]
+                upstream = load(grad_sums, impression * lanes + lane)
+                dot = fma(upstream, load(keys, key + lane), dot)
+                store(grad_keys, key + lane, fma(share, upstream, load(grad_keys, key + lane)))
+            grad_shares[entry] = total(dot) + grad_weights[entry]
+            mean += weights[entry] * grad_shares[entry]
         for entry in range(first, end):
-            by_scores[entries[entry]] += weights[entry] * (slants[entry] - mean)
+            grad_scores[entries[entry]] += weights[entry] * (grad_shares[entry] - mean)

@@ -168,8 +168,8 @@ def _read_and_write(sizes, buffers):
             value = load(state, row)
             share = load(buffers.write_weights, i)
             r = fma(load(buffers.read_weights, i), value, r)
-            kept = fma(negative(share * erase), value, value)
-            store(state, row, round_to_half(fma(share, add, kept)))
+            erased = fma(negative(share * erase), value, value)
+            store(state, row, round_to_half(fma(share, add, erased)))
         store(state, sizes.r + j, round_to_half(r))
 
 
@@ -177,7 +177,7 @@ def _read_and_write(sizes, buffers):
 def _induce(sizes, weights, buffers):
     """Step 7: the channels of largest read weight see the event and their slot after the write.
 
-    Lanes pick different channels: every slot is looked at and the picked one kept, which is
+    Lanes pick different channels: reading every slot and selecting the picked one is
     cheaper than reading 16 places one by one.
     """
     state, inputs, width, channel = buffers.state, buffers.inputs, sizes.width, sizes.channel
@@ -263,7 +263,7 @@ def _step(sizes, weights, buffers):
 def _load_tile(sizes, buffers, groups, counts, start):
     """The starting states of a tile's groups, one lane each.
 
-    Lanes without a group keep what is there: finite numbers that nobody looks at.
+    Lanes without a group keep what is there: finite numbers that are never read.
     """
     for lane in range(len(groups)):
         buffers.seen[0, lane] = counts[groups[lane]]

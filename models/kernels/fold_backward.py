@@ -155,14 +155,14 @@ def _write_backward(sizes, b):
         add_gradient = splat(0.0)
         for i in range(slots):
             row = i * width + j
-            value, given = load(b.state, row), load(b.carry, row)
+            value, upstream = load(b.state, row), load(b.carry, row)
             share = load(b.balanced, i)
-            add_gradient = fma(given, share, add_gradient)
-            erase_gradient = fma(negative(given * share), value, erase_gradient)
-            add_to(b.write_gradient, i, given * (add - erase * value))
+            add_gradient = fma(upstream, share, add_gradient)
+            erase_gradient = fma(negative(upstream * share), value, erase_gradient)
+            add_to(b.write_gradient, i, upstream * (add - erase * value))
             add_to(b.read_gradient, i, r * value)
-            kept = given * (splat(1.0) - share * erase)
-            store(b.carry, row, fma(load(b.read_weights, i), r, kept))
+            unwritten = upstream * (splat(1.0) - share * erase)
+            store(b.carry, row, fma(load(b.read_weights, i), r, unwritten))
         store(b.heads_gradient, 2 * width + j, erase_gradient)
         store(b.heads_gradient, 3 * width + j, add_gradient)
 
@@ -174,9 +174,9 @@ def _utilize_backward(sizes, transposed, b):
     share = splat(1.0) / minimum(load(b.seen, 0), splat(np.float32(sizes.utilization_horizon)))
     for i in range(slots):
         row = sizes.g + i
-        given = load(b.carry, row)
-        add_to(b.write_gradient, i, share * given)
-        store(b.carry, row, given - share * given)
+        upstream = load(b.carry, row)
+        add_to(b.write_gradient, i, share * upstream)
+        store(b.carry, row, upstream - share * upstream)
     for i in range(slots):
         mean = splat(0.0)
         for j in range(slots):
@@ -251,7 +251,7 @@ def _step_backward(sizes, weights, transposed, b):
     if sizes.utilization:
         _utilize_backward(sizes, transposed, b)
     width = sizes.width
-    # The norms that are kept are those of the write key; the slots' are the same for both.
+    # The stored norms are those of the write key; the slots' are the same for both.
     address_backward(
         sizes,
         b,
@@ -288,11 +288,11 @@ def fold_tiles_backward(
 ):
     """Gradients of all tiles.
 
-    `fold` is (x, order, firsts, lengths, counts, start, kept) as in the forward pass; `parts` are
+    `fold` is (x, order, firsts, lengths, counts, start, after) as in the forward pass; `parts` are
     the rows of `b.written` that go to `out[event]`; `carried[group]` gets the gradient of the
     starting state; `cut_of_event[event]` is the row of `cut_gradient` for the state after it.
     """
-    x, order, firsts, lengths, counts, start, kept = fold
+    x, order, firsts, lengths, counts, start, after = fold
     for tile in range(0, len(order), LANES):
         groups = order[tile : tile + LANES]
         active = 0
@@ -315,7 +315,7 @@ def fold_tiles_backward(
                     b.inputs[j, lane] = x[event, j]
                 if k:
                     for j in range(sizes.state):
-                        b.halves[j, lane] = kept[event - 1, j]
+                        b.halves[j, lane] = after[event - 1, j]
                 else:
                     for j in range(sizes.state):
                         b.halves[j, lane] = start[group, j]

@@ -18,33 +18,33 @@ def add_to(rows, row, value):
 
 
 @njit(error_model="numpy")
-def gru_forward(gates, hidden, width, inputs, kept):
-    """Rows of `kept`: reset, update, new, recurrent part of new, result; `hidden` rows each."""
-    product(gates.both, gates.both_bias, inputs, 0, kept)
-    product(gates.new, gates.new_bias, inputs, 0, kept[2 * hidden :])
-    product(gates.hidden, gates.hidden_bias, inputs, width, kept[3 * hidden :])
+def gru_forward(gates, hidden, width, inputs, activations):
+    """Fill `activations`: reset, update, new, recurrent part of new, result; `hidden` rows each."""
+    product(gates.both, gates.both_bias, inputs, 0, activations)
+    product(gates.new, gates.new_bias, inputs, 0, activations[2 * hidden :])
+    product(gates.hidden, gates.hidden_bias, inputs, width, activations[3 * hidden :])
     for j in range(hidden):
-        reset = sigmoid(load(kept, j))
-        update = sigmoid(load(kept, hidden + j))
-        new = tanh(fma(reset, load(kept, 3 * hidden + j), load(kept, 2 * hidden + j)))
-        store(kept, j, reset)
-        store(kept, hidden + j, update)
-        store(kept, 2 * hidden + j, new)
+        reset = sigmoid(load(activations, j))
+        update = sigmoid(load(activations, hidden + j))
+        new = tanh(fma(reset, load(activations, 3 * hidden + j), load(activations, 2 * hidden + j)))
+        store(activations, j, reset)
+        store(activations, hidden + j, update)
+        store(activations, 2 * hidden + j, new)
         old = load(inputs, width + j)
-        store(kept, 4 * hidden + j, fma(update, old - new, new))
+        store(activations, 4 * hidden + j, fma(update, old - new, new))
 
 
 @njit(error_model="numpy")
-def gru_backward(transposed, hidden, width, inputs, kept, given, gates_out, inputs_out):
-    """From the gradient `given` of the result to those of the gates' sums and of the inputs.
+def gru_backward(transposed, hidden, width, inputs, activations, upstream, gates_out, inputs_out):
+    """From the gradient `upstream` of the result to those of the gates' sums and of the inputs.
 
     `gates_out` gets reset, update, new, recurrent; `inputs_out` gets [input; hidden].
     """
     one = splat(1.0)
     for j in range(hidden):
-        gradient = load(given, j)
-        reset, update = load(kept, j), load(kept, hidden + j)
-        new, recurrent = load(kept, 2 * hidden + j), load(kept, 3 * hidden + j)
+        gradient = load(upstream, j)
+        reset, update = load(activations, j), load(activations, hidden + j)
+        new, recurrent = load(activations, 2 * hidden + j), load(activations, 3 * hidden + j)
         old = load(inputs, width + j)
         new_sum = gradient * (one - update) * (one - new * new)
         store(gates_out, j, new_sum * recurrent * reset * (one - reset))
@@ -53,7 +53,7 @@ def gru_backward(transposed, hidden, width, inputs, kept, given, gates_out, inpu
         store(gates_out, 3 * hidden + j, new_sum * reset)
     product(transposed.weight, transposed.bias, gates_out, 0, inputs_out)
     for j in range(hidden):
-        add_to(inputs_out, width + j, load(given, j) * load(kept, hidden + j))
+        add_to(inputs_out, width + j, load(upstream, j) * load(activations, hidden + j))
 
 
 @njit(error_model="numpy")
@@ -81,12 +81,12 @@ def address_forward(sizes, b, key_row, strength_row, cosines, inverses, weights)
 
 
 @njit(error_model="numpy")
-def address_backward(sizes, b, key_row, strength_row, cosines, inverses, weights, given):
-    """From the gradient `given` of the weights to those of key, strength and memory."""
+def address_backward(sizes, b, key_row, strength_row, cosines, inverses, weights, upstream):
+    """From the gradient `upstream` of the weights to those of key, strength and memory."""
     slots, width = sizes.slots, sizes.width
     mean = splat(0.0)
     for i in range(slots):
-        mean = fma(load(weights, i), load(given, i), mean)
+        mean = fma(load(weights, i), load(upstream, i), mean)
     strength = load(b.heads, strength_row)
     strength_gradient = splat(0.0)
     key_norm_gradient = splat(0.0)
@@ -94,7 +94,7 @@ def address_backward(sizes, b, key_row, strength_row, cosines, inverses, weights
     for j in range(width):
         store(b.heads_gradient, key_row + j, splat(0.0))
     for i in range(slots):
-        score = load(weights, i) * (load(given, i) - mean)
+        score = load(weights, i) * (load(upstream, i) - mean)
         cosine, inverse = load(cosines, i), load(inverses, i)
         strength_gradient = fma(score, cosine, strength_gradient)
         dot_gradient = score * strength * inverse

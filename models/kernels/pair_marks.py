@@ -66,13 +66,13 @@ def find_pairs(order, candidates, starts, counts, kinds):
         for step in range(lengths[impression]):
             to, at = entry_offsets[impression] + step, firsts[impression] + step
             entries[to], times[to] = entries[at], times[at]
-    kept = entry_offsets[impressions]
+    count = entry_offsets[impressions]
     return (
         queries[: query + 1].copy(),
         keys[:key_count].copy(),
         offsets[: query + 2].copy(),
         key_of[:pair_count].copy(),
         entry_offsets,
-        entries[:kept].copy(),
-        times[:kept].copy(),
+        entries[:count].copy(),
+        times[:count].copy(),
     )

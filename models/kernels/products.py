@@ -108,9 +108,9 @@ def _tile(rows: int, vectors: int) -> Any:
         row_s: Any,
         count: Any,
     ) -> Any:
-        of_a, of_b = (integer, integer, integer), (integer, integer)
+        places_a, places_b = (integer, integer, integer), (integer, integer)
         signature = types.void(
-            a, *of_a, b, *of_b, c, integer, integer, start, integer, integer, integer
+            a, *places_a, b, *places_b, c, integer, integer, start, integer, integer, integer
         )
         return signature, generate
 

@@ -64,34 +64,34 @@ def run(order, firsts, counts, projected, row_of, attention, weight, bias, state
 
 
 @njit(error_model="numpy")
-def _step_backward(old, gates, inputs, scale, carry, by_sums, by_inputs, place, x, lanes):
+def _step_backward(old, gates, inputs, scale, carry, grad_sums, grad_inputs, place, x, lanes):
     """One step of one sequence; returns the gradient of its attention.
 
     `carry`, the gradient by the new state, becomes the part of that by the old one that does not
     go through U.
     """
-    one, by_scale = splat(1.0), splat(0.0)
+    one, grad_scale = splat(1.0), splat(0.0)
     u = place * 3 * lanes
     for lane in range(lanes):
         recurrent = load(gates, u + 2 * lanes + lane)
         update = sigmoid(load(inputs, x + lane) + load(gates, u + lane))
         reset = sigmoid(load(inputs, x + lanes + lane) + load(gates, u + lanes + lane))
         new = tanh(fma(reset, recurrent, load(inputs, x + 2 * lanes + lane)))
-        given = load(carry, place * lanes + lane)
-        by_update = given * (new - load(old, place * lanes + lane))
-        by_scale = fma(by_update, update, by_scale)
-        by_update = by_update * scale * update * (one - update)
+        upstream = load(carry, place * lanes + lane)
+        grad_update = upstream * (new - load(old, place * lanes + lane))
+        grad_scale = fma(grad_update, update, grad_scale)
+        grad_update = grad_update * scale * update * (one - update)
         share = update * scale
-        by_new = given * share * (one - new * new)
-        by_reset = by_new * recurrent * reset * (one - reset)
-        store(carry, place * lanes + lane, given - given * share)
-        store(by_sums, u + lane, by_update)
-        store(by_sums, u + lanes + lane, by_reset)
-        store(by_sums, u + 2 * lanes + lane, by_new * reset)
-        store(by_inputs, x + lane, load(by_inputs, x + lane) + by_update)
-        store(by_inputs, x + lanes + lane, load(by_inputs, x + lanes + lane) + by_reset)
-        store(by_inputs, x + 2 * lanes + lane, load(by_inputs, x + 2 * lanes + lane) + by_new)
-    return total(by_scale)
+        grad_new = upstream * share * (one - new * new)
+        grad_reset = grad_new * recurrent * reset * (one - reset)
+        store(carry, place * lanes + lane, upstream - upstream * share)
+        store(grad_sums, u + lane, grad_update)
+        store(grad_sums, u + lanes + lane, grad_reset)
+        store(grad_sums, u + 2 * lanes + lane, grad_new * reset)
+        store(grad_inputs, x + lane, load(grad_inputs, x + lane) + grad_update)
+        store(grad_inputs, x + lanes + lane, load(grad_inputs, x + lanes + lane) + grad_reset)
+        store(grad_inputs, x + 2 * lanes + lane, load(grad_inputs, x + 2 * lanes + lane) + grad_new)
+    return total(grad_scale)
 
 
 @njit(error_model="numpy")
@@ -105,10 +105,10 @@ def _states_before(states, firsts, members, step, out):
 
 
 @njit(error_model="numpy")
-def _add_given(given, firsts, members, step, carry):
+def _add_upstream(upstream, firsts, members, step, carry):
     """The gradients that the states after a step get from outside."""
     for place in range(len(members)):
-        carry[place] += given[firsts[members[place]] + step]
+        carry[place] += upstream[firsts[members[place]] + step]
 
 
 @njit(error_model="numpy")
@@ -124,44 +124,46 @@ def _add_rows(rows, count, out):
 
 @entry_point
 def run_backward(
-    order, firsts, counts, projected, row_of, attention, weight, bias, states, given, every, sums
+    order, firsts, counts, projected, row_of, attention, weight, bias, states, upstream, every, sums
 ):
     """The gradient of `run`, whose arguments come first.
 
-    `given` is the gradient of all states (steps, width), or, unless `every`, of the last of each
+    `upstream` is the gradient of all states (steps, width), or, unless `every`, of the last of each
     sequence (sequences, width). `sums` are the gradients of projected, attention, weight and bias:
     zeros, added to.
     """
-    by_projected, by_attention, by_weight, by_bias = sums
+    grad_projected, grad_attention, grad_weight, grad_bias = sums
     width = weight.shape[0]
     lanes = width // LANES
     turned = np.ascontiguousarray(weight.T)
     before = np.zeros((TILE, width), np.float32)
     gates = np.empty((TILE, 3 * width), np.float32)
-    by_gates = np.empty((TILE, 3 * width), np.float32)
+    grad_gates = np.empty((TILE, 3 * width), np.float32)
     carry = np.empty((TILE, width), np.float32)
     for tile in range(0, len(order), TILE):
         members = order[tile : tile + TILE]
         active = 0
         carry[:] = 0
         if not every:
-            carry[: len(members)] = given[members]
+            carry[: len(members)] = upstream[members]
         for step in range(counts[members[0]] - 1, -1, -1):
             while active < len(members) and counts[members[active]] > step:
                 active += 1
             _states_before(states, firsts, members[:active], step, before)
             if every:
-                _add_given(given, firsts, members[:active], step, carry)
+                _add_upstream(upstream, firsts, members[:active], step, carry)
             multiply(before, width, 1, weight, gates, bias, 0, active, width, 3 * width)
             for place in range(active):
                 at = firsts[members[place]] + step
-                by_attention[at] = _step_backward(
-                    before, gates, projected, splat(attention[at]), carry, by_gates, by_projected,
-                    place, row_of[at] * 3 * lanes, lanes,
+                grad_attention[at] = _step_backward(
+                    before, gates, projected, splat(attention[at]), carry,
+                    grad_gates, grad_projected, place, row_of[at] * 3 * lanes, lanes,
                 )  # fmt: skip
-            multiply(by_gates, 3 * width, 1, turned, carry, carry, width, active, 3 * width, width)
             multiply(
-                before, 1, width, by_gates, by_weight, by_weight, 3 * width,
+                grad_gates, 3 * width, 1, turned, carry, carry, width, active, 3 * width, width
+            )
+            multiply(
+                before, 1, width, grad_gates, grad_weight, grad_weight, 3 * width,
                 width, active, 3 * width,
             )  # fmt: skip
-            _add_rows(by_gates, active, by_bias)
+            _add_rows(grad_gates, active, grad_bias)

@@ -58,12 +58,12 @@ class AttentionUnit(nn.Module):
             (pairs,), not normalised.
         """
         queries = self.match(queries)
-        by_query, by_key, by_difference, by_product = self.first.weight.chunk(4, dim=1)
-        of_queries = queries @ (by_query + by_difference).T + self.first.bias
-        of_keys = keys @ (by_key - by_difference).T
+        w_query, w_key, w_difference, w_product = self.first.weight.chunk(4, dim=1)
+        proj_q = queries @ (w_query + w_difference).T + self.first.bias
+        proj_k = keys @ (w_key - w_difference).T
         products = queries.index_select(0, query_of) * keys.index_select(0, key_of)
-        hidden = torch.addmm(of_queries.index_select(0, query_of), products, by_product.T)
-        scores: Tensor = self.rest(hidden + of_keys.index_select(0, key_of))
+        hidden = torch.addmm(proj_q.index_select(0, query_of), products, w_product.T)
+        scores: Tensor = self.rest(hidden + proj_k.index_select(0, key_of))
         return scores.squeeze(1)
 
     def attend(self, queries: Tensor, keys: Tensor, pairs: DistinctPairs) -> tuple[Tensor, Tensor]:
@@ -103,16 +103,16 @@ class AttentionUnit(nn.Module):
 
     def _compiled_scores(self, queries: Tensor, keys: Tensor, pairs: DistinctPairs) -> Tensor:
         queries = self.match(queries)
-        by_query, by_key, by_difference, by_product = self.first.weight.chunk(4, dim=1)
-        of_queries = torch.addmm(self.first.bias, queries, (by_query + by_difference).T)
+        w_query, w_key, w_difference, w_product = self.first.weight.chunk(4, dim=1)
+        proj_q = torch.addmm(self.first.bias, queries, (w_query + w_difference).T)
         weights = dict(self.rest.named_parameters())
         scores: Tensor = _Scores.apply(  # type: ignore[no-untyped-call]  # torch's
             pairs,
             _padded(queries),
-            _padded(of_queries),
+            _padded(proj_q),
             _padded(keys),
-            _padded((by_key - by_difference).T, both=True),
-            _padded(by_product.T, both=True),
+            _padded((w_key - w_difference).T, both=True),
+            _padded(w_product.T, both=True),
             _padded(weights["0.weight"]),
             _padded(weights["1.weight"].T, both=True),
             _padded(weights["1.bias"]),
@@ -138,42 +138,42 @@ def _padded(values: Tensor, *, both: bool = False) -> Tensor:
 
 
 class _Scores(torch.autograd.Function):
-    """`attention_steps.score_pairs` with its gradient."""
+    """`kernels.attention.score_pairs` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, pairs: DistinctPairs, *tensors: Tensor) -> Tensor:
-        queries, of_queries, keys, *weights = arrays(*tensors)
+        queries, proj_q, keys, *weights = arrays(*tensors)
         scores = torch.empty(pairs.key_of.shape[0])
         offsets, key_of = pairs.offsets.numpy(), pairs.key_of.numpy()
-        score_pairs(queries, of_queries, keys, offsets, key_of, tuple(weights), scores.numpy())
+        score_pairs(queries, proj_q, keys, offsets, key_of, tuple(weights), scores.numpy())
         ctx.pairs = pairs
         ctx.save_for_backward(*tensors)
         return scores
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, given: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         pairs, tensors = ctx.pairs, ctx.saved_tensors
         gradients = [torch.zeros(tensor.shape) for tensor in tensors]
-        queries, of_queries, keys, *weights = arrays(*tensors)
-        by_queries, by_of_queries, by_keys, *by_weights = arrays(*gradients)
+        queries, proj_q, keys, *weights = arrays(*tensors)
+        grad_queries, grad_proj_q, grad_keys, *grad_weights = arrays(*gradients)
         second = weights[3].T.copy()
         score_pairs_backward(
             queries,
-            of_queries,
+            proj_q,
             keys,
             pairs.offsets.numpy(),
             pairs.key_of.numpy(),
             tuple(weights),
             second,
-            given.contiguous().numpy(),
-            (by_queries, by_of_queries, by_keys, tuple(by_weights)),
+            upstream.contiguous().numpy(),
+            (grad_queries, grad_proj_q, grad_keys, tuple(grad_weights)),
         )
         return None, *gradients
 
 
 class _Blend(torch.autograd.Function):
-    """`attention_steps.blend` with its gradient."""
+    """`kernels.attention.blend` with its gradient."""
 
     @staticmethod
     def forward(
@@ -189,12 +189,12 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_weights: Tensor, by_sums: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_weights: Tensor, grad_sums: Tensor) -> tuple[Any, ...]:
         scores, keys, weights = ctx.saved_tensors
         pairs = ctx.pairs
-        by_scores, by_keys = torch.zeros(scores.shape), torch.zeros(keys.shape)
+        grad_scores, grad_keys = torch.zeros(scores.shape), torch.zeros(keys.shape)
         blend_backward(
             *arrays(keys, pairs.key_of, pairs.entry_offsets, pairs.entries, weights),
-            *arrays(by_weights, by_sums, by_scores, by_keys),
+            *arrays(grad_weights, grad_sums, grad_scores, grad_keys),
         )
-        return by_scores, by_keys, None
+        return grad_scores, grad_keys, None

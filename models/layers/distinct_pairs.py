@@ -62,14 +62,14 @@ def window_distinct_pairs(
         candidates = _kinds_of(batch.candidate_items, batch.candidate_categories, len(batch.items))
     firsts = window_firsts(batch, limit)
     starts = batch.history_starts[batch.groups] + firsts
-    found = find_pairs(
+    parts = find_pairs(
         np.argsort(candidates.numpy(), kind="stable"),
         candidates.numpy(),
         starts.numpy(),
         (batch.lengths - firsts).numpy(),
         kinds.numpy(),
     )
-    return DistinctPairs(*(torch.from_numpy(part) for part in found))
+    return DistinctPairs(*(torch.from_numpy(part) for part in parts))
 
 
 def _all_pairs(batch: RankerBatch, limit: int | None) -> DistinctPairs:

@@ -90,8 +90,8 @@ class ItemEmbedding(nn.Module):
         """The batch's rows; leaves that ask for a gradient where gradients are recorded."""
         items = self.item.index_select(0, batch.items)
         categories = self.category.index_select(0, batch.categories)
-        wanted = torch.is_grad_enabled()
-        return BatchRows(items.requires_grad_(wanted), categories.requires_grad_(wanted))
+        trained = torch.is_grad_enabled()
+        return BatchRows(items.requires_grad_(trained), categories.requires_grad_(trained))
 
     def forward(self, item_rows: Tensor, category_rows: Tensor) -> Tensor:
         """Rows to vectors: (n,), (n,) to (n, width)."""

@@ -53,8 +53,8 @@ def best_products(rows: Tensor, columns: Tensor, count: int) -> tuple[Tensor, Te
         column_scores, column_index = best(columns, min(count, side))
         # Columns are the slow axis: among equal sums the better column is first, then row.
         sums = column_scores.unsqueeze(2) + row_scores.unsqueeze(1)
-        _, chosen = best(sums.flatten(1), count)
+        _, place = best(sums.flatten(1), count)
         width = row_index.shape[1]
-        column_of = column_index.gather(1, chosen // width)
-        row_of = row_index.gather(1, chosen % width)
+        column_of = column_index.gather(1, place // width)
+        row_of = row_index.gather(1, place % width)
     return rows.gather(1, row_of) + columns.gather(1, column_of), column_of * side + row_of

@@ -55,7 +55,7 @@ def gru_states(gru: nn.GRU, inputs: Tensor, counts: Tensor) -> Tensor:
 
     projected = functional.linear(inputs.flatten(0, 1), gates("weight_ih_l0"), gates("bias_ih_l0"))
     every_step = torch.arange(sequences * steps)
-    found = _run(
+    states = _run(
         Steps(every_step[::steps], counts, every_step),
         torch.ones(sequences * steps),
         projected,
@@ -63,7 +63,7 @@ def gru_states(gru: nn.GRU, inputs: Tensor, counts: Tensor) -> Tensor:
         gates("bias_hh_l0"),
         every=True,
     )
-    return found.view(sequences, steps, width)
+    return states.view(sequences, steps, width)
 
 
 class AttentionalGru(nn.Module):
@@ -140,12 +140,12 @@ def _run(
     width = weight.shape[1]
     turned = functional.pad(_padded(weight.T, width), (0, 0, 0, -width % LANES))
     tensors = _padded(projected, width), attention, turned, _padded(bias, width)
-    found: Tensor = _Recurrence.apply(steps, every, *tensors)  # type: ignore[no-untyped-call]  # torch's
-    return found[:, :width]
+    states: Tensor = _Recurrence.apply(steps, every, *tensors)  # type: ignore[no-untyped-call]  # torch's
+    return states[:, :width]
 
 
 class _Recurrence(torch.autograd.Function):
-    """`recurrent_steps.run` with its gradient."""
+    """`kernels.recurrent.run` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, steps: Steps, every: bool, *tensors: Tensor) -> Tensor:  # noqa: FBT001  # torch's
@@ -167,7 +167,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, given: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         *tensors, states = ctx.saved_tensors
         gradients = [torch.zeros(tensor.shape) for tensor in tensors]
         projected, attention, weight, bias = arrays(*tensors)
@@ -182,7 +182,7 @@ class _Recurrence(torch.autograd.Function):
             weight,
             bias,
             states.numpy(),
-            given.contiguous().numpy(),
+            upstream.contiguous().numpy(),
             ctx.every,
             arrays(*gradients),
         )

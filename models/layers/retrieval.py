@@ -60,8 +60,8 @@ def retrieve(
         events = (newest[part].unsqueeze(1) - back).clamp(min=0)
         if queries is None or keys is None:
             # Rows of the table: a request's places are not searched for repeats.
-            wanted = batch.categories[batch.candidate_categories[part]].unsqueeze(1)
-            same = batch.categories[batch.history_categories[events]] == wanted
+            category = batch.categories[batch.candidate_categories[part]].unsqueeze(1)
+            same = batch.categories[batch.history_categories[events]] == category
             scores = (seen & same).float()
         else:
             scores = torch.einsum("nd,nsd->ns", queries[part], keys[events])

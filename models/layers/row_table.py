@@ -65,12 +65,12 @@ class RowTable(nn.Module):
 
     def taken(self) -> TakenRows | None:
         """What was read since the last call and has a gradient, each row once."""
-        taken = [part for part in self._taken if part.leaf.grad is not None]
+        parts = [part for part in self._taken if part.leaf.grad is not None]
         self._taken.clear()
-        if len(taken) < 2:
-            return taken[0] if taken else None
-        rows, index = torch.unique(torch.cat([part.rows for part in taken]), return_inverse=True)
-        gradient = torch.cat([part.leaf.grad for part in taken if part.leaf.grad is not None])
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        rows, index = torch.unique(torch.cat([part.rows for part in parts]), return_inverse=True)
+        gradient = torch.cat([part.leaf.grad for part in parts if part.leaf.grad is not None])
         leaf = self.weight.index_select(0, rows).requires_grad_()
         leaf.grad = torch.zeros_like(leaf).index_add_(0, index, gradient)
         return TakenRows(rows, leaf)

@@ -138,20 +138,20 @@ class MemoryFolder:
         moved = np.zeros(len(events), dtype=np.bool_)
         skipped[order] = skipped_sorted
         moved[order] = moved_sorted
-        chosen = order[~(skipped_sorted | moved_sorted)]
+        new = order[~(skipped_sorted | moved_sorted)]
         folded = records.copy()
-        if not len(chosen):
+        if not len(new):
             return FoldOutcome(folded, skipped, moved)
         # 2. Fold them, users that have some.
         rows, firsts, lengths = np.unique(
-            events.user_index[chosen], return_index=True, return_counts=True
+            events.user_index[new], return_index=True, return_counts=True
         )
         changed = folded[rows]
-        x = self._bundle.embed(events.item_ids[chosen], events.category_ids[chosen])
+        x = self._bundle.embed(events.item_ids[new], events.category_ids[new])
         header = header_view(changed)
         self._fold_states(changed, header, x, lengths)
         # 3. The position of the last event of each.
-        self._stamp(header, events, chosen[firsts + lengths - 1])
+        self._stamp(header, events, new[firsts + lengths - 1])
         folded[rows] = changed
         return FoldOutcome(folded, skipped, moved)
 

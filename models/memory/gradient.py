@@ -2,7 +2,7 @@
 
 Forward runs `uic.models.memory.kernel` and keeps each state as float16, as a record would hold it:
 1,232 bytes an event with 8 slots of 32, about a twentieth of what autograd would keep. Backward
-walks the steps from the last to the first, and repeats each from the kept state to get its
+walks the steps from the last to the first, and repeats each from the stored state to get its
 gradients; the rounding's gradient is straight through, so the repeated step does not round.
 `uic.models.memory.kernel_backward` does that; torch does it where that one does not reach.
 """
@@ -97,14 +97,14 @@ class _KernelFold(torch.autograd.Function):
         lengths = plan.lengths.numpy()
         packed = PackedNetwork(memory)
         totals = packed.fold(x, lengths, count.numpy(), start=start, save_rows=every, saved=states)
-        kept = torch.from_numpy(states.view(np.float16))
-        ctx.memory, ctx.plan, ctx.count, ctx.kept = memory, plan, count, kept
+        after = torch.from_numpy(states.view(np.float16))
+        ctx.memory, ctx.plan, ctx.count, ctx.after = memory, plan, count, after
         ctx.packed, ctx.states = packed, (start, states, count.numpy())
         ctx.save_for_backward(x, rows, *learned)
         groups, seen = plan.cut_groups, plan.cut_lengths
         cuts = torch.empty(len(groups), rows.shape[1])
         cuts[seen == 0] = rows.half().float()[groups[seen == 0]]
-        cuts[seen > 0] = kept[(plan.firsts[groups] + seen - 1)[seen > 0]].float()
+        cuts[seen > 0] = after[(plan.firsts[groups] + seen - 1)[seen > 0]].float()
         return cuts, torch.from_numpy(totals)
 
     @staticmethod
@@ -129,7 +129,7 @@ def _compiled(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Te
 
 def _by_steps(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Tensor]:
     """The same by torch, a step on all running groups at a time."""
-    memory, plan, kept = ctx.memory, ctx.plan, ctx.kept
+    memory, plan, after = ctx.memory, ctx.plan, ctx.after
     x, rows, *learned = ctx.saved_tensors
     sums = [torch.zeros_like(weight) for weight in learned]
     x_gradient = torch.zeros_like(x)
@@ -142,19 +142,19 @@ def _by_steps(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Te
         cuts = cut_rows[step + 1]
         carried.index_add_(0, plan.place[plan.cut_groups[cuts]], cut_gradient[cuts])
         events = plan.events_at(step)
-        before = kept[events - 1].float() if step else rows[plan.order[:active]]
+        before = after[events - 1].float() if step else rows[plan.order[:active]]
         with torch.enable_grad():
             before = before.detach().requires_grad_()
             event = x[events].requires_grad_()
             state = MemoryState.from_rows(before, count[:active] + step, memory.layout)
             after, writes = memory.step_with_writes(state, event, rounding=False)
             outputs = [after.to_rows()]
-            given = [carried[:active]]
+            upstream = [carried[:active]]
             if writes is not None:
                 outputs.append(writes)
-                given.append(total_gradient[:active])
+                upstream.append(total_gradient[:active])
             gradients = torch.autograd.grad(
-                outputs, [before, event, *learned], given, allow_unused=True
+                outputs, [before, event, *learned], upstream, allow_unused=True
             )
         carried[:active] = gradients[0]
         x_gradient[events] = gradients[1]

@@ -140,9 +140,9 @@ def check_values(x: Tensor) -> None:
     if x.numel() and not bool(x.detach().abs().max() <= MAX_EMBEDDING):
         bad = ~(x.detach().abs() <= MAX_EMBEDDING)
         event, column = bad.nonzero()[0].tolist()
-        found = float(x.detach()[event, column])
+        value = float(x.detach()[event, column])
         msg = (
-            f"events: embedding of event {event} is {found} at {column}, "
+            f"events: embedding of event {event} is {value} at {column}, "
             f"expected finite numbers up to {MAX_EMBEDDING:g}; check the bundle's embedding tables"
         )
         raise EventValueError(msg)
@@ -160,13 +160,13 @@ def _fold_stepwise(
     # 1. Longest first, so that the running groups are always the first rows.
     state = start.select(plan.order.to(device))
     cut_rows = plan.cut_rows()
-    kept: list[MemoryState] = []
+    states_at_cuts: list[MemoryState] = []
     totals = x.new_zeros(len(plan.lengths), memory.config.slots)
     for done in range(plan.longest + 1):
         # 3. Keep what the cuts after `done` events ask for.
         cuts = cut_rows[done]
         if len(cuts):
-            kept.append(state.select(plan.place[plan.cut_groups[cuts]].to(device)))
+            states_at_cuts.append(state.select(plan.place[plan.cut_groups[cuts]].to(device)))
         if done == plan.longest:
             break
         # 2. One event for each group that still has one.
@@ -178,5 +178,5 @@ def _fold_stepwise(
         if writes is not None:
             totals = totals + functional.pad(writes, (0, 0, 0, len(totals) - active))
     # 4. Back into the order of the request.
-    states = MemoryState.concatenate(kept) if kept else memory.initial(0)
+    states = MemoryState.concatenate(states_at_cuts) if states_at_cuts else memory.initial(0)
     return states.select(invert(plan.cut_order).to(device)), totals[plan.place.to(device)]

@@ -149,5 +149,5 @@ def _buffers(sizes: Sizes) -> FoldBuffers:
         "totals": sizes.slots,
         "seen": 1,
     }
-    made = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
-    return FoldBuffers(halves=aligned(sizes.state, np.uint16), **made)
+    buffers = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
+    return FoldBuffers(halves=aligned(sizes.state, np.uint16), **buffers)

@@ -67,12 +67,12 @@ class PackedGradient:
         }
         known = {*rows, "halves", *self._parts}
         rows |= {name: sizes.slots + 1 for name in GradientBuffers._fields if name not in known}
-        made = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
+        buffers = {name: aligned(count + BLOCK, np.float32) for name, count in rows.items()}
         first = 0
         for name, count in self._parts.items():
-            made[name] = made["written"][first : first + count]
+            buffers[name] = buffers["written"][first : first + count]
             first += count
-        return GradientBuffers(halves=aligned(sizes.state, np.uint16), **made)
+        return GradientBuffers(halves=aligned(sizes.state, np.uint16), **buffers)
 
     def backward(
         self,
@@ -95,7 +95,7 @@ class PackedGradient:
         Returns:
             (events, event width), (groups, floats) without the cuts before any event, weights.
         """
-        start, kept, counts = states
+        start, after, counts = states
         seen = plan.cut_lengths > 0
         events, row = torch.unique(
             (plan.firsts[plan.cut_groups] + plan.cut_lengths - 1)[seen], return_inverse=True
@@ -121,7 +121,7 @@ class PackedGradient:
                 lengths,
                 counts,
                 start,
-                kept,
+                after,
             ),
             cut_of_event,
             summed.numpy(),
@@ -131,10 +131,10 @@ class PackedGradient:
         )
         parts = torch.split(torch.from_numpy(out), list(self._parts.values()), dim=1)
         named = dict(zip(self._parts, parts, strict=True))
-        before = np.empty_like(kept)
-        before[1:] = kept[:-1]
+        before = np.empty_like(after)
+        before[1:] = after[:-1]
         before[plan.firsts.numpy()[lengths > 0]] = start[lengths > 0]
-        weights = dict(self._weight_gradients(x.detach(), before, kept, named))
+        weights = dict(self._weight_gradients(x.detach(), before, after, named))
         return named["event_gradient"].contiguous(), torch.from_numpy(carried), weights
 
     def _weight_gradients(
@@ -178,12 +178,12 @@ def _gate_gradients(
     reset_update, new, recurrent = torch.split(
         gates, [2 * hidden.shape[1], hidden.shape[1], hidden.shape[1]], dim=1
     )
-    by_input = torch.cat([reset_update, new], dim=1)
-    by_hidden = torch.cat([reset_update, recurrent], dim=1)
-    yield f"{name}.weight_ih", by_input.T @ inputs
-    yield f"{name}.weight_hh", by_hidden.T @ hidden
-    yield f"{name}.bias_ih", by_input.sum(0)
-    yield f"{name}.bias_hh", by_hidden.sum(0)
+    grad_input = torch.cat([reset_update, new], dim=1)
+    grad_hidden = torch.cat([reset_update, recurrent], dim=1)
+    yield f"{name}.weight_ih", grad_input.T @ inputs
+    yield f"{name}.weight_hh", grad_hidden.T @ hidden
+    yield f"{name}.bias_ih", grad_input.sum(0)
+    yield f"{name}.bias_hh", grad_hidden.sum(0)
 
 
 def _transposed(weight: Tensor) -> Matrix:
@@ -194,6 +194,6 @@ def _transposed_gates(cell: nn.GRUCell) -> Matrix:
     """From gradients of [reset; update; new; recurrent] to those of [input; hidden]."""
     inputs, hidden = cell.weight_ih.detach(), cell.weight_hh.detach()
     two = 2 * cell.hidden_size
-    by_input = torch.cat([inputs, torch.zeros_like(inputs[two:])])
-    by_hidden = torch.cat([hidden[:two], torch.zeros_like(hidden[two:]), hidden[two:]])
-    return _transposed(torch.cat([by_input, by_hidden], dim=1))
+    from_input = torch.cat([inputs, torch.zeros_like(inputs[two:])])
+    from_hidden = torch.cat([hidden[:two], torch.zeros_like(hidden[two:]), hidden[two:]])
+    return _transposed(torch.cat([from_input, from_hidden], dim=1))

@@ -1,4 +1,4 @@
-"""What a fold knows before its first event: who runs at which step, and who is cut where."""
+"""The schedule of a batched fold: active groups per step, and where each cut is taken."""
 
 from dataclasses import dataclass
 

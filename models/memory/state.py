@@ -56,12 +56,12 @@ class StateLayout:
         if config.utilization:
             shapes["g"] = (config.slots,)
         shapes["pool"] = (config.event_width,)
-        made: list[StateField] = []
+        placed: list[StateField] = []
         start = 0
         for name, shape in shapes.items():
-            made.append(StateField(name, shape, start))
-            start += made[-1].size
-        return cls(tuple(made), start)
+            placed.append(StateField(name, shape, start))
+            start += placed[-1].size
+        return cls(tuple(placed), start)
 
     def columns(self, name: str) -> slice:
         """The columns of field `name`; an empty slice if it is switched off."""

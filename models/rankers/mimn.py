@@ -132,8 +132,8 @@ class Mimn(Ranker):
         """See `Ranker.outputs`; the penalty is L_reg."""
         folded = self.fold(batch, rows)
         features = self.reading(folded.states, batch.cuts, rows.candidates(batch))
-        found = self.finish(features, batch, rows)
-        return Outputs(found.logits, found.penalty + folded.regularization)
+        outputs = self.finish(features, batch, rows)
+        return Outputs(outputs.logits, outputs.penalty + folded.regularization)
 
     # ---------------------------------------------------------------- what the stream computes
     def fold(self, batch: RankerBatch, rows: BatchRows) -> GroupFold:

@@ -148,10 +148,10 @@ class SequenceRing:
         )
         # Where each event goes; of more events than fit, the later ones write over the earlier.
         rank = np.arange(len(order)) - np.repeat(firsts, counts)
-        kept = rank >= np.repeat(counts, counts) - self.capacity
+        fits = rank >= np.repeat(counts, counts) - self.capacity
         rows = events.user_index[order]
         places = (header["appended"][rows].astype(np.int64) + rank) % self.capacity
-        source, rows, places = order[kept], rows[kept], places[kept]
+        source, rows, places = order[fits], rows[fits], places[fits]
         self._events(after)[rows, places] = packed_events(events)[source]
         header["appended"][users] += counts.astype(np.uint64)
         last = order[firsts + counts - 1]
@@ -168,12 +168,14 @@ class SequenceRing:
             limit: events; None for all that a ring keeps.
         """
         appended = self.header(rings)["appended"].astype(np.int64)
-        kept = np.minimum(appended, self.capacity if limit is None else min(limit, self.capacity))
+        lengths = np.minimum(
+            appended, self.capacity if limit is None else min(limit, self.capacity)
+        )
         offsets = np.zeros(len(rings) + 1, dtype=np.int64)
-        np.cumsum(kept, out=offsets[1:])
-        rows = np.repeat(np.arange(len(rings)), kept)
+        np.cumsum(lengths, out=offsets[1:])
+        rows = np.repeat(np.arange(len(rings)), lengths)
         steps = np.arange(offsets[-1]) - offsets[:-1][rows]
-        places = ((appended - kept)[rows] + steps) % self.capacity
+        places = ((appended - lengths)[rows] + steps) % self.capacity
         events = self._events(rings)[rows, places]
         return Sequences(
             offsets=offsets,
@@ -185,11 +187,11 @@ class SequenceRing:
 
     def _fresh(self, header: NDArray[np.void], events: EventBatch) -> NDArray[np.int64]:
         """Indices of events behind their user's position."""
-        of_user = header[events.user_index]
-        later = events.epochs > of_user["epoch"].astype(np.int64)
-        same = events.epochs == of_user["epoch"].astype(np.int64)
-        behind = same & (events.offsets > of_user["offset"].astype(np.int64))
-        return np.flatnonzero(later | behind | (of_user["appended"] == 0))
+        ring_header = header[events.user_index]
+        later = events.epochs > ring_header["epoch"].astype(np.int64)
+        same = events.epochs == ring_header["epoch"].astype(np.int64)
+        behind = same & (events.offsets > ring_header["offset"].astype(np.int64))
+        return np.flatnonzero(later | behind | (ring_header["appended"] == 0))
 
     def _events(self, rings: Rings) -> NDArray[np.void]:
         """The events as a view, (users, capacity), dtype `RING_EVENT`."""

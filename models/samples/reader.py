@@ -63,12 +63,12 @@ class BatchPlan:
 
     def includes(self, days: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         """(rows,) bool: the day is within first and last."""
-        kept = np.ones(days.size, dtype=np.bool_)
+        included = np.ones(days.size, dtype=np.bool_)
         if self.first is not None:
-            kept &= days >= np.datetime64(self.first)
+            included &= days >= np.datetime64(self.first)
         if self.last is not None:
-            kept &= days <= np.datetime64(self.last)
-        return kept
+            included &= days <= np.datetime64(self.last)
+        return included
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class SamplesReader:
 
     def days(self) -> list[date]:
         """The days that have groups, ascending."""
-        found = [np.unique(_day_numbers(_read_columns(path, ["dt"]))) for path in self.files]
-        days = np.unique(np.concatenate(found)) if found else np.zeros(0, "datetime64[D]")
+        parts = [np.unique(_day_numbers(_read_columns(path, ["dt"]))) for path in self.files]
+        days = np.unique(np.concatenate(parts)) if parts else np.zeros(0, "datetime64[D]")
         return list(days.astype("datetime64[D]").tolist())
 
     def totals(self, plan: BatchPlan) -> Totals:
@@ -125,14 +125,14 @@ class SamplesReader:
         groups = impressions = clicks = events = 0
         for path in self.files:
             table = _read_columns(path, ["dt", "labels", "history_lengths"])
-            kept = plan.includes(_day_numbers(table))
+            included = plan.includes(_day_numbers(table))
             offsets, labels = _ragged(table, "labels")
             counts = np.diff(offsets)
             seen = longest(_ragged(table, "history_lengths")[1].astype(np.int64), offsets)
-            groups += int(np.count_nonzero(kept & (counts > 0)))
-            impressions += int(counts[kept].sum())
-            clicks += int(np.count_nonzero(labels & np.repeat(kept, counts)))
-            events += int(seen[kept].sum())
+            groups += int(np.count_nonzero(included & (counts > 0)))
+            impressions += int(counts[included].sum())
+            clicks += int(np.count_nonzero(labels & np.repeat(included, counts)))
+            events += int(seen[included].sum())
         return Totals(groups, impressions, clicks, events)
 
     def batches(self, plan: BatchPlan, epoch: int = 0, start: int = 0) -> Iterator[GroupBatch]:
@@ -206,8 +206,8 @@ class SamplesReader:
             history_lengths=lengths,
             files=(path.relative_to(self.root).as_posix(),),
         )
-        kept = plan.includes(days) & (np.diff(impression_offsets) > 0)
-        return batch if kept.all() else batch.select(np.flatnonzero(kept))
+        included = plan.includes(days) & (np.diff(impression_offsets) > 0)
+        return batch if included.all() else batch.select(np.flatnonzero(included))
 
 
 def _cut(
@@ -224,13 +224,13 @@ def _cut(
     first = 0
     while first < order.size:
         # The last offset that is still within both limits, but at least one group.
-        by_impressions = np.searchsorted(
+        impressions_end = np.searchsorted(
             impressions_before, impressions_before[first] + plan.batch_impressions, side="right"
         )
-        by_events = np.searchsorted(
+        events_end = np.searchsorted(
             events_before, events_before[first] + plan.batch_events, side="right"
         )
-        last = max(first + 1, min(int(by_impressions), int(by_events)) - 1)
+        last = max(first + 1, min(int(impressions_end), int(events_end)) - 1)
         batches.append(order[first:last])
         first = last
     if plan.shuffle:
@@ -296,7 +296,7 @@ def _checked_row_groups(path: Path) -> int:
             msg = f"{path}: column {field.name} is missing; make the samples again"
             raise BadInputError(msg)
         if not schema.field(index).type.equals(field.type):
-            found = schema.field(index).type
-            msg = f"{path}: column {field.name} is {found}, expected {field.type}"
+            actual = schema.field(index).type
+            msg = f"{path}: column {field.name} is {actual}, expected {field.type}"
             raise BadInputError(msg)
     return count

@@ -112,8 +112,8 @@ class AmsRank(RankTraining):
         regularization = self.model.regularization
         if regularization is None:
             return None
-        found: Tensor = getattr(regularization, "image_id" if name == _IMAGE_IDS else name)
-        return found
+        values: Tensor = getattr(regularization, "image_id" if name == _IMAGE_IDS else name)
+        return values
 
     # ------------------------------------------------------------------------------- a step
     def _loss(self, part: RankerBatch, impressions: int) -> BatchLoss:
@@ -133,11 +133,11 @@ class AmsRank(RankTraining):
         return BatchLoss(loss, loss)
 
     def _pull(self, name: str, rows: Tensor) -> Tensor:
-        found = super()._pull(name, rows)
-        if found.shape[1]:
+        vectors = super()._pull(name, rows)
+        if vectors.shape[1]:
             self.wanted.ids += rows.numel()
-            self.wanted.id_floats += found.numel()
-        return found
+            self.wanted.id_floats += vectors.numel()
+        return vectors
 
     def _after_backward(self) -> None:
         if self.images is not None:

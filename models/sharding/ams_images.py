@@ -66,7 +66,7 @@ class ServedImages:
         return torch.from_numpy(found).to(self.router.world.device)
 
     def embed(self, features: Tensor) -> Tensor:
-        """E, counted."""
+        """Embed images with E, and count them."""
         self.counts.embedded += features.shape[0]
         vectors: Tensor = self.embedding(features.to(self.embedding.default.dtype))
         return vectors

@@ -116,7 +116,7 @@ class RankTrainer(Trainer):
 
     def _together(self, own: NDArray[Any]) -> NDArray[Any]:
         """Every rank's values, one after the other."""
-        parts = self.world.everyone(torch.from_numpy(own).to(self.world.device))
+        parts = self.world.from_all(torch.from_numpy(own).to(self.world.device))
         return np.concatenate([part.cpu().numpy() for part in parts])
 
     def _share(self, batches: Iterator[GroupBatch]) -> Iterator[GroupBatch]:

@@ -29,7 +29,7 @@ class Route:
         distinct: (distinct,) int64, ids in the order in which they are sent, owner after owner.
         asked: distinct ids asked of each rank.
         answered: ids that each rank asks of this one.
-        rows: (rows,) int64, distinct local rows asked of this rank, by anyone.
+        rows: (rows,) int64, distinct local rows asked of this rank, by all ranks together.
         places: (sum(answered),) int64, which of `rows` each of them is.
     """
 
@@ -81,8 +81,8 @@ class Router:
         owners = distinct % world.size
         order = torch.argsort(owners, stable=True)
         counts = torch.bincount(owners, minlength=world.size)
-        wanted = world.exchange_counts(counts)
-        asked, answered = counts.tolist(), wanted.tolist()
+        requested = world.exchange_counts(counts)
+        asked, answered = counts.tolist(), requested.tolist()
         places = torch.empty_like(order)
         places[order] = torch.arange(order.numel(), device=order.device)
         requests = world.exchange(distinct[order], asked, answered)

@@ -90,7 +90,7 @@ class ShardedTable(nn.Module):
 
     def _copy_all(self, own: Tensor, target: Tensor, *, everywhere: bool) -> None:
         world = self.router.world
-        parts = world.everyone(own) if everywhere else world.at_first(own)
+        parts = world.from_all(own) if everywhere else world.at_first(own)
         for rank, rows in enumerate(parts):
             target[rank :: world.size] = rows
 

@@ -110,12 +110,12 @@ class ShardWorld:
             BadInputError: some of torchrun's variables are set and others are not.
         """
         names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        found = [name for name in names if name in os.environ]
-        if not found:
+        present = [name for name in names if name in os.environ]
+        if not present:
             return cls()
-        if len(found) < len(names):
-            missing = ", ".join(sorted(set(names) - set(found)))
-            msg = f"environment: {missing} not set, {', '.join(found)} set; start with torchrun"
+        if len(present) < len(names):
+            missing = ", ".join(sorted(set(names) - set(present)))
+            msg = f"environment: {missing} not set, {', '.join(present)} set; start with torchrun"
             raise BadInputError(msg)
         rank, size, host, port = (os.environ[name] for name in names)
         # torchrun itself holds the store, where it says so: it outlives any rank.
@@ -173,7 +173,7 @@ class ShardWorld:
                 raise self._roll_call() from error
         return total
 
-    def everyone(self, rows: Tensor) -> list[Tensor]:
+    def from_all(self, rows: Tensor) -> list[Tensor]:
         """The rows of every rank, rank by rank: (n, ...) to (n of that rank, ...) each."""
         count = torch.full((self.size,), rows.shape[0], dtype=torch.int64, device=rows.device)
         counts = self.exchange_counts(count).tolist()
@@ -183,7 +183,7 @@ class ShardWorld:
         return list(torch.split(arrived, counts))
 
     def at_first(self, rows: Tensor) -> list[Tensor]:
-        """As `everyone`, but on rank 0 alone; an empty list on the others."""
+        """As `from_all`, but on rank 0 alone; an empty list on the others."""
         sent = [rows.shape[0], *[0] * (self.size - 1)]
         counts = self.exchange_counts(torch.tensor(sent, device=rows.device)).tolist()
         arrived = self.exchange(rows, sent, counts)

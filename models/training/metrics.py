@@ -38,7 +38,7 @@ class Metrics:
     def from_json(cls, document: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         values: dict[str, Any] = {
-            key: math.nan if found is None else found for key, found in document.items()
+            key: math.nan if value is None else value for key, value in document.items()
         }
         return cls(**values)
 

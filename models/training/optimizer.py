@@ -107,9 +107,9 @@ class Optimizer:
             ("category", batch.categories, rows.categories),
         ]
         for name, table in self._tables.items():
-            taken = table.taken()
-            if taken is not None:
-                touched.append((name, taken.rows, taken.leaf))
+            part = table.taken()
+            if part is not None:
+                touched.append((name, part.rows, part.leaf))
         leaves = [leaf for _, _, leaf in touched if leaf.grad is not None]
         if self.gradient_clip:
             nn.utils.clip_grad_norm_([*self.dense, *leaves], self.gradient_clip)
@@ -130,14 +130,14 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """All moments, by name, for a checkpoint."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, table in self.rows.items():
-            found[f"rows.{name}.mean"] = table.mean
-            found[f"rows.{name}.square"] = table.square
+            tensors[f"rows.{name}.mean"] = table.mean
+            tensors[f"rows.{name}.square"] = table.square
         for index, weight in enumerate(self.dense):
             for key, value in self._adam.state.get(weight, {}).items():
-                found[f"dense.{index}.{key}"] = value
-        return found
+                tensors[f"dense.{index}.{key}"] = value
+        return tensors
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
         """Continue from `tensors()` taken after `steps` steps."""

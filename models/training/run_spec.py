@@ -70,7 +70,7 @@ class RunSpec:
 
     @property
     def kind(self) -> ModelKind:
-        """The model."""
+        """The model's entry in the catalogue."""
         return model_kind(self.model)
 
     def identity(self) -> str:
@@ -102,17 +102,17 @@ def split_days(
     if first is not None and last is not None and first > last:
         msg = f"--first {first} is after --last {last}; swap them"
         raise BadInputError(msg)
-    kept = [
+    selected = [
         day for day in days if (first is None or day >= first) and (last is None or day <= last)
     ]
-    if len(kept) <= test_days:
+    if len(selected) <= test_days:
         span = f"{days[0]} to {days[-1]}" if days else "no day"
         msg = (
-            f"{where}: {len(kept)} days with samples between --first and --last, expected at "
+            f"{where}: {len(selected)} days with samples between --first and --last, expected at "
             f"least {test_days + 1} (1 to train on, {test_days} to test on); it has {span}"
         )
         raise BadInputError(msg)
-    train, test = kept[: len(kept) - test_days], kept[len(kept) - test_days :]
+    train, test = selected[: len(selected) - test_days], selected[len(selected) - test_days :]
     if not test:
         return Days(train[0], train[-1])
     return Days(train[0], train[-1], test[0], test[-1])
@@ -129,7 +129,7 @@ def apply_settings(
     kind = model_kind(model)
     own_keys = kind.settings.keys()
     known = own_keys | frozenset(TrainSettings.model_fields)
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -138,9 +138,9 @@ def apply_settings(
         if key not in known:
             msg = f"--set {key}: {model} has no such setting; known: {', '.join(sorted(known))}"
             raise SettingError(msg)
-        chosen[key] = _value(text)
-    own = {key: value for key, value in chosen.items() if key in own_keys}
-    rest = {key: value for key, value in chosen.items() if key in TrainSettings.model_fields}
+        values[key] = _value(text)
+    own = {key: value for key, value in values.items() if key in own_keys}
+    rest = {key: value for key, value in values.items() if key in TrainSettings.model_fields}
     return (
         section_from(kind.settings, own, "--set "),
         section_from(TrainSettings, {**training.model_dump(), **rest}, "--set "),

@@ -58,7 +58,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told how training goes; the default is nobody."""
+    """Callbacks that report how training goes; by default they do nothing."""
 
     step: Callable[[StepReport], None] = lambda _: None
     epoch: Callable[[int, Metrics | None], None] = lambda _epoch, _metrics: None
@@ -243,10 +243,10 @@ class Trainer:
 
     def _restore(self, model: Ranker, optimizer: Optimizer) -> Progress:
         """Weights, moments and place of the checkpoint, or a start from nothing."""
-        found = load_checkpoint(self.checkpoint, self.spec.identity()) if self.checkpoint else None
-        if found is None:
+        entry = load_checkpoint(self.checkpoint, self.spec.identity()) if self.checkpoint else None
+        if entry is None:
             return Progress()
-        progress, tensors = found
+        progress, tensors = entry
         model.load_state_dict(
             {
                 name.removeprefix(_WEIGHTS): tensor

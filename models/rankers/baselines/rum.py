@@ -79,8 +79,8 @@ class Rum(Ranker):
         keep = 1 - z * torch.sigmoid(self.erase(x)).unsqueeze(2)  # (groups, steps, slots, width)
         added = z * torch.tanh(self.add(x)).unsqueeze(2)
         memory = x.new_zeros(x.shape[0], *self.features.shape)
-        found = [memory]
+        memories = [memory]
         for step in range(x.shape[1]):
             memory = memory * keep[:, step] + added[:, step]
-            found.append(memory)
-        return torch.stack(found)
+            memories.append(memory)
+        return torch.stack(memories)

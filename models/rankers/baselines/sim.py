@@ -101,41 +101,41 @@ class Sim(Ranker):
         if self.search_query is not None and self.search_key is not None:
             queries, keys = self.search_query(candidates), self.search_key(history)
             penalty = self._search_loss(history, candidates, queries, keys, batch)
-        kept = retrieve(batch, settings.history_limit, settings.found_events, queries, keys)
-        heads = self._exact(history, candidates, kept, batch)
+        retrieved = retrieve(batch, settings.history_limit, settings.found_events, queries, keys)
+        heads = self._exact(history, candidates, retrieved, batch)
         pairs = window_distinct_pairs(batch, settings.recent_events, events_alike=True)
         asked, keys = candidates[pairs.queries], history[pairs.keys]
         attended = self.attention.attend(asked, keys, pairs)[1]
         pooled = window_sums(rows, batch, settings.recent_events)
         features = torch.cat([candidates, pooled, attended, heads], dim=1)
-        found = self.finish(features, batch, rows)
-        return Outputs(found.logits, found.penalty + penalty)
+        outputs = self.finish(features, batch, rows)
+        return Outputs(outputs.logits, outputs.penalty + penalty)
 
     def _exact(
-        self, history: Tensor, candidates: Tensor, kept: Retrieved, batch: RankerBatch
+        self, history: Tensor, candidates: Tensor, retrieved: Retrieved, batch: RankerBatch
     ) -> Tensor:
         """The exact search unit: (impressions, heads * width of z)."""
         heads = self.settings.attention_heads
-        z = functional.embedding(kept.events, history)
+        z = functional.embedding(retrieved.events, history)
         if self.times is not None:
-            z = torch.cat([z, self.times(self._elapsed(kept, batch))], dim=2)
-        if not kept.events.shape[1]:
+            z = torch.cat([z, self.times(self._elapsed(retrieved, batch))], dim=2)
+        if not retrieved.events.shape[1]:
             return z.new_zeros(candidates.shape[0], heads * z.shape[2])
         asked = self.asks(candidates).unflatten(1, (heads, -1))  # (impressions, heads, width)
         answers = self.answers(z).unflatten(2, (heads, -1))  # (impressions, kept, heads, width)
         scores = torch.einsum("nhd,nkhd->nhk", asked, answers)
-        weights = masked_softmax(scores, kept.used.unsqueeze(1))
+        weights = masked_softmax(scores, retrieved.used.unsqueeze(1))
         return torch.bmm(weights, z).flatten(1)
 
-    def _elapsed(self, kept: Retrieved, batch: RankerBatch) -> Tensor:
+    def _elapsed(self, retrieved: Retrieved, batch: RankerBatch) -> Tensor:
         """Time buckets of kept events: (impressions, kept)."""
         source = batch.source
         check_times(source)
-        events = kept.events.cpu().numpy()
+        events = retrieved.events.cpu().numpy()
         elapsed = source.event_times_ms[:, None] - source.history_times_ms[events]
         settings = self.settings
         buckets = elapsed_buckets(elapsed, settings.time_unit_seconds, settings.time_buckets)
-        return torch.from_numpy(buckets).to(kept.events.device)
+        return torch.from_numpy(buckets).to(retrieved.events.device)
 
     def _search_loss(
         self,

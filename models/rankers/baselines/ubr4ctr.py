@@ -84,15 +84,19 @@ class Ubr4Ctr(Ranker):
             real = places < counts.unsqueeze(1)
             keys = torch.zeros_like(history).index_copy(0, windows.events[real], encoded[real])
             queries = self.query(candidates)
-            kept = retrieve(batch, settings.history_limit, settings.found_events, queries, keys)
-            count = kept.events.shape[1]
-            found = functional.embedding(kept.events, history)  # (impressions, kept, width)
-            search = torch.einsum("nd,nkd->nk", queries, functional.embedding(kept.events, keys))
+            retrieved = retrieve(
+                batch, settings.history_limit, settings.found_events, queries, keys
+            )
+            count = retrieved.events.shape[1]
+            vectors = functional.embedding(retrieved.events, history)  # (impressions, kept, width)
+            search = torch.einsum(
+                "nd,nkd->nk", queries, functional.embedding(retrieved.events, keys)
+            )
             of = torch.arange(candidates.shape[0], device=candidates.device)
             scores = self.attention(
-                candidates, history, of.repeat_interleave(count), kept.events.flatten()
+                candidates, history, of.repeat_interleave(count), retrieved.events.flatten()
             ).view(-1, count)
-            weights = masked_softmax(scores, kept.used) * torch.sigmoid(search)
-            attended = torch.bmm(weights.unsqueeze(1), found).squeeze(1)
-            pooled = (found * kept.used.unsqueeze(2)).sum(1)
+            weights = masked_softmax(scores, retrieved.used) * torch.sigmoid(search)
+            attended = torch.bmm(weights.unsqueeze(1), vectors).squeeze(1)
+            pooled = (vectors * retrieved.used.unsqueeze(2)).sum(1)
         return self.finish(torch.cat([candidates, pooled, attended], dim=1), batch, rows)

@@ -1,4 +1,4 @@
-"""The images of a batch: which are wanted, each once, and where their vectors come from.
+"""The images of a batch: which ones, each once, and where their vectors come from.
 
 A batch holds item ids; `BatchImages` holds the distinct rows of `ImageFeatures` that its items
 show, and an index for each event and each impression. However often an image is wanted, it is
@@ -125,8 +125,8 @@ class LocalImages:
         """See `ImageVectors`."""
         self.counts.embedded += rows.size
         weight = self.embedding.default
-        found = torch.from_numpy(self.features.features[rows])  # (distinct, features), a copy
-        vectors: Tensor = self.embedding(found.to(weight.device, weight.dtype))
+        features = torch.from_numpy(self.features.features[rows])  # (distinct, features), a copy
+        vectors: Tensor = self.embedding(features.to(weight.device, weight.dtype))
         return vectors
 
 
@@ -163,11 +163,11 @@ def images_of(
     rows, places = np.unique(shown[has_image], return_inverse=True)
     index = np.full(shown.size, rows.size)
     index[has_image] = places
-    wanted = int(np.count_nonzero(has_image))
+    with_image = int(np.count_nonzero(has_image))
     looked_at = int(np.count_nonzero(asked)) + (source.impressions if candidates else 0)
     parts = torch.from_numpy(index).to(device)
     return BatchImages(
-        rows, parts[: source.events], parts[source.events :], wanted, looked_at - wanted
+        rows, parts[: source.events], parts[source.events :], with_image, looked_at - with_image
     )
 
 
@@ -201,7 +201,7 @@ def resolve_images(
         return settings, None
     path = root / settings.images
     if not path.is_dir():
-        known = sorted(found.parent.name for found in root.glob(f"*/{MANIFEST_NAME}"))
+        known = sorted(manifest.parent.name for manifest in root.glob(f"*/{MANIFEST_NAME}"))
         msg = (
             f"{path}: images={settings.images}: no such image features; there is: "
             f"{', '.join(known) or 'none'}; make some with `uic images extract`"

@@ -75,14 +75,14 @@ class MultiWayAttention(nn.Module):
             # w1 (x . m) = (w1 m^T) x
             products = weight.unsqueeze(2).unbind(1)
         else:
-            of_differences, of_products = weight.chunk(2, dim=1)
-            differences = of_differences.chunk(len(others), dim=1)
-            products = of_products.chunk(len(others), dim=1)
+            w_differences, w_products = weight.chunk(2, dim=1)
+            differences = w_differences.chunk(len(others), dim=1)
+            products = w_products.chunk(len(others), dim=1)
             if self.distance is Distance.HADAMARD:
                 products = tuple(a + c for a, c in zip(differences, products, strict=True))
             else:
                 common = torch.stack(differences).sum(0)
-                constant = torch.addmm(bias, torch.cat(others, dim=1), of_differences.T, alpha=-1)
+                constant = torch.addmm(bias, torch.cat(others, dim=1), w_differences.T, alpha=-1)
         effective = common.unsqueeze(0)
         for block, other in zip(products, others, strict=True):
             effective = effective + block * other.unsqueeze(1)

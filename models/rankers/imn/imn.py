@@ -173,10 +173,14 @@ class Imn(Ranker):
         Impressions without a history are left out of the mean.
         """
         rows = self.embedding.rows(batch)
-        found: list[Tensor] = []
-        self._interest(batch, rows, rows.candidates(batch), found)
+        walk_entropies: list[Tensor] = []
+        self._interest(batch, rows, rows.candidates(batch), walk_entropies)
         seen = batch.lengths > 0
-        return torch.stack([entropy[seen].mean() for entropy in found]) if found else seen.new([])
+        return (
+            torch.stack([entropy[seen].mean() for entropy in walk_entropies])
+            if walk_entropies
+            else seen.new([])
+        )
 
     def _interest(
         self,
@@ -235,10 +239,12 @@ class Imn(Ranker):
         distinct, index = _distinct_ends(views)
         start = _means(x, distinct)
         sight = _first_events(distinct[0], distinct[1])
-        found: list[Tensor] = []
-        memory = walk(x, start, start, sight, entropies=None if entropies is None else found)
+        walk_entropies: list[Tensor] = []
+        memory = walk(
+            x, start, start, sight, entropies=None if entropies is None else walk_entropies
+        )
         if entropies is not None:
-            entropies += [entropy[index] for entropy in found]
+            entropies += [entropy[index] for entropy in walk_entropies]
         walked: Tensor = memory[index]
         return walked
 

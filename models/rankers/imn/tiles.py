@@ -96,12 +96,12 @@ def tiled_sums(x: Tensor, scorer: Scorer, sight: Sight, *, softmax: bool) -> Ten
     partial_sums = []
     for tile, shape, events, effective, constant in parts:
         sums_of_tile = partial(_tile_sums, seen=_seen(sight, tile, x.shape[1]), softmax=softmax)
-        of_queries = effective.view(*shape, *effective.shape[1:]), constant.view(*shape, -1)
+        at_queries = effective.view(*shape, *effective.shape[1:]), constant.view(*shape, -1)
         partial_sums.append(
             checkpoint(
                 sums_of_tile,
                 events,
-                *of_queries,
+                *at_queries,
                 *scorer[2:],
                 use_reentrant=False,
                 preserve_rng_state=False,
@@ -115,9 +115,9 @@ def entropies(x: Tensor, scorer: Scorer, sight: Sight, *, softmax: bool) -> Tens
     """Entropy in nats of each query's weights, divided by their sum; 0 without events."""
     entropy = x.new_zeros(scorer.effective.shape[0])
     for tile in _cut(sight, x.shape[1], scorer.second.shape[0]):
-        of_queries = scorer.effective[tile.queries], scorer.constant[tile.queries]
+        at_queries = scorer.effective[tile.queries], scorer.constant[tile.queries]
         seen = _seen(sight, tile, x.shape[1])
-        weights = _weights(x[tile.views], *of_queries, *scorer[2:], seen=seen, softmax=softmax)
+        weights = _weights(x[tile.views], *at_queries, *scorer[2:], seen=seen, softmax=softmax)
         shares = weights / weights.sum(2, keepdim=True).clamp(min=1e-30)
         entropy[tile.queries[tile.used]] = torch.special.entr(shares).sum(2)[tile.used]
     return entropy

@@ -110,8 +110,8 @@ def elapsed_buckets(
     """
     units = np.floor(np.maximum(elapsed_ms, 0) / (1000 * unit_seconds))
     exponents = np.frexp(units)[1]  # units = f * 2^exponent with f in [1/2, 1): exact
-    found: NDArray[np.int64] = np.minimum(exponents, buckets - 1).astype(np.int64)
-    return found
+    bucket: NDArray[np.int64] = np.minimum(exponents, buckets - 1).astype(np.int64)
+    return bucket
 
 
 def check_times(source: GroupBatch) -> None:

@@ -88,8 +88,8 @@ class ProductKeyMemory(nn.Module):
             )
         ]
         rows, columns = (score.flatten(0, 1) for score in scores)  # (heads * n, keys)
-        chosen, index = best_products(rows, columns, self.top_k)
-        weights = torch.softmax(chosen, dim=1) / self.heads
+        best, index = best_products(rows, columns, self.top_k)
+        weights = torch.softmax(best, dim=1) / self.heads
         return tuple(  # type: ignore[return-value] # two of them
             part.view(self.heads, count, self.top_k).transpose(0, 1).flatten(1)
             for part in (weights, index)
@@ -158,9 +158,9 @@ class LargeMemory(BatchSums):
         ).squeeze(1)
         history = rows.history(batch).index_select(0, asking)
         asked = self.recall(history, self._users(batch, groups[asking]))
-        found = asked.features.new_zeros(groups.shape[0], self.features)
-        found = found.index_copy(0, asking, asked.features)
-        return Recalled(self._pool(found, candidates, batch), asked.loss)
+        recalled = asked.features.new_zeros(groups.shape[0], self.features)
+        recalled = recalled.index_copy(0, asking, asked.features)
+        return Recalled(self._pool(recalled, candidates, batch), asked.loss)
 
     def recall(self, items: Tensor, users: Tensor | None) -> Recalled:
         """M_O of each item as asked by a user, and the memory loss.
@@ -197,13 +197,13 @@ class LargeMemory(BatchSums):
         vectors = self.users.take(torch.from_numpy(rows).to(groups.device))  # (groups, width)
         return vectors.index_select(0, groups)
 
-    def _pool(self, found: Tensor, candidates: Tensor, batch: RankerBatch) -> Tensor:
+    def _pool(self, recalled: Tensor, candidates: Tensor, batch: RankerBatch) -> Tensor:
         """(events, width) to (impressions, width)."""
         if self.attention is not None:
             # What an event recalls may depend on its user, so equal events are not alike.
             pairs = window_distinct_pairs(batch, self.limit, events_alike=False)
-            return self.attention.attend(candidates[pairs.queries], found[pairs.keys], pairs)[1]
-        sums = value_sums(found, batch, self.limit)
+            return self.attention.attend(candidates[pairs.queries], recalled[pairs.keys], pairs)[1]
+        sums = value_sums(recalled, batch, self.limit)
         if self.settings.lmn_pooling is Pooling.MEAN:
             counts = batch.lengths - window_firsts(batch, self.limit)
             sums = sums / counts.clamp(min=1).unsqueeze(1)
