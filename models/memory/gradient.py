@@ -129,7 +129,7 @@ def _compiled(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Te
 
 def _by_steps(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Tensor]:
     """The same by torch, a step on all running groups at a time."""
-    memory, plan, after = ctx.memory, ctx.plan, ctx.after
+    memory, plan, states = ctx.memory, ctx.plan, ctx.after
     x, rows, *learned = ctx.saved_tensors
     sums = [torch.zeros_like(weight) for weight in learned]
     x_gradient = torch.zeros_like(x)
@@ -142,7 +142,7 @@ def _by_steps(ctx: Any, cut_gradient: Tensor, total_gradient: Tensor) -> list[Te
         cuts = cut_rows[step + 1]
         carried.index_add_(0, plan.place[plan.cut_groups[cuts]], cut_gradient[cuts])
         events = plan.events_at(step)
-        before = after[events - 1].float() if step else rows[plan.order[:active]]
+        before = states[events - 1].float() if step else rows[plan.order[:active]]
         with torch.enable_grad():
             before = before.detach().requires_grad_()
             event = x[events].requires_grad_()
