@@ -135,11 +135,11 @@ def run_load(plan: LoadPlan, on_answer: OnAnswer | None = None) -> LoadResult:
         plan: what to send.
         on_answer: called with (number, status, body) as answers come.
     """
-    return asyncio.run(_Run(plan, on_answer).run())
+    return asyncio.run(_LoadRun(plan, on_answer).run())
 
 
 @dataclass
-class _Run:
+class _LoadRun:
     plan: LoadPlan
     on_answer: OnAnswer | None
     idle: "deque[_Connection]" = field(default_factory=deque)
@@ -266,7 +266,7 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _LoadRun) -> None:
         self._run = run
         self._number: int | None = None
         self._buffer = bytearray()

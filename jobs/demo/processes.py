@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from uic.jobs.demo.stages import Plan, Stage
+from uic.jobs.demo.stages import DemoStage, Plan
 from uic.models.errors import UicError
 from uic.models.published import write_json_atomically
 
@@ -52,7 +52,7 @@ class Runner:
             **plan.environment,
         }
 
-    def run(self, stage: Stage, command: Sequence[str]) -> None:
+    def run(self, stage: DemoStage, command: Sequence[str]) -> None:
         """Run one stage; its output goes to the terminal and to its log.
 
         Raises:
@@ -110,7 +110,7 @@ class Runner:
                 raise
         return process
 
-    def _start(self, stage: Stage, command: Sequence[str], log: Path) -> None:
+    def _start(self, stage: DemoStage, command: Sequence[str], log: Path) -> None:
         """Start a process that stays, in a session of its own: Ctrl-C is for the demo."""
         with log.open("w", encoding="utf-8") as sink:
             process = subprocess.Popen(  # noqa: S603 - as above
@@ -133,7 +133,7 @@ class Runner:
             time.sleep(0.1)
         raise self._failure(stage, f"no answer in {_READY_SECONDS:.0f} s", log)
 
-    def _end(self, stage: Stage) -> None:
+    def _end(self, stage: DemoStage) -> None:
         """Run the command that ends what a stage has left running."""
         command = [*stage.ended_by, "--workspace", str(self._workspace)]
         self._say(f"$ uic {shlex.join(command)}")
@@ -141,7 +141,7 @@ class Runner:
             self._argv(command), env=self._environment, check=False, start_new_session=True
         )
 
-    def _keep_json(self, stage: Stage, log: Path) -> None:
+    def _keep_json(self, stage: DemoStage, log: Path) -> None:
         """Keep the last line of output, one JSON document, for the report."""
         for line in reversed(log.read_text(encoding="utf-8").splitlines()):
             if line.startswith("{"):
@@ -150,7 +150,7 @@ class Runner:
                 return
         raise self._failure(stage, "no JSON in its output", log)
 
-    def _failure(self, stage: Stage, reason: str, log: Path) -> StageFailedError:
+    def _failure(self, stage: DemoStage, reason: str, log: Path) -> StageFailedError:
         tail = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-300:]
         again = shlex.join(
             ["--from", stage.name, *self._options, "--workspace", str(self._workspace)]
@@ -162,7 +162,7 @@ class Runner:
         return StageFailedError(msg)
 
 
-def ready_line_of(stage: Stage, log: Path) -> str:
+def ready_line_of(stage: DemoStage, log: Path) -> str:
     """A line for people once a background stage is ready; empty until then."""
     if not stage.ready_line:
         url = f"http://127.0.0.1:{stage.port}"

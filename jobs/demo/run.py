@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from uic.jobs.demo.processes import Runner
-from uic.jobs.demo.stages import Plan, Stage
+from uic.jobs.demo.stages import DemoStage, Plan
 from uic.models.errors import BadInputError
 from uic.models.published import write_json_atomically
 
@@ -89,7 +89,7 @@ def _first_stage(plan: Plan, start: str, done: list[str], workspace: Path) -> in
     return first
 
 
-def _put_in_order(stages: Sequence[Stage], runner: Runner, workspace: Path) -> None:
+def _put_in_order(stages: Sequence[DemoStage], runner: Runner, workspace: Path) -> None:
     """Remove what an earlier run of these stages has left."""
     for stage in stages:
         for command in stage.before:
@@ -137,4 +137,4 @@ def _refuse_small_machine(workspace: Path) -> None:
         raise BadInputError(msg)
 
 
-__all__ = ["STATE_NAME", "Plan", "Stage", "run_plan"]
+__all__ = ["STATE_NAME", "DemoStage", "Plan", "run_plan"]

@@ -46,7 +46,7 @@ _KAFKA_PARTITIONS: Final = 4
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoStage:
     """One step of the demo: `uic` and these arguments.
 
     Args:
@@ -96,7 +96,7 @@ class Plan:
 
     data: str
     time_zone: str
-    stages: tuple[Stage, ...]
+    stages: tuple[DemoStage, ...]
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
@@ -152,14 +152,16 @@ class _Stream:
         return "kafka" if self.broker_port else "files"
 
 
-def _stages(source: Sequence[str], days: tuple[date, date], stream: _Stream) -> tuple[Stage, ...]:
+def _stages(
+    source: Sequence[str], days: tuple[date, date], stream: _Stream
+) -> tuple[DemoStage, ...]:
     first, last = days
     eve = last - timedelta(days=1)
     return (
-        Stage("import", "behaviours and impressions", tuple(source), removes=("log", "replay")),
-        Stage("gates", "judge the log", ("check",)),
-        Stage("hold-back", f"keep {last} for later", ("replay", "hold-back", f"{last}")),
-        Stage(
+        DemoStage("import", "behaviours and impressions", tuple(source), removes=("log", "replay")),
+        DemoStage("gates", "judge the log", ("check",)),
+        DemoStage("hold-back", f"keep {last} for later", ("replay", "hold-back", f"{last}")),
+        DemoStage(
             "samples",
             "group impressions with their history",
             ("samples", "--first", f"{first}", "--last", f"{eve}"),
@@ -172,7 +174,7 @@ def _stages(source: Sequence[str], days: tuple[date, date], stream: _Stream) -> 
     )
 
 
-def _training(eve: date) -> tuple[Stage, ...]:
+def _training(eve: date) -> tuple[DemoStage, ...]:
     """Each trains on the same days, and is tested on the last of them."""
     first = eve - timedelta(days=TRAINED_DAYS)
     common: tuple[str, ...] = ("--samples", "default", "--first", f"{first}")
@@ -186,7 +188,7 @@ def _training(eve: date) -> tuple[Stage, ...]:
         *((f"train-{name}", name, VERSION, "a ranker without one", ()) for name in BASELINES),
     )
     return tuple(
-        Stage(
+        DemoStage(
             name,
             purpose,
             ("train", model, *options, *common, "--version", version),
@@ -196,16 +198,16 @@ def _training(eve: date) -> tuple[Stage, ...]:
     )
 
 
-def _loading(eve: date) -> tuple[Stage, ...]:
+def _loading(eve: date) -> tuple[DemoStage, ...]:
     bundle = ("--bundle", f"mimn/{VERSION}")
     return (
-        Stage(
+        DemoStage(
             "memories",
             f"fold everybody's log up to the midnight after {eve}",
             ("memories", "build", *bundle, "--until", f"{eve}", "--generation", "1"),
             removes=("memories",),
         ),
-        Stage(
+        DemoStage(
             "store",
             "a Redis of our own",
             ("store", "start"),
@@ -213,22 +215,24 @@ def _loading(eve: date) -> tuple[Stage, ...]:
             before=(("replay", "reset"),),
             again=True,
         ),
-        Stage(
+        DemoStage(
             "load",
             "feast apply and feast materialize",
             ("memories", "load", f"generation=001/dt={eve}", "--by-feast"),
             resume_from="store",
         ),
-        Stage("switch", "let readers read it", ("memories", "switch", "1"), resume_from="store"),
+        DemoStage(
+            "switch", "let readers read it", ("memories", "switch", "1"), resume_from="store"
+        ),
     )
 
 
-def _broker(stream: _Stream) -> tuple[Stage, ...]:
+def _broker(stream: _Stream) -> tuple[DemoStage, ...]:
     if not stream.broker_port:
         return ()
     options = ("--port", f"{stream.broker_port}", "--partitions", f"{_KAFKA_PARTITIONS}")
     return (
-        Stage(
+        DemoStage(
             "broker",
             "a real Kafka broker",
             ("events", "broker", *options),
@@ -240,12 +244,12 @@ def _broker(stream: _Stream) -> tuple[Stage, ...]:
     )
 
 
-def _live_day(day: date, stream: _Stream) -> tuple[Stage, ...]:
+def _live_day(day: date, stream: _Stream) -> tuple[DemoStage, ...]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     stretches = ("--url", url, "--stretches", f"{stream.stretches}", "--to", stream.source)
     return (
-        Stage(
+        DemoStage(
             "serve",
             "the ranking service",
             ("serve", "--bundle", "mimn", "--port", f"{port}"),
@@ -253,27 +257,27 @@ def _live_day(day: date, stream: _Stream) -> tuple[Stage, ...]:
             port=port,
             resume_from="store",
         ),
-        Stage(
+        DemoStage(
             "begin",
             f"rank {day} with the memories of midnight, and let the first events happen",
             ("replay", "begin", *stretches),
             resume_from="store",
         ),
-        Stage(
+        DemoStage(
             "stream",
             "the job that folds events into memories",
             ("stream", "run", "--source", stream.source, "--detach"),
             ended_by=("stream", "stop"),
             resume_from="store",
         ),
-        Stage(
+        DemoStage(
             "replay",
             f"live through {day}: events as they happened, impressions ranked on time",
             ("replay", "run", *stretches),
             resume_from="store",
         ),
-        Stage("stop", "end the stream", ("stream", "stop"), resume_from="store"),
-        Stage(
+        DemoStage("stop", "end the stream", ("stream", "stop"), resume_from="store"),
+        DemoStage(
             "compact",
             "what streamed becomes part of the log",
             ("log", "compact", f"{stream.log_day}"),
@@ -282,19 +286,19 @@ def _live_day(day: date, stream: _Stream) -> tuple[Stage, ...]:
     )
 
 
-def _checks(eve: date, last: date) -> tuple[Stage, ...]:
+def _checks(eve: date, last: date) -> tuple[DemoStage, ...]:
     bundle, yesterdays = ("--bundle", f"mimn/{VERSION}"), f"generation=001/dt={eve}"
     return (
-        Stage(
+        DemoStage(
             "snapshot",
             "the nightly snapshot: yesterday's and one day",
             ("memories", "build", *bundle, "--until", f"{last}", "--from", yesterdays),
             removes=(f"memories/generation=001/dt={last}",),
         ),
-        Stage(
+        DemoStage(
             "audit",
             "hold what is served against the log",
             ("audit", "--sample-rate", "1"),
         ),
-        Stage("report", "the page", ("report",)),
+        DemoStage("report", "the page", ("report",)),
     )

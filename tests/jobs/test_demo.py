@@ -14,18 +14,18 @@ import pytest
 
 from uic.jobs.demo.processes import StageFailedError, ready_line_of
 from uic.jobs.demo.run import STATE_NAME, run_plan
-from uic.jobs.demo.stages import Plan, Stage, make_plan
+from uic.jobs.demo.stages import DemoStage, Plan, make_plan
 from uic.models.errors import BadInputError
 
 pytestmark = pytest.mark.slow
 
-GOOD = Stage("settings", "show them", ("config", "show"))
-BAD = Stage(
+GOOD = DemoStage("settings", "show them", ("config", "show"))
+BAD = DemoStage(
     "samples", "without a log", ("samples", "--first", "2025-01-01", "--last", "2025-01-02")
 )
 
 
-GOOD_TOO = Stage("settings-too", "show them", ("config", "show"))
+GOOD_TOO = DemoStage("settings-too", "show them", ("config", "show"))
 
 
 def plan(*stages):
@@ -131,7 +131,7 @@ def test_the_plan_names_each_stage_once_and_goes_on_from_a_stage_before(tmp_path
 
 
 def test_a_store_that_a_stage_started_is_stopped_when_a_later_one_fails(tmp_path):
-    store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
+    store = DemoStage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
     with pytest.raises(StageFailedError, match="stage samples failed"):
         run_plan(plan(store, BAD), tmp_path / "w", None, str)
     server = json.loads((tmp_path / "w" / "store" / "server.json").read_text())
@@ -139,7 +139,9 @@ def test_a_store_that_a_stage_started_is_stopped_when_a_later_one_fails(tmp_path
 
 
 def test_going_on_later_starts_the_store_again_and_leaves_earlier_stages_alone(tmp_path):
-    store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"), again=True)
+    store = DemoStage(
+        "store", "a Redis", ("store", "start"), ended_by=("store", "stop"), again=True
+    )
     said = []
     run_plan(plan(GOOD, store, GOOD_TOO), tmp_path / "w", None, str)
     run_plan(plan(GOOD, store, GOOD_TOO), tmp_path / "w", "settings-too", said.append)
@@ -148,7 +150,7 @@ def test_going_on_later_starts_the_store_again_and_leaves_earlier_stages_alone(t
 
 
 def test_a_stage_in_the_background_that_dies_is_said_with_its_log(tmp_path):
-    dying = Stage("serve", "no models", ("serve", "--port", "0"), background=True, port=1)
+    dying = DemoStage("serve", "no models", ("serve", "--port", "0"), background=True, port=1)
     with pytest.raises(StageFailedError, match="stage serve failed with exit status 2"):
         run_plan(plan(dying), tmp_path / "w", None, str)
 
@@ -157,11 +159,11 @@ def test_ctrl_c_ends_everything_that_was_started(tmp_path):
     script = f"""
 import signal
 from uic.jobs.demo.run import run_plan
-from uic.jobs.demo.stages import Plan, Stage
+from uic.jobs.demo.stages import Plan, DemoStage
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-store = Stage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
-long = Stage("broker", "waits", ("store", "start"), background=True, port=1)
+store = DemoStage("store", "a Redis", ("store", "start"), ended_by=("store", "stop"))
+long = DemoStage("broker", "waits", ("store", "start"), background=True, port=1)
 run_plan(Plan("none", "UTC", (store, long)), Path({str(tmp_path / "w")!r}), None, print)
 """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

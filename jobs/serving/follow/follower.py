@@ -48,7 +48,7 @@ S = TypeVar("S", MemoryScorers, SequenceScorer, PrerankScorer)
 T = TypeVar("T", SequenceScorer, PrerankScorer)
 
 
-class Probe(Protocol[S]):
+class ChangeProbe(Protocol[S]):
     """Looks at one thing that may change."""
 
     name: str
@@ -70,7 +70,7 @@ class Follower(Generic[S]):
 
     current: S
     swap: Callable[[S], None]
-    probes: Sequence[Probe[S]]
+    probes: Sequence[ChangeProbe[S]]
     every_seconds: float
     _errors: dict[str, str] = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ class PointerProbe(Generic[S]):
     pending: str | None = None
 
     async def look(self, current: S) -> S | None:
-        """See `Probe`."""
+        """See `ChangeProbe`."""
         if self.pointer is None:
             return None
         try:
@@ -176,7 +176,7 @@ class ItemTableProbe(Generic[S]):
     name: str = "item table"
 
     async def look(self, current: S) -> S | None:
-        """See `Probe`."""
+        """See `ChangeProbe`."""
         if items_stamp(self.loader.log) == self.seen:
             return None
         table, stamp = await asyncio.to_thread(self.loader.table)
@@ -203,7 +203,7 @@ class GenerationsProbe:
     _failed: set[bytes] = field(default_factory=set)
 
     async def look(self, current: MemoryScorers) -> MemoryScorers | None:
-        """See `Probe`."""
+        """See `ChangeProbe`."""
         scorers = await asyncio.to_thread(self.around, current.current, current)
         return None if set(scorers.by_hash) == set(current.by_hash) else scorers
 
@@ -256,7 +256,7 @@ class ItemVersionProbe(Generic[T]):
     name: str = "item version"
 
     async def look(self, current: T) -> T | None:
-        """See `Probe`."""
+        """See `ChangeProbe`."""
         images, items = current.images, self.loader.items
         if images is None:
             return None
@@ -295,8 +295,8 @@ class RegistryProbe(Generic[S]):
     due: float = field(default_factory=lambda: time.monotonic() + _REGISTRY_SECONDS)
     name: str = "registry"
 
-    async def look(self, current: S) -> None:  # noqa: ARG002 - see `Probe`
-        """See `Probe`."""
+    async def look(self, current: S) -> None:  # noqa: ARG002 - see `ChangeProbe`
+        """See `ChangeProbe`."""
         if time.monotonic() >= self.due:
             self.due = time.monotonic() + _REGISTRY_SECONDS
             await asyncio.to_thread(self.store.refresh_registry)

@@ -18,12 +18,12 @@ from uic.feature_repo.store.layout import MEMORY_VIEW, ViewKeys
 from uic.jobs.config.context import Context
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.follow.follower import (
+    ChangeProbe,
     Follower,
     GenerationsProbe,
     ItemTableProbe,
     ItemVersionProbe,
     PointerProbe,
-    Probe,
     RegistryProbe,
     S,
 )
@@ -135,8 +135,10 @@ class ServiceParts:
         pointer = self.loader.pointer_of(reference)
         return PointerProbe(pointer, load, self.settings.swap_delay_seconds)
 
-    def _follower(self, scorer: S, use: Callable[[S], None], *probes: Probe[S]) -> Follower[S]:
-        with_registry: list[Probe[S]] = [RegistryProbe[S](self.store)]
+    def _follower(
+        self, scorer: S, use: Callable[[S], None], *probes: ChangeProbe[S]
+    ) -> Follower[S]:
+        with_registry: list[ChangeProbe[S]] = [RegistryProbe[S](self.store)]
         with_registry.extend(probes)
         return Follower(scorer, use, with_registry, self.settings.watch_seconds)
 
