@@ -70,7 +70,7 @@ class Loader:
         if not bundle.has_memory:
             msg = (
                 f"{path}: model {bundle.name} keeps no memory, which the feature service needs; "
-                f"serve it as `uic serve --model {bundle.name} --history-from log`"
+                f"serve it as `uic serve --bundle {bundle.name} --history-from log`"
             )
             raise BundleError(msg)
         scorer = MemoryScorer(bundle, self.item_cache(bundle, table, like))

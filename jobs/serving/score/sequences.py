@@ -1,6 +1,6 @@
 """The other architecture: interest is computed in the request, from the stored last events.
 
-`uic serve --model din --history-from log` runs it, so that the gain of memories can be measured on
+`uic serve --bundle din --history-from log` runs it, so that the gain of memories can be measured on
 one machine, one store and one HTTP stack. `SequenceScorer` runs a trained ranker over candidates
 and histories; `uic.jobs.stream.fold.sequence_fill` puts what the event log has into the store.
 
