@@ -6,6 +6,7 @@ heavy is imported before the command that needs it runs.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -39,18 +40,45 @@ from uic.jobs.commands import (
     train,
     user,
 )
+from uic.jobs.commands.options import BEAM_SETTINGS
 from uic.jobs.config.console import ERR, OUT
 from uic.models.errors import UicError
 
-# In the order of a newcomer's day.
-PANELS: Final = {
-    "Start": (demo, doctor, config, report),
-    "Data": (import_, simulate, check, samples, events, log, dead_letters),
-    "Models": (train, evaluate, bundle, images, experiment),
-    "Memories": (store, memories, stream, user, audit),
-    "Serving": (serve,),
-    "Rehearse": (drill, replay),
+# In the order of a newcomer's day: by panel, the commands and groups of commands.
+PANELS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
+    "Start": {
+        "demo": demo.demo,
+        "doctor": doctor.doctor,
+        "config": config.app,
+        "report": report.report,
+    },
+    "Data": {
+        "import": import_.app,
+        "simulate": simulate.simulate,
+        "check": check.check,
+        "samples": samples.samples,
+        "events": events.app,
+        "log": log.app,
+        "dead-letters": dead_letters.app,
+    },
+    "Models": {
+        "train": train.train,
+        "evaluate": evaluate.evaluate,
+        "bundle": bundle.app,
+        "images": images.app,
+        "experiment": experiment.experiment,
+    },
+    "Memories": {
+        "store": store.app,
+        "memories": memories.app,
+        "stream": stream.app,
+        "user": user.app,
+        "audit": audit.audit,
+    },
+    "Serving": {"serve": serve.app},
+    "Rehearse": {"drill": drill.app, "replay": replay.app},
 }
+_BEAM: Final = {"samples": BEAM_SETTINGS}
 
 
 class _DayOrder(TyperGroup):
@@ -58,8 +86,8 @@ class _DayOrder(TyperGroup):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override] # Typer's own class
         """Names in the order of `PANELS`."""
-        order = {name: at for at, name in enumerate(_NAMES)}
-        return sorted(super().list_commands(ctx), key=lambda name: order[name])
+        del ctx
+        return [name for entries in PANELS.values() for name in entries]
 
 
 app = typer.Typer(
@@ -69,10 +97,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One small learned memory per user: from the behaviour log to ranking.",
 )
-_NAMES: Final[list[str]] = []
-for _panel, _modules in PANELS.items():
-    for _module in _modules:
-        _NAMES.append(_module.register(app, _panel))
+for _panel, _entries in PANELS.items():
+    for _name, _entry in _entries.items():
+        if isinstance(_entry, typer.Typer):
+            app.add_typer(_entry, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, context_settings=_BEAM.get(_name), rich_help_panel=_panel)(_entry)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer's signature of a callback

@@ -14,7 +14,7 @@ import psutil
 
 from uic.feature_repo.store.generation import Generation
 from uic.jobs.config.context import Context
-from uic.models.errors import UicError
+from uic.models.errors import BadInputError, UicError
 
 # What a day of a small shop needs; the demo needs about as much.
 _FREE_DISK_BYTES: Final = 2 * 2**30
@@ -111,10 +111,23 @@ def _machine(context: Context) -> Iterator[Finding]:
     )
 
 
-def _java(_: Context) -> Iterator[Finding]:
-    from uic.jobs.stream.topics.java import java_home  # noqa: PLC0415 - looks for a Java
+def _java(context: Context) -> Iterator[Finding]:
+    from uic.jobs.stream.topics.java import (  # noqa: PLC0415 - looks for a Java
+        jars,
+        jars_root,
+        java_home,
+    )
 
     yield Finding(Level.OK, "java", f"{java_home()}, for the stream job")
+    if context.config.stream.source == "kafka":
+        try:
+            connector = jars(
+                "flink", jars_root(context.config.stream.jars_folder, context.workspace)
+            )
+        except BadInputError as error:
+            yield Finding(Level.REMARK, "jars", str(error))
+        else:
+            yield Finding(Level.OK, "jars", f"{connector[0].parent}, for events from Kafka")
 
 
 def _log(context: Context) -> Iterator[Finding]:

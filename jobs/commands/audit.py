@@ -19,16 +19,6 @@ SampleRateOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("audit", rich_help_panel=panel)(audit)
-    return "audit"
-
-
 @takes_workspace
 def audit(
     *,

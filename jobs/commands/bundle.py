@@ -16,16 +16,6 @@ BundleArgument = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="bundle", rich_help_panel=panel)
-    return "bundle"
-
-
 @app.command("list")
 @takes_workspace
 def list_bundles(*, workspace: Workspace) -> None:

@@ -20,16 +20,6 @@ class Judged(StrEnum):
     ALL = "all"
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("check", rich_help_panel=panel)(check)
-    return "check"
-
-
 @takes_workspace
 def check(
     what: Annotated[Judged, typer.Argument(help="What to judge.")] = Judged.ALL,

@@ -17,16 +17,6 @@ from uic.models.settings import is_advanced
 app = typer.Typer(no_args_is_help=True, help="Show the settings in force.")
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="config", rich_help_panel=panel)
-    return "config"
-
-
 @app.command()
 @takes_workspace
 def show(

@@ -15,16 +15,6 @@ app = typer.Typer(
 ReasonOption = Annotated[str | None, typer.Option(help="Only letters with this reason.")]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="dead-letters", rich_help_panel=panel)
-    return "dead-letters"
-
-
 @app.command()
 @takes_workspace
 def show(

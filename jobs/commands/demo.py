@@ -27,16 +27,6 @@ KafkaOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("demo", rich_help_panel=panel)(demo)
-    return "demo"
-
-
 def demo(
     *,
     start: StartOption = None,

@@ -2,22 +2,11 @@
 
 import sys
 
-import typer
 from rich.text import Text
 
 from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import OUT
 from uic.jobs.workspace.workspace import Workspace
-
-
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("doctor", rich_help_panel=panel)(doctor)
-    return "doctor"
 
 
 @takes_workspace

@@ -40,16 +40,6 @@ FolderOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="drill", rich_help_panel=panel)
-    return "drill"
-
-
 @app.command()
 def crash(
     *,

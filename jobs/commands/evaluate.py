@@ -26,16 +26,6 @@ RoundingOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("evaluate", rich_help_panel=panel)(evaluate)
-    return "evaluate"
-
-
 @takes_workspace
 def evaluate(
     *,

@@ -36,16 +36,6 @@ KeepTimesOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="events", rich_help_panel=panel)
-    return "events"
-
-
 @app.command()
 @takes_workspace
 def broker(

@@ -58,16 +58,6 @@ SaleSamplesOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("experiment", rich_help_panel=panel)(experiment)
-    return "experiment"
-
-
 @takes_workspace
 def experiment(
     *,

@@ -22,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Images of items: extract features, embed them with a bundle, load and switch versions.",
 )
+item_versions.register_on(app)
 WeightsOption = Annotated[
     Path | None,
     typer.Option(help="Weight file of VGG16 (torchvision's layout; .pth or .safetensors)."),
@@ -30,17 +31,6 @@ EncoderOption = Annotated[
     str | None, typer.Option(help="Name of a pretrained encoder; default: compact.")
 ]
 _REJECTS_SHOWN = 20
-
-
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    item_versions.register_on(app)
-    root.add_typer(app, name="images", rich_help_panel=panel)
-    return "images"
 
 
 @app.command()

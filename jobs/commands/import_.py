@@ -29,16 +29,6 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="import", rich_help_panel=panel)
-    return "import"
-
-
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Import a file that the log already holds once more.")
 ]

@@ -12,16 +12,6 @@ from uic.jobs.workspace.workspace import Workspace
 app = typer.Typer(no_args_is_help=True, help="Make the event log of what has streamed.")
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="log", rich_help_panel=panel)
-    return "log"
-
-
 @app.callback()
 def _group() -> None:
     """Keep `compact` a command of its own."""

@@ -26,16 +26,6 @@ app = typer.Typer(
 GenerationArgument = Annotated[int, typer.Argument(help="Number of the generation.", min=1)]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="memories", rich_help_panel=panel)
-    return "memories"
-
-
 BundleOption = Annotated[
     str, typer.Option(help="Bundle that folds: MODEL/VERSION of WORKSPACE/bundles, or a path.")
 ]

@@ -24,16 +24,6 @@ StretchesOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="replay", rich_help_panel=panel)
-    return "replay"
-
-
 @app.command("hold-back")
 @takes_workspace
 def hold_back(

@@ -1,20 +1,8 @@
 """`uic report`: one page of everything that a workspace has to show."""
 
-import typer
-
 from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
-
-
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("report", rich_help_panel=panel)(report)
-    return "report"
 
 
 @takes_workspace

@@ -6,7 +6,6 @@ import typer
 
 from uic.jobs.commands.gate_tables import show_failures
 from uic.jobs.commands.options import (
-    BEAM_SETTINGS,
     RunnerOption,
     parse_day,
     shown_progress,
@@ -17,16 +16,6 @@ from uic.jobs.workspace.workspace import Workspace
 
 # The manifest has all days and users; a remark is to be read.
 _NAMED_DAYS = 5
-
-
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("samples", context_settings=BEAM_SETTINGS, rich_help_panel=panel)(samples)
-    return "samples"
 
 
 @takes_workspace

@@ -34,16 +34,6 @@ PortOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="serve", rich_help_panel=panel)
-    return "serve"
-
-
 @app.callback()
 @takes_workspace
 def serve(

@@ -39,16 +39,6 @@ NewItemShareOption = Annotated[
 _FIRST_DAY = datetime(2025, 1, 1)  # noqa: DTZ001
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("simulate", rich_help_panel=panel)(simulate)
-    return "simulate"
-
-
 @takes_workspace
 def simulate(
     *,

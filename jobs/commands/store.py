@@ -13,16 +13,6 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="store", rich_help_panel=panel)
-    return "store"
-
-
 @app.command()
 @takes_workspace
 def start(*, workspace: Workspace) -> None:

@@ -46,16 +46,6 @@ CheckpointOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="stream", rich_help_panel=panel)
-    return "stream"
-
-
 @app.command()
 @takes_workspace
 def run(

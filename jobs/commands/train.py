@@ -74,16 +74,6 @@ StrategyOption = Annotated[
 ]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this command to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.command("train", rich_help_panel=panel)(train)
-    return "train"
-
-
 @takes_workspace
 def train(
     *,

@@ -14,16 +14,6 @@ app = typer.Typer(no_args_is_help=True, help="Look at one user's memory, or dele
 UserArgument = Annotated[int, typer.Argument(help="User id.")]
 
 
-def register(root: typer.Typer, panel: str) -> str:
-    """Add this group to a panel of the command line.
-
-    Returns:
-        Its name.
-    """
-    root.add_typer(app, name="user", rich_help_panel=panel)
-    return "user"
-
-
 @app.command(context_settings={"ignore_unknown_options": True})
 @takes_workspace
 def show(

@@ -90,3 +90,16 @@ def test_memories_of_other_kernels_are_a_remark(tmp_path):
     [_, (level, text)] = findings(tmp_path)["kernels"]
     assert level is Level.REMARK
     assert "generation=002/dt=2025-01-01 were folded by kernels 0123456789abcdef" in text
+
+
+def test_jars_are_looked_for_where_events_come_from_kafka(tmp_path, monkeypatch):
+    assert "jars" not in findings(tmp_path)
+    monkeypatch.setenv("UIC_STREAM__SOURCE", "kafka")
+    monkeypatch.setenv("UIC_STREAM__BROKERS", "127.0.0.1:1")
+    monkeypatch.setenv("UIC_STREAM__JARS_FOLDER", str(tmp_path))
+    [(level, text)] = findings(tmp_path)["jars"]
+    assert level is Level.REMARK
+    assert "uic events jars" in text
+    (tmp_path / "flink").mkdir()
+    (tmp_path / "flink" / "connector.jar").touch()
+    assert findings(tmp_path)["jars"][0][0] is Level.OK

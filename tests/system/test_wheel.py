@@ -91,7 +91,13 @@ def test_wheel_and_sdist_hold_one_import_name(built: Path) -> None:
     packages = {m.name.split("/")[1] for m in members if m.name.endswith("/__init__.py")}
     assert packages <= {"uic", "tests"}
     assert not any(member.issym() for member in members)
-    for name in ("py.typed", "feature_repo/store/write.lua", "feature_repo/feature_store.yaml"):
+    for name in (
+        "py.typed",
+        "feature_repo/store/write.lua",
+        "feature_repo/feature_store.yaml",
+        "jobs/stream/topics/poms/kafka/pom.xml",
+        "jobs/stream/topics/poms/flink/pom.xml",
+    ):
         assert f"uic/{name}" in names
 
 
