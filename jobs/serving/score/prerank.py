@@ -53,6 +53,21 @@ class Preranked:
     reasons: tuple[DegradedReason, ...]
 
 
+@dataclass(frozen=True)
+class PrerankCandidates:
+    """Some items, and where the matrix has their vectors.
+
+    Attributes:
+        item_ids: (candidates,), int64, distinct.
+        rows: (candidates,), int64, rows of the matrix; the last one for unknown items.
+        known: (candidates,), bool: in the item table.
+    """
+
+    item_ids: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+
 class PrerankScorer:
     """A bundle with the vectors of all items; only its memo of users' vectors changes.
 
@@ -101,10 +116,11 @@ class PrerankScorer:
 
     def with_new_images(self, item_ids: NDArray[np.int64], read: ReadImages) -> "PrerankScorer":
         """The same bundle with the vectors of some items made again; users' are not kept."""
-        rows, known = self._rows(item_ids)
-        rows = rows[known]
+        candidates = self.find(item_ids)
+        rows = candidates.rows[candidates.known]
         vectors = self.matrix[:-1].copy()
-        vectors[rows] = self._items(item_ids[known], self.table.category_ids[rows], read)
+        categories = self.table.category_ids[rows]
+        vectors[rows] = self._items(item_ids[candidates.known], categories, read)
         flaws = self.flaws.union(read.reasons)
         return PrerankScorer(self.bundle, self.table, self.images, vectors=vectors, flaws=flaws)
 
@@ -123,7 +139,8 @@ class PrerankScorer:
         if kept_position != position:
             user = None
         history = self.history(record if user is None else None)
-        wanted = self.vectors_needed(item_ids, history)
+        candidates = self.find(item_ids)
+        wanted = self.vectors_needed(candidates, history)
         read = NO_IMAGES if self.images is None else await self.images.read(wanted)
         if user is None:
             user = self.user_vector(history, read)
@@ -131,16 +148,19 @@ class PrerankScorer:
                 if len(self._users) >= _USERS_KEPT:
                     self._users.pop(next(iter(self._users)))
                 self._users[user_id] = (position, user)
-        return self.score(item_ids, user, read)
+        return self.score(candidates, user, read)
 
     def history(self, record: bytes | None) -> Sequences:
         """The events of a ring that the model looks at."""
         ring = NO_EVENTS if record is None else record
         return RING.read(np.frombuffer(ring, dtype=np.uint8).reshape(1, -1), self._model.limit)
 
-    def vectors_needed(self, item_ids: NDArray[np.int64], history: Sequences) -> NDArray[np.int64]:
+    def vectors_needed(
+        self, candidates: PrerankCandidates, history: Sequences
+    ) -> NDArray[np.int64]:
         """Distinct items, ascending, whose images the scores depend on: the table's are done."""
-        return self._model.wanted_items(history.item_ids, item_ids[~self._rows(item_ids)[1]])
+        unknown = candidates.item_ids[~candidates.known]
+        return self._model.wanted_items(history.item_ids, unknown)
 
     @torch.inference_mode()
     def user_vector(self, history: Sequences, read: ReadImages) -> NDArray[np.float32]:
@@ -151,18 +171,18 @@ class PrerankScorer:
         return vector
 
     def score(
-        self, item_ids: NDArray[np.int64], user: NDArray[np.float32], read: ReadImages
+        self, candidates: PrerankCandidates, user: NDArray[np.float32], read: ReadImages
     ) -> Preranked:
         """All candidates of a user, none left out yet: one matrix-vector product.
 
         Args:
-            item_ids: (candidates,), distinct.
+            candidates: found in the matrix.
             user: (vector width,).
             read: images of `vectors_needed`.
         """
-        rows, known = self._rows(item_ids)
+        item_ids, known = candidates.item_ids, candidates.known
         reasons = self.flaws.union(read.reasons)
-        vectors = self.matrix[rows]  # (candidates, vector width), a copy
+        vectors = self.matrix[candidates.rows]  # (candidates, vector width), a copy
         if not known.all():
             unknown = item_ids[~known]
             vectors[~known] = self._items(unknown, np.full(len(unknown), UNKNOWN_CATEGORY), read)
@@ -171,14 +191,15 @@ class PrerankScorer:
         best = np.argsort(-logits, kind="stable")
         return Preranked(item_ids, logits, known, best, self.label, tuple(sorted(reasons)))
 
-    def _rows(self, item_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of the matrix, the last one for unknown items, and (n,) bool: known."""
+    def find(self, item_ids: NDArray[np.int64]) -> PrerankCandidates:
+        """Where the matrix has the vectors of items."""
         have = self.table.item_ids
         if not len(have):
-            return np.zeros(len(item_ids), np.int64), np.zeros(len(item_ids), np.bool_)
+            rows = np.zeros(len(item_ids), np.int64)
+            return PrerankCandidates(item_ids, rows, rows > 0)
         rows = np.minimum(np.searchsorted(have, item_ids), len(have) - 1)
         known = have[rows] == item_ids
-        return np.where(known, rows, len(have)), known
+        return PrerankCandidates(item_ids, np.where(known, rows, len(have)), known)
 
     def _all_items(self) -> tuple[NDArray[np.float32], frozenset[DegradedReason]]:
         """Vectors of the table's items, block after block, and what is said of their images."""

@@ -152,9 +152,9 @@ class Running:
 
 def scored(scorer: PrerankScorer, item_ids, record: bytes | None) -> Preranked:
     """What a scorer says, its images read at once."""
-    history = scorer.history(record)
-    read = scorer.images.read_now(scorer.vectors_needed(item_ids, history))
-    return scorer.score(item_ids, scorer.user_vector(history, read), read)
+    history, candidates = scorer.history(record), scorer.find(item_ids)
+    read = scorer.images.read_now(scorer.vectors_needed(candidates, history))
+    return scorer.score(candidates, scorer.user_vector(history, read), read)
 
 
 @pytest.fixture
