@@ -1,7 +1,6 @@
 """The audit of a workspace: every generation of its store, and the answers of its service."""
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.jobs.config.context import Context
+from uic.jobs.config.progress import Progress, no_progress
 from uic.models.published import write_json_atomically
 from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
 from uic.pipelines.audit.report import GenerationAudit, require_no_mismatch
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _FEAST_ROWS = 500
 REPORT_NAME = "audit.json"
-Progress = Callable[[str, int, int | None], None]
 AUDITED_STATES = ("ready", "live", "retired")
 
 
@@ -112,7 +111,7 @@ def run_audit(
     context: Context,
     settings: AuditSettings,
     only: int | None,
-    progress: Progress = lambda _step, _done, _total: None,
+    progress: Progress = no_progress,
 ) -> list[GenerationAudit]:
     """Audit one generation, or all that are ready, live or retired.
 

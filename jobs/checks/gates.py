@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.context import Context
+from uic.jobs.config.progress import Progress, no_progress
 from uic.models.errors import BadInputError
 from uic.models.published import read_manifest
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Days = tuple[date | None, date | None]
 Judged = Callable[["GateReport", Path | None], None]
 """Called with the report of a gate, passed or failed, and its page."""
-Progress = Callable[[str, int, int | None], None]
 
 
 def check_inputs(
@@ -61,7 +61,7 @@ def check_samples(
     Raises:
         QualityGateError: a check failed (exit status 3); do not publish.
     """
-    conclude(context, [_samples_report(context, root, manifest, _no_progress)], judged)
+    conclude(context, [_samples_report(context, root, manifest, no_progress)], judged)
 
 
 def samples_report(context: Context, name: str, progress: Progress) -> "GateReport":
@@ -176,10 +176,6 @@ def _samples_report(
     rows = sum(int(entry["rows"]) for entry in manifest["files"])
     judging = partial(gate_samples, root, manifest, context.config.quality)
     return _judge("checking samples", rows, judging, progress)
-
-
-def _no_progress(step: str, done: int, total: int | None) -> None:
-    del step, done, total
 
 
 def _judge(

@@ -17,7 +17,7 @@ from rich.progress import TaskID
 
 from uic.jobs.config.console import progress_display
 from uic.jobs.config.context import DEFAULT_WORKSPACE
-from uic.jobs.workspace.base import Progress
+from uic.jobs.config.progress import Progress
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 

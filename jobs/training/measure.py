@@ -1,10 +1,10 @@
 """A bundle's AUC, GAUC and LogLoss on some days of samples."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
 from uic.jobs.config.context import Context
+from uic.jobs.config.progress import Progress
 from uic.jobs.training.run import check_device, open_samples, with_images
 from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.shelf import BundleShelf
@@ -36,9 +36,7 @@ class Evaluation:
     metrics: Metrics
 
 
-def evaluate_bundle(
-    context: Context, request: EvaluateRequest, progress: Callable[[str, int, int | None], None]
-) -> Evaluation:
+def evaluate_bundle(context: Context, request: EvaluateRequest, progress: Progress) -> Evaluation:
     """Score the impressions of some days; the last day of the samples if none is named.
 
     Raises:

@@ -1,6 +1,5 @@
-"""What the panels of `Workspace` share: the context, days, and the shape of a progress callback."""
+"""What the panels of `Workspace` share: the context, the store, days and folders."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -12,9 +11,6 @@ from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.feature_repo.store.opened import OpenedStore
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with (step, done, total) while a method works; a total of None is not known yet."""
 
 
 class WorkspacePanel:
@@ -42,11 +38,6 @@ class WorkspacePanel:
         from uic.feature_repo.store.opened import open_memories
 
         return open_memories(self.config.store, self.path)
-
-
-def no_progress(step: str, done: int, total: int | None) -> None:
-    """Report nothing."""
-    del step, done, total
 
 
 def day_of(day: date | str, name: str) -> date:

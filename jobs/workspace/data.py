@@ -1,16 +1,18 @@
 """Data: imports, the simulator, quality gates and samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, no_progress
+from uic.jobs.config.progress import Progress, no_progress
+from uic.jobs.workspace.base import WorkspacePanel, day_of
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
+    from uic.jobs.checks.gates import Judged
     from uic.jobs.stream.letters.compact import Compaction
     from uic.pipelines.importers.next_item import NextItemOptions
     from uic.pipelines.importers.run import ImportSummary
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 SALE_DAYS_NAME = "simulated_sale_days.yaml"
 DEFAULT_SAMPLES = "default"
-
-Judged = Callable[["GateReport", Path | None], None]
-"""Called with the report of a quality gate, passed or failed, and its page."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class DataPanel(WorkspacePanel):
         first: date | str | None = None,
         last: date | str | None = None,
         docs: bool = True,
-        judged: Judged | None = None,
+        judged: "Judged | None" = None,
         progress: Progress | None = None,
     ) -> "list[GateReport]":
         """Judge the event log or samples by the limits of the section `quality`.
@@ -231,7 +230,7 @@ class DataPanel(WorkspacePanel):
         name: str = DEFAULT_SAMPLES,
         *,
         gates: bool = True,
-        judged: Judged | None = None,
+        judged: "Judged | None" = None,
         runner: str = "DirectRunner",
         beam_arguments: Sequence[str] = (),
         progress: Progress | None = None,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uic.jobs.workspace.base import Progress, WorkspacePanel, no_progress
+from uic.jobs.config.progress import Progress, no_progress
+from uic.jobs.workspace.base import WorkspacePanel
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:

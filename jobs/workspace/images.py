@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uic.jobs.workspace.base import Progress, no_progress
+from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.workspace.item_versions import ItemVersionsPanel
 from uic.models.errors import BadInputError
 

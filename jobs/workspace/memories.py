@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, folder_of, no_progress
+from uic.jobs.config.progress import Progress, no_progress, say_nothing
+from uic.jobs.workspace.base import WorkspacePanel, day_of, folder_of
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class MemoriesPanel(WorkspacePanel):
 
         folder = folder_of(self.context.bundles, bundle, "--bundle")
         options = UpgradeOptions(folder, CatchUp(max_lag))
-        return upgrade(self.context, options, say or _say_nothing)
+        return upgrade(self.context, options, say or say_nothing)
 
     def _newest_snapshot(self) -> "Snapshot":
         snapshots = self.snapshots()
@@ -287,7 +288,3 @@ def _load(
         snapshot, memories, generations, lambda rows: report(rows, snapshot.rows)
     )
     return loaded.landed
-
-
-def _say_nothing(line: str) -> None:
-    del line

@@ -7,7 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uic.jobs.workspace.base import Progress, WorkspacePanel, day_of, no_progress
+from uic.jobs.config.progress import Progress, no_progress
+from uic.jobs.workspace.base import WorkspacePanel, day_of
 
 if TYPE_CHECKING:
     from uic.jobs.training.measure import Evaluation

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uic.jobs.config.context import Context
+from uic.jobs.config.progress import say_nothing
 from uic.jobs.workspace.base import WorkspacePanel
 from uic.models.errors import BadInputError
 
@@ -68,7 +69,7 @@ class StreamPanel(WorkspacePanel):
             restore_from=checkpoint,
         )
         planner = Planner(_with_stream(self.context, source, parallelism), options)
-        return Supervisor(planner, say or _say_nothing)
+        return Supervisor(planner, say or say_nothing)
 
     def start(
         self, generation: int | None = None, arguments: Sequence[str] | None = None
@@ -157,7 +158,3 @@ def _with_stream(context: Context, source: str | None, parallelism: int | None) 
         msg = f"--{first['loc'][0]}: {first['msg']} (found {first['input']!r})"
         raise BadInputError(msg) from error
     return replace(context, config=context.config.model_copy(update={"stream": stream}))
-
-
-def _say_nothing(line: str) -> None:
-    del line
