@@ -24,7 +24,7 @@ def day_of_number(number: int) -> date:
     return _EPOCH + timedelta(days=int(number))
 
 
-class Days:
+class CalendarDays:
     """Days of one time zone.
 
     Args:

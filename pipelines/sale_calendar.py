@@ -27,7 +27,7 @@ import yaml
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.settings import Keep, SaleSettings
 
 _CALENDAR_KEYS: Final = ("time_zone", "sales")
@@ -244,7 +244,7 @@ def _day(path: Path, field: str, found: Any) -> date:
 
 def _edges_ms(sales: tuple[Sale, ...], time_zone: str) -> NDArray[np.int64]:
     """Start and end of each range in UTC milliseconds."""
-    days = Days(time_zone)
+    days = CalendarDays(time_zone)
     edges = [
         days.start_ms(day_number(day))
         for sale in sales

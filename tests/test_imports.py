@@ -1,12 +1,16 @@
 """The layers of docs/architecture.md hold, and the command starts without heavy libraries."""
 
+import ast
 import subprocess
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 import uic
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "apache_beam", "pyflink", "feast", "great_expectations", "pandas", "fastapi")
 
 
@@ -45,3 +49,13 @@ def test_every_name_of_the_front_door_is_there(name):
 def test_another_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Workspaces'"):
         uic.Workspaces  # noqa: B018
+
+
+def test_class_names_are_unique_in_the_project():
+    homes = defaultdict(list)
+    for package in ("models", "feature_repo", "pipelines", "jobs"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    homes[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

@@ -15,12 +15,12 @@ from uic.jobs.replay.hold_back import HELD_KIND, HELD_SCHEMA_VERSION, ReplayErro
 from uic.jobs.stream.topics.produce import Outgoing, payload_of
 from uic.models.hashing import stable_hash
 from uic.models.published import read_manifest
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.event_log import EventLog
 
 
 @dataclass(frozen=True)
-class Impressions:
+class DayImpressions:
     """Columns in order of event time."""
 
     user_ids: NDArray[np.int64]
@@ -32,11 +32,11 @@ class Impressions:
         """How many."""
         return len(self.user_ids)
 
-    def between(self, start_ms: int, end_ms: int) -> "Impressions":
+    def between(self, start_ms: int, end_ms: int) -> "DayImpressions":
         """Those from `start_ms` until before `end_ms`."""
         first, end = np.searchsorted(self.times_ms, [start_ms, end_ms])
         here = slice(int(first), int(end))
-        return Impressions(
+        return DayImpressions(
             self.user_ids[here], self.item_ids[here], self.times_ms[here], self.clicked[here]
         )
 
@@ -56,7 +56,7 @@ class HeldDay:
     day: date
     start_ms: int
     end_ms: int
-    impressions: Impressions
+    impressions: DayImpressions
     behaviors: pa.Table
 
     def stretches(self, count: int, partitions: int) -> list[tuple[int, int]]:
@@ -121,12 +121,12 @@ def open_day(log_root: Path, held_root: Path) -> HeldDay:
     columns = ["user_id", "item_id", "event_time", "clicked"]
     seen = pa.concat_tables([pq.read_table(path, columns=columns) for path in shown])
     seen = seen.sort_by([("event_time", "ascending"), ("user_id", "ascending")])
-    days = Days(str(manifest["time_zone"]))
+    days = CalendarDays(str(manifest["time_zone"]))
     return HeldDay(
         day=day,
         start_ms=days.start_ms(day_number(day)),
         end_ms=days.start_ms(day_number(day + timedelta(days=1))),
-        impressions=Impressions(
+        impressions=DayImpressions(
             seen.column("user_id").to_numpy(),
             seen.column("item_id").to_numpy(),
             seen.column("event_time").to_numpy().view(np.int64),

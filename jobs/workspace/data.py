@@ -93,9 +93,9 @@ class DataPanel(WorkspacePanel):
             >>> columns = TableColumns(user_id="buyer", item_id="sku", event_time="at")
             >>> workspace.import_table("clicks.csv", columns).publication.behaviors
         """
-        from uic.pipelines.importers.table import Table
+        from uic.pipelines.importers.table import TableImporter
 
-        importer = Table(Path(file), columns, name)
+        importer = TableImporter(Path(file), columns, name)
         return self.import_from(importer, again=again, next_item=next_item, progress=progress)
 
     def import_from(

@@ -24,7 +24,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _WHITE: Final = (255, 255, 255, 255)
 
 
-class Reason(StrEnum):
+class ImageFault(StrEnum):
     """Why an image has no features."""
 
     MISSING = "missing"  # no such file
@@ -43,7 +43,7 @@ class Reason(StrEnum):
 class RejectedImageError(Exception):
     """An image cannot be used; never leaves this package."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: ImageFault, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -77,14 +77,14 @@ def read_image(folder: Path, relative: str, limits: DecodeLimits) -> bytes:
             _check_file(found, limits)
             data = stream.read(limits.max_file_bytes + 1)
     except FileNotFoundError as error:
-        raise RejectedImageError(Reason.MISSING, "no such file") from error
+        raise RejectedImageError(ImageFault.MISSING, "no such file") from error
     except IsADirectoryError as error:
-        raise RejectedImageError(Reason.NOT_A_FILE, "a folder") from error
+        raise RejectedImageError(ImageFault.NOT_A_FILE, "a folder") from error
     except OSError as error:
-        raise RejectedImageError(Reason.UNREADABLE, error.strerror or str(error)) from error
+        raise RejectedImageError(ImageFault.UNREADABLE, error.strerror or str(error)) from error
     if len(data) > limits.max_file_bytes:
         detail = f"more than {limits.max_file_bytes} bytes"
-        raise RejectedImageError(Reason.TOO_LARGE, detail)
+        raise RejectedImageError(ImageFault.TOO_LARGE, detail)
     return data
 
 
@@ -98,20 +98,20 @@ def real_path(folder: Path, relative: str) -> Path:
     try:
         real = os.path.realpath(os.path.join(root, relative))  # noqa: PTH118 - an absolute one wins
     except (OSError, ValueError) as error:  # a loop of links, a NUL byte
-        raise RejectedImageError(Reason.UNREADABLE, str(error)) from error
+        raise RejectedImageError(ImageFault.UNREADABLE, str(error)) from error
     if os.path.commonpath([root, real]) != root:
-        raise RejectedImageError(Reason.OUTSIDE, "the path leads out of the given folder")
+        raise RejectedImageError(ImageFault.OUTSIDE, "the path leads out of the given folder")
     return Path(real)
 
 
 def _check_file(found: os.stat_result, limits: DecodeLimits) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise RejectedImageError(Reason.NOT_A_FILE, "a folder, pipe or device")
+        raise RejectedImageError(ImageFault.NOT_A_FILE, "a folder, pipe or device")
     if not found.st_size:
-        raise RejectedImageError(Reason.EMPTY, "0 bytes")
+        raise RejectedImageError(ImageFault.EMPTY, "0 bytes")
     if found.st_size > limits.max_file_bytes:
         detail = f"{found.st_size} bytes, limit {limits.max_file_bytes}"
-        raise RejectedImageError(Reason.TOO_LARGE, detail)
+        raise RejectedImageError(ImageFault.TOO_LARGE, detail)
 
 
 def content_sum(data: bytes) -> str:
@@ -146,14 +146,14 @@ def decode_square(
     except RejectedImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RejectedImageError(Reason.TOO_MANY_PIXELS, str(error)) from error
+        raise RejectedImageError(ImageFault.TOO_MANY_PIXELS, str(error)) from error
     except UnidentifiedImageError as error:
         detail = f"starts with {data[:8]!r}; known are {', '.join(FORMATS)}"
-        raise RejectedImageError(Reason.NOT_AN_IMAGE, detail) from error
+        raise RejectedImageError(ImageFault.NOT_AN_IMAGE, detail) from error
     except Exception as error:  # a decoder of foreign bytes raises anything: struct, Index, Type…
         text = " ".join(str(error).split())[:200] or type(error).__name__
         truncated = "truncat" in text.lower() or isinstance(error, EOFError)
-        reason = Reason.TRUNCATED if truncated else Reason.DAMAGED
+        reason = ImageFault.TRUNCATED if truncated else ImageFault.DAMAGED
         raise RejectedImageError(reason, text) from error
     return np.array(square)  # a copy: torch has no read-only tensors
 
@@ -162,7 +162,7 @@ def _check_pixels(size: tuple[int, int], limits: DecodeLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         detail = f"{width} x {height} pixels, limit {limits.max_pixels}"
-        raise RejectedImageError(Reason.TOO_MANY_PIXELS, detail)
+        raise RejectedImageError(ImageFault.TOO_MANY_PIXELS, detail)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME, lock_of, only_writer
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
 from uic.pipelines.images.encoders import limits_of
-from uic.pipelines.images.extract_run import OUTCOME, Block, ExtractRequest, ExtractRun, Known
+from uic.pipelines.images.extract_run import OUTCOME, ExtractRequest, ExtractRun, ImageBlock, Known
 from uic.pipelines.images.ledger import FileLine, Ledger
 from uic.pipelines.overlapped import OverlappedMap
 
@@ -147,5 +147,5 @@ def _line(line: tuple[int, FileLine]) -> tuple[None, Any]:
     return None, line
 
 
-def _block(block: Block) -> tuple[None, Any]:
+def _block(block: ImageBlock) -> tuple[None, Any]:
     return None, block

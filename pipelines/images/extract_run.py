@@ -14,7 +14,7 @@ from uic.models.images.additions import add_image_features
 from uic.models.images.features import ImageFeatures
 from uic.models.published import MANIFEST_NAME
 from uic.pipelines.images.decode import (
-    Reason,
+    ImageFault,
     RejectedImageError,
     content_sum,
     decode_square,
@@ -63,7 +63,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Block:
+class ImageBlock:
     """The features of one bucket.
 
     Args:
@@ -110,7 +110,7 @@ class ExtractRun:
         bucket = (int(line.sha256[:8], 16) * self.buckets) >> _SUM_BITS
         return [(bucket, (line.sha256, line.path))]
 
-    def encode(self, bucket: tuple[int, Iterable[tuple[str, str]]]) -> list[Block]:
+    def encode(self, bucket: tuple[int, Iterable[tuple[str, str]]]) -> list[ImageBlock]:
         """Step 3: the features of a bucket's contents, each once, as a block."""
         number, members = bucket
         paths = dict(sorted(members, reverse=True))  # of a content at several paths, the first
@@ -131,20 +131,21 @@ class ExtractRun:
         if pixels:
             features.append(encoder.encode(np.stack(pixels)))
         if not features:
-            return [Block(number, None, (), rejected)]
+            return [ImageBlock(number, None, (), rejected)]
         # A runner may run this twice; each attempt has a name of its own.
         name = f"{number:05d}-{uuid.uuid4().hex}.npy"
         np.save(self.drafts / name, np.concatenate(features), allow_pickle=False)
-        return [Block(number, name, tuple(sums), rejected)]
+        return [ImageBlock(number, name, tuple(sums), rejected)]
 
     def publish(self, element: tuple[None, Iterable[Any]]) -> None:
         """Step 4: publish if anything is new, and leave what was done for the launcher."""
         values = list(element[1])
         numbered = [value for value in values if isinstance(value, tuple)]
         lines = [line for _, line in sorted(numbered, key=lambda found: found[0])]
-        by_bucket: dict[int, Block] = {}
+        by_bucket: dict[int, ImageBlock] = {}
         for block in sorted(
-            (value for value in values if isinstance(value, Block)), key=lambda one: one.file or ""
+            (value for value in values if isinstance(value, ImageBlock)),
+            key=lambda one: one.file or "",
         ):
             by_bucket.setdefault(block.bucket, block)
         blocks = [by_bucket[number] for number in sorted(by_bucket)]
@@ -170,9 +171,9 @@ class ExtractRun:
         except RejectedImageError as error:
             return line.rejected(error.reason, error.detail)
         except FileNotFoundError:
-            return line.rejected(Reason.MISSING, "no such file")
+            return line.rejected(ImageFault.MISSING, "no such file")
         except OSError as error:
-            return line.rejected(Reason.UNREADABLE, error.strerror or str(error))
+            return line.rejected(ImageFault.UNREADABLE, error.strerror or str(error))
         line = FileLine(path, line.bytes, line.modified_ns, digest)
         bad = self.known.bad.get(digest)
         return line if bad is None else line.rejected(*bad)
@@ -182,10 +183,10 @@ class ExtractRun:
         limits = limits_of(self.request.choice.settings)
         data = read_image(self.request.source.folder, path, limits)
         if content_sum(data) != digest:
-            raise RejectedImageError(Reason.DAMAGED, "changed while it was read; run it again")
+            raise RejectedImageError(ImageFault.DAMAGED, "changed while it was read; run it again")
         return decode_square(data, preparation.resize_px, preparation.crop_px, limits)
 
-    def _published(self, lines: list[FileLine], blocks: list[Block]) -> dict[str, Any]:
+    def _published(self, lines: list[FileLine], blocks: list[ImageBlock]) -> dict[str, Any]:
         output = self.request.output
         bad = {digest: why for block in blocks for digest, why in block.rejected.items()}
         lines = [
@@ -224,5 +225,5 @@ class ExtractRun:
                 continue
             if items.setdefault(image.item_id, line.sha256) != line.sha256:
                 detail = f"item {image.item_id} is named by an earlier line or file"
-                kept[at] = line.rejected(Reason.ITEM_TWICE, detail)
+                kept[at] = line.rejected(ImageFault.ITEM_TWICE, detail)
         return items, kept

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uic.models.images.features import ImageFeatures, parts_of
-from uic.pipelines.images.decode import Reason
+from uic.pipelines.images.decode import ImageFault
 
 FILES_ROLE: Final = "files"
 FILES_KEYS: Final = ("folder", "path")
@@ -89,7 +89,7 @@ class Ledger:
             line.sha256: (line.reason or "", line.detail or "")
             for lines in self.lines.values()
             for line in lines.values()
-            if line.sha256 is not None and line.reason not in {None, Reason.ITEM_TWICE}
+            if line.sha256 is not None and line.reason not in {None, ImageFault.ITEM_TWICE}
         }
 
     def table(self) -> pa.Table:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.days import Days
+from uic.pipelines.days import CalendarDays
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
 from uic.pipelines.importers.parquet import TypeCheck, batches, open_parquet
 from uic.pipelines.importers.source import (
@@ -51,7 +51,7 @@ class AliBrand:
 
     def __init__(self, path: Path, time_zone: str) -> None:
         self._path = path
-        self._days = Days(time_zone)
+        self._days = CalendarDays(time_zone)
         self.total = open_parquet(path, _COLUMNS).metadata.num_rows
         self._codes = behavior_codes(pa.array(_TYPES)).to_numpy().astype(np.int64)
 

@@ -77,7 +77,7 @@ class TableColumns:
         return list(dict.fromkeys(name for name in used if name is not None))
 
 
-class Table:
+class TableImporter:
     """One file; Parquet by its first bytes, else CSV with a header line.
 
     Args:

@@ -68,7 +68,7 @@ def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TextRows:
     """Columns of bytes, and the line of each row."""
 
     columns: pa.Table
@@ -105,7 +105,7 @@ def csv_rows(
     header: bool = False,
     quotes: bool = True,
     block_bytes: int = _BLOCK_BYTES,
-) -> Iterator[Rows]:
+) -> Iterator[TextRows]:
     """The `wanted` columns of a CSV file; lines with another number of values are rejected.
 
     Args:
@@ -147,7 +147,7 @@ def csv_rows(
                 rejects.add(path, line, Reason.MALFORMED, head)
                 if swallowed:
                     pending.append((swallowed.encode(), line + 1))
-            yield Rows(table.combine_chunks(), numbers + first - 1, block.done)
+            yield TextRows(table.combine_chunks(), numbers + first - 1, block.done)
 
 
 def _parsed(

@@ -5,12 +5,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.models.errors import UicError
+from uic.models.errors import BadInputError
 from uic.pipelines.log.epochs import Epoch, EpochHandOverError, refuse_moved_users
 
 
-class LogOrderError(UicError):
-    """Log time falls along a partition."""
+class LogOrderError(BadInputError):
+    """Log time falls along a partition or along a user's events, or a position is there twice."""
+
+
+class LogGapError(BadInputError):
+    """Offsets of a partition do not follow each other: events between them are missing."""
 
 
 class Positions:

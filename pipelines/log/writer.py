@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from uic.models.errors import BadInputError, UicError
 from uic.models.hashing import stable_hash
-from uic.pipelines.days import Days, day_number, day_of_number
+from uic.pipelines.days import CalendarDays, day_number, day_of_number
 from uic.pipelines.log.catalog import DistinctIds, ItemCatalog
 from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
 from uic.pipelines.log.epochs import Epoch, EpochHandOverError
@@ -108,7 +108,7 @@ class LogWriter:
         slice_rows: int = SLICE_ROWS,
     ) -> None:
         self.log, self.part, self._again = log, part, again
-        self._days = Days(time_zone)
+        self._days = CalendarDays(time_zone)
         self._topic = topic
         self._partitions = topic.partitions if topic else partitions
         self._slice_rows = slice_rows

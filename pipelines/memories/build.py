@@ -26,12 +26,12 @@ from uic.models.kernels.compiled import folded_by
 from uic.models.memory.fold import MemoryFolder
 from uic.models.published import lock_of, only_writer
 from uic.pipelines.beam_run import pipeline_options, run_pipeline
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.event_log import EventLog, LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError, Exclusion
-from uic.pipelines.memories.fold_bucket import FoldPlan, fold_bucket
-from uic.pipelines.memories.publish import Publication
+from uic.pipelines.memories.fold_bucket import BucketPlan, fold_bucket
+from uic.pipelines.memories.publish import SnapshotPublication
 from uic.pipelines.memories.read import read_events, read_memories
 from uic.pipelines.memories.transform import EVENTS, MEMORIES, FoldMemories
 from uic.pipelines.sale_calendar import SaleCalendar
@@ -87,7 +87,7 @@ class MemoriesRequest:
 class _Input:
     """What a build reads, and what its snapshot will say of it."""
 
-    plan: FoldPlan
+    plan: BucketPlan
     bundle: Bundle
     start: Snapshot | None
     exclusion: Exclusion
@@ -110,7 +110,7 @@ def build_memories(
     options = pipeline_options(runner, beam_arguments)
     found = _find_input(request)
     parts = log_parts(found.files, BEHAVIOR_EVENTS)
-    publication = Publication(
+    publication = SnapshotPublication(
         root=found.plan.root,
         start=found.start,
         epochs=EventLog(request.log).epochs(),
@@ -153,11 +153,11 @@ def _find_input(request: MemoriesRequest) -> _Input:
         raise MemoriesError(msg)
     number = _number(request, start)
     root = request.memories / f"generation={number:03d}" / f"dt={request.until}"
-    cut_ms = Days(request.time_zone).start_ms(day_number(request.until) + 1)
+    cut_ms = CalendarDays(request.time_zone).start_ms(day_number(request.until) + 1)
     rows = sum(file.rows for file in files)
     wanted = max(-(-rows // BUCKET_EVENTS), -(-(start.rows if start else 0) // BUCKET_MEMORIES), 1)
     return _Input(
-        plan=FoldPlan(request.bundle, number, root, cut_ms),
+        plan=BucketPlan(request.bundle, number, root, cut_ms),
         bundle=bundle,
         start=start,
         exclusion=_exclusion(request, start),
@@ -236,7 +236,7 @@ def _facts(request: MemoriesRequest, found: _Input) -> dict[str, Any]:
 
 
 def _steps(
-    pipeline: beam.Pipeline, parts: list[Part], found: _Input, publication: Publication
+    pipeline: beam.Pipeline, parts: list[Part], found: _Input, publication: SnapshotPublication
 ) -> None:
     start = found.start
     files: list[Mapping[str, Any]] = [] if start is None else list(start.manifest["files"])

@@ -49,7 +49,7 @@ class BucketFile:
 
 
 @dataclass(frozen=True)
-class FoldPlan:
+class BucketPlan:
     """What every bucket needs to know.
 
     Args:
@@ -72,7 +72,7 @@ def _folder(bundle: Path, generation: int) -> MemoryFolder:
 
 
 def fold_bucket(
-    plan: FoldPlan, bucket: int, memories: pa.Table, events: pa.Table
+    plan: BucketPlan, bucket: int, memories: pa.Table, events: pa.Table
 ) -> BucketFile | None:
     """Fold and write one bucket; None if it holds no user.
 
@@ -142,7 +142,7 @@ def _records(column: pa.ChunkedArray, folder: MemoryFolder) -> Records:
 
 
 def _write(
-    plan: FoldPlan,
+    plan: BucketPlan,
     bucket: int,
     users: NDArray[np.int64],
     records: Records,

@@ -13,9 +13,9 @@ from uic.feature_repo.snapshots.snapshots import (
     Snapshot,
     point_current_to,
 )
-from uic.models.errors import BadInputError
 from uic.models.published import publish_manifest, sync_directory
 from uic.pipelines.log.epochs import Epoch
+from uic.pipelines.log.positions import LogGapError
 from uic.pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
 from uic.pipelines.memories.read import PartFacts
 
@@ -23,12 +23,8 @@ _FIRST: Final = 2
 _LAST: Final = 3
 
 
-class LogGapError(BadInputError):
-    """Events between a snapshot's position and the first file of the log are missing."""
-
-
 @dataclass(frozen=True)
-class Publication:
+class SnapshotPublication:
     """Where a snapshot goes, and what its manifest says of its input.
 
     Args:

@@ -6,7 +6,7 @@ A check is a plain value; `suite` makes a Great Expectations expectation of it.
 from dataclasses import dataclass
 from typing import Final
 
-from uic.pipelines.quality.facts import IMPRESSIONS_TABLE, LogRules, Table
+from uic.pipelines.quality.facts import IMPRESSIONS_TABLE, JudgedTable, LogRules
 
 OVER_DAYS: Final = "sum"
 EACH: Final = "each"
@@ -38,7 +38,7 @@ class Check:
         return self.metric.split(".")[0]
 
 
-def log_checks(table: Table, rules: LogRules) -> tuple[Check, ...]:
+def log_checks(table: JudgedTable, rules: LogRules) -> tuple[Check, ...]:
     """The checks of a log table; those of whole days first, since they explain the others."""
     quality = rules.quality
     most = quality.max_faulty_rows

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from uic.models.samples.schema import SAMPLES
 from uic.pipelines.log.event_log import LogFile
-from uic.pipelines.quality.facts import LogRules, Table, file_rows, record_batches
+from uic.pipelines.quality.facts import JudgedTable, LogRules, file_rows, record_batches
 from uic.pipelines.quality.positions import CrossFault
 from uic.pipelines.quality.sample_facts import BATCH_GROUPS, GROUP_RULES, Groups
-from uic.pipelines.quality.suite import Verdict
+from uic.pipelines.quality.suite import CheckVerdict
 
 # A history of a thousand events says no more than its ends.
 _LONGEST_LIST = 6
@@ -25,8 +25,8 @@ Example = dict[str, Any]
 
 
 def log_examples(
-    verdict: Verdict,
-    table: Table,
+    verdict: CheckVerdict,
+    table: JudgedTable,
     files: Sequence[LogFile],
     rules: LogRules,
     across: Sequence[CrossFault],
@@ -56,7 +56,7 @@ def log_examples(
 
 
 def sample_examples(
-    verdict: Verdict, root: Path, files: Sequence[Mapping[str, Any]], most: int
+    verdict: CheckVerdict, root: Path, files: Sequence[Mapping[str, Any]], most: int
 ) -> tuple[Example, ...]:
     """Groups of the failing files that break the check's rule."""
     by_metric = {rule.metric: rule for rule in GROUP_RULES}

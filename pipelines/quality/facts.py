@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 from uic.pipelines.quality.positions import CrossFault, PartitionRuns
-from uic.pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, RowRule, Rows
+from uic.pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, JudgedRows, RowRule
 from uic.pipelines.settings import QualitySettings
 
 # Masks of a batch of this size stay in the cache of a core; below it, Python's share grows.
@@ -31,7 +31,7 @@ ALL: Final = "all"
 
 
 @dataclass(frozen=True)
-class Table:
+class JudgedTable:
     """A table of the log: its schema and its rules."""
 
     name: str
@@ -40,8 +40,12 @@ class Table:
     has_positions: bool
 
 
-BEHAVIORS_TABLE: Final = Table("behaviors", BEHAVIOR_EVENTS, BEHAVIOR_RULES, has_positions=True)
-IMPRESSIONS_TABLE: Final = Table("impressions", IMPRESSIONS, IMPRESSION_RULES, has_positions=False)
+BEHAVIORS_TABLE: Final = JudgedTable(
+    "behaviors", BEHAVIOR_EVENTS, BEHAVIOR_RULES, has_positions=True
+)
+IMPRESSIONS_TABLE: Final = JudgedTable(
+    "impressions", IMPRESSIONS, IMPRESSION_RULES, has_positions=False
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class LogRules:
 
 
 def log_facts(
-    table: Table,
+    table: JudgedTable,
     files: Sequence[LogFile],
     days: Sequence[date],
     rules: LogRules,
@@ -117,17 +121,17 @@ def log_facts(
     return _with_whole(frame, clicks, table, rules.quality), across
 
 
-def file_rows(path: Path, day: date, table: Table, rules: LogRules) -> Iterator[Rows]:
+def file_rows(path: Path, day: date, table: JudgedTable, rules: LogRules) -> Iterator[JudgedRows]:
     """The rows of one file, batch by batch, ready to be judged.
 
     Raises:
         BadInputError: it is no Parquet file, or a column is missing or of another type.
     """
-    days = Days(rules.time_zone)
+    days = CalendarDays(rules.time_zone)
     start_ms, end_ms = (days.start_ms(day_number(day) + at) for at in (0, 1))
     before = None
     for batch in record_batches(path, table.schema, BATCH_ROWS):
-        rows = Rows(batch, start_ms, end_ms, rules.max_clock_skew_seconds * 1000, before)
+        rows = JudgedRows(batch, start_ms, end_ms, rules.max_clock_skew_seconds * 1000, before)
         yield rows
         if table.has_positions and batch.num_rows:
             before = rows.last()
@@ -170,7 +174,7 @@ def _is_of(found: pa.DataType, expected: pa.DataType) -> bool:
     return bool(found == expected)
 
 
-def _metrics(table: Table) -> tuple[str, ...]:
+def _metrics(table: JudgedTable) -> tuple[str, ...]:
     return tuple(rule.metric for rule in table.rules)
 
 
@@ -204,7 +208,7 @@ def _rates(
 
 
 def _with_whole(
-    frame: pd.DataFrame, clicks: Mapping[date, int], table: Table, quality: QualitySettings
+    frame: pd.DataFrame, clicks: Mapping[date, int], table: JudgedTable, quality: QualitySettings
 ) -> pd.DataFrame:
     """The days by name, and the row `all` with what is judged once: missing days, click rate."""
     whole = dict.fromkeys(frame.columns, math.nan)

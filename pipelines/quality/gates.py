@@ -21,12 +21,12 @@ from uic.pipelines.quality.facts import (
     ALL,
     BEHAVIORS_TABLE,
     IMPRESSIONS_TABLE,
+    JudgedTable,
     LogRules,
-    Table,
     log_facts,
 )
 from uic.pipelines.quality.sample_facts import sample_checks, sample_facts
-from uic.pipelines.quality.suite import Judgement, Verdict, judge, limits, number
+from uic.pipelines.quality.suite import CheckVerdict, Judgement, judge, limits, number
 from uic.pipelines.settings import QualitySettings
 
 Advance = Callable[[int], None]
@@ -37,7 +37,7 @@ _DAYS_IN_MESSAGE: Final = 3
 class CheckResult:
     """A check, what was found, and rows that broke it."""
 
-    verdict: Verdict
+    verdict: CheckVerdict
     examples: tuple[Example, ...] = ()
 
     @property
@@ -176,7 +176,7 @@ def require(reports: Sequence[GateReport]) -> None:
 
 
 def _gate_log(
-    table: Table,
+    table: JudgedTable,
     *,
     files_of: Callable[[date | None, date | None], list[LogFile]],
     first: date,

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from uic.pipelines.log.event_log import LogFile
-from uic.pipelines.quality.rows import Rows
+from uic.pipelines.quality.rows import JudgedRows
 
 _KEY = ["epoch", "partition"]
 
@@ -43,7 +43,7 @@ class PartitionRuns:
     _files: list[LogFile] = field(default_factory=list)
     _runs: list[pd.DataFrame] = field(default_factory=list)
 
-    def add(self, file: LogFile, rows: Rows) -> None:
+    def add(self, file: LogFile, rows: JudgedRows) -> None:
         """Note the runs of one batch of `file`."""
         if not rows.batch.num_rows:
             return

@@ -22,7 +22,7 @@ _POSITION: Final = ("epoch", "partition", "offset")
 
 
 @dataclass
-class Rows:
+class JudgedRows:
     """A batch of rows of one file, in file order, with what a rule needs to know about the file.
 
     Args:
@@ -128,7 +128,7 @@ class RowRule:
     metric: str
     column: str
     sentence: str
-    broken: Callable[[Rows], Mask | None]
+    broken: Callable[[JudgedRows], Mask | None]
     needs_neighbour: bool = False
 
 
@@ -137,7 +137,7 @@ def _no_nulls(column: str) -> RowRule:
 
 
 def _not_negative(column: str) -> RowRule:
-    def broken(rows: Rows) -> Mask | None:
+    def broken(rows: JudgedRows) -> Mask | None:
         values = rows.values(column)
         if not len(values) or values.min() >= 0:
             return None
@@ -147,7 +147,7 @@ def _not_negative(column: str) -> RowRule:
     return RowRule(f"{column}.negative", column, f"{column} is at least 0", broken)
 
 
-def _unknown_behaviors(rows: Rows) -> Mask | None:
+def _unknown_behaviors(rows: JudgedRows) -> Mask | None:
     array = rows.batch.column("behavior")
     dictionary = array.dictionary.to_pylist()
     known = np.array([word in BEHAVIORS for word in dictionary], dtype=bool)
@@ -157,8 +157,8 @@ def _unknown_behaviors(rows: Rows) -> Mask | None:
     return _and_present(~known[codes], rows, "behavior")
 
 
-def _outside_day(column: str) -> Callable[[Rows], Mask | None]:
-    def broken(rows: Rows) -> Mask | None:
+def _outside_day(column: str) -> Callable[[JudgedRows], Mask | None]:
+    def broken(rows: JudgedRows) -> Mask | None:
         times = rows.values(column)
         if not len(times) or (times.min() >= rows.day_start_ms and times.max() < rows.day_end_ms):
             return None
@@ -167,12 +167,12 @@ def _outside_day(column: str) -> Callable[[Rows], Mask | None]:
     return broken
 
 
-def _event_after_log(rows: Rows) -> Mask | None:
+def _event_after_log(rows: JudgedRows) -> Mask | None:
     late = rows.values("event_time") > rows.values("log_time") + rows.max_skew_ms
     return _and_present(late, rows, "log_time") if late.any() else None
 
 
-def _event_after_day(rows: Rows) -> Mask | None:
+def _event_after_day(rows: JudgedRows) -> Mask | None:
     times = rows.values("event_time")
     end = rows.day_end_ms + rows.max_skew_ms
     if not len(times) or times.max() < end:
@@ -181,7 +181,7 @@ def _event_after_day(rows: Rows) -> Mask | None:
     return mask
 
 
-def _and_present(mask: Mask, rows: Rows, column: str) -> Mask:
+def _and_present(mask: Mask, rows: JudgedRows, column: str) -> Mask:
     """Without the rows whose `column` is null: they break another rule."""
     nulls = rows.nulls(column)
     return mask if nulls is None else mask & ~nulls
@@ -209,15 +209,15 @@ BEHAVIOR_RULES: Final = (
     ),
     RowRule(
         "log_time.falls", "log_time", "log_time never falls along a partition",
-        Rows.log_time_falls, needs_neighbour=True,
+        JudgedRows.log_time_falls, needs_neighbour=True,
     ),
     RowRule(
         "offset.duplicates", "offset", "a position (epoch, partition, offset) is there once",
-        Rows.duplicates, needs_neighbour=True,
+        JudgedRows.duplicates, needs_neighbour=True,
     ),
     RowRule(
         "offset.out_of_order", "offset", "a file is sorted by (epoch, partition, offset)",
-        Rows.out_of_order, needs_neighbour=True,
+        JudgedRows.out_of_order, needs_neighbour=True,
     ),
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ _RESULT_FORMAT: Final = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckVerdict:
     """What became of one check.
 
     Args:
@@ -44,7 +44,7 @@ class Verdict:
 class Judgement:
     """The verdicts in the order of the checks, and the result that Data Docs are made of."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[CheckVerdict, ...]
     validation: Any
 
 
@@ -124,7 +124,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def _verdict(check: Check, result: Any, frame: pd.DataFrame, label: str) -> Verdict:
+def _verdict(check: Check, result: Any, frame: pd.DataFrame, label: str) -> CheckVerdict:
     if result.exception_info.get("raised_exception"):
         msg = f"expectation of {check.metric}: {result.exception_info['exception_message']}"
         raise RuntimeError(msg)
@@ -133,13 +133,13 @@ def _verdict(check: Check, result: Any, frame: pd.DataFrame, label: str) -> Verd
     if check.over == OVER_DAYS:
         found = frame.loc[values > 0, [label, check.metric]] if not success else frame.iloc[:0]
         failing = tuple((str(day), float(value)) for day, value in found.itertuples(index=False))
-        return Verdict(check, success, float(result.result["observed_value"]), failing)
+        return CheckVerdict(check, success, float(result.result["observed_value"]), failing)
     failing = tuple(
         (str(entry[label]), float(entry[check.metric]))
         for entry in result.result.get("unexpected_index_list") or ()
     )
     judged = values.dropna()
     if judged.empty:
-        return Verdict(check, success, None, failing)
+        return CheckVerdict(check, success, None, failing)
     low_side = check.low is not None and judged.min() < check.low
-    return Verdict(check, success, float(judged.min() if low_side else judged.max()), failing)
+    return CheckVerdict(check, success, float(judged.min() if low_side else judged.max()), failing)

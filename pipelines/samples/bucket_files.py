@@ -15,7 +15,7 @@ from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.build import BuildFacts, GroupedBucket
 from uic.pipelines.samples.encoding import parquet_writer
 from uic.pipelines.samples.plan import SamplesPlan
-from uic.pipelines.samples.sizes import Sizes, sizes_of
+from uic.pipelines.samples.sizes import SampleSizes, sizes_of
 
 DRAFT_SUFFIX: Final = ".draft"
 
@@ -42,7 +42,7 @@ class BucketResult:
 
     bucket: int
     facts: BuildFacts
-    sizes: Sizes = field(default_factory=Sizes)
+    sizes: SampleSizes = field(default_factory=SampleSizes)
     files: tuple[DraftFile, ...] = ()
 
 
@@ -54,7 +54,7 @@ def bucket_writer(root: Path, plan: SamplesPlan) -> Callable[[int, GroupedBucket
     """
 
     def write(bucket: int, groups: GroupedBucket) -> BucketResult:
-        sizes = Sizes()
+        sizes = SampleSizes()
         files = []
         for index in np.unique(groups.group_days).tolist():
             file, of_day = _write_day(root, plan, bucket, groups, index)
@@ -67,12 +67,12 @@ def bucket_writer(root: Path, plan: SamplesPlan) -> Callable[[int, GroupedBucket
 
 def _write_day(
     root: Path, plan: SamplesPlan, bucket: int, groups: GroupedBucket, index: int
-) -> tuple[DraftFile, Sizes]:
+) -> tuple[DraftFile, SampleSizes]:
     day = plan.days.day(index)
     first, last = np.searchsorted(groups.group_days, [index, index + 1]).tolist()
     folder = root / f"dt={day}"
     path = folder / f"{bucket:05d}-{uuid.uuid4().hex}{DRAFT_SUFFIX}"
-    sizes = Sizes()
+    sizes = SampleSizes()
     # Synced here, beside the other threads' work; publishing syncs again, at no cost.
     with drafted_part(path, SamplesWriteError), parquet_writer(path, SAMPLES) as writer:
         for table in groups.tables(first, last):

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DayRange:
     @classmethod
     def between(cls, first: date, last: date, time_zone: str) -> "DayRange":
         """The days from `first` to `last` in a zone; `last` must not be before `first`."""
-        days = Days(time_zone)
+        days = CalendarDays(time_zone)
         numbers = range(day_number(first), day_number(last) + 2)
         return cls(first, np.array([days.start_ms(number) for number in numbers], dtype=np.int64))
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from uic.models.errors import BadInputError
 from uic.models.samples.groups import offsets_of
 from uic.models.samples.schema import TIMESTAMP
+from uic.pipelines.log.positions import LogOrderError
 from uic.pipelines.samples.plan import SamplesPlan
 
 _INT64_BITS: Final = 63
@@ -42,10 +42,6 @@ IMPRESSION_COLUMNS: Final = pa.schema(
         ("sequence", pa.int64()),
     ]
 )
-
-
-class LogOrderError(BadInputError):
-    """The log time of a user's events falls along their positions, or a position is there twice."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from uic.pipelines.days import DAY_MS, Days, day_number, day_of_number
+from uic.pipelines.days import DAY_MS, CalendarDays, day_number, day_of_number
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.days import DayRange
 from uic.pipelines.settings import Cut, SamplesSettings
@@ -57,7 +57,7 @@ class SamplesPlan:
     @property
     def history_first(self) -> date:
         """The day of the oldest instant that a window can reach."""
-        days = Days(self.time_zone)
+        days = CalendarDays(self.time_zone)
         oldest = days.start_ms(day_number(self.first)) - self.window_ms
         return day_of_number(days.numbers(np.array([oldest]))[0])
 

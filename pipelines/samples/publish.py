@@ -29,7 +29,7 @@ from uic.models.published import (
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
 from uic.pipelines.samples.plan import SamplesPlan
-from uic.pipelines.samples.sizes import Sizes
+from uic.pipelines.samples.sizes import SampleSizes
 
 # How many left-out users a manifest names; their count is always whole.
 NAMED_USERS: Final = 20
@@ -44,7 +44,7 @@ class NoSamplesError(BadInputError):
 
 
 @dataclass(frozen=True)
-class Publication:
+class SamplesPublication:
     """Where the samples go, and what their manifest says of their input."""
 
     root: Path
@@ -103,7 +103,7 @@ class Publication:
         files = sorted(_files(results), key=lambda file: file.final_path)
         by_day = np.sum([result.facts.impressions_by_day for result in results], axis=0)
         days = [plan.first + timedelta(days=index) for index in range(plan.days.count)]
-        sizes = sum((result.sizes for result in results), Sizes())
+        sizes = sum((result.sizes for result in results), SampleSizes())
         return {
             "kind": SAMPLES_KIND,
             "schema_version": SAMPLES_SCHEMA_VERSION,

@@ -25,7 +25,7 @@ from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.bucket_files import bucket_writer
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
 from uic.pipelines.samples.plan import SamplesPlan
-from uic.pipelines.samples.publish import Gate, NoSamplesError, Publication
+from uic.pipelines.samples.publish import Gate, NoSamplesError, SamplesPublication
 from uic.pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
 from uic.pipelines.settings import SaleSettings, SamplesSettings
 
@@ -83,7 +83,7 @@ def make_samples(
     }
     msg = f"{request.output}: another run writes these samples; wait for it or give another --out"
     with only_writer(lock_of(request.output), SamplesBusyError(msg)):
-        publication = Publication(request.output, found.plan, _source(found), request.gate)
+        publication = SamplesPublication(request.output, found.plan, _source(found), request.gate)
         try:
             run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
         except BaseException:
@@ -144,7 +144,7 @@ def _source(found: _Input) -> dict[str, Any]:
 
 
 def _build(
-    pipeline: beam.Pipeline, parts: Mapping[str, list[Part]], publication: Publication
+    pipeline: beam.Pipeline, parts: Mapping[str, list[Part]], publication: SamplesPublication
 ) -> None:
     plan = publication.plan
     group = GroupSamples(

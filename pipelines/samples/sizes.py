@@ -33,7 +33,7 @@ _LENGTH_BYTES: Final = 4  # history_lengths, which a single row does not need
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SampleSizes:
     """Bytes of some groups, both ways; sums over buckets are sums of these."""
 
     groups: int = 0
@@ -44,9 +44,9 @@ class Sizes:
     sampled_grouped_bytes: int = 0
     sampled_single_bytes: int = 0
 
-    def __add__(self, other: "Sizes") -> "Sizes":
+    def __add__(self, other: "SampleSizes") -> "SampleSizes":
         """The sizes of both together."""
-        return Sizes(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+        return SampleSizes(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
     def summary(self, file_bytes: int) -> dict[str, Any]:
         """The manifest's `grouping`, for groups whose files have `file_bytes` bytes."""
@@ -67,16 +67,18 @@ class Sizes:
         }
 
 
-def sizes_of(table: pa.Table, history_cap: int, sampled_events: int = SAMPLED_EVENTS) -> Sizes:
+def sizes_of(
+    table: pa.Table, history_cap: int, sampled_events: int = SAMPLED_EVENTS
+) -> SampleSizes:
     """Measure the groups of a table of `SAMPLES`."""
     if not table.num_rows:
-        return Sizes()
+        return SampleSizes()
     seen = table.column("history_lengths").combine_chunks()
     single_events = int(np.minimum(seen.flatten().to_numpy(), history_cap).sum())
     step = max(1, -(-single_events // sampled_events))
     sample = table.take(pa.array(np.arange(0, table.num_rows, step))).combine_chunks()
     history = table.column("history_item_ids").combine_chunks()
-    return Sizes(
+    return SampleSizes(
         groups=table.num_rows,
         impressions=len(seen.flatten()),
         history_events=len(history.flatten()),

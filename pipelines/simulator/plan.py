@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from uic.models.errors import BadInputError
 from uic.models.settings import Section
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.sale_calendar import SaleCalendar
 
 # Expected behaviours of a visit (4 clicks with their carts, favourites and buys) and of an
@@ -126,7 +126,7 @@ class SimulationPlan(Section):
 
     def day_interval_ms(self, index: int) -> tuple[int, int]:
         """Start and end of a day in milliseconds since 1970 UTC; the end is not part of it."""
-        days, first = Days(self.time_zone), day_number(self.first_day)
+        days, first = CalendarDays(self.time_zone), day_number(self.first_day)
         return days.start_ms(first + index), days.start_ms(first + index + 1)
 
 

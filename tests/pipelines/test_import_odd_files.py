@@ -15,7 +15,7 @@ from uic.pipelines.importers.amazon import Amazon
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.run import ImportSummary, run_import
 from uic.pipelines.importers.source import Importer
-from uic.pipelines.importers.table import Table, TableColumns
+from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.importers.taobao import Taobao
 from uic.pipelines.log.event_log import EventLog
 
@@ -58,7 +58,7 @@ def test_quotes_and_bytes_that_are_no_text_cost_their_lines(
 ) -> None:
     file = tmp_path / "t.csv"
     file.write_bytes(b"u,i,t\n1,2,3\n" + broken + b"1,2,4\n1,\xfe,5\n1,2,6\n")
-    summary = run(Table(file, COLUMNS), log)
+    summary = run(TableImporter(file, COLUMNS), log)
     assert summary.publication.behaviors == 3
     assert [line for line, _ in sorted(rejects(summary))] == [3, 5]
 
@@ -76,7 +76,7 @@ def test_a_clicked_column_of_any_plain_type(
     tmp_path: Path, log: EventLog, clicked: pa.Array, impressions: int, found: list[Any]
 ) -> None:
     file = parquet(tmp_path / "t.parquet", u=TWO, i=TWO, t=TWO, c=clicked)
-    summary = run(Table(file, TableColumns("u", "i", "t", clicked="c")), log)
+    summary = run(TableImporter(file, TableColumns("u", "i", "t", clicked="c")), log)
     assert summary.publication.impressions == impressions
     assert (rejects(summary) if found else []) == found
 
@@ -93,14 +93,14 @@ def test_a_clicked_column_of_another_type_is_refused(
 ) -> None:
     file = parquet(tmp_path / "t.parquet", u=TWO, i=TWO, t=TWO, **columns)
     with pytest.raises(BadInputError, match=message):
-        run(Table(file, TableColumns("u", "i", "t", clicked="c")), log)
+        run(TableImporter(file, TableColumns("u", "i", "t", clicked="c")), log)
 
 
 def test_a_parquet_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     pq.write_table(pa.Table.from_arrays([TWO] * 4, names=["u", "i", "t", "t"]), file)
     with pytest.raises(BadInputError, match=r"t\.parquet: column t is there twice"):
-        Table(file, COLUMNS)
+        TableImporter(file, COLUMNS)
 
 
 def test_brands_on_days_that_the_log_cannot_hold_are_rejects(tmp_path: Path, log: EventLog) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.string_ids import number_of
-from uic.pipelines.importers.table import Table, TableColumns, TimeUnit
+from uic.pipelines.importers.table import TableColumns, TableImporter, TimeUnit
 from uic.pipelines.log.event_log import EventLog
 
 COLUMNS = TableColumns("who", "what", "when")
@@ -36,8 +36,8 @@ def test_a_csv_table_with_string_ids_keeps_one_table_of_ids(tmp_path: Path) -> N
         "when,who,did,what\n2024-01-01T00:00:01+00:00,ann,cart,y\nnever,bob,pv,x\n"
         "2024-01-01 00:00:02, ,pv,x\n"
     )
-    run(Table(first, columns), log)
-    summary = run(Table(second, columns), log)
+    run(TableImporter(first, columns), log)
+    summary = run(TableImporter(second, columns), log)
     assert rejects(summary) == [(3, "wrong_type"), (4, "missing_field")]
     ann, bob = number_of("ann"), number_of("bob")
     assert [row[0] for row in behaviors(log)] == [bob, ann, ann]
@@ -63,7 +63,7 @@ def test_a_parquet_table_says_its_types_itself(tmp_path: Path) -> None:
     )
     pq.write_table(table, file)
     log = EventLog(tmp_path / "log")
-    summary = run(Table(file, TableColumns("who", "what", "when", clicked="seen")), log)
+    summary = run(TableImporter(file, TableColumns("who", "what", "when", clicked="seen")), log)
     assert behaviors(log) == [(number_of("ann"), 1, 0, "click", 1_704_067_200_000)]
     assert rejects(summary) == [(2, "missing_field"), (3, "id_out_of_range")]
     assert [file.rows for file in log.impression_files()] == [1]
@@ -73,7 +73,7 @@ def test_a_click_column_makes_impressions_and_clicks(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("who,what,when,seen\n1,2,5,0\n1,3,6,true\n1,4,7,maybe\n")
     log = EventLog(tmp_path / "log")
-    summary = run(Table(file, TableColumns("who", "what", "when", clicked="seen")), log)
+    summary = run(TableImporter(file, TableColumns("who", "what", "when", clicked="seen")), log)
     assert behaviors(log) == [(1, 3, 0, "click", 6)]
     (shown,) = log.impression_files()
     assert pq.read_table(shown.path)["clicked"].to_pylist() == [False, True]
@@ -97,17 +97,17 @@ def test_a_csv_table_of_another_shape_is_refused(
     file = tmp_path / "t.csv"
     file.write_bytes(content)
     with pytest.raises(BadInputError, match=message):
-        run(Table(file, COLUMNS), EventLog(tmp_path / "log"))
+        run(TableImporter(file, COLUMNS), EventLog(tmp_path / "log"))
 
 
 def test_a_parquet_table_of_another_shape_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     pq.write_table(pa.table({"who": [1], "what": [2]}), file)
     with pytest.raises(BadInputError, match=r"t\.parquet: column when is missing"):
-        Table(file, COLUMNS)
+        TableImporter(file, COLUMNS)
     pq.write_table(pa.table({"who": [1.5], "what": [2], "when": [3]}), file)
     with pytest.raises(BadInputError, match=r"t\.parquet: .*double, expected integers or strings"):
-        run(Table(file, COLUMNS), EventLog(tmp_path / "log"))
+        run(TableImporter(file, COLUMNS), EventLog(tmp_path / "log"))
 
 
 def test_broken_lines_keep_their_numbers_over_blocks(tmp_path: Path) -> None:
@@ -129,6 +129,6 @@ def test_an_open_quote_costs_one_line(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text('who,what,when\n1,2,3\n"1,2,3\n1,2,4\n1,2,5\n')
     log = EventLog(tmp_path / "log")
-    summary = run(Table(file, COLUMNS), log)
+    summary = run(TableImporter(file, COLUMNS), log)
     assert [row[4] for row in behaviors(log)] == [3, 4, 5]
     assert rejects(summary) == [(3, "malformed")]

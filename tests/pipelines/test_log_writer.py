@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from uic.models.errors import BadInputError, ManifestError
 from uic.models.hashing import stable_hash
-from uic.pipelines.days import Days
+from uic.pipelines.days import CalendarDays
 from uic.pipelines.log.epochs import EpochHandOverError, UserMovedError
 from uic.pipelines.log.event_log import EventLog, LogBusyError
 from uic.pipelines.log.positions import LogOrderError
@@ -141,7 +141,7 @@ def test_days_are_those_of_the_time_zone(tmp_path: Path) -> None:
 
 
 def test_days_never_fall_where_the_clock_goes_back_over_midnight() -> None:
-    days = Days("America/St_Johns")  # until 2011 at 00:01 back to 23:01
+    days = CalendarDays("America/St_Johns")  # until 2011 at 00:01 back to 23:01
     start = days.start_ms(days.numbers(np.array([1_289_066_400_000]))[0])
     times = np.arange(start, start + 3 * DAY_MS, 60_000)
     assert (np.diff(days.numbers(times)) >= 0).all()

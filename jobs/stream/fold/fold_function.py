@@ -35,19 +35,15 @@ from uic.feature_repo.store.writer import NO_OFFSET, MarkerMove
 from uic.jobs.stream.fold.counters import PARTITION_MOVED, StreamCounters
 from uic.jobs.stream.fold.memory_cache import MemoryCache
 from uic.jobs.stream.fold.stores import MemoryStore, SequenceStore
-from uic.models.errors import UicError
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
 from uic.pipelines.log.events import EventParser, ParsedEvents
+from uic.pipelines.log.positions import LogGapError
 
 # What may pass by itself; everything else ends the task at once.
 _PASSING: Final = (StoreUnavailableError, StoreReadOnlyError, StoreFullError)
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
-
-
-class LogGapError(UicError):
-    """Offsets of a partition do not follow each other: events were lost before they came here."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def causal_attention(projected: Tensor, heads: int, limit: int) -> Tensor:
     return mixed.transpose(1, 2).reshape(groups, steps, triple // 3)
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """One block: attention, then a point-wise network, each with a residual (section 3.2 and 3.3).
 
     Args:
@@ -102,7 +102,10 @@ class SasRec(Ranker):
         self.limit = settings.history_limit
         self.positions = nn.Parameter(torch.randn(self.limit, width) * settings.embedding_std)
         self.blocks = nn.Sequential(
-            *(Block(width, settings.attention_heads, self.limit) for _ in range(settings.blocks))
+            *(
+                AttentionBlock(width, settings.attention_heads, self.limit)
+                for _ in range(settings.blocks)
+            )
         )
         self.norm = nn.LayerNorm(width)
 

@@ -13,7 +13,7 @@ from uic.feature_repo.store.errors import (
     StoreUnavailableError,
 )
 from uic.jobs.stream.fold.counters import freshness_quantile
-from uic.jobs.stream.fold.fold_function import LogGapError
+from uic.pipelines.log.positions import LogGapError
 
 NOW_MS = 1_700_000_000_000  # when all events of these tests were logged
 # (user, item, partition): users 0 to 3 are in partition 0, 10 to 13 in partition 1.

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.pipelines.images.pictures import bomb, encoded, gradient
 from uic.pipelines.images.decode import (
     DecodeLimits,
-    Reason,
+    ImageFault,
     RejectedImageError,
     decode_square,
     read_image,
@@ -27,7 +27,7 @@ def square(data: bytes, resize: int = 72, crop: int = 64) -> np.ndarray:
     return decode_square(data, resize, crop, LIMITS)
 
 
-def reason(data: bytes) -> Reason:
+def reason(data: bytes) -> ImageFault:
     with pytest.raises(RejectedImageError) as caught:
         square(data)
     return caught.value.reason
@@ -99,20 +99,20 @@ def test_a_line_of_pixels_costs_no_more_than_a_picture():
 
 def test_too_many_pixels_are_refused_by_the_header():
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert reason(bomb()) is Reason.TOO_MANY_PIXELS
-    assert reason(bomb(10_000, 10_000)) is Reason.TOO_MANY_PIXELS
-    assert reason(bomb(1001, 1000)) is Reason.TOO_MANY_PIXELS
+    assert reason(bomb()) is ImageFault.TOO_MANY_PIXELS
+    assert reason(bomb(10_000, 10_000)) is ImageFault.TOO_MANY_PIXELS
+    assert reason(bomb(1001, 1000)) is ImageFault.TOO_MANY_PIXELS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000
 
 
 def test_damage_has_a_reason():
     whole = encoded(gradient(), "JPEG", quality=95)
-    assert reason(whole[: len(whole) // 2]) is Reason.TRUNCATED
+    assert reason(whole[: len(whole) // 2]) is ImageFault.TRUNCATED
     png = encoded(gradient(), "PNG")
-    assert reason(png[: len(png) // 2]) in {Reason.TRUNCATED, Reason.DAMAGED}
-    assert reason(b"<html>404</html>") is Reason.NOT_AN_IMAGE
-    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") is Reason.NOT_AN_IMAGE
-    assert reason(b"") is Reason.NOT_AN_IMAGE
+    assert reason(png[: len(png) // 2]) in {ImageFault.TRUNCATED, ImageFault.DAMAGED}
+    assert reason(b"<html>404</html>") is ImageFault.NOT_AN_IMAGE
+    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") is ImageFault.NOT_AN_IMAGE
+    assert reason(b"") is ImageFault.NOT_AN_IMAGE
 
 
 @given(st.data())
@@ -144,18 +144,18 @@ def test_a_path_must_stay_in_its_folder(tmp_path: Path):
     assert read_image(folder, "near.png", LIMITS) == b"inside"
     assert read_image(folder, str(folder / "hats" / "1.png"), LIMITS) == b"inside"
     for path, expected in {
-        "../secret": Reason.OUTSIDE,
-        "../shop2/1.png": Reason.OUTSIDE,
-        str(tmp_path / "secret"): Reason.OUTSIDE,
-        "link.png": Reason.OUTSIDE,
-        "folder/secret": Reason.OUTSIDE,
-        "loop.png": Reason.UNREADABLE,
-        "nothing.png": Reason.MISSING,
-        "hats": Reason.NOT_A_FILE,
-        "pipe.png": Reason.NOT_A_FILE,
-        "empty.png": Reason.EMPTY,
-        "large.png": Reason.TOO_LARGE,
-        "nul\0.png": Reason.UNREADABLE,
+        "../secret": ImageFault.OUTSIDE,
+        "../shop2/1.png": ImageFault.OUTSIDE,
+        str(tmp_path / "secret"): ImageFault.OUTSIDE,
+        "link.png": ImageFault.OUTSIDE,
+        "folder/secret": ImageFault.OUTSIDE,
+        "loop.png": ImageFault.UNREADABLE,
+        "nothing.png": ImageFault.MISSING,
+        "hats": ImageFault.NOT_A_FILE,
+        "pipe.png": ImageFault.NOT_A_FILE,
+        "empty.png": ImageFault.EMPTY,
+        "large.png": ImageFault.TOO_LARGE,
+        "nul\0.png": ImageFault.UNREADABLE,
     }.items():
         with pytest.raises(RejectedImageError) as caught:
             read_image(folder, path, LIMITS)

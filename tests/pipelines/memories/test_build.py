@@ -20,11 +20,11 @@ from uic.models.records.record import header_view
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.positions import LogGapError
 from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.memories.build import MemoriesError, MemoriesRequest, build_memories
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError
 from uic.pipelines.memories.prune import prune_snapshots
-from uic.pipelines.memories.publish import LogGapError
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
 
 Make = Callable[..., MemoriesRequest]

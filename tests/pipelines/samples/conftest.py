@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.samples.small_run import random_tables
-from uic.pipelines.days import Days, day_number
+from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.sale_calendar import SaleCalendar
@@ -132,7 +132,7 @@ def reference(behaviors, impressions, plan):
     busy = busy_days(events, plan)
     groups = {}
     for (day, user), shown in user_impressions(impressions, plan).items():
-        day_start = Days(plan.time_zone).start_ms(day_number(day))
+        day_start = CalendarDays(plan.time_zone).start_ms(day_number(day))
         reach = day_of(day_start - window, plan.time_zone)
         if any(reach <= of_user <= day for of_user in busy.get(user, ())):
             continue

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.samples.schema import SAMPLES
+from uic.pipelines.log.positions import LogOrderError
 from uic.pipelines.samples.build import group_bucket
-from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, LogOrderError
+from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS
 
 HOUR = 3_600_000
 # A clock change in New York is on the second day.

@@ -15,10 +15,10 @@ from tests.pipelines.samples.small_run import FIRST, LAST, contents, request_for
 from uic.models.errors import BadInputError
 from uic.pipelines.beam_run import PipelineOptionsError, worker_error
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.positions import LogOrderError
 from uic.pipelines.samples.bucket_files import DRAFT_SUFFIX, SamplesWriteError
 from uic.pipelines.samples.log_parts import LogFileError
-from uic.pipelines.samples.order import LogOrderError
-from uic.pipelines.samples.publish import NoSamplesError, Publication
+from uic.pipelines.samples.publish import NoSamplesError, SamplesPublication
 from uic.pipelines.samples.run import DaysError, SamplesBusyError, make_samples
 from uic.pipelines.settings import SaleSettings
 
@@ -150,7 +150,7 @@ def test_files_that_cannot_grow_are_one_line_and_leave_nothing(log):
 def test_a_bucket_that_a_runner_built_twice_counts_once(log, monkeypatch):
     one, two = (request_for(log, name, buckets=3) for name in ("one", "two"))
     make_samples(one)
-    publish = Publication.publish
+    publish = SamplesPublication.publish
 
     def publish_both(self, results, read):
         first = list(results)
@@ -158,7 +158,7 @@ def test_a_bucket_that_a_runner_built_twice_counts_once(log, monkeypatch):
             self, [*(another_attempt(self.root, result) for result in first), *first], read
         )
 
-    monkeypatch.setattr(Publication, "publish", publish_both)
+    monkeypatch.setattr(SamplesPublication, "publish", publish_both)
     make_samples(two)
     assert contents(two.output) == contents(one.output)
 
