@@ -36,6 +36,7 @@ from uic.jobs.config.context import open_context
 from uic.jobs.serving.http.app import create_app
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.read.metrics import ServiceMetrics, forget_metrics, share_metrics
+from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.records.sequence_ring import SequenceRing
@@ -123,7 +124,7 @@ def prepare(workspace: Path) -> None:
 async def measure(service: Service, turns: int) -> dict[str, list[float]]:
     """Seconds of each kind of request, in turns."""
     assert service.prerank is not None
-    stage, random = service.prerank.stage, np.random.default_rng(1)
+    stage, random = service.prerank, np.random.default_rng(1)
     users = users_of(EVENTS).tolist()
     shown = [random.choice(ITEMS, CANDIDATES, replace=False) for _ in range(8)]
     bodies = [
@@ -145,7 +146,7 @@ async def measure(service: Service, turns: int) -> dict[str, list[float]]:
         async def forward(turn: int) -> None:
             user = users[turn % len(users)]
             record = records[user]
-            stage.scorer.score(user, shown[turn % 8], record)
+            await stage.scorer.answer(user, shown[turn % 8], record)
 
         fetched = await stage.reader.fetch(users)
         records = dict(zip(users, fetched.values, strict=True))
@@ -158,13 +159,20 @@ async def measure(service: Service, turns: int) -> dict[str, list[float]]:
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
         for turn in range(-3, turns):
             for place, (name, call) in enumerate(kinds.items()):
-                stage.scorer.forget_users()
+                stage.use(without_users(stage.scorer))
                 started = time.perf_counter()
                 await call(turn + 3 + place)
                 if turn >= 0:  # the first ones pay for first times
                     seconds[name].append(time.perf_counter() - started)
     await service.stop()
     return seconds
+
+
+def without_users(scorer: PrerankScorer) -> PrerankScorer:
+    """The same vectors of items, and no vector of a user kept from an earlier request."""
+    fresh = PrerankScorer(scorer.bundle, scorer.table, vectors=scorer.matrix[:0])
+    fresh.matrix = scorer.matrix  # not a copy, which would be cold
+    return fresh
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

@@ -143,7 +143,7 @@ def _drain_on_term(service: Service) -> None:
     loop = asyncio.get_running_loop()
     close = signal.getsignal(signal.SIGTERM)
     if not callable(close):
-        return  # a server inside a test: somebody else ends it
+        return  # a server inside a test, which ends it
 
     def drain(number: int, frame: Any) -> None:
         service.draining = True
