@@ -4,7 +4,13 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import ByFeastOption, shown_progress, takes_workspace
+from uic.jobs.commands.options import (
+    ByFeastOption,
+    YesOption,
+    confirm,
+    shown_progress,
+    takes_workspace,
+)
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 
@@ -83,8 +89,12 @@ def list_all(*, workspace: Workspace) -> None:
 
 
 @takes_workspace
-def drop(version: VersionArgument, *, workspace: Workspace) -> None:
-    """Delete an item version that is not read from the store; its files stay."""
+def drop(version: VersionArgument, *, yes: YesOption = False, workspace: Workspace) -> None:
+    """Delete an item version that is not read from the store; its files stay.
+
+    `uic images load` brings it back. Says what goes and asks.
+    """
+    confirm([f"the vectors of item version {version} in the store"], yes=yes)
     with shown_progress() as progress:
         deleted = workspace.images.drop(version, progress=progress)
     OUT.print(f"item version {version} dropped, {deleted:,} vectors deleted")

@@ -9,6 +9,8 @@ from uic.jobs.commands.options import (
     BEAM_SETTINGS,
     ByFeastOption,
     RunnerOption,
+    YesOption,
+    confirm,
     parse_day,
     shown_progress,
     takes_workspace,
@@ -175,11 +177,15 @@ def switch(generation: GenerationArgument, *, workspace: Workspace) -> None:
 
 @app.command()
 @takes_workspace
-def drop(generation: GenerationArgument, *, workspace: Workspace) -> None:
+def drop(generation: GenerationArgument, *, yes: YesOption = False, workspace: Workspace) -> None:
     """Delete a generation that is not read, slowly enough for readers of others not to notice.
 
-    May be interrupted; the same command goes on. Snapshots and tombstones stay.
+    May be interrupted; the same command goes on. Snapshots and tombstones stay: `uic memories
+    load` of its snapshot brings it back. Says what goes and asks.
     """
+    stored = workspace.generation(generation).generation
+    what = f"{stored.rows:,} memories of generation {generation} ({stored.bundle_name})"
+    confirm([what], yes=yes)
     with shown_progress() as progress:
         deleted = workspace.drop(generation, progress=progress)
     OUT.print(f"generation {generation} dropped, {deleted:,} memories deleted")
@@ -192,9 +198,14 @@ def prune(
         int | None, typer.Option(min=1, help="Snapshots; default: memories.snapshots_kept.")
     ] = None,
     *,
+    yes: YesOption = False,
     workspace: Workspace,
 ) -> None:
-    """Remove all but the newest snapshots of each generation from the workspace."""
+    """Remove all but the newest snapshots of each generation from the workspace.
+
+    Says what goes and asks; a schedule says --yes.
+    """
+    confirm([str(snapshot.path) for snapshot in workspace.prunable(keep)], yes=yes)
     removed = workspace.prune(keep)
     for snapshot in removed:
         OUT.print(f"removed {snapshot.name}", markup=False)

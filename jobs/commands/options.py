@@ -6,7 +6,8 @@ options --workspace and --config instead and opens the workspace that they name.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import TaskID
 
-from uic.jobs.config.console import progress_display
+from uic.jobs.config.console import ERR, progress_display
 from uic.jobs.config.context import DEFAULT_WORKSPACE
 from uic.jobs.config.progress import Progress
 from uic.jobs.workspace.workspace import Workspace
@@ -54,6 +55,7 @@ UntilEndOption = Annotated[
 ByFeastOption = Annotated[
     bool, typer.Option("--by-feast", help="Let `feast materialize` write the rows (slower).")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 # What follows `--` goes to Beam.
 BEAM_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": False}
 
@@ -94,6 +96,27 @@ def replace_parameter(
     # Typer reads the signature, and the annotations beside it.
     run.__signature__ = signature.replace(parameters=everything)  # type: ignore[attr-defined] # functions take any attribute
     run.__annotations__ = {one.name: one.annotation for one in everything}
+
+
+def confirm(goes: Sequence[str], *, yes: bool) -> None:
+    """Say what a command removes, and ask; nothing is asked where nothing goes.
+
+    Args:
+        goes: what is removed, a line each.
+        yes: asked for on the command line.
+
+    Raises:
+        BadInputError: there is nobody to ask, and --yes was not said.
+        typer.Abort: the answer was no.
+    """
+    if yes or not goes:
+        return
+    for line in goes:
+        ERR.print(f"will be removed: {line}", markup=False)
+    if not sys.stdin.isatty():
+        msg = "this removes what is named above; say --yes"
+        raise BadInputError(msg)
+    typer.confirm("Go on?", abort=True, err=True)
 
 
 def day_of(time: datetime | None) -> date | None:

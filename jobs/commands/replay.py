@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import DAY_FORMATS, shown_progress, takes_workspace
+from uic.jobs.commands.options import (
+    DAY_FORMATS,
+    YesOption,
+    confirm,
+    shown_progress,
+    takes_workspace,
+)
 from uic.jobs.config.console import OUT
 from uic.jobs.workspace.workspace import Workspace
 
@@ -36,19 +42,38 @@ def hold_back(
     What is left is the log as it was at midnight; impressions stay where they are.
     """
     held = workspace.replay.hold_back(day.date())
-    OUT.print(f"{held.events:,} behaviours of {held.day} held back", markup=False)
+    later = f", and {held.later:,} of later days" if held.later else ""
+    OUT.print(f"{held.events:,} behaviours of {held.day} held back{later}", markup=False)
+    OUT.print("`uic replay undo` puts them back")
 
 
 @app.command()
 @takes_workspace
-def reset(*, workspace: Workspace) -> None:
+def reset(*, yes: YesOption = False, workspace: Workspace) -> None:
     """Make the workspace as it was before its replay, to live through the day once more.
 
     Stops the embedded Redis and removes its data, the streamed events, and the epochs of the log
-    after the import's. Snapshots and models stay.
+    after the import's. Snapshots and models stay, and the day stays held back. Says what goes and
+    asks; refuses where no day is held back.
     """
-    for what in workspace.replay.reset():
+    plan = workspace.replay.plan_reset()
+    confirm(plan.lines(), yes=yes)
+    plan.carry_out()
+    for what in plan.lines():
         OUT.print(f"removed {what}", markup=False)
+
+
+@app.command()
+@takes_workspace
+def undo(*, yes: YesOption = False, workspace: Workspace) -> None:
+    """Put the held day and later ones back into the log, and end the replay.
+
+    What the replay left is removed first, as `uic replay reset` does.
+    """
+    plan = workspace.replay.plan_reset()
+    confirm(plan.lines(), yes=yes)
+    plan.carry_out()
+    OUT.print(f"{workspace.replay.undo():,} behaviours are in the log again")
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import takes_workspace
+from uic.jobs.commands.options import YesOption, confirm, takes_workspace
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.users import UserMemory
 from uic.jobs.workspace.workspace import Workspace
@@ -62,13 +62,14 @@ def _print_channels(memory: UserMemory) -> None:
 
 @app.command(context_settings={"ignore_unknown_options": True})
 @takes_workspace
-def forget(user: UserArgument, *, workspace: Workspace) -> None:
-    """Delete a user in every generation, for good.
+def forget(user: UserArgument, *, yes: YesOption = False, workspace: Workspace) -> None:
+    """Delete a user in every generation, for good: there is no way back.
 
     A tombstone stays in the store, also when generations are dropped, so that no replay, load or
     stream job brings the user back. Snapshots and the event log keep what they have: they are
     pruned by their own age.
     """
+    confirm([f"the memory of user {user} in every generation"], yes=yes)
     generations = workspace.forget(user)
     where = ", ".join(str(number) for number in generations)
     OUT.print(

@@ -212,7 +212,7 @@ def _loading(eve: date) -> tuple[DemoStage, ...]:
             "a Redis of our own",
             ("store", "start"),
             ended_by=("store", "stop"),
-            before=(("replay", "reset"),),
+            before=(("replay", "reset", "--yes"),),
             again=True,
         ),
         DemoStage(

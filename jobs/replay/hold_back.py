@@ -4,13 +4,12 @@ Behaviours of the day and later leave an imported log and wait in `<workspace>/r
 `uic replay run` lets them happen again. Impressions stay: nothing reads them before it is told to.
 The order:
 
-1. Link the held files into `replay/behaviors` and write its manifest.
+1. Link the held files into `replay/behaviors` and write its manifest, with what the log's own was.
 2. Write the log's shorter manifest, then `epochs.json`, which is the moment of publication.
 3. Remove what the log does not name any more.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -33,19 +32,27 @@ class ReplayError(BadInputError):
 
 @dataclass(frozen=True)
 class HeldBack:
-    """What was taken out: events of `day` (and later ones, which are not replayed)."""
+    """What was taken out.
+
+    Attributes:
+        day: that is to be lived through again.
+        events: of that day.
+        later: events of later days, which are held, too, and not replayed.
+    """
 
     day: date
     events: int
+    later: int
 
 
 def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
     """Take the behaviours of `day` and later out of a log that is one import.
 
-    Can be repeated with the same day.
+    Can be repeated with the same day; `uic.jobs.replay.reset.undo` puts them back.
 
     Raises:
-        ReplayError: the log is not a single import, or has nothing on that day.
+        ReplayError: the log is not a single import, or has no behaviours or impressions on that
+            day.
         LogBusyError: another process writes to the log.
     """
     log = EventLog(log_root)
@@ -62,9 +69,16 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
             days = sorted({file.dt for file in log.behavior_files()})
             msg = f"{log_root}: no behaviours on {day}; it has {days[0]} to {days[-1]}"
             raise ReplayError(msg)
+        if not log.impression_files(day, day):
+            shown = sorted({file.dt for file in log.impression_files()})
+            others = f"there are some from {shown[0]} to {shown[-1]}" if shown else "there are none"
+            msg = f"{log_root}: no impressions on {day}, so there is nothing to rank; {others}"
+            raise ReplayError(msg)
         # Step 1
         entries = [_link(log_root, held_root, file.path, file.dt, file.rows) for file in taken]
-        held = HeldBack(day, sum(entry["rows"] for entry in entries if entry["dt"] == f"{day}"))
+        events = sum(entry["rows"] for entry in entries if entry["dt"] == f"{day}")
+        held = HeldBack(day, events, sum(entry["rows"] for entry in entries) - events)
+        document = json.loads((log_root / EPOCHS_NAME).read_text(encoding="utf-8"))
         write_json_atomically(
             held_root / "manifest.json",
             {
@@ -72,6 +86,8 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
                 "schema_version": HELD_SCHEMA_VERSION,
                 "day": day.isoformat(),
                 "events": held.events,
+                "later": held.later,
+                "log": {"epochs": document, "manifest": manifests[0]},
                 "time_zone": log.time_zone(),
                 "files": entries,
             },
@@ -101,7 +117,7 @@ def _held_already(held_root: Path, day: date) -> HeldBack | None:
     manifest = read_manifest(held_root, HELD_KIND, HELD_SCHEMA_VERSION)
     if manifest["day"] != day.isoformat():
         return None
-    return HeldBack(day, int(manifest["events"]))
+    return HeldBack(day, int(manifest["events"]), int(manifest.get("later", 0)))
 
 
 def _link(log_root: Path, held_root: Path, path: Path, dt: date, rows: int) -> dict[str, Any]:
@@ -131,34 +147,3 @@ def _first_offsets(paths: list[Path]) -> dict[int, int]:
 
 def _as_json(offsets: dict[int, int]) -> dict[str, int]:
     return {str(partition): offset for partition, offset in offsets.items()}
-
-
-def forget_replay(workspace: Path, log_root: Path) -> list[str]:
-    """Make a workspace as it was before its replay: no streamed events, epochs or memories.
-
-    Removes the event files, what the stream left, the store's data (it must not run) and the
-    epochs after the import's. Returns what was removed, for people.
-
-    Raises:
-        LogBusyError: another process writes to the log.
-    """
-    removed = []
-    for name in ("events", "stream", "store"):
-        folder = workspace / name
-        if folder.is_dir():
-            shutil.rmtree(folder)
-            removed.append(f"{folder}")
-    log = EventLog(log_root)
-    with log.locked():
-        epochs = log.epochs()
-        if len(epochs) > 1:
-            document = json.loads((log_root / EPOCHS_NAME).read_text(encoding="utf-8"))
-            manifests = zip(document["manifests"], log.manifests(), strict=True)
-            kept = [name for name, manifest in manifests if manifest["epoch"] == 1]
-            write_json_atomically(
-                log_root / EPOCHS_NAME,
-                {**document, "epochs": document["epochs"][:1], "manifests": kept},
-            )
-            log.remove_unpublished()
-            removed.append(f"epochs after {epochs[0].name} of {log_root}")
-    return removed

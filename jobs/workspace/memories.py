@@ -224,6 +224,13 @@ class MemoriesPanel(WorkspacePanel):
                 report(f"dropping generation {generation}", deleted, rows)
         return deleted
 
+    def prunable(self, keep: int | None = None) -> "list[Snapshot]":
+        """The snapshots that `prune` would remove."""
+        from uic.pipelines.memories.prune import prunable_snapshots
+
+        settings = self.config.memories
+        return prunable_snapshots(self.context.memories, keep or settings.snapshots_kept)
+
     def prune(self, keep: int | None = None) -> "list[Snapshot]":
         """Remove all but the newest snapshots of each generation; None: `memories.snapshots_kept`.
 

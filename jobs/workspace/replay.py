@@ -12,6 +12,7 @@ from uic.jobs.workspace.base import WorkspacePanel, day_of
 if TYPE_CHECKING:
     from uic.jobs.replay.client import RankingClient
     from uic.jobs.replay.hold_back import HeldBack
+    from uic.jobs.replay.reset import ResetPlan
 
 
 class ReplayPanel(WorkspacePanel):
@@ -21,28 +22,40 @@ class ReplayPanel(WorkspacePanel):
         """Take the behaviours of a day and later out of an imported log, for the replay.
 
         Raises:
-            ReplayError: the log has no such day, or more than imports in it.
+            ReplayError: the log has no such day, no impressions on it, or more than one import.
         """
         from uic.jobs.replay.hold_back import hold_back
         from uic.jobs.replay.run import FOLDER
 
         return hold_back(self.context.log, self.path / FOLDER, day_of(day, "day"))
 
-    def reset(self) -> list[str]:
-        """Make the workspace as it was before its replay.
+    def plan_reset(self) -> "ResetPlan":
+        """What would go, were the workspace made as it was before its replay.
 
         Returns:
-            What was removed: the store's data, streamed events, later epochs of the log.
+            A plan: `lines()` says what goes, `carry_out()` does it.
 
         Raises:
-            ReplayError: nothing was held back.
+            ReplayError: no day is held back, or the log holds more than the replay added.
         """
-        from uic.feature_repo.store.connection import STORE_FOLDER
-        from uic.feature_repo.store.server import EmbeddedRedis
-        from uic.jobs.replay.hold_back import forget_replay
+        from uic.jobs.replay.reset import plan_reset
+        from uic.jobs.replay.run import FOLDER
 
-        EmbeddedRedis(self.path / STORE_FOLDER).stop()
-        return forget_replay(self.path, self.context.log)
+        return plan_reset(self.path, self.path / FOLDER)
+
+    def undo(self) -> int:
+        """Put the held day and later ones back into the log, after a reset.
+
+        Returns:
+            Events that came back.
+
+        Raises:
+            ReplayError: no day is held back, or epochs of the replay are in the log.
+        """
+        from uic.jobs.replay.reset import undo
+        from uic.jobs.replay.run import FOLDER
+
+        return undo(self.path, self.path / FOLDER)
 
     def begin(self, *, url: str | None = None, stretches: int = 48, to: str = "files") -> int:
         """Rank the day with the memories of midnight, and write its first events.

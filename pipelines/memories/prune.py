@@ -7,22 +7,26 @@ from uic.feature_repo.snapshots.snapshots import CURRENT, Snapshot, list_snapsho
 from uic.models.published import MANIFEST_NAME
 
 
+def prunable_snapshots(memories: Path, keep: int) -> list[Snapshot]:
+    """All but the `keep` newest snapshots of each generation and `current`, by name."""
+    current = (memories / CURRENT).resolve()
+    by_generation: dict[int, list[Snapshot]] = {}
+    for snapshot in list_snapshots(memories):
+        by_generation.setdefault(snapshot.generation, []).append(snapshot)
+    old = []
+    for snapshots in by_generation.values():
+        newest_first = sorted(snapshots, key=lambda snapshot: snapshot.name, reverse=True)
+        old += [one for one in newest_first[keep:] if one.path.resolve() != current]
+    return sorted(old, key=lambda snapshot: snapshot.name)
+
+
 def prune_snapshots(memories: Path, keep: int) -> list[Snapshot]:
     """Leave the `keep` newest snapshots of each generation; those that were removed.
 
     The manifest goes first: a snapshot that is half removed is not one.
     """
-    current = (memories / CURRENT).resolve()
-    by_generation: dict[int, list[Snapshot]] = {}
-    for snapshot in list_snapshots(memories):
-        by_generation.setdefault(snapshot.generation, []).append(snapshot)
-    removed = []
-    for snapshots in by_generation.values():
-        newest_first = sorted(snapshots, key=lambda found: found.name, reverse=True)
-        for snapshot in newest_first[keep:]:
-            if snapshot.path.resolve() == current:
-                continue
-            (snapshot.path / MANIFEST_NAME).unlink()
-            shutil.rmtree(snapshot.path)
-            removed.append(snapshot)
-    return sorted(removed, key=lambda found: found.name)
+    removed = prunable_snapshots(memories, keep)
+    for snapshot in removed:
+        (snapshot.path / MANIFEST_NAME).unlink()
+        shutil.rmtree(snapshot.path)
+    return removed

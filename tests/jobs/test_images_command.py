@@ -129,7 +129,7 @@ def test_photographs_become_vectors_that_are_read_switched_and_added_to(workspac
     listed = uic(workspace, "images", "list")
     assert "2*  live       13" in listed
     assert "dicm/0001" in listed
-    assert "13 vectors deleted" in uic(workspace, "images", "drop", "1")
+    assert "13 vectors deleted" in uic(workspace, "images", "drop", "1", "--yes")
     with pytest.raises(GenerationStateError, match="no item version 1"):
         uic(workspace, "images", "switch", "1")
     (workspace / "bad.png").write_bytes(b"no picture")

@@ -10,7 +10,8 @@ import pytest
 
 from tests.pipelines.memories.conftest import FIRST, random_behaviors
 from uic.jobs.replay.day import open_day
-from uic.jobs.replay.hold_back import ReplayError, forget_replay, hold_back
+from uic.jobs.replay.hold_back import ReplayError, hold_back
+from uic.jobs.replay.reset import plan_reset, undo
 from uic.jobs.stream.topics.produce import write_files
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.event_log import EventLog
@@ -21,9 +22,10 @@ LAST = FIRST + timedelta(days=3)
 
 @pytest.fixture
 def log(tmp_path):
-    """Four days of behaviours in three partitions, and an impression of each on the last day."""
+    """Four days of behaviours in three partitions; an impression of each on the last two."""
     behaviors = random_behaviors(days=4, events=400, users=30)
-    shown = behaviors.filter(behaviors.column("event_time").to_numpy() >= np.datetime64(LAST, "ms"))
+    first = np.datetime64(LAST - timedelta(days=1), "ms")
+    shown = behaviors.filter(behaviors.column("event_time").to_numpy() >= first)
     impressions = shown.select(["user_id", "item_id", "category_id", "event_time"])
     clicked = pa.array(np.arange(len(shown)) % 3 == 0)
     log = EventLog(tmp_path / "log")
@@ -97,17 +99,76 @@ def test_the_first_stretch_has_an_event_for_every_partition(log, tmp_path):
     assert write_files(day.events(*pieces[0]), tmp_path / "events", 3) == len(first.payloads)
 
 
-def test_a_forgotten_replay_leaves_the_log_as_it_was_held_back(log, tmp_path):
-    hold_back(log.root, tmp_path / "replay", LAST)
-    before = (log.epochs(), [file.path for file in log.behavior_files()])
+def files_of(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def replayed(log, tmp_path):
+    """What a replay leaves: an epoch of its topic, event files, the stream's state."""
     log.append_epoch(
         kind="topic", name="files.events", partitions=3, first_offsets=dict.fromkeys(range(3), 0)
     )
-    (tmp_path / "events").mkdir()
-    removed = forget_replay(tmp_path, log.root)
-    assert len(removed) == 2
+    for name in ("events/0.jsonl.gz", "events/my-notes.txt", "stream/run.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+
+def test_a_reset_says_what_goes_and_leaves_the_log_as_it_was_held_back(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    before = (log.epochs(), [file.path for file in log.behavior_files()])
+    replayed(log, tmp_path)
+    plan = plan_reset(tmp_path, tmp_path / "replay")
+    assert plan.lines() == [
+        f"1 event files of {tmp_path / 'events'}",
+        f"{tmp_path / 'stream'}",
+        f"epoch 2 (files.events) of {tmp_path / 'log'}",
+    ]
+    assert len(log.epochs()) == 2
+    plan.carry_out()
     assert (log.epochs(), [file.path for file in log.behavior_files()]) == before
-    assert forget_replay(tmp_path, log.root) == []
+    assert [path.name for path in (tmp_path / "events").iterdir()] == ["my-notes.txt"]
+    assert plan_reset(tmp_path, tmp_path / "replay").lines() == []
+
+
+def test_a_workspace_without_a_replay_is_not_reset(log, tmp_path):
+    replayed(log, tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(ReplayError, match="no day is held back here"):
+        plan_reset(tmp_path, tmp_path / "replay")
+    assert files_of(tmp_path) == before
+
+
+def test_an_import_after_the_day_was_held_back_is_never_removed(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    with LogWriter(log, Part("later"), time_zone="UTC", partitions=3) as writer:
+        writer.add_behaviors(random_behaviors(days=1, events=10, users=3))
+        writer.publish()
+    before = files_of(tmp_path)
+    with pytest.raises(ReplayError, match=r"epoch 2 \(later\) was imported after the day"):
+        plan_reset(tmp_path, tmp_path / "replay")
+    assert files_of(tmp_path) == before
+
+
+def test_what_was_held_back_comes_back_to_the_byte(log, tmp_path):
+    before = files_of(log.root)
+    held = hold_back(log.root, tmp_path / "replay", LAST - timedelta(days=1))
+    assert held.later > 0
+    replayed(log, tmp_path)
+    with pytest.raises(ReplayError, match="`uic replay reset` removes them first"):
+        undo(tmp_path, tmp_path / "replay")
+    plan_reset(tmp_path, tmp_path / "replay").carry_out()
+    assert undo(tmp_path, tmp_path / "replay") == held.events + held.later
+    assert files_of(log.root) == before
+    assert not (tmp_path / "replay").exists()
+
+
+def test_a_day_without_impressions_is_not_held_back(log, tmp_path):
+    before = files_of(tmp_path)
+    with pytest.raises(ReplayError, match="so there is nothing to rank"):
+        hold_back(log.root, tmp_path / "replay", FIRST)
+    assert files_of(tmp_path) == before
 
 
 def test_a_replay_without_a_held_back_day_says_what_to_do(log, tmp_path):
