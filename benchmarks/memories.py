@@ -27,8 +27,8 @@ import pyarrow as pa
 import torch
 from harness import arguments, in_process, report, say
 
-from uic.feature_repo.plugin.loading import load_snapshot
-from uic.feature_repo.snapshots.snapshots import Snapshot, point_current_to
+from uic.feature_repo.snapshots.published_values import load_values, point_current_to
+from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.connection import Address, connect
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.layout import ViewKeys
@@ -147,7 +147,7 @@ def loading(snapshot: Snapshot, workspace: Path) -> dict[str, float]:
         client = connect(Address("127.0.0.1", running.port))
         keys = ViewKeys.of_memories("uic")
         started = time.perf_counter()
-        load_snapshot(snapshot, PackedStore(client, keys), Generations(client, keys))
+        load_values(snapshot, PackedStore(client, keys), Generations(client, keys))
         seconds["load"] = time.perf_counter() - started
         client.flushall()
         point_current_to(snapshot.path)

@@ -30,7 +30,8 @@ from prerank import percentiles, workspace_with_redis
 from rank import CANDIDATES, ITEMS, make_bundle, make_events, users_of, write_items
 
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
-from uic.feature_repo.snapshots.item_images import ItemImages, load_item_images
+from uic.feature_repo.snapshots.item_images import ItemImages
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.store.item_store import open_item_store
 from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
@@ -120,7 +121,7 @@ def prepare(workspace: Path) -> dict[str, Service]:
         request = EmbedRequest(features.path, bundle.path, path, number, 1_700_000_000_000)
         write_item_images(request, features, bundle, embedded(bundle, features.features))
         with open_item_store(settings, workspace) as items:
-            load_item_images(ItemImages.open(path), items.vectors, items.versions)
+            load_values(ItemImages.open(path), items.vectors, items.versions)
         started = time.perf_counter()
         services[name] = Service.open(context, "dicm", metrics, history_from="log")
         say(f"{name}: opened in {time.perf_counter() - started:.1f} s")

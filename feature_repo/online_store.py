@@ -195,28 +195,16 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         include_feature_view_version_metadata: bool,  # noqa: FBT001
     ) -> None:
         packed, ordinary = split_views(grouped_refs)
-        rest = (full_feature_names, include_feature_view_version_metadata)
+        entities = (join_key_values, entity_name_to_join_key_map)
+        names = (full_feature_names, include_feature_view_version_metadata)
         if ordinary:
             super()._read_features_per_fv(
-                config,
-                ordinary,
-                join_key_values,
-                entity_name_to_join_key_map,
-                online_features_response,
-                *rest,
+                config, ordinary, *entities, online_features_response, *names
             )
-        for table, _ in packed:
-            ids = entity_ids(table, join_key_values, entity_name_to_join_key_map)
+        for table in packed:
             opened = self._open(config, table)
-            values = opened.values(ids)
-            append_answer(
-                table,
-                opened.view,
-                values,
-                online_features_response,
-                full_feature_names=full_feature_names,
-                with_version=include_feature_view_version_metadata,
-            )
+            values = opened.values(entity_ids(table, *entities))
+            append_answer(table, opened.view, values, online_features_response, *names)
 
     async def _read_features_per_fv_async(  # noqa: PLR0917 - Feast's signature
         self,
@@ -229,29 +217,17 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         include_feature_view_version_metadata: bool,  # noqa: FBT001
     ) -> None:
         packed, ordinary = split_views(grouped_refs)
-        rest = (full_feature_names, include_feature_view_version_metadata)
+        entities = (join_key_values, entity_name_to_join_key_map)
+        names = (full_feature_names, include_feature_view_version_metadata)
         if ordinary:
             await super()._read_features_per_fv_async(
-                config,
-                ordinary,
-                join_key_values,
-                entity_name_to_join_key_map,
-                online_features_response,
-                *rest,
+                config, ordinary, *entities, online_features_response, *names
             )
-        for table, _ in packed:
-            ids = entity_ids(table, join_key_values, entity_name_to_join_key_map)
+        for table in packed:
             opened = self._open(config, table)
             client = await self._get_client_async(config.online_store)
-            values = await opened.values_async(client, ids)
-            append_answer(
-                table,
-                opened.view,
-                values,
-                online_features_response,
-                full_feature_names=full_feature_names,
-                with_version=include_feature_view_version_metadata,
-            )
+            values = await opened.values_async(client, entity_ids(table, *entities))
+            append_answer(table, opened.view, values, online_features_response, *names)
 
     # Writing
 

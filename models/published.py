@@ -133,6 +133,12 @@ def lock_of(output: Path) -> Path:
     return output.parent / f".{output.name}.lock"
 
 
+def name_draft(draft: Path, final: Path) -> None:
+    """Give a written draft its final name; an earlier attempt may have done so already."""
+    if draft.exists() or not final.exists():
+        draft.replace(final)
+
+
 def sync_file(path: Path) -> None:
     """Bring a written file to disk."""
     with path.open("rb") as stream:

@@ -7,9 +7,9 @@ with one line and the right status.
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -67,6 +67,31 @@ def run_pipeline(build: Callable[[beam.Pipeline], object], options: PipelineOpti
         if ours is None:
             raise
         raise ours from error
+
+
+def publish_together(
+    pipeline: beam.Pipeline, collections: Sequence[Any], publish: Callable[..., Any]
+) -> None:
+    """The last step: call `publish` with a list of the values of each collection, also of none.
+
+    A runner may call it twice.
+    """
+
+    def step(element: tuple[None, Iterable[tuple[int, Any]]]) -> None:
+        values: list[list[Any]] = [[] for _ in collections]
+        for number, value in element[1]:
+            if number >= 0:
+                values[number].append(value)
+        publish(*values)
+
+    numbered = [
+        collection
+        | f"Number{number}" >> beam.Map(lambda value, number=number: (None, (number, value)))
+        for number, collection in enumerate(collections)
+    ]
+    begin = pipeline | "Begin" >> beam.Create([(None, (-1, None))])
+    together = (*numbered, begin) | "Everything" >> beam.Flatten()
+    _ = together | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(step)
 
 
 def worker_error(text: str) -> UicError | None:

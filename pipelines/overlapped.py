@@ -7,7 +7,7 @@ while it sorts another. Beam's own parallelism is over workers; this is within o
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 import pyarrow as pa
@@ -16,20 +16,21 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+# Elements in work at once; with the one that comes in, they bound the memory of a worker.
+THREADS: Final = 2
+
 
 class OverlappedMap(beam.DoFn):  # type: ignore[misc]  # Beam has no types
-    """`function` over elements, `threads` at a time; outputs in the order of the elements.
+    """`function` over elements, `THREADS` at a time; outputs in the order of the elements.
 
     For bounded input in the global window.
 
     Args:
         function: element -> outputs, each maybe a `TaggedOutput`; called from other threads.
-        threads: elements in work at once; with the one that comes in, what bounds the memory.
     """
 
-    def __init__(self, function: Callable[[Any], list[Any]], threads: int) -> None:
+    def __init__(self, function: Callable[[Any], list[Any]]) -> None:
         self._function = function
-        self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[list[Any]]] = deque()
 
@@ -44,7 +45,7 @@ class OverlappedMap(beam.DoFn):  # type: ignore[misc]  # Beam has no types
     def start_bundle(self) -> None:
         """Beam's hook: nothing is left over from a bundle that failed."""
         self._close()
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._pool = ThreadPoolExecutor(THREADS)
 
     def process(self, element: Any) -> Iterator[Any]:
         """Beam's hook: start this element; hand out the oldest when enough are in work."""
@@ -52,7 +53,7 @@ class OverlappedMap(beam.DoFn):  # type: ignore[misc]  # Beam has no types
             msg = "an element came before its bundle began"
             raise RuntimeError(msg)
         self._waiting.append(self._pool.submit(self._function, element))
-        if len(self._waiting) > self._threads:
+        if len(self._waiting) > THREADS:
             yield from self._waiting.popleft().result()
 
     def finish_bundle(self) -> Iterator[Any]:

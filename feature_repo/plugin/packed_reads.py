@@ -1,6 +1,6 @@
 """Reading a packed view through Feast: from a request's entities to Feast's response."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from uic.feature_repo.plugin.pinned import pinned_generation
 from uic.feature_repo.store.errors import EmptyStoreError, typed_errors
 from uic.feature_repo.store.item_vectors import ITEM_VECTOR
 from uic.feature_repo.store.layout import NO_GENERATION
-from uic.feature_repo.store.live import EMPTY, LivePointer
+from uic.feature_repo.store.live import LivePointer
 from uic.feature_repo.store.packed import PackedStore
 
 # (n,) values as Redis has them; None where there is nothing.
@@ -33,68 +33,56 @@ class OpenedView:
     pointer: LivePointer | None
 
     def values(self, ids: Sequence[int]) -> Values:
-        """The stored values of entities, of the live (or pinned) generation, in one MGET."""
-        generation = self._pinned()
-        if generation is None and self.pointer is not None:
-            try:
-                generation = self.pointer.resolve()
-            except EmptyStoreError:
-                return self._nothing(ids)
-        if not ids:
-            return []
-        generation = NO_GENERATION if generation is None else generation
-        distinct = list(dict.fromkeys(ids))
+        """The stored values of entities, of the live (or pinned) generation, in one MGET.
+
+        Raises:
+            EmptyStoreError: no memories are live.
+        """
+        client = self.store.client
         with typed_errors(self.store.address):
-            values: Values = self.store.client.mget(self.view.keys.entities(generation, distinct))
-        return _spread(distinct, values, ids)
+            if self.pointer is not None and self._generation() is None and self.pointer.due:
+                self.pointer.accept(*self.pointer.question(client).execute())
+            keys = self._keys(ids)
+            return _spread(keys, client.mget(keys.values()) if keys else (), ids)
 
     async def values_async(self, client: Any, ids: Sequence[int]) -> Values:
         """As `values`, with an asynchronous client."""
         with typed_errors(self.store.address):
-            generation = self._pinned()
-            if generation is None and self.pointer is not None:
-                if self.pointer.due:
-                    pipe = client.pipeline(transaction=False)
-                    pipe.hgetall(self.view.keys.live)
-                    pipe.time()
-                    self.pointer.accept(*await pipe.execute())
-                try:
-                    generation = self.pointer.number()
-                except EmptyStoreError:
-                    return self._nothing(ids)
-            if not ids:
-                return []
-            generation = NO_GENERATION if generation is None else generation
-            distinct = list(dict.fromkeys(ids))
-            values: Values = await client.mget(self.view.keys.entities(generation, distinct))
-        return _spread(distinct, values, ids)
+            if self.pointer is not None and self._generation() is None and self.pointer.due:
+                self.pointer.accept(*await self.pointer.question(client).execute())
+            keys = self._keys(ids)
+            return _spread(keys, await client.mget(keys.values()) if keys else (), ids)
 
-    def _pinned(self) -> int | None:
-        return None if self.pointer is None else pinned_generation(self.view.name)
+    def _generation(self) -> int | None:
+        """The generation if it needs no pointer: pinned, or of a view without generations."""
+        return NO_GENERATION if self.pointer is None else pinned_generation(self.view.name)
 
-    def _nothing(self, ids: Sequence[int]) -> Values:
-        """Where no item version is live, no item has a vector; without memories it is an error.
-
-        Raises:
-            EmptyStoreError: always, for memories.
-        """
-        if self.view.layout is ITEM_VECTOR:
-            return [None] * len(ids)
-        msg = EMPTY.format(address=self.store.address)
-        raise EmptyStoreError(msg)
+    def _keys(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """Keys of distinct entities; none where no item version is live: no item has a vector."""
+        generation = self._generation()
+        if generation is None and self.pointer is not None:
+            try:
+                generation = self.pointer.number()
+            except EmptyStoreError:
+                if self.view.layout is not ITEM_VECTOR:
+                    raise
+                return {}
+        distinct = list(dict.fromkeys(ids))
+        keys = self.view.keys.entities(generation or NO_GENERATION, distinct)
+        return dict(zip(distinct, keys, strict=True))
 
 
-def _spread(distinct: Sequence[int], values: Values, ids: Sequence[int]) -> Values:
+def _spread(keys: Mapping[int, bytes], values: Values, ids: Sequence[int]) -> Values:
     """Values of distinct ids for all ids: a request names its one user beside every item."""
-    if len(distinct) == len(ids):
+    if len(keys) == len(ids):
         return values
-    value_of = dict(zip(distinct, values, strict=True))
-    return [value_of[entity] for entity in ids]
+    value_of = dict(zip(keys, values, strict=True))
+    return [value_of.get(entity) for entity in ids]
 
 
 def split_views(grouped_refs: Any) -> tuple[list[Any], list[Any]]:
-    """Feast's (view, features) pairs: packed ones, ordinary ones."""
-    packed = [(table, features) for table, features in grouped_refs if is_packed(table)]
+    """Packed views of Feast's (view, features) pairs, and the pairs of ordinary views."""
+    packed = [table for table, _ in grouped_refs if is_packed(table)]
     ordinary = [(table, features) for table, features in grouped_refs if not is_packed(table)]
     return packed, ordinary
 
@@ -109,14 +97,13 @@ def entity_ids(table: FeatureView, join_key_values: Any, join_keys: Any) -> list
     return [value.int64_val for value in values]
 
 
-def append_answer(
+def append_answer(  # noqa: PLR0917 - the last three as Feast has them
     table: FeatureView,
     view: PackedView,
     values: Values,
     response: GetOnlineFeaturesResponse,
-    *,
-    full_feature_names: bool,
-    with_version: bool,
+    full_feature_names: bool,  # noqa: FBT001
+    with_version: bool,  # noqa: FBT001
 ) -> None:
     """Append a view's one feature to Feast's response, a row for each entity asked for."""
     name = (

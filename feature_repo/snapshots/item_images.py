@@ -6,27 +6,21 @@ of them. An item version is a generation of the view `item_image`
 (`uic.feature_repo.store.generations`).
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from uic.feature_repo.store.generations import Generation, Generations
+from uic.feature_repo.snapshots.published_values import PublishedValues
+from uic.feature_repo.store.generations import Generation
 from uic.feature_repo.store.item_vectors import Values, item_vector_headers, unpacked_item_vectors
-from uic.feature_repo.store.packed import PackedStore
 from uic.models.errors import ManifestError
-from uic.models.published import read_manifest
 
 ITEM_IMAGES_KIND: Final = "item_images"
 ITEM_IMAGES_SCHEMA_VERSION: Final = 1
 ITEM_IMAGES_FOLDER: Final = "item_images"
-CURRENT: Final = "current"
 # `embedding` is the packed item vector (`uic.feature_repo.store.item_vectors`), as the store
 # holds it.
 ITEM_VECTORS: Final = pa.schema(
@@ -39,25 +33,10 @@ ITEM_VECTORS: Final = pa.schema(
 
 
 @dataclass(frozen=True)
-class ItemImages:
-    """A published item version.
+class ItemImages(PublishedValues):
+    """A published item version, in the folder `version=NNN`; a value is the vector of its item."""
 
-    Args:
-        path: its folder, `version=NNN`.
-        manifest: what the embedding wrote beside the files.
-    """
-
-    path: Path
-    manifest: Mapping[str, Any]
-
-    @classmethod
-    def open(cls, path: Path) -> "ItemImages":
-        """Read the manifest of a version's folder.
-
-        Raises:
-            ManifestError: it was never published, or its files do not fit.
-        """
-        return cls(path, read_manifest(path, ITEM_IMAGES_KIND, ITEM_IMAGES_SCHEMA_VERSION))
+    KIND, SCHEMA_VERSION, SCHEMA = ITEM_IMAGES_KIND, ITEM_IMAGES_SCHEMA_VERSION, ITEM_VECTORS
 
     @property
     def version(self) -> int:
@@ -65,99 +44,34 @@ class ItemImages:
         return int(self.manifest["version"])
 
     @property
-    def rows(self) -> int:
-        """Items with a vector."""
-        return int(self.manifest["rows"])
-
-    @property
-    def bundle(self) -> bytes:
-        """First 8 bytes of the hash of the bundle that embedded them."""
-        return bytes.fromhex(self.manifest["bundle_hash8"])
+    def value_bytes(self) -> int:
+        """Width of a packed vector."""
+        return int(self.manifest["value_bytes"])
 
     def as_generation(self) -> Generation:
-        """What the store has to know before it loads this version."""
+        """See `PublishedValues.as_generation`."""
         return Generation(
             number=self.version,
             rows_expected=self.rows,
             bundle=self.bundle,
             bundle_name=str(self.manifest["bundle"]),
-            record_bytes=int(self.manifest["value_bytes"]),
+            record_bytes=self.value_bytes,
             positions={},
             snapshot=self.path.name,
         )
 
-    def batches(self, rows: int = 50_000) -> Iterator[tuple[NDArray[np.int64], Values]]:
-        """Item ids (n,) and values (n, bytes), in order of item id.
-
-        Raises:
-            ForeignValueError: a value is not an item vector.
-            ManifestError: one is of another version or bundle than the manifest says.
-        """
-        width = int(self.manifest["value_bytes"])
-        for entry in self.manifest["files"]:
-            path = self.path / entry["path"]
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(rows, columns=["item_id", "embedding"]):
-                    joined = b"".join(batch.column("embedding").to_pylist())
-                    if len(joined) != width * batch.num_rows:
-                        msg = f"{path}: values of other widths than {width} bytes; embed again"
-                        raise ManifestError(msg)
-                    values = np.frombuffer(joined, np.uint8).reshape(batch.num_rows, width)
-                    self._check(values, path)
-                    yield batch.column("item_id").to_numpy(), values
-
-    def item_ids(self) -> NDArray[np.int64]:
-        """Every item with a vector, ascending."""
-        columns = [
-            pq.read_table(self.path / entry["path"], columns=["item_id"]).column(0).to_numpy()
-            for entry in self.manifest["files"]
-        ]
-        return np.sort(np.concatenate(columns)) if columns else np.zeros(0, dtype=np.int64)
-
-    def _check(self, values: Values, path: Path) -> None:
+    def check(self, values: Values, path: Path) -> None:
+        """See `PublishedValues.check`."""
         unpacked_item_vectors(values, str(path))
         header = item_vector_headers(values)
-        bundles = {bytes(found) for found in np.unique(header["bundle"])}
+        bundles = {bytes(bundle) for bundle in np.unique(header["bundle"])}
         if (header["generation"] != self.version).any() or bundles - {self.bundle}:
-            found = sorted(found.hex() for found in bundles)
+            names = sorted(bundle.hex() for bundle in bundles)
             msg = (
                 f"{path}: vectors of versions {np.unique(header['generation']).tolist()} and "
-                f"bundles {found}, its manifest says {self.version} and {self.bundle.hex()}"
+                f"bundles {names}, its manifest says {self.version} and {self.bundle.hex()}"
             )
             raise ManifestError(msg)
-
-
-def load_item_images(
-    images: ItemImages,
-    store: PackedStore,
-    versions: Generations,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Generation:
-    """Load an item version into the store until it is ready; it can be repeated and interrupted.
-
-    As `uic.feature_repo.plugin.loading.load_snapshot`: register, write (the later value of an item
-    stays), hold the store against the files.
-
-    Raises:
-        GenerationStateError: the number is taken by vectors of another bundle.
-        StoreError: Redis does not take the writes; the version stays as it was.
-    """
-    versions.register(images.as_generation())
-    rows = 0
-    for item_ids, values in images.batches():
-        store.write(images.version, item_ids, values)
-        rows += len(item_ids)
-        progress(rows)
-    return versions.complete(images.version, images.item_ids())
-
-
-def point_current_to(version: Path) -> None:
-    """Make `item_images/current`, the source that Feast knows, name this version; in one rename."""
-    folder = version.resolve().parent
-    draft = folder / f".current.{os.getpid()}"
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(version.name)
-    draft.replace(folder / CURRENT)
 
 
 def list_item_images(workspace: Path) -> list[ItemImages]:
@@ -165,5 +79,5 @@ def list_item_images(workspace: Path) -> list[ItemImages]:
     folder = workspace / ITEM_IMAGES_FOLDER
     return sorted(
         (ItemImages.open(path.parent) for path in folder.glob("version=*/manifest.json")),
-        key=lambda found: found.version,
+        key=lambda images: images.version,
     )

@@ -1,5 +1,7 @@
 """One way to connect to Redis, for `uic`, the stream job and Feast alike."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,24 @@ def resolve_address(settings: StoreSettings, workspace: Path) -> Address:
 def connect(address: Address) -> redis.Redis:
     """A client whose connections are made on first use; replies are bytes."""
     return redis.Redis(**address.client_arguments())
+
+
+@contextmanager
+def checked_client(settings: StoreSettings, workspace: Path) -> Iterator[tuple[Any, Address]]:
+    """A client of a workspace's store and where it is, closed at the end.
+
+    Raises:
+        StoreUnavailableError: no address, or Redis does not answer.
+        StoreAccessError: it refuses the password.
+        StoreSettingError: it would lose memories when it is full.
+    """
+    address = resolve_address(settings, workspace)
+    client = connect(address)
+    try:
+        refuse_eviction(client, str(address))
+        yield client, address
+    finally:
+        client.close()
 
 
 def refuse_eviction(client: redis.Redis, address: str) -> None:

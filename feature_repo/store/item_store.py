@@ -15,7 +15,7 @@ import numpy as np
 import redis
 from numpy.typing import ArrayLike, NDArray
 
-from uic.feature_repo.store.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.store.connection import Address, checked_client
 from uic.feature_repo.store.errors import EmptyStoreError, GenerationStateError, typed_errors
 from uic.feature_repo.store.generation import Generation, State
 from uic.feature_repo.store.generations import Generations
@@ -173,14 +173,7 @@ def open_item_store(settings: StoreSettings, workspace: Path) -> Iterator[ItemSt
     """The item vectors of a workspace's store, closed at the end.
 
     Raises:
-        StoreUnavailableError: no address, or Redis does not answer.
-        StoreAccessError: it refuses the password.
-        StoreSettingError: it would lose values when it is full.
+        StoreError: as `checked_client`.
     """
-    address = resolve_address(settings, workspace)
-    client = connect(address)
-    try:
-        refuse_eviction(client, str(address))
+    with checked_client(settings, workspace) as (client, address):
         yield ItemStore.on(client, address, settings)
-    finally:
-        client.close()

@@ -62,11 +62,15 @@ class LivePointer:
         """
         if self.due:
             with typed_errors(self._address):
-                pipe = self._client.pipeline(transaction=False)
-                pipe.hgetall(self._keys.live)
-                pipe.time()
-                self.accept(*pipe.execute())
+                self.accept(*self.question(self._client).execute())
         return self.number()
+
+    def question(self, client: Any) -> Any:
+        """The pipeline of a client, synchronous or not, whose answers `accept` takes."""
+        pipe = client.pipeline(transaction=False)
+        pipe.hgetall(self._keys.live)
+        pipe.time()
+        return pipe
 
     def accept(self, fields: Mapping[bytes, bytes], redis_time: tuple[int, int]) -> None:
         """Take a fresh answer: the pointer's hash, and TIME of the same moment."""

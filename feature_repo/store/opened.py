@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from uic.feature_repo.store.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.store.connection import Address, checked_client
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.live import LivePointer
@@ -39,14 +39,9 @@ def open_memories(settings: StoreSettings, workspace: Path) -> Iterator[OpenedSt
     """The memories of a workspace's store, closed at the end.
 
     Raises:
-        StoreUnavailableError: no address, or Redis does not answer.
-        StoreAccessError: it refuses the password.
-        StoreSettingError: it would lose memories when it is full.
+        StoreError: as `checked_client`.
     """
-    address = resolve_address(settings, workspace)
-    client = connect(address)
-    try:
-        refuse_eviction(client, str(address))
+    with checked_client(settings, workspace) as (client, address):
         keys = ViewKeys.of_memories(settings.project)
         yield OpenedStore(
             address=address,
@@ -61,5 +56,3 @@ def open_memories(settings: StoreSettings, workspace: Path) -> Iterator[OpenedSt
             generations=Generations(client, keys, str(address)),
             live=LivePointer(client, keys, str(address), settings.pointer_refresh_seconds),
         )
-    finally:
-        client.close()

@@ -242,7 +242,7 @@ def _describe(snapshot: "Snapshot") -> None:
     manifest = snapshot.manifest
     events = manifest["events"]
     OUT.print(f"snapshot   {snapshot.path}", markup=False)
-    OUT.print(f"users      {snapshot.rows:,}, {snapshot.record_bytes:,} bytes each")
+    OUT.print(f"users      {snapshot.rows:,}, {snapshot.value_bytes:,} bytes each")
     OUT.print(
         f"events     {events['folded']:,} folded, {events['excluded']:,} left out "
         f"({manifest['first_day']} to {manifest['until']})"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.config.context import CONFIG_NAME, Context, open_context
@@ -143,12 +143,12 @@ def open_shop(workspace: Path, size: ShopSize, seed: int) -> Shop:
     _train(context, plan.first_day + timedelta(days=1), day - timedelta(days=1), size.epochs, seed)
     midnight = build(context, day - timedelta(days=1), generation=1)
     with open_memories(context.config.store, workspace) as store:
-        load_snapshot(midnight, store.memories, store.generations)
+        load_values(midnight, store.memories, store.generations)
         store.generations.switch(1, 0.0)
     return Shop(
         context,
         open_day(context.log, workspace / HELD_FOLDER),
-        _probe(log, after, midnight.user_ids()),
+        _probe(log, after, midnight.ids()),
         midnight,
         _categories(log),
     )

@@ -69,23 +69,23 @@ class ItemVersionsPanel(WorkspacePanel):
             StoreError: the store does not answer, or its number is taken.
         """
         from uic.feature_repo.plugin.repository import materialize_item_images
-        from uic.feature_repo.snapshots.item_images import load_item_images, point_current_to
+        from uic.feature_repo.snapshots.published_values import load_values, point_current_to
 
         images = self._version(version)
         report = partial(progress or no_progress, f"loading {images.path.name}")
         with self._open_items() as store:
             point_current_to(images.path)
             if not by_feast:
-                return load_item_images(
+                return load_values(
                     images,
                     store.vectors,
                     store.versions,
                     lambda rows: report(rows, images.rows),
-                )
+                ).generation
             report(0, None)
             store.versions.register(images.as_generation())
             materialize_item_images(self.config.store, self.path, images)
-            return store.versions.complete(images.version, images.item_ids())
+            return store.versions.complete(images.version, images.ids())
 
     def switch(self, version: int, *, with_bundle: bool = False) -> tuple[float, str | None]:
         """Make a ready item version the one that readers of the view `item_image` read.
@@ -106,7 +106,7 @@ class ItemVersionsPanel(WorkspacePanel):
         with self._open_items() as store:
             found = store.version(version)
             if found.state is State.LOADING:
-                store.versions.complete(version, self._version(version).item_ids())
+                store.versions.complete(version, self._version(version).ids())
             seconds = store.versions.switch(version, self.config.store.switch_delay_seconds)
         if not with_bundle:
             return seconds, None

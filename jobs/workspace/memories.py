@@ -125,7 +125,8 @@ class MemoriesPanel(WorkspacePanel):
             BadInputError: no such snapshot.
             StoreError: the store does not answer, or its number is taken.
         """
-        from uic.feature_repo.snapshots.snapshots import Snapshot, point_current_to
+        from uic.feature_repo.snapshots.published_values import point_current_to
+        from uic.feature_repo.snapshots.snapshots import Snapshot
 
         if snapshot is None:
             chosen = self._newest_snapshot()
@@ -202,7 +203,7 @@ class MemoriesPanel(WorkspacePanel):
             found = store.generations.get(generation)
             if found.state is State.LOADING:
                 snapshot = Snapshot.open(self.context.memories / found.snapshot)
-                store.generations.complete(generation, snapshot.user_ids())
+                store.generations.complete(generation, snapshot.ids())
             delay = self.config.store.switch_delay_seconds
             return store.generations.switch(generation, delay)
 
@@ -282,16 +283,14 @@ class MemoriesPanel(WorkspacePanel):
 
         store.generations.register(snapshot.as_generation())
         materialize_memories(self.config.store, self.path, snapshot)
-        store.generations.complete(snapshot.generation, snapshot.user_ids())
+        store.generations.complete(snapshot.generation, snapshot.ids())
 
 
 def _load(
     store: "OpenedStore", snapshot: "Snapshot", report: Callable[[int, int | None], None]
 ) -> int:
-    from uic.feature_repo.plugin.loading import load_snapshot
+    from uic.feature_repo.snapshots.published_values import load_values
 
     memories, generations = store.memories, store.generations
-    loaded = load_snapshot(
-        snapshot, memories, generations, lambda rows: report(rows, snapshot.rows)
-    )
+    loaded = load_values(snapshot, memories, generations, lambda rows: report(rows, snapshot.rows))
     return loaded.landed

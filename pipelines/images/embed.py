@@ -25,6 +25,7 @@ from uic.feature_repo.snapshots.item_images import (
     ITEM_VECTORS,
     ItemImages,
 )
+from uic.feature_repo.snapshots.published_values import column_of
 from uic.feature_repo.store.item_vectors import Values, packed_item_vectors
 from uic.models.bundles.bundle import Bundle, BundleError, load_bundle
 from uic.models.errors import BadInputError
@@ -33,14 +34,13 @@ from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
 from uic.models.rankers.dicm.image_id_table import ImageIdTable
 from uic.models.rankers.dicm.image_settings import ImageRankerSettings
-from uic.pipelines.beam_run import pipeline_options, run_pipeline
+from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
 from uic.pipelines.overlapped import OverlappedMap
 
 # Rows of a part: 64 MB of features.
 PART_IMAGES: Final = 4096
 _FILE_ITEMS: Final = 1_000_000
 _ID_BYTES: Final = 16  # hex digits of a sha256 that make the 8 bytes of an image's id
-THREADS: Final = 2
 
 
 class ItemVersionError(BadInputError):
@@ -141,20 +141,20 @@ class _Embedding:
 
     request: EmbedRequest
 
-    def embed(self, rows: NDArray[np.int32]) -> list[tuple[None, tuple[bytes, bytes]]]:
+    def embed(self, rows: NDArray[np.int32]) -> list[tuple[bytes, bytes]]:
         """Step 2: rows (n,) and their vectors (n, width), as bytes."""
         features = _features(self.request)
         vectors = embedded(_bundle(self.request.bundle), features.features[rows])
-        return [(None, (rows.tobytes(), vectors.tobytes()))]
+        return [(rows.tobytes(), vectors.tobytes())]
 
-    def publish(self, element: tuple[None, Iterable[tuple[bytes, bytes]]]) -> None:
+    def publish(self, parts: Iterable[tuple[bytes, bytes]]) -> None:
         """Step 3."""
         features = _features(self.request)
         bundle = _bundle(self.request.bundle)
         embedding = image_embedding_of(bundle)
         width = 0 if embedding is None else embedding.width
         vectors = np.zeros((len(features), width), dtype=np.float32)
-        for rows, part in element[1]:
+        for rows, part in parts:
             places = np.frombuffer(rows, np.int32)
             vectors[places] = np.frombuffer(part, "<f4").reshape(len(places), width)
         write_item_images(self.request, features, bundle, vectors)
@@ -232,12 +232,8 @@ def write_item_images(
 
 
 def _table(item_ids: NDArray[np.int64], values: Values, now_ms: int) -> pa.Table:
-    count, width = values.shape
-    offsets = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * np.int32(width))
-    embedding = pa.Array.from_buffers(
-        pa.binary(), count, [None, offsets, pa.py_buffer(np.ascontiguousarray(values))]
-    )
-    return pa.table([item_ids, np.full(count, now_ms), embedding], schema=ITEM_VECTORS)
+    times = np.full(len(values), now_ms)
+    return pa.table([item_ids, times, column_of(values)], schema=ITEM_VECTORS)
 
 
 def next_version(folder: Path, taken: Iterable[int] = ()) -> int:
@@ -258,16 +254,10 @@ def _bundle(path: Path) -> Bundle:
 
 
 def _build(pipeline: beam.Pipeline, parts: list[NDArray[np.int32]], embedding: _Embedding) -> None:
-    made = (
+    vectors = (
         pipeline
         | "Rows" >> beam.Create(parts)
         | "Spread" >> beam.Reshuffle()
-        | "Embed" >> beam.ParDo(OverlappedMap(embedding.embed, THREADS))
+        | "Embed" >> beam.ParDo(OverlappedMap(embedding.embed))
     )
-    start = pipeline | "Start" >> beam.Create([(None, (b"", b""))])
-    _ = (
-        (made, start)
-        | "Everything" >> beam.Flatten()
-        | "Together" >> beam.GroupByKey()
-        | "Publish" >> beam.Map(embedding.publish)
-    )
+    publish_together(pipeline, [vectors], embedding.publish)

@@ -16,21 +16,20 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apache_beam as beam
 
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME, lock_of, only_writer
-from uic.pipelines.beam_run import pipeline_options, run_pipeline
+from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
 from uic.pipelines.images.encoders import limits_of
-from uic.pipelines.images.extract_run import OUTCOME, ExtractRequest, ExtractRun, ImageBlock, Known
+from uic.pipelines.images.extract_run import OUTCOME, ExtractRequest, ExtractRun, Known
 from uic.pipelines.images.ledger import FileLine, Ledger
 from uic.pipelines.overlapped import OverlappedMap
 
 _READ_IMAGES: Final = 256
-THREADS: Final = 2
 
 
 class ImagesBusyError(BadInputError):
@@ -123,29 +122,12 @@ def _build(pipeline: beam.Pipeline, run: ExtractRun) -> None:
         pipeline
         | "Images" >> beam.Create(parts)
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(OverlappedMap(run.read, THREADS))
+        | "Read" >> beam.ParDo(OverlappedMap(run.read))
     )
-    lines = read | "Lines" >> beam.Map(_line)
     blocks = (
         read
         | "New" >> beam.FlatMap(run.wanted).with_output_types(tuple[int, tuple[str, str]])
         | "ByBucket" >> beam.GroupByKey()
-        | "Encode" >> beam.ParDo(OverlappedMap(run.encode, THREADS))
-        | "Blocks" >> beam.Map(_block)
+        | "Encode" >> beam.ParDo(OverlappedMap(run.encode))
     )
-    # So that the last step runs for a source without any image, too.
-    start = pipeline | "Start" >> beam.Create([(None, None)])
-    _ = (
-        (lines, blocks, start)
-        | "Everything" >> beam.Flatten()
-        | "Together" >> beam.GroupByKey()
-        | "Publish" >> beam.Map(run.publish)
-    )
-
-
-def _line(line: tuple[int, FileLine]) -> tuple[None, Any]:
-    return None, line
-
-
-def _block(block: ImageBlock) -> tuple[None, Any]:
-    return None, block
+    publish_together(pipeline, [read, blocks], run.publish)

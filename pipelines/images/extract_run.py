@@ -137,19 +137,15 @@ class ExtractRun:
         np.save(self.drafts / name, np.concatenate(features), allow_pickle=False)
         return [ImageBlock(number, name, tuple(sums), rejected)]
 
-    def publish(self, element: tuple[None, Iterable[Any]]) -> None:
+    def publish(
+        self, numbered: Iterable[tuple[int, FileLine]], blocks: Iterable[ImageBlock]
+    ) -> None:
         """Step 4: publish if anything is new, and leave what was done for the launcher."""
-        values = list(element[1])
-        numbered = [value for value in values if isinstance(value, tuple)]
-        lines = [line for _, line in sorted(numbered, key=lambda found: found[0])]
+        lines = [line for _, line in sorted(numbered, key=lambda pair: pair[0])]
         by_bucket: dict[int, ImageBlock] = {}
-        for block in sorted(
-            (value for value in values if isinstance(value, ImageBlock)),
-            key=lambda one: one.file or "",
-        ):
+        for block in sorted(blocks, key=lambda block: block.file or ""):
             by_bucket.setdefault(block.bucket, block)
-        blocks = [by_bucket[number] for number in sorted(by_bucket)]
-        outcome = self._published(lines, blocks)
+        outcome = self._published(lines, [by_bucket[number] for number in sorted(by_bucket)])
         (self.drafts / OUTCOME).write_text(json.dumps(outcome), encoding="utf-8")
 
     def _line(self, path: str) -> FileLine:

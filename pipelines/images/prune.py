@@ -4,12 +4,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from uic.feature_repo.snapshots.item_images import (
-    CURRENT,
-    ITEM_IMAGES_FOLDER,
-    ItemImages,
-    list_item_images,
-)
+from uic.feature_repo.snapshots.item_images import ITEM_IMAGES_FOLDER, ItemImages, list_item_images
+from uic.feature_repo.snapshots.published_values import CURRENT
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.item_store import ItemStore
 from uic.models.bundles.shelf import BundleShelf

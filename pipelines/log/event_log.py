@@ -240,6 +240,32 @@ class EventLog:
         return path
 
 
+def open_log(root: Path, time_zone: str, failure: type[BadInputError]) -> EventLog:
+    """A log whose days are those of `time_zone`.
+
+    Raises:
+        BadInputError: of the class `failure`: the log is empty, or its days are of another zone.
+    """
+    log = EventLog(root)
+    zone = log.time_zone()
+    if zone is None:
+        msg = f"{root}: no event log; run `uic import` or `uic simulate` first"
+        raise failure(msg)
+    if zone != time_zone:
+        msg = (
+            f"{root}: its days are of time_zone {zone}, the configuration says {time_zone}; "
+            f"set time_zone: {zone}, or import again"
+        )
+        raise failure(msg)
+    return log
+
+
+def range_of_days(files: Sequence[LogFile]) -> str:
+    """The days that have rows in `files`, as half a sentence about the log."""
+    days = sorted({file.dt for file in files if file.rows})
+    return f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
+
+
 def same_sources(
     manifests: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]
 ) -> str | None:

@@ -1,4 +1,4 @@
-"""Builds and publishes a snapshot of all memories: the edges around `FoldMemories`.
+"""Builds and publishes a snapshot of all memories: the edges around `fold_bucket`.
 
 One command for three things: the warm-up (120 days from nothing), the daily snapshot (yesterday's
 plus one day), and the rebuild after an incident (an older, clean snapshot plus the days since,
@@ -11,13 +11,14 @@ with exclude rules, under a new generation number). The order of a build:
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import apache_beam as beam
+import pyarrow as pa
 
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.models.bundles.bundle import Bundle, load_bundle
@@ -25,23 +26,29 @@ from uic.models.errors import BadInputError
 from uic.models.kernels.compiled import folded_by
 from uic.models.memory.fold import MemoryFolder
 from uic.models.published import lock_of, only_writer
-from uic.pipelines.beam_run import pipeline_options, run_pipeline
+from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
 from uic.pipelines.days import CalendarDays, day_number
-from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.log.event_log import EventLog, LogFile, open_log, range_of_days
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError, Exclusion
-from uic.pipelines.memories.fold_bucket import BucketPlan, fold_bucket
+from uic.pipelines.memories.fold_bucket import BucketFile, BucketPlan, fold_bucket
 from uic.pipelines.memories.publish import SnapshotPublication
-from uic.pipelines.memories.read import read_events, read_memories
-from uic.pipelines.memories.transform import EVENTS, MEMORIES, FoldMemories
+from uic.pipelines.memories.read import (
+    EVENT_COLUMNS,
+    MEMORY_COLUMNS,
+    read_events,
+    read_memories,
+)
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.log_parts import Part, log_parts
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
+from uic.pipelines.user_buckets import BucketInput, UserBuckets
 
 # Events of one bucket: with the float32 states of their users well under a gigabyte a worker.
 BUCKET_EVENTS: Final = 250_000
 BUCKET_MEMORIES: Final = 50_000
-THREADS: Final = 2
+EVENTS: Final = "events"
+MEMORIES: Final = "memories"
 
 
 class MemoriesError(BadInputError):
@@ -123,17 +130,7 @@ def build_memories(
 
 
 def _find_input(request: MemoriesRequest) -> _Input:
-    log = EventLog(request.log)
-    zone = log.time_zone()
-    if zone is None:
-        msg = f"{request.log}: no event log; run `uic import` or `uic simulate` first"
-        raise MemoriesError(msg)
-    if zone != request.time_zone:
-        msg = (
-            f"{request.log}: its days are of time_zone {zone}, the configuration says "
-            f"{request.time_zone}; set time_zone: {zone}, or import again"
-        )
-        raise MemoriesError(msg)
+    log = open_log(request.log, request.time_zone, MemoriesError)
     bundle = load_bundle(request.bundle)
     start = None if request.start is None else Snapshot.open(request.start)
     if start is not None:
@@ -147,8 +144,7 @@ def _find_input(request: MemoriesRequest) -> _Input:
     )
     files = log.behavior_files(first, request.until)
     if start is None and not sum(file.rows for file in files):
-        days = sorted({file.dt for file in log.behavior_files() if file.rows})
-        has = f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
+        has = range_of_days(log.behavior_files())
         msg = f"{request.log}: no behaviours from {first} to {request.until}; {has}"
         raise MemoriesError(msg)
     number = _number(request, start)
@@ -240,37 +236,19 @@ def _steps(
 ) -> None:
     start = found.start
     files: list[Mapping[str, Any]] = [] if start is None else list(start.manifest["files"])
-    covered = {} if start is None else start.positions
 
-    def read_memory_file(entry: Mapping[str, Any]) -> tuple[Any, None]:
+    def read_memory_file(entry: Mapping[str, Any]) -> tuple[pa.Table, None]:
         path = (start.path if start else Path()) / entry["path"]
         return read_memories(path, entry["sha256"]), None
 
-    fold = FoldMemories(
-        found.buckets,
-        functools.partial(read_events, covered=covered, exclusion=found.exclusion),
-        read_memory_file,
-        functools.partial(fold_bucket, found.plan),
-        THREADS,
-    )
-    made = {
-        name: pipeline
-        | f"{name.title()}" >> beam.Create(inputs, reshuffle=False)
-        | f"Spread{name.title()}" >> beam.Reshuffle()
-        for name, inputs in ((EVENTS, parts), (MEMORIES, files))
-    } | "FoldMemories" >> fold
+    def fold(bucket: int, tables: Mapping[str, pa.Table]) -> BucketFile | None:
+        return fold_bucket(found.plan, bucket, tables[MEMORIES], tables[EVENTS])
 
-    def publish(element: tuple[None, Iterable[tuple[bool, Any]]]) -> None:
-        buckets: list[Any] = []
-        read: list[Any] = []
-        for is_bucket, value in element[1]:
-            (buckets if is_bucket else read).append(value)
-        publication.publish(buckets, read)
-
-    everything = (
-        made["buckets"] | "Buckets" >> beam.Map(lambda result: (None, (True, result))),
-        made["read"] | "Facts" >> beam.Map(lambda facts: (None, (False, facts))),
-        # An empty input still publishes a snapshot, with zero rows.
-        pipeline | "Begin" >> beam.Create([(None, (True, None))]),
-    ) | "Everything" >> beam.Flatten()
-    _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)
+    covered = {} if start is None else start.positions
+    events = functools.partial(read_events, covered=covered, exclusion=found.exclusion)
+    inputs = {
+        EVENTS: BucketInput(parts, events, EVENT_COLUMNS),
+        MEMORIES: BucketInput(files, read_memory_file, MEMORY_COLUMNS),
+    }
+    made = pipeline | "Fold" >> UserBuckets(inputs, found.buckets, fold)
+    publish_together(pipeline, [made["buckets"], made["read"]], publication.publish)

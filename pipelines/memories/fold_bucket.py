@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from uic.feature_repo.snapshots.published_values import column_of, values_of
 from uic.feature_repo.snapshots.snapshots import SNAPSHOT
 from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
@@ -117,7 +118,8 @@ def fold_tables(
     users = np.union1d(known, of_event)
     records = folder.initial_records(len(users))
     if len(known):
-        stored = _records(memories.column("memory"), folder)
+        stored = values_of(memories.column("memory").chunk(0), folder.record_bytes, "snapshot")
+        check_records(stored, folder.state_floats, "snapshot")
         records[np.searchsorted(users, known)] = stored
     batch = event_batch(events, users)
     outcome = folder.fold(records, batch)
@@ -128,19 +130,6 @@ def fold_tables(
     return users[there], (outcome.records[there], (folded, skipped, moved))
 
 
-def _records(column: pa.ChunkedArray, folder: MemoryFolder) -> Records:
-    joined = b"".join(column.to_pylist())
-    if len(joined) != len(column) * folder.record_bytes:
-        msg = (
-            f"the snapshot's memories have {len(joined) // len(column)} bytes, this bundle's have "
-            f"{folder.record_bytes}; it was built with another bundle"
-        )
-        raise BadInputError(msg)
-    records = np.frombuffer(joined, dtype=np.uint8).reshape(len(column), folder.record_bytes)
-    check_records(records, folder.state_floats, "snapshot")
-    return records
-
-
 def _write(
     plan: BucketPlan,
     bucket: int,
@@ -149,13 +138,8 @@ def _write(
     counts: tuple[int, int, int],
 ) -> BucketFile:
     path = plan.root / f"{bucket:05d}-{uuid.uuid4().hex}{DRAFT_SUFFIX}"
-    width = records.shape[1]
-    offsets = pa.py_buffer(np.arange(len(users) + 1, dtype=np.int32) * width)
-    memory = pa.Array.from_buffers(
-        pa.binary(), len(users), [None, offsets, pa.py_buffer(np.ascontiguousarray(records))]
-    )
     cut = pa.array(np.full(len(users), plan.cut_ms), SNAPSHOT.field("event_timestamp").type)
-    table = pa.Table.from_arrays([pa.array(users), cut, memory], schema=SNAPSHOT)
+    table = pa.Table.from_arrays([pa.array(users), cut, column_of(records)], schema=SNAPSHOT)
     with drafted_part(path, SnapshotWriteError):
         # Memories do not compress (float16 of a trained network), and a dictionary of them only
         # makes the file larger.

@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from uic.feature_repo.snapshots.snapshots import CURRENT, Snapshot, list_snapshots
+from uic.feature_repo.snapshots.published_values import CURRENT
+from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.models.published import MANIFEST_NAME
 
 

@@ -7,13 +7,9 @@ from typing import Any, Final
 
 import torch
 
-from uic.feature_repo.snapshots.snapshots import (
-    SNAPSHOT_KIND,
-    SNAPSHOT_SCHEMA_VERSION,
-    Snapshot,
-    point_current_to,
-)
-from uic.models.published import publish_manifest, sync_directory
+from uic.feature_repo.snapshots.published_values import point_current_to
+from uic.feature_repo.snapshots.snapshots import SNAPSHOT_KIND, SNAPSHOT_SCHEMA_VERSION, Snapshot
+from uic.models.published import name_draft, publish_manifest, sync_directory
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.positions import LogGapError
 from uic.pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
@@ -114,11 +110,7 @@ class SnapshotPublication:
     def _rename(self, files: Sequence[BucketFile]) -> None:
         try:
             for file in files:
-                final = self.root / file.path
-                draft = self.root / file.draft
-                # A bundle that is committed twice finds its file renamed already.
-                if draft.exists() or not final.exists():
-                    draft.replace(final)
+                name_draft(self.root / file.draft, self.root / file.path)
             if files:
                 sync_directory(self.root)
         except OSError as error:

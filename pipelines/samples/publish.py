@@ -22,6 +22,7 @@ import numpy as np
 from uic.models.errors import BadInputError
 from uic.models.published import (
     MANIFEST_NAME,
+    name_draft,
     publish_manifest,
     remove_unnamed_files,
     sync_directory,
@@ -79,7 +80,7 @@ class SamplesPublication:
             raise NoSamplesError(msg)
         try:
             for file in _files(chosen):
-                _rename(self.root, file)
+                name_draft(self.root / file.path, self.root / file.final_path)
             for folder in sorted({file.final_path.split("/")[0] for file in _files(chosen)}):
                 sync_directory(self.root / folder)
             if self.gate is not None:
@@ -152,13 +153,6 @@ def _entry(file: DraftFile) -> dict[str, Any]:
         "bytes": file.bytes,
         "sha256": file.sha256,
     }
-
-
-def _rename(root: Path, file: DraftFile) -> None:
-    """Give a file its final name; an earlier attempt of this step may have done so already."""
-    draft, final = root / file.path, root / file.final_path
-    if draft.exists() or not final.exists():
-        draft.replace(final)
 
 
 def _left_out(results: list[BucketResult]) -> dict[str, Any]:

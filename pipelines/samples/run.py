@@ -1,4 +1,4 @@
-"""Makes and publishes the samples of some days: the edges around `GroupSamples`.
+"""Makes and publishes the samples of some days: the edges around `group_bucket`.
 
 The log is read once, however many days are asked for: their windows overlap, and a bucket holds
 all of them.
@@ -6,32 +6,36 @@ all of them.
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import apache_beam as beam
+import pyarrow as pa
 
 from uic.models.errors import BadInputError
 from uic.models.published import lock_of, only_writer, read_manifest
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
-from uic.pipelines.beam_run import pipeline_options, run_pipeline
-from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
+from uic.pipelines.log.event_log import LogFile, open_log, range_of_days
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
 from uic.pipelines.sale_calendar import SaleCalendar
-from uic.pipelines.samples.bucket_files import bucket_writer
+from uic.pipelines.samples.bucket_files import BucketResult, bucket_writer
+from uic.pipelines.samples.build import group_bucket
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
+from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS
 from uic.pipelines.samples.plan import SamplesPlan
-from uic.pipelines.samples.publish import Gate, NoSamplesError, SamplesPublication
-from uic.pipelines.samples.transform import BEHAVIORS, IMPRESSIONS, GroupSamples
+from uic.pipelines.samples.publish import Gate, SamplesPublication
 from uic.pipelines.settings import SaleSettings, SamplesSettings
+from uic.pipelines.user_buckets import BucketInput, UserBuckets
 
 # Rows of the log in one bucket. A worker holds `THREADS` + 1 buckets, at about 300 bytes a row.
 BUCKET_ROWS: Final = 500_000
-THREADS: Final = 2
+BEHAVIORS: Final = "behaviors"
+IMPRESSIONS: Final = "impressions"
 
 
 class DaysError(BadInputError):
@@ -96,17 +100,7 @@ def _find_input(request: SamplesRequest) -> _Input:
     if request.last < request.first:
         msg = f"--first {request.first} is after --last {request.last}; swap them"
         raise DaysError(msg)
-    log = EventLog(request.log)
-    zone = log.time_zone()
-    if zone is None:
-        msg = f"{request.log}: no event log; run `uic import` or `uic simulate` first"
-        raise DaysError(msg)
-    if zone != request.time_zone:
-        msg = (
-            f"{request.log}: its days are of time_zone {zone}, the configuration says "
-            f"{request.time_zone}; set time_zone: {zone}, or import again"
-        )
-        raise DaysError(msg)
+    log = open_log(request.log, request.time_zone, DaysError)
     plan = SamplesPlan(
         first=request.first,
         last=request.last,
@@ -118,8 +112,7 @@ def _find_input(request: SamplesRequest) -> _Input:
     )
     impressions = log.impression_files(request.first, request.last)
     if not sum(file.rows for file in impressions):
-        days = sorted({file.dt for file in log.impression_files() if file.rows})
-        has = f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
+        has = range_of_days(log.impression_files())
         msg = f"{request.log}: no impressions from {request.first} to {request.last}; {has}"
         raise DaysError(msg)
     behaviors = log.behavior_files(plan.history_first, request.last)
@@ -147,32 +140,16 @@ def _build(
     pipeline: beam.Pipeline, parts: Mapping[str, list[Part]], publication: SamplesPublication
 ) -> None:
     plan = publication.plan
-    group = GroupSamples(
-        plan,
-        functools.partial(read_behaviors, days=plan.log_days),
-        functools.partial(read_impressions, days=plan.days),
-        bucket_writer(publication.root, plan),
-        THREADS,
-    )
-    made = {
-        name: pipeline
-        | f"{name.title()}" >> beam.Create(of_table)
-        | f"Spread{name.title()}" >> beam.Reshuffle()
-        for name, of_table in parts.items()
-    } | "Group" >> group
+    write = bucket_writer(publication.root, plan)
 
-    def publish(element: tuple[None, Iterable[tuple[bool, Any]]]) -> None:
-        results: list[Any] = []
-        read: list[Any] = []
-        for is_bucket, value in element[1]:
-            (results if is_bucket else read).append(value)
-        publication.publish(results, read)
+    def build(bucket: int, tables: Mapping[str, pa.Table]) -> BucketResult:
+        return write(bucket, group_bucket(tables[BEHAVIORS], tables[IMPRESSIONS], plan))
 
-    everything = (
-        made["buckets"] | "Results" >> beam.Map(lambda result: (None, (True, result))),
-        made["read"] | "Facts" >> beam.Map(lambda facts: (None, (False, facts))),
-    ) | "Everything" >> beam.Flatten()
-    _ = everything | "Together" >> beam.GroupByKey() | "Publish" >> beam.Map(publish)
-
-
-__all__ = ["DaysError", "NoSamplesError", "SamplesBusyError", "SamplesRequest", "make_samples"]
+    behaviors = functools.partial(read_behaviors, days=plan.log_days)
+    impressions = functools.partial(read_impressions, days=plan.days)
+    inputs = {
+        BEHAVIORS: BucketInput(parts[BEHAVIORS], behaviors, BEHAVIOR_COLUMNS),
+        IMPRESSIONS: BucketInput(parts[IMPRESSIONS], impressions, IMPRESSION_COLUMNS),
+    }
+    made = pipeline | "Group" >> UserBuckets(inputs, plan.buckets, build)
+    publish_together(pipeline, [made["buckets"], made["read"]], publication.publish)

@@ -22,9 +22,8 @@ from uic.feature_repo.snapshots.item_images import (
     ITEM_VECTORS,
     ItemImages,
     list_item_images,
-    load_item_images,
-    point_current_to,
 )
+from uic.feature_repo.snapshots.published_values import load_values, point_current_to
 from uic.feature_repo.store.connection import Address
 from uic.feature_repo.store.errors import ForeignValueError, GenerationStateError
 from uic.feature_repo.store.generations import State
@@ -98,11 +97,11 @@ def test_a_version_is_loaded_beside_the_live_one_and_swapped(
     old = packed_item_vectors(1, OLD, TIME_MS, vectors(1))
     new = packed_item_vectors(2, NEW, TIME_MS, vectors(2))
     assert (
-        load_item_images(publish(tmp_path, 1, OLD, old), store.vectors, store.versions).state
+        load_values(publish(tmp_path, 1, OLD, old), store.vectors, store.versions).generation.state
         is State.READY
     )
     store.versions.switch(1, 0)
-    load_item_images(publish(tmp_path, 2, NEW, new), store.vectors, store.versions)
+    load_values(publish(tmp_path, 2, NEW, new), store.vectors, store.versions)
     assert read(feast, [7, 9]) == [old[1].tobytes(), None]
     store.versions.switch(2, 0)
     assert read(feast, [7, 9]) == [new[1].tobytes(), None]
@@ -116,7 +115,7 @@ def test_a_pinned_reader_reads_its_version_live_or_not(
 ) -> None:
     for version, bundle in ((1, OLD), (2, NEW)):
         values = packed_item_vectors(version, bundle, TIME_MS, vectors(version))
-        load_item_images(publish(tmp_path, version, bundle, values), store.vectors, store.versions)
+        load_values(publish(tmp_path, version, bundle, values), store.vectors, store.versions)
     store.versions.switch(1, 0)
     found = store.version_of(NEW)
     assert found is not None
@@ -147,7 +146,7 @@ def test_feast_materialize_loads_a_version(
     point_current_to(images.path)
     materialize_item_images(settings, tmp_path, images)
     assert store.versions.get(1).state is State.LOADING
-    store.versions.complete(1, images.item_ids())
+    store.versions.complete(1, images.ids())
     store.versions.switch(1, 0)
     assert read(feast, IDS.tolist()) == [value.tobytes() for value in values]
 
@@ -156,7 +155,7 @@ def test_vectors_of_another_bundle_or_layout_never_enter_a_version(
     tmp_path: Path, store: ItemStore
 ) -> None:
     values = packed_item_vectors(1, OLD, TIME_MS, vectors(1))
-    load_item_images(publish(tmp_path, 1, OLD, values), store.vectors, store.versions)
+    load_values(publish(tmp_path, 1, OLD, values), store.vectors, store.versions)
     other = packed_item_vectors(1, NEW, TIME_MS + 1, vectors(2))
     with pytest.raises(GenerationStateError, match="build a generation of their own"):
         store.vectors.write(1, IDS, other)
@@ -173,7 +172,7 @@ def test_an_added_item_is_announced_and_a_late_load_does_not_undo_it(
     tmp_path: Path, store: ItemStore
 ) -> None:
     images = publish(tmp_path, 1, OLD, packed_item_vectors(1, OLD, TIME_MS, vectors(1)))
-    load_item_images(images, store.vectors, store.versions)
+    load_values(images, store.vectors, store.versions)
     before = store.changes(1, None)
     fresh = packed_item_vectors(1, OLD, TIME_MS + 5, vectors(9, 2))
     assert store.add(1, [7, 100], fresh).tolist() == [True, True]
@@ -183,14 +182,14 @@ def test_an_added_item_is_announced_and_a_late_load_does_not_undo_it(
     again = store.changes(1, seen.last)
     assert again.item_ids is not None
     assert again.item_ids.tolist() == []
-    load_item_images(images, store.vectors, store.versions)
+    load_values(images, store.vectors, store.versions)
     found, _ = store.vectors.read(1, [7, 100])
     np.testing.assert_array_equal(found, fresh)
 
 
 def test_a_reader_that_missed_changes_is_told_to_renew(store: ItemStore, tmp_path: Path) -> None:
     images = publish(tmp_path, 1, OLD, packed_item_vectors(1, OLD, TIME_MS, vectors(1)))
-    load_item_images(images, store.vectors, store.versions)
+    load_values(images, store.vectors, store.versions)
     store.add(1, [1], packed_item_vectors(1, OLD, TIME_MS, vectors(1, 1)))
     since = store.changes(1, None).last
     key = store.versions.keys.generation(1) + ":changes"
@@ -207,7 +206,7 @@ def test_a_reader_that_missed_changes_is_told_to_renew(store: ItemStore, tmp_pat
 def test_dropping_a_version_leaves_nothing(tmp_path: Path, store: ItemStore) -> None:
     for version in (1, 2):
         values = packed_item_vectors(version, OLD, TIME_MS, vectors(1))
-        load_item_images(publish(tmp_path, version, OLD, values), store.vectors, store.versions)
+        load_values(publish(tmp_path, version, OLD, values), store.vectors, store.versions)
     store.versions.switch(1, 0)
     store.add(2, [1], packed_item_vectors(2, OLD, TIME_MS, vectors(1, 1)))
     list(store.drop(2, 1_000_000))

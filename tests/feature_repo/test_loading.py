@@ -11,14 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from uic.feature_repo.plugin.loading import load_snapshot
 from uic.feature_repo.plugin.repository import materialize_memories, open_feature_store
+from uic.feature_repo.snapshots.published_values import load_values, point_current_to
 from uic.feature_repo.snapshots.snapshots import (
     SNAPSHOT,
     SNAPSHOT_KIND,
     SNAPSHOT_SCHEMA_VERSION,
     Snapshot,
-    point_current_to,
 )
 from uic.feature_repo.store.connection import Address, connect
 from uic.feature_repo.store.errors import (
@@ -110,7 +109,7 @@ def test_a_load_makes_a_generation_ready_with_markers_at_its_positions(
     store, generations = parts
     with pytest.raises(EmptyStoreError):
         generations.live()
-    loaded = load_snapshot(write_snapshot(tmp_path, IDS), store, generations)
+    loaded = load_values(write_snapshot(tmp_path, IDS), store, generations)
     assert (loaded.rows, loaded.landed) == (3000, 3000)
     assert loaded.generation.state is State.READY
     assert loaded.generation.rows == 3000
@@ -125,7 +124,7 @@ def test_bulk_load_and_feast_materialize_end_in_the_same_bytes(
     store, generations = parts
     ids = np.arange(500)
     snapshot = write_snapshot(tmp_path, ids)
-    load_snapshot(snapshot, store, generations)
+    load_values(snapshot, store, generations)
     in_bulk = dump(redis_server)
     redis_server.flushall()
     point_current_to(snapshot.path)
@@ -136,7 +135,7 @@ def test_bulk_load_and_feast_materialize_end_in_the_same_bytes(
         warnings.simplefilter("ignore")
         materialize_memories(settings, tmp_path, snapshot)  # registers the generation by itself
         assert dump(redis_server) == in_bulk
-        assert generations.complete(1, snapshot.user_ids()).state is State.READY
+        assert generations.complete(1, snapshot.ids()).state is State.READY
         generations.switch(1, 0)
         newer = records_of(ids[:1], offset=500)
         store.write(1, ids[:1], newer)
@@ -156,19 +155,19 @@ def test_a_generation_with_a_missing_user_is_not_ready(
     generations.register(snapshot.as_generation())
     store.write(1, IDS[:-1], records_of(IDS[:-1], 100))
     with pytest.raises(GenerationStateError, match="holds 2999 of the 3000 users"):
-        generations.complete(1, snapshot.user_ids())
+        generations.complete(1, snapshot.ids())
     with pytest.raises(GenerationStateError, match="loading, a switch needs ready"):
         generations.switch(1, 0)
     generations.forget(int(IDS[-1]))
-    assert generations.complete(1, snapshot.user_ids()).state is State.READY
+    assert generations.complete(1, snapshot.ids()).state is State.READY
 
 
 def test_switching_back_works_until_the_drop_and_a_drop_keeps_tombstones(
     redis_server: redis.Redis, parts: tuple[PackedStore, Generations], tmp_path: Path
 ) -> None:
     store, generations = parts
-    load_snapshot(write_snapshot(tmp_path, IDS), store, generations)
-    load_snapshot(write_snapshot(tmp_path, IDS, generation=2), store, generations)
+    load_values(write_snapshot(tmp_path, IDS), store, generations)
+    load_values(write_snapshot(tmp_path, IDS, generation=2), store, generations)
     generations.switch(1, 0)
     generations.switch(2, 0)
     assert [found.state for found in generations.all()] == [State.RETIRED, State.LIVE]
@@ -188,7 +187,7 @@ def test_switching_back_works_until_the_drop_and_a_drop_keeps_tombstones(
     assert [found.number for found in generations.all()] == [2]
     assert not dump(redis_server)
     assert generations.forgotten().tolist() == [5]
-    load_snapshot(write_snapshot(tmp_path, IDS, day="2024-03-07"), store, generations)
+    load_values(write_snapshot(tmp_path, IDS, day="2024-03-07"), store, generations)
     assert not store.read(1, [5])[1].any()
 
 
@@ -197,7 +196,7 @@ def test_a_switch_in_its_delay_does_not_let_the_old_generation_go(
 ) -> None:
     store, generations = parts
     for generation in (1, 2):
-        load_snapshot(write_snapshot(tmp_path, IDS, generation=generation), store, generations)
+        load_values(write_snapshot(tmp_path, IDS, generation=generation), store, generations)
     generations.switch(1, 0)
     assert generations.switch(2, 60) == 60
     assert generations.live() == 1
@@ -281,7 +280,7 @@ def test_reads_are_answered_while_a_snapshot_is_loaded(
     parts: tuple[PackedStore, Generations], tmp_path: Path
 ) -> None:
     store, generations = parts
-    load_snapshot(write_snapshot(tmp_path, IDS), store, generations)
+    load_values(write_snapshot(tmp_path, IDS), store, generations)
     newer = write_snapshot(tmp_path, IDS, offset=200, day="2024-03-07")
     offsets: set[int] = set()
 
@@ -290,6 +289,6 @@ def test_reads_are_answered_while_a_snapshot_is_loaded(
         assert found.all()
         offsets.update(header_view(records)["offset"].tolist())
 
-    load_snapshot(newer, store, generations, look)
+    load_values(newer, store, generations, look)
     assert offsets <= {100, 200}
     assert (header_view(store.read(1, IDS)[0])["offset"] == 200).all()

@@ -16,9 +16,9 @@ import redis
 from feast import FeatureStore
 
 from tests.feature_repo.test_loading import CUT_MS, write_snapshot
-from uic.feature_repo.plugin.loading import load_snapshot
 from uic.feature_repo.plugin.repository import REPOSITORY, apply_definitions, open_feature_store
-from uic.feature_repo.snapshots.snapshots import Snapshot, point_current_to
+from uic.feature_repo.snapshots.published_values import load_values, point_current_to
+from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.generations import Generations, State
 from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.packed import PackedStore
@@ -87,7 +87,7 @@ def test_reads_are_answered_after_a_killed_materialize_and_during_the_next(
 ) -> None:
     monkeypatch.setenv("UIC_WORKSPACE", str(tmp_path))
     store, generations = PackedStore(redis_server, KEYS), Generations(redis_server, KEYS)
-    load_snapshot(write_snapshot(tmp_path, IDS), store, generations)
+    load_values(write_snapshot(tmp_path, IDS), store, generations)
     generations.switch(1, 0)
     port = redis_server.connection_pool.connection_kwargs["port"]
     feast = _applied(StoreSettings(address=f"127.0.0.1:{port}"), tmp_path)
@@ -105,7 +105,7 @@ def test_reads_are_answered_after_a_killed_materialize_and_during_the_next(
     assert second.returncode == 0, (repository / "materialize.log").read_text()
     assert reads > 1
     assert (_offsets(store) == position).all()
-    loaded = load_snapshot(snapshot, store, generations)
+    loaded = load_values(snapshot, store, generations)
     assert loaded.generation.state is State.LIVE
     assert loaded.landed == 0
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.opened import OpenedStore, open_memories
@@ -163,7 +163,7 @@ def _loaded(store: OpenedStore, snapshot: Snapshot, say: Callable[[str], None]) 
         say(f"generation {snapshot.generation} is loaded already")
         return
     say(f"loading {snapshot.rows:,} memories as generation {snapshot.generation}")
-    load_snapshot(snapshot, store.memories, store.generations)
+    load_values(snapshot, store.memories, store.generations)
 
 
 def _caught_up(context: Context, new: int, catch_up: CatchUp, say: Callable[[str], None]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.drills.log import batch_fold
 from uic.jobs.stream.fold.fold_function import FoldFunction
@@ -108,13 +108,13 @@ def test_an_import_is_followed_by_a_topic(history):
     bundle = context.bundles / "mimn" / "untrained"
     with open_memories(context.config.store, context.workspace) as store:
         short = _built(context, bundle, date(2026, 3, 1), generation=2)
-        load_snapshot(short, store.memories, store.generations)
+        load_values(short, store.memories, store.generations)
         # The snapshot ends a day before the import does: that day would never be folded.
         with pytest.raises(StartPositionError, match=r"epoch 1 \(history\).*is folded up to"):
             Planner(context, RunOptions(generation=2)).plan(2, 1)
 
         whole = _built(context, bundle, date(2026, 3, 2), generation=3)
-        load_snapshot(whole, store.memories, store.generations)
+        load_values(whole, store.memories, store.generations)
         plan, starts = Planner(context, RunOptions(generation=3)).plan(3, 1)
         assert plan.epoch == 2
         assert [start.offset for start in starts] == [0, 0]
@@ -180,7 +180,7 @@ def test_an_upgrade_that_was_cut_off_goes_on(history):
     new = untrained_bundle(context.bundles / "mimn" / "next", items=30, categories=5)
     with open_memories(context.config.store, context.workspace) as store:
         built = _built(context, new.path, date(2026, 3, 2), generation=5)
-        load_snapshot(built, store.memories, store.generations)
+        load_values(built, store.memories, store.generations)
     said: list[str] = []
     assert upgrade(context, UpgradeOptions(new.path), said.append) == 5
     assert said[:2] == [f"snapshot {built.name} is built already", "generation 5 is loaded already"]

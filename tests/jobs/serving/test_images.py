@@ -19,7 +19,8 @@ from tests.jobs.serving.shop import (
     random_events,
 )
 from uic.feature_repo.plugin.repository import open_feature_store
-from uic.feature_repo.snapshots.item_images import ItemImages, load_item_images
+from uic.feature_repo.snapshots.item_images import ItemImages
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.store.connection import connect, resolve_address
 from uic.feature_repo.store.item_store import ItemStore
 from uic.feature_repo.store.item_vectors import packed_item_vectors
@@ -139,7 +140,7 @@ def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
     for seed, switches in enumerate(({}, {"aggregator": "sum"}, IDS_ALONE)):
         bundle = shop.bundle(f"000{seed}", seed, model="dicm", **switches, **SMALL)
         version = publish_version(shop, bundle, features, seed + 1)
-        load_item_images(version, store.vectors, store.versions)
+        load_values(version, store.vectors, store.versions)
         scorer = loader.sequences(bundle.path, table)
         scored = scorer.answer_now([Ask(SHOWN, ring_of(user)) for user in range(3)])
         for user in range(3):
@@ -154,7 +155,7 @@ def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
 def test_ranker_and_vectors_are_swapped_as_one(shop: Shop, store: ItemStore, loader: Loader):
     features = publish_features(shop)
     old = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, old, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, old, features, 1), store.vectors, store.versions)
     follower = follow(shop, loader)
     new = shop.bundle("0002", 2, model="dicm", **SMALL)
 
@@ -165,7 +166,7 @@ def test_ranker_and_vectors_are_swapped_as_one(shop: Shop, store: ItemStore, loa
     [scored] = follower.current.answer_now([Ask(SHOWN, ring_of(2))])
     np.testing.assert_allclose(scored.logits, offline(old, features, 2), atol=1e-5)
 
-    load_item_images(publish_version(shop, new, features, 2), store.vectors, store.versions)
+    load_values(publish_version(shop, new, features, 2), store.vectors, store.versions)
     assert asyncio.run(follower.look()) == {}
     current = follower.current
     assert current.label == "dicm/0002"
@@ -179,7 +180,7 @@ def test_a_new_image_counts_at_once_and_a_newer_version_takes_over(
 ):
     features = publish_features(shop)
     bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
     follower = follow(shop, loader)
 
     def logits() -> list[float]:
@@ -195,7 +196,7 @@ def test_a_new_image_counts_at_once_and_a_newer_version_takes_over(
     assert after[0] != before[0]
     assert after[1] == before[1]
 
-    load_item_images(publish_version(shop, bundle, features, 2), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 2), store.vectors, store.versions)
     store.versions.switch(2, 0)
     assert asyncio.run(follower.look()) == {}
     assert follower.current.images.source.version == 2
@@ -207,7 +208,7 @@ def test_an_item_that_the_log_names_from_now_on_has_its_category(
 ):
     features = publish_features(shop)
     bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
     follower = follow(shop, loader)
     new = FIRST_ITEM + ITEM_COUNT + 1
 
@@ -240,7 +241,7 @@ def test_a_vector_of_another_bundle_is_marked_and_not_used(
 ):
     features = publish_features(shop)
     bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
     foreign = packed_item_vectors(1, b"another!", 1_900_000_000_000, np.ones((1, 4)))
     [key] = store.versions.keys.entities(1, [1001])
     redis_client.set(key, foreign[0].tobytes())
@@ -258,7 +259,7 @@ def test_what_the_cache_lacks_is_read_while_the_loop_goes_on(
 ):
     features = publish_features(shop)
     bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
     source = replace(
         loader.item_vectors(bundle, None, table).source, version=1, timeout_seconds=60.0
     )
@@ -294,7 +295,7 @@ def test_a_vector_that_changes_while_it_is_read_is_read_again(
 ):
     features = publish_features(shop)
     bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
     source = replace(loader.item_vectors(bundle, None, table).source, version=1)
     images = ItemVectors(bundle.model, source, 300)
     images.since = store.changes(1, None).last
@@ -331,7 +332,7 @@ def test_while_the_store_is_away_known_items_keep_their_vectors(
 ):
     features = publish_features(shop)
     bundle = shop.bundle("0001", 1, model="dicm", **SMALL)
-    load_item_images(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
+    load_values(publish_version(shop, bundle, features, 1), store.vectors, store.versions)
     scorer = loader.sequences(bundle.path, table)
     cached = [1001, 1003]
     [before] = scorer.answer_now([Ask(cached, None)])

@@ -19,7 +19,7 @@ from tests.jobs.serving.shop import (
 from tests.jobs.serving.test_images import IDS_ALONE, SMALL, publish_features, publish_version
 from uic.feature_repo.plugin.repository import open_feature_store
 from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
-from uic.feature_repo.snapshots.item_images import load_item_images
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.store.connection import connect, resolve_address
 from uic.feature_repo.store.item_store import ItemStore
 from uic.feature_repo.store.item_vectors import packed_item_vectors
@@ -105,7 +105,7 @@ class Running:
 
     def load(self, bundle, version: int) -> None:
         images = publish_version(self.shop, bundle, self.features, version)
-        load_item_images(images, self.items.vectors, self.items.versions)
+        load_values(images, self.items.vectors, self.items.versions)
 
     def reader(self) -> MemoryReader:
         feature = packed_feature(self.feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.memories.conftest import FIRST, random_behaviors, untrained_bundle, write_log
-from uic.feature_repo.plugin.loading import load_snapshot
+from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.store.opened import OpenedStore, open_memories
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
@@ -54,7 +54,7 @@ class Audited:
             rules=rules,
         )
         snapshot = build_memories(request)
-        load_snapshot(snapshot, self.store.memories, self.store.generations)
+        load_values(snapshot, self.store.memories, self.store.generations)
         return snapshot.generation
 
     def folder(self, generation: int) -> MemoryFolder:

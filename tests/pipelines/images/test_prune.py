@@ -11,8 +11,8 @@ from uic.feature_repo.snapshots.item_images import (
     ITEM_IMAGES_KIND,
     ITEM_IMAGES_SCHEMA_VERSION,
     list_item_images,
-    point_current_to,
 )
+from uic.feature_repo.snapshots.published_values import point_current_to
 from uic.models.published import publish_manifest
 from uic.pipelines.images.prune import prune_item_images
 
