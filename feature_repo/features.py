@@ -48,44 +48,56 @@ item = Entity(
 )
 
 
-def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
-    """`user_interest` and `item_image` with the sources of the workspace `root`."""
-    interest = FeatureView(
-        name=MEMORY_VIEW,
-        entities=[user],
+def packed_view(  # noqa: PLR0917 - a row of a table
+    name: str,
+    entity: Entity,
+    value: Field,
+    source: tuple[str, Path],
+    tags: dict[str, str],
+    text: str,
+) -> FeatureView:
+    """A view with the packed layout.
+
+    Args:
+        name: of the view.
+        entity: whose values it holds.
+        value: its one feature, of type Bytes.
+        source: its name, and the folder of its Parquet files.
+        tags: `packed_as` and, for a short name in keys, `key_name`.
+        text: description for people.
+    """
+    source_name, folder = source
+    return FeatureView(
+        name=name,
+        entities=[entity],
         ttl=NEVER,
-        schema=[
-            Field(name="user_id", dtype=Int64),
-            Field(
-                name="memory", dtype=Bytes, description="the record of uic.models.records.record"
-            ),
-        ],
+        schema=[Field(name=entity.join_key, dtype=Int64), value],
         source=FileSource(
-            name="memory_snapshots",
-            path=str(root / "memories" / "current" / "*.parquet"),
-            timestamp_field="event_timestamp",
+            name=source_name, path=str(folder / "*.parquet"), timestamp_field="event_timestamp"
         ),
-        tags={"layout": "packed", "packed_as": "memory", "key_name": MEMORY_KEY_NAME},
-        description="The packed memory of a user: what all behaviours so far have left.",
+        tags={"layout": "packed", **tags},
+        description=text,
     )
 
-    image = FeatureView(
-        name=ITEM_VIEW,
-        entities=[item],
-        ttl=NEVER,
-        schema=[
-            Field(name="item_id", dtype=Int64),
-            Field(
-                name="embedding", dtype=Bytes, description="see uic.feature_repo.store.item_vectors"
-            ),
-        ],
-        source=FileSource(
-            name="item_images",
-            path=str(root / "item_images" / "current" / "*.parquet"),
-            timestamp_field="event_timestamp",
-        ),
-        tags={"layout": "packed", "packed_as": "item_vector"},
-        description="The embedding of an item's picture (12 numbers), of one item version.",
+
+def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
+    """`user_interest` and `item_image` with the sources of the workspace `root`."""
+    interest = packed_view(
+        MEMORY_VIEW,
+        user,
+        Field(name="memory", dtype=Bytes, description="the record of uic.models.records.record"),
+        ("memory_snapshots", root / "memories" / "current"),
+        {"packed_as": "memory", "key_name": MEMORY_KEY_NAME},
+        "The packed memory of a user: what all behaviours so far have left.",
+    )
+    vector = "see uic.feature_repo.store.item_vectors"
+    image = packed_view(
+        ITEM_VIEW,
+        item,
+        Field(name="embedding", dtype=Bytes, description=vector),
+        ("item_images", root / "item_images" / "current"),
+        {"packed_as": "item_vector"},
+        "The embedding of an item's picture (12 numbers), of one item version.",
     )
     return interest, image
 

@@ -9,10 +9,10 @@ position wins. `uic.feature_repo.store.sequence_writer` is how the stream adds e
 from pathlib import Path
 from typing import Final
 
-from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
-from feast.types import Bytes, Int64
+from feast import FeatureService, FeatureStore, FeatureView, Field
+from feast.types import Bytes
 
-from uic.feature_repo.features import NEVER, user
+from uic.feature_repo.features import packed_view, user
 from uic.feature_repo.store.layout import SEQUENCE_KEY_NAME
 
 SEQUENCE_VIEW: Final = "user_sequence"
@@ -21,25 +21,14 @@ SEQUENCE_SERVICE: Final = "sequence_v1"
 
 def sequence_view(root: Path) -> FeatureView:
     """`user_sequence` with the sources of the workspace `root`."""
-    return FeatureView(
-        name=SEQUENCE_VIEW,
-        entities=[user],
-        ttl=NEVER,
-        schema=[
-            Field(name="user_id", dtype=Int64),
-            Field(
-                name="sequence",
-                dtype=Bytes,
-                description="the ring of uic.models.records.sequence_ring",
-            ),
-        ],
-        source=FileSource(
-            name="user_sequences",
-            path=str(root / "sequences" / "current" / "*.parquet"),
-            timestamp_field="event_timestamp",
-        ),
-        tags={"layout": "packed", "packed_as": "sequence", "key_name": SEQUENCE_KEY_NAME},
-        description="The last 1,000 events of a user, packed.",
+    ring = "the ring of uic.models.records.sequence_ring"
+    return packed_view(
+        SEQUENCE_VIEW,
+        user,
+        Field(name="sequence", dtype=Bytes, description=ring),
+        ("user_sequences", root / "sequences" / "current"),
+        {"packed_as": "sequence", "key_name": SEQUENCE_KEY_NAME},
+        "The last 1,000 events of a user, packed.",
     )
 
 

@@ -18,7 +18,6 @@ from uic.feature_repo.store.writer import (
     FOLDABLE_STATES,
     LOADABLE_STATES,
     NO_OFFSET,
-    CompareAndSetWriter,
     MarkerMove,
     ScriptWriter,
     WriteTarget,
@@ -85,7 +84,6 @@ class PackedStore:
         keys: of the view.
         address: for messages.
         layout: of the values.
-        writer: how a batch is written; default: scripts for one Redis.
         keys_per_script: memories of one script.
         keys_per_read: memories of one MGET.
     """
@@ -97,7 +95,6 @@ class PackedStore:
         *,
         address: str = "redis",
         layout: PackedLayout = MEMORY,
-        writer: CompareAndSetWriter | None = None,
         keys_per_script: int = 500,
         keys_per_read: int = 2000,
     ) -> None:
@@ -105,7 +102,7 @@ class PackedStore:
         self.keys = keys
         self.address = address
         self.layout = layout
-        self._writer = writer or ScriptWriter(client, address, keys_per_script)
+        self._writer = ScriptWriter(client, address, keys_per_script)
         self._keys_per_read = keys_per_read
 
     def read(

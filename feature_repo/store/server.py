@@ -81,7 +81,7 @@ class EmbeddedRedis:
 
     def running(self) -> Running | None:
         """The server of this folder, if it runs."""
-        recorded = self._recorded()
+        recorded = _recorded(self.directory)
         return recorded if recorded is not None and self._is_ours(recorded) else None
 
     def start(self) -> Running:
@@ -94,7 +94,7 @@ class EmbeddedRedis:
         if found is not None:
             return found
         self.directory.mkdir(parents=True, exist_ok=True)
-        last = self._recorded()
+        last = _recorded(self.directory)
         for port in ([last.port] if last else []) + [_free_port(), _free_port()]:
             if not _port_is_free(port):
                 continue
@@ -131,16 +131,6 @@ class EmbeddedRedis:
             os.kill(running.pid, signal.SIGKILL)
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
-
-    def _recorded(self) -> Running | None:
-        path = self.directory / SERVER_FILE
-        try:
-            return Running(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (TypeError, ValueError) as error:
-            msg = f"{path}: not the address of a server ({error}); remove it"
-            raise ServerError(msg) from error
 
     def _is_ours(self, running: Running) -> bool:
         try:
@@ -202,16 +192,24 @@ def recorded_address(directory: Path) -> str:
 
     Raises:
         StoreUnavailableError: none was ever started there.
+        ServerError: the file is not what a start wrote.
     """
+    recorded = _recorded(directory)
+    if recorded is None:
+        msg = f"{directory / SERVER_FILE}: no store was started here; run `uic store start`"
+        raise StoreUnavailableError(msg)
+    return recorded.address
+
+
+def _recorded(directory: Path) -> Running | None:
     path = directory / SERVER_FILE
     try:
-        return Running(**json.loads(path.read_text(encoding="utf-8"))).address
-    except (FileNotFoundError, NotADirectoryError) as error:
-        msg = f"{path}: missing: no store was started here; run `uic store start`"
-        raise StoreUnavailableError(msg) from error
+        return Running(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (TypeError, ValueError) as error:
         msg = f"{path}: not the address of a server ({error}); remove it, run `uic store start`"
-        raise StoreUnavailableError(msg) from error
+        raise ServerError(msg) from error
 
 
 def _server_program() -> str:

@@ -1,7 +1,7 @@
 """Writing a batch so that of each key the value with the largest position stays.
 
-`CompareAndSetWriter` is the interface, `ScriptWriter` the implementation for one Redis: a few large
-scripts (`write.lua`) and, in the last one, the markers. The order of a write:
+`ScriptWriter` sends a few large scripts (`write.lua`) and, in the last one, the markers. It is for
+one Redis; a Redis Cluster would need a script a node. The order of a write:
 
 1. All scripts but the last, some in one round trip. Each checks the generation's state, that the
    markers are not behind what the writer expects, and that what is stored is ours, before it
@@ -17,7 +17,7 @@ that a Redis that was restarted or flushed needs no second try, which EVALSHA wo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import redis
@@ -85,32 +85,8 @@ class WriteTarget:
     bundle: bytes = b""
 
 
-class CompareAndSetWriter(Protocol):
-    """Writes a batch so that of each key the value with the largest position stays.
-
-    One implementation per kind of Redis: a Redis Cluster needs a script per node.
-    """
-
-    def compare_and_set(
-        self,
-        target: WriteTarget,
-        ids: NDArray[np.int64],
-        values: NDArray[np.uint8],
-        moves: Sequence[MarkerMove],
-    ) -> NDArray[np.uint8]:
-        """Write `values` (n, width) under `ids` (n,), then move the markers.
-
-        Returns:
-            (n,), uint8: ord of L (landed), K (kept what was there), F (forgotten user).
-
-        Raises:
-            StoreError: nothing of the script that failed was written, and no marker has moved.
-        """
-        ...
-
-
 class ScriptWriter:
-    """The writer for one Redis: `write.lua`, a few hundred values a script.
+    """Writes a batch so that of each key the value with the largest position stays.
 
     Args:
         client: a Redis without cluster mode.
@@ -130,7 +106,14 @@ class ScriptWriter:
         values: NDArray[np.uint8],
         moves: Sequence[MarkerMove],
     ) -> NDArray[np.uint8]:
-        """See `CompareAndSetWriter`."""
+        """Write `values` (n, width) under `ids` (n,), then move the markers.
+
+        Returns:
+            (n,), uint8: ord of L (landed), K (kept what was there), F (forgotten user).
+
+        Raises:
+            StoreError: nothing of the script that failed was written, and no marker has moved.
+        """
         step = self._keys_per_script
         starts = list(range(0, len(ids), step)) or [0]
         calls = [

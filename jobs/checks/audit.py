@@ -1,7 +1,7 @@
 """The audit of a workspace: every generation of its store, and the answers of its service."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress, no_progress
 from uic.models.published import write_json_atomically
 from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
-from uic.pipelines.audit.report import GenerationAudit, require_no_mismatch
-from uic.pipelines.audit.served import ServedAudit, audit_served
+from uic.pipelines.audit.report import GenerationAudit, ServedAudit, require_no_mismatch
+from uic.pipelines.audit.served import audit_served
 from uic.pipelines.audit.settings import AuditSettings
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def run_audit(
             with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
                 audits.append(
                     audit_generation(
-                        request.in_folder(Path(scratch) / "spool"),
+                        replace(request, scratch=Path(scratch) / "spool"),
                         store,
                         generation,
                         feast if number == live else None,
@@ -181,4 +181,4 @@ def run_served_audit(context: Context, settings: AuditSettings) -> ServedAudit |
     request = AuditRequest(context.log, context.memories, context.bundles, Path(), settings)
     with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
         features = context.workspace / "serving" / "features"
-        return audit_served(request.in_folder(Path(scratch) / "spool"), features)
+        return audit_served(replace(request, scratch=Path(scratch) / "spool"), features)

@@ -2,8 +2,7 @@
 
 The processes are those of `torch.distributed.elastic`, which ends all when one fails. What it does
 not do is here: a rank's error is told with its type, and ranks end when the process that started
-them is gone, so that none is left behind to write over what a later run does. On many machines
-`torchrun` starts the ranks, and `ShardWorld.from_environment` joins them.
+them is gone, so that none is left behind to write over what a later run does.
 """
 
 import json

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-from uic.models.errors import BadInputError, UicError
+from uic.models.errors import UicError
 
 # How long survivors wait for one another before they name the dead; seconds.
 _ROLL_CALL_SECONDS: Final = 3.0
@@ -101,29 +101,6 @@ class ShardWorld:
             timeout=timedelta(seconds=timeout_seconds),
         )
         return cls(rank, size, device, store)
-
-    @classmethod
-    def from_environment(cls) -> "ShardWorld":
-        """Join as `torchrun` started this process; one rank without it.
-
-        Raises:
-            BadInputError: some of torchrun's variables are set and others are not.
-        """
-        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        present = [name for name in names if name in os.environ]
-        if not present:
-            return cls()
-        if len(present) < len(names):
-            missing = ", ".join(sorted(set(names) - set(present)))
-            msg = f"environment: {missing} not set, {', '.join(present)} set; start with torchrun"
-            raise BadInputError(msg)
-        rank, size, host, port = (os.environ[name] for name in names)
-        # torchrun itself holds the store, where it says so: it outlives any rank.
-        held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        store = dist.TCPStore(  # type: ignore[attr-defined] # torch does not export it by name
-            host, int(port), int(size), is_master=rank == "0" and not held
-        )
-        return cls.join(store, int(rank), int(size))
 
     def leave(self) -> None:
         """Leave the group."""

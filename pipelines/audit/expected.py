@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from uic.models.memory.fold import EventBatch, MemoryFolder
+from uic.models.memory.fold import MemoryFolder
 from uic.models.records.record import Records, header_view
 from uic.pipelines.log.columns import event_batch
+from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.fold_bucket import events_in_order
 
 Marks = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last folded event
@@ -58,7 +59,7 @@ def fold_to_positions(
     header = header_view(served)
     at_epoch = np.where(found, header["epoch"].astype(np.int64), -1)[batch.user_index]
     at_offset = np.where(found, header["offset"].astype(np.int64), -1)[batch.user_index]
-    marked = _marked(batch, marks)
+    marked = at_or_before(batch.epochs, batch.partitions, batch.offsets, marks)
     # The first event of an import has position (1, 0); a memory without events has none at all.
     folded = found & (header["events"] > 0)
     own = folded[batch.user_index] & (batch.epochs == at_epoch)
@@ -72,13 +73,3 @@ def fold_to_positions(
     further = folder.fold(outcome.records, batch.select(later))
     behind = (further.records != outcome.records).any(axis=1)
     return Expected(outcome.records, behind, int(chosen.sum()))
-
-
-def _marked(batch: EventBatch, marks: Marks) -> NDArray[np.bool_]:
-    """Which events lie at or before their partition's marker."""
-    marked = np.zeros(len(batch), dtype=np.bool_)
-    for epoch, partitions in marks.items():
-        for partition, last in partitions.items():
-            here = (batch.epochs == epoch) & (batch.partitions == partition)
-            marked |= here & (batch.offsets <= last)
-    return marked

@@ -10,7 +10,7 @@ The order matters, for the store may be written to meanwhile:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Final, Protocol
@@ -36,6 +36,7 @@ from uic.pipelines.audit.sampled import SampledLog, UserSample, buckets_for, by_
 from uic.pipelines.audit.settings import AuditSettings
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.exclude import Exclusion
 
 _SCAN_KEYS: Final = 5000
@@ -72,10 +73,6 @@ class AuditRequest:
     bundles: Path
     scratch: Path
     settings: AuditSettings
-
-    def in_folder(self, scratch: Path) -> "AuditRequest":
-        """The same with another scratch folder."""
-        return replace(self, scratch=scratch)
 
 
 @dataclass
@@ -138,14 +135,14 @@ def audit_generation(
     # Step 1
     marks = store.generations.markers(generation.number)
     log = EventLog(request.log)
-    snapshot = _descent(request.memories, generation)
+    snapshot = snapshot_of(request.memories, generation.number, generation.bundle)
     folder = MemoryFolder(
         load_bundle(BundleShelf(request.bundles).find(generation.bundle_name)), generation.number
     )
     # Step 2
     sample = UserSample(request.settings.sample_rate)
     stored = _stored_users(store, generation.number, sample)
-    files = log.behavior_files(_first_day(snapshot))
+    files = log.behavior_files(date.fromisoformat(snapshot.manifest["first_day"]))
     total = sum(file.rows for file in files)
     buckets = buckets_for(total * sample.rate, len(stored))
     sampled = SampledLog(request.scratch, buckets)
@@ -162,7 +159,7 @@ def audit_generation(
     )
     tolerance = _tolerance(snapshot, request.settings)
     try:
-        sampled.read(files, Exclusion.from_json(generation.exclude), sample, advance)
+        sampled.read(files, Exclusion.from_json(generation.exclude), sample.takes, advance)
         forgotten = store.generations.forgotten()
         # Step 3
         for bucket, here in enumerate(by_bucket(stored, buckets)):
@@ -205,25 +202,24 @@ def audit_generation(
     )
 
 
-def _descent(memories: Path, generation: Generation) -> Snapshot:
-    """A snapshot of this generation that is still there; all know where its memories begin."""
+def snapshot_of(memories: Path, number: int, bundle: bytes | None = None) -> Snapshot:
+    """A snapshot of a generation that is still there; all know where its memories begin.
+
+    Raises:
+        AuditError: none is left.
+    """
     mine = [
         snapshot
         for snapshot in list_snapshots(memories)
-        if snapshot.generation == generation.number and snapshot.bundle == generation.bundle
+        if snapshot.generation == number and bundle in {None, snapshot.bundle}
     ]
     if not mine:
         msg = (
-            f"{memories}: no snapshot of generation {generation.number} "
-            f"({generation.bundle_name}) is left, so the first day of its memories is not known; "
-            "put one back, or build the generation again"
+            f"{memories}: no snapshot of generation {number} is left, so the first day of its "
+            "memories is not known; put one back, or build the generation again"
         )
         raise AuditError(msg)
     return mine[-1]
-
-
-def _first_day(snapshot: Snapshot) -> date:
-    return date.fromisoformat(snapshot.manifest["first_day"])
 
 
 def _tolerance(snapshot: Snapshot, settings: AuditSettings) -> float:
@@ -281,11 +277,7 @@ def _ahead(
 ) -> NDArray[np.bool_]:
     """Memories whose position the log does not have yet, but the stream has passed."""
     header = header_view(served)
-    ahead = np.zeros(len(served), dtype=np.bool_)
-    for epoch in epochs:
-        for partition, marker in marks.get(epoch.number, {}).items():
-            last = epoch.last_offsets.get(partition, -1)
-            here = found & (header["epoch"] == epoch.number) & (header["partition"] == partition)
-            offsets = header["offset"].astype(np.int64)
-            ahead |= here & (offsets > last) & (offsets <= marker)
-    return ahead
+    position = (header["epoch"], header["partition"], header["offset"])
+    passed = {epoch.number: marks.get(epoch.number, {}) for epoch in epochs}
+    logged = {epoch.number: epoch.last_offsets for epoch in epochs}
+    return found & at_or_before(*position, passed) & ~at_or_before(*position, logged)

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final
 
 from uic.models.errors import QualityGateError
 from uic.pipelines.audit.compare import MISMATCHES, Verdict
+
+# Sums of a few hundred float32 products, in another order.
+PROBABILITY_TOLERANCE: Final = 1e-4
 
 
 class AuditMismatchError(QualityGateError):
@@ -84,26 +87,41 @@ class GenerationAudit:
         }
 
 
-class Served(Protocol):
-    """What `require_no_mismatch` asks of an audit of answers."""
+@dataclass
+class ServedAudit:
+    """Answers beside the log.
 
-    @property
-    def differing(self) -> int:
-        """Memories that are not the log's fold."""
-        ...
+    Attributes:
+        answers: that were given with a memory.
+        memories: different ones among them.
+        matched: memories that are the log's fold, byte for byte.
+        differing: those that are not.
+        ahead: memories whose position the log does not have yet; not judged.
+        scored: candidates whose probability was computed again.
+        largest_difference: of a probability.
+    """
 
-    @property
-    def largest_difference(self) -> float:
-        """Of a probability."""
-        ...
+    answers: int = 0
+    memories: int = 0
+    matched: int = 0
+    differing: int = 0
+    ahead: int = 0
+    scored: int = 0
+    largest_difference: float = 0.0
 
     @property
     def mismatches(self) -> int:
-        """Zero if training and serving agree."""
-        ...
+        """Differing memories, and 1 for probabilities that differ; zero if all is well."""
+        return self.differing + (self.largest_difference > PROBABILITY_TOLERANCE)
+
+    def to_json(self) -> dict[str, Any]:
+        """For files and programs."""
+        return {**vars(self), "probability_tolerance": PROBABILITY_TOLERANCE}
 
 
-def require_no_mismatch(audits: Sequence[GenerationAudit], served: Served | None = None) -> None:
+def require_no_mismatch(
+    audits: Sequence[GenerationAudit], served: ServedAudit | None = None
+) -> None:
     """Raise if a memory is not what the log says, or an answer not what the model says.
 
     Raises:

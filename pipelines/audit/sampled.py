@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -28,14 +28,6 @@ BUCKET_SEED: Final = 9
 # Of one bucket: a hundred megabytes of events, and of memories with their float32 states.
 BUCKET_EVENTS: Final = 250_000
 BUCKET_USERS: Final = 25_000
-
-
-class Sample(Protocol):
-    """Which users are taken."""
-
-    def takes(self, user_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(users,) -> (users,), bool."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,10 +65,10 @@ class SampledLog:
         self,
         files: Sequence[LogFile],
         exclusion: Exclusion,
-        sample: Sample,
+        takes: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
         progress: Callable[[int], None],
     ) -> None:
-        """Read files of the log; `progress` gets the rows of each part.
+        """Read files of the log: of the users that `takes` names; `progress` gets rows of parts.
 
         Raises:
             LogFileError: a file is damaged.
@@ -84,7 +76,7 @@ class SampledLog:
         for part in log_parts(files, BEHAVIOR_EVENTS):
             table, facts = read_events(part, {}, exclusion)
             users = table.column("user_id").to_numpy()
-            taken = sample.takes(users)
+            taken = takes(users)
             if taken.any():
                 self._spool.add(
                     table.filter(pa.array(taken)), bucket_of(users[taken], self.buckets)

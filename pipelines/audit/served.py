@@ -8,10 +8,10 @@ another size does to float32.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
+from uic.feature_repo.snapshots.published_values import values_of
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.memory.fold import MemoryFolder
@@ -28,56 +28,15 @@ from uic.models.memory.state import MemoryState
 from uic.models.rankers.mimn import Mimn
 from uic.models.records.record import Records, header_view
 from uic.pipelines.audit.expected import fold_to_positions
-from uic.pipelines.audit.memories import AuditError, AuditRequest
+from uic.pipelines.audit.memories import AuditRequest, snapshot_of
+from uic.pipelines.audit.report import ServedAudit
 from uic.pipelines.audit.sampled import SampledLog, buckets_for, by_bucket
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.events import MAX_ID
+from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.exclude import Exclusion
 
-# Sums of a few hundred float32 products, in another order.
-PROBABILITY_TOLERANCE: Final = 1e-4
 _COLUMNS: Final = ("user_id", "item_ids", "probabilities", "bundle", "generation", "memory")
-
-
-@dataclass(frozen=True)
-class ServedAudit:
-    """Answers beside the log.
-
-    Attributes:
-        answers: that were given with a memory.
-        memories: different ones among them.
-        matched: memories that are the log's fold, byte for byte.
-        differing: those that are not.
-        ahead: memories whose position the log does not have yet; not judged.
-        scored: candidates whose probability was computed again.
-        largest_difference: of a probability.
-    """
-
-    answers: int
-    memories: int
-    matched: int
-    differing: int
-    ahead: int
-    scored: int
-    largest_difference: float
-
-    @property
-    def mismatches(self) -> int:
-        """What must be zero."""
-        return self.differing + (self.largest_difference > PROBABILITY_TOLERANCE)
-
-    def to_json(self) -> dict[str, Any]:
-        """For files and programs."""
-        return {**vars(self), "probability_tolerance": PROBABILITY_TOLERANCE}
-
-
-@dataclass
-class _Counts:
-    memories: int = 0
-    matched: int = 0
-    differing: int = 0
-    ahead: int = 0
-    scored: int = 0
-    largest: float = 0.0
 
 
 def audit_served(
@@ -94,35 +53,28 @@ def audit_served(
 
     Raises:
         AuditError: the snapshots of a generation are gone.
+        RecordFormatError: a served memory is of another width.
     """
     paths = sorted(features.glob("dt=*/*.parquet"))
     if not paths:
         return None
     rows = pa.concat_tables([pq.read_table(path, columns=list(_COLUMNS)) for path in paths])
     rows = rows.filter(pc.is_valid(rows.column("memory"))).combine_chunks()
-    counts = _Counts()
+    audit = ServedAudit(rows.num_rows)
     for number in np.unique(rows.column("generation").to_numpy()).tolist():
         mine = rows.filter(pc.equal(rows.column("generation"), number))
-        _audit_rows(request, number, mine, counts, progress)
-    return ServedAudit(
-        answers=rows.num_rows,
-        memories=counts.memories,
-        matched=counts.matched,
-        differing=counts.differing,
-        ahead=counts.ahead,
-        scored=counts.scored,
-        largest_difference=counts.largest,
-    )
+        _audit_rows(request, number, mine, audit, progress)
+    return audit
 
 
 def _audit_rows(
     request: AuditRequest,
     number: int,
     rows: pa.Table,
-    counts: _Counts,
+    audit: ServedAudit,
     progress: Callable[[int], None],
 ) -> None:
-    snapshot = _snapshot_of(request.memories, number)
+    snapshot = snapshot_of(request.memories, number)
     bundle = load_bundle(BundleShelf(request.bundles).find(str(snapshot.manifest["bundle"])))
     folder = MemoryFolder(bundle, number)
     log = EventLog(request.log)
@@ -134,14 +86,16 @@ def _audit_rows(
     last = {epoch.number: epoch.last_offsets for epoch in log.epochs()}
     try:
         exclusion = Exclusion.from_json(snapshot.manifest["exclude"])
-        sampled.read(files, exclusion, _Users(users), progress)
+        sampled.read(files, exclusion, partial(np.isin, test_elements=users), progress)
         for bucket, here in enumerate(by_bucket(users, buckets)):
             if not len(here):
                 continue
             events = sampled.events(bucket)
             inside = np.isin(rows.column("user_id").to_numpy(), here)
             for part in _rounds(rows.filter(pa.array(inside))):
-                ids, records = _records(part, folder.record_bytes)
+                ids = part.column("user_id").to_numpy()
+                memories = part.column("memory").combine_chunks()
+                records = values_of(memories, folder.record_bytes, "a served memory")
                 expected = fold_to_positions(
                     folder,
                     ids,
@@ -152,34 +106,15 @@ def _audit_rows(
                 ).records
                 beyond = _beyond(records, last)
                 equal = (expected == records).all(axis=1)
-                counts.memories += len(ids)
-                counts.ahead += int(beyond.sum())
-                counts.matched += int((equal & ~beyond).sum())
-                counts.differing += int((~equal & ~beyond).sum())
+                audit.memories += len(ids)
+                audit.ahead += int(beyond.sum())
+                audit.matched += int((equal & ~beyond).sum())
+                audit.differing += int((~equal & ~beyond).sum())
                 scored, difference = _score(bundle, expected, part, ~beyond, categories)
-                counts.scored += scored
-                counts.largest = max(counts.largest, difference)
+                audit.scored += scored
+                audit.largest_difference = max(audit.largest_difference, difference)
     finally:
         sampled.close()
-
-
-@dataclass(frozen=True)
-class _Users:
-    """Exactly these users, as a sample."""
-
-    ids: NDArray[np.int64]
-
-    def takes(self, user_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(users,) -> (users,), bool."""
-        return np.isin(user_ids, self.ids)
-
-
-def _snapshot_of(memories: Path, number: int) -> Snapshot:
-    mine = [found for found in list_snapshots(memories) if found.generation == number]
-    if not mine:
-        msg = f"{memories}: no snapshot of generation {number} is left, whose memories were served"
-        raise AuditError(msg)
-    return mine[-1]
 
 
 def _categories(log: EventLog) -> Mapping[int, int]:
@@ -203,25 +138,12 @@ def _rounds(rows: pa.Table) -> Iterator[pa.Table]:
         yield rows.take(pa.array(order[place == at]))
 
 
-def _records(part: pa.Table, record_bytes: int) -> tuple[NDArray[np.int64], Records]:
-    joined = b"".join(part.column("memory").to_pylist())
-    if len(joined) != part.num_rows * record_bytes:
-        width = len(joined) // part.num_rows
-        msg = f"a served memory has {width} bytes, its generation's have {record_bytes}"
-        raise AuditError(msg)
-    records = np.frombuffer(joined, dtype=np.uint8).reshape(part.num_rows, record_bytes)
-    return part.column("user_id").to_numpy(), records
-
-
 def _beyond(records: Records, last: Mapping[int, Mapping[int, int]]) -> NDArray[np.bool_]:
-    """Memories whose position is not in the log yet."""
+    """Memories whose position is of a partition of the log, and not in it yet."""
     header = header_view(records)
-    beyond = np.zeros(len(records), dtype=np.bool_)
-    for epoch, partitions in last.items():
-        for partition, offset in partitions.items():
-            here = (header["epoch"] == epoch) & (header["partition"] == partition)
-            beyond |= here & (header["offset"].astype(np.int64) > offset)
-    return beyond
+    position = (header["epoch"], header["partition"], header["offset"])
+    known = {epoch: dict.fromkeys(partitions, MAX_ID) for epoch, partitions in last.items()}
+    return at_or_before(*position, known) & ~at_or_before(*position, last)
 
 
 def _score(

@@ -1,5 +1,8 @@
 """Positions of ordered events: given by rank to an import, checked for a topic."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +18,28 @@ class LogOrderError(BadInputError):
 
 class LogGapError(BadInputError):
     """Offsets of a partition do not follow each other: events between them are missing."""
+
+
+def at_or_before(
+    epochs: NDArray[Any],
+    partitions: NDArray[Any],
+    offsets: NDArray[Any],
+    marks: Mapping[int, Mapping[int, int]],
+) -> NDArray[np.bool_]:
+    """Which positions lie at or before the mark of their partition; without a mark none does.
+
+    Args:
+        epochs: (n,), integers.
+        partitions: (n,), integers.
+        offsets: (n,), integers.
+        marks: epoch -> partition -> offset.
+    """
+    inside = np.zeros(len(epochs), dtype=np.bool_)
+    for epoch, of_epoch in marks.items():
+        for partition, last in of_epoch.items():
+            here = (epochs == epoch) & (partitions == partition)
+            inside |= here & (offsets.astype(np.int64, copy=False) <= last)
+    return inside
 
 
 class Positions:

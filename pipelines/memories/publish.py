@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -14,9 +14,7 @@ from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.positions import LogGapError
 from uic.pipelines.memories.fold_bucket import BucketFile, SnapshotWriteError
 from uic.pipelines.memories.read import PartFacts
-
-_FIRST: Final = 2
-_LAST: Final = 3
+from uic.pipelines.samples.log_parts import offset_bounds
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class SnapshotPublication:
         """
         parts = list(read)
         covered = {} if self.start is None else self.start.positions
-        bounds = _bounds(parts)
+        bounds = offset_bounds(run for part in parts for run in part.positions)
         if self.start is not None:
             self._refuse_gap(covered, bounds)
         chosen: dict[int, BucketFile] = {}
@@ -93,7 +91,7 @@ class SnapshotPublication:
         missing files are refused by their manifest.
         """
         imports = {epoch.number: epoch for epoch in self.epochs if epoch.kind == "import"}
-        for (number, partition), (first, _) in sorted(bounds.items()):
+        for (number, partition), (first, _) in bounds.items():
             if number not in imports:
                 continue
             begins = imports[number].first_offsets[partition]
@@ -118,23 +116,13 @@ class SnapshotPublication:
             raise SnapshotWriteError(msg) from error
 
 
-def _bounds(parts: Iterable[PartFacts]) -> dict[tuple[int, int], tuple[int, int]]:
-    """First and last new offset per (epoch, partition)."""
-    bounds: dict[tuple[int, int], tuple[int, int]] = {}
-    for part in parts:
-        for row in part.positions:
-            low, high = bounds.get(row[:_FIRST], (row[_FIRST], row[_LAST]))
-            bounds[row[:_FIRST]] = (min(low, row[_FIRST]), max(high, row[_LAST]))
-    return bounds
-
-
 def _merged(
     covered: Mapping[int, Mapping[int, int]],
     bounds: Mapping[tuple[int, int], tuple[int, int]],
 ) -> dict[str, dict[str, int]]:
     """The positions of the snapshot: as the manifest has them."""
     merged = {str(epoch): {str(p): at for p, at in of.items()} for epoch, of in covered.items()}
-    for (epoch, partition), (_, last) in sorted(bounds.items()):
+    for (epoch, partition), (_, last) in bounds.items():
         of_epoch = merged.setdefault(str(epoch), {})
         of_epoch[str(partition)] = max(last, of_epoch.get(str(partition), -1))
     return merged

@@ -3,7 +3,7 @@
 `log_parts` looks at the footers only, so that a wrong file is found before anything runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -141,14 +141,14 @@ def read_behaviors(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]
     names = [*BEHAVIOR_COLUMNS.names, "partition"]
     tables = [_read(piece, names, "log_time", days) for piece in part]
     schema = BEHAVIOR_COLUMNS.append(pa.field("partition", pa.int32()))
-    coded = (_with_codes(table, piece.path) for table, piece in zip(tables, part, strict=True))
+    coded = (with_codes(table, piece.path) for table, piece in zip(tables, part, strict=True))
     table = pa.concat_tables([of_piece.select(names).cast(schema) for of_piece in coded])
     table = table.combine_chunks()
     facts = {
         "table": "behaviors",
         "rows": table.num_rows,
         "bytes": table.nbytes,
-        "positions": _positions(table),
+        "positions": runs_of_positions(table),
     }
     return table.select(BEHAVIOR_COLUMNS.names), facts
 
@@ -168,17 +168,28 @@ def read_impressions(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, An
     return table, {"table": "impressions", "rows": table.num_rows}
 
 
-def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.Table:
+def read_columns(piece: RowGroups, names: list[str]) -> pa.Table:
+    """Columns of a piece, `source` only if the file has it.
+
+    Raises:
+        LogFileError: a page is damaged, or a value of another column than `source` is null.
+    """
     try:
         with pq.ParquetFile(piece.path) as opened:
-            table = opened.read_row_groups(list(piece.groups), columns=names)
+            present = [name for name in names if name in opened.schema_arrow.names]
+            table = opened.read_row_groups(list(piece.groups), columns=present)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(piece.path, error) from error
-    for name in names:
+    for name in present:
         nulls = table.column(name).null_count
-        if nulls:
+        if nulls and name != "source":
             msg = f"{piece.path}: column {name}: {nulls} nulls, expected none; import again"
             raise LogFileError(msg)
+    return table
+
+
+def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.Table:
+    table = read_columns(piece, names)
     bounds = pc.min_max(table.column(time).cast(pa.int64())).as_py()
     start, end = days.bounds_of(piece.dt)
     if table.num_rows and not start <= bounds["min"] <= bounds["max"] < end:
@@ -191,7 +202,7 @@ def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.T
     return table
 
 
-def _with_codes(table: pa.Table, path: Path) -> pa.Table:
+def with_codes(table: pa.Table, path: Path) -> pa.Table:
     """The column `behavior` as indices into `BEHAVIORS`; a file's dictionary has any order."""
     codes = []
     behaviors = table.column("behavior")
@@ -209,8 +220,8 @@ def _with_codes(table: pa.Table, path: Path) -> pa.Table:
     return table.set_column(at, "behavior", pa.chunked_array(codes, pa.int8()))
 
 
-def _positions(table: pa.Table) -> list[tuple[int, int, int, int]]:
-    """(epoch, partition, first offset, last offset) of each partition in the table."""
+def runs_of_positions(table: pa.Table) -> list[tuple[int, int, int, int]]:
+    """(epoch, partition, first offset, last offset) of each run of a partition in the table."""
     if not table.num_rows:
         return []
     epochs, partitions = column(table, "epoch"), column(table, "partition")
@@ -224,3 +235,14 @@ def _positions(table: pa.Table) -> list[tuple[int, int, int, int]]:
         (int(epochs[at]), int(partitions[at]), int(low), int(high))
         for at, low, high in zip(starts, lowest, highest, strict=True)
     ]
+
+
+def offset_bounds(
+    runs: Iterable[tuple[int, int, int, int]],
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """First and last offset of each (epoch, partition) in some runs, in order."""
+    bounds: dict[tuple[int, int], tuple[int, int]] = {}
+    for epoch, partition, first, last in runs:
+        low, high = bounds.get((epoch, partition), (first, last))
+        bounds[epoch, partition] = (min(low, first), max(high, last))
+    return dict(sorted(bounds.items()))

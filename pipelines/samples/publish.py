@@ -29,6 +29,7 @@ from uic.models.published import (
 )
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
+from uic.pipelines.samples.log_parts import offset_bounds
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.sizes import SampleSizes
 
@@ -168,12 +169,8 @@ def _left_out(results: list[BucketResult]) -> dict[str, Any]:
 
 def _positions(read: list[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:
     """Epoch -> partition -> [first, last] offset of the behaviours that were read."""
-    found: dict[int, dict[int, list[int]]] = {}
-    for facts in read:
-        for epoch, partition, low, high in facts.get("positions", ()):
-            seen = found.setdefault(epoch, {}).setdefault(partition, [low, high])
-            seen[0], seen[1] = min(seen[0], low), max(seen[1], high)
-    return {
-        str(epoch): {str(partition): seen for partition, seen in sorted(of_epoch.items())}
-        for epoch, of_epoch in sorted(found.items())
-    }
+    positions: dict[str, dict[str, list[int]]] = {}
+    runs = (run for facts in read for run in facts.get("positions", ()))
+    for (epoch, partition), bounds in offset_bounds(runs).items():
+        positions.setdefault(str(epoch), {})[str(partition)] = list(bounds)
+    return positions
