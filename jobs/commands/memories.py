@@ -29,7 +29,8 @@ GenerationArgument = Annotated[int, typer.Argument(help="Number of the generatio
 
 
 BundleOption = Annotated[
-    str, typer.Option(help="Bundle that folds: MODEL/VERSION of WORKSPACE/bundles, or a path.")
+    str,
+    typer.Option(help="Bundle that folds: MODEL/VERSION or MODEL of WORKSPACE, or a path."),
 ]
 StartOption = Annotated[
     str | None,

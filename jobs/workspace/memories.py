@@ -67,7 +67,7 @@ class MemoriesPanel(WorkspacePanel):
         """Fold the event log into memories, in log order, up to and including a day.
 
         Args:
-            bundle: that folds: MODEL/VERSION of the workspace, or a path.
+            bundle: that folds: MODEL/VERSION or MODEL of the workspace, or a path.
             until: last day to fold, by log time.
             start: snapshot to start from: generation=NNN/dt=DAY, or a path; None: from nothing.
             days: of a build from nothing; None: `memories.warm_up_days`.
@@ -86,7 +86,7 @@ class MemoriesPanel(WorkspacePanel):
         request = MemoriesRequest(
             log=self.context.log,
             memories=memories,
-            bundle=folder_of(self.context.bundles, bundle, "--bundle"),
+            bundle=self._bundle(bundle),
             until=day_of(until, "until"),
             time_zone=self.config.time_zone,
             memories_settings=self.config.memories,
@@ -267,9 +267,13 @@ class MemoriesPanel(WorkspacePanel):
         """
         from uic.jobs.stream.run.upgrade import CatchUp, UpgradeOptions, upgrade
 
-        folder = folder_of(self.context.bundles, bundle, "--bundle")
-        options = UpgradeOptions(folder, CatchUp(max_lag))
+        options = UpgradeOptions(self._bundle(bundle), CatchUp(max_lag))
         return upgrade(self.context, options, say or say_nothing)
+
+    def _bundle(self, bundle: str | Path) -> Path:
+        from uic.models.bundles.shelf import BundleShelf
+
+        return BundleShelf(self.context.bundles).find(str(bundle))
 
     def _newest_snapshot(self) -> "Snapshot":
         snapshots = self.snapshots()

@@ -12,6 +12,7 @@ from uic.models.bundles.bundle import BundleError
 from uic.models.published import MANIFEST_NAME, write_bytes_atomically
 
 CURRENT_NAME: Final = "CURRENT"
+_DIGITS: Final = 4  # of a version that is a number
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -41,7 +42,7 @@ class BundleShelf:
     def next_version(self, model: str) -> str:
         """`0001`, `0002`, …: one more than the largest number in use."""
         numbers = [int(name) for name in self.versions(model) if name.isdecimal()]
-        return f"{max(numbers, default=0) + 1:04d}"
+        return padded(str(max(numbers, default=0) + 1))
 
     def path(self, model: str, version: str) -> Path:
         """Where a version lies.
@@ -65,6 +66,7 @@ class BundleShelf:
         Raises:
             BundleError: it is not published.
         """
+        version = padded(version)
         if version not in self.versions(model):
             known = ", ".join(self.versions(model)) or "none"
             msg = f"{self.root / model}: no version {version!r}; there is: {known}"
@@ -76,7 +78,8 @@ class BundleShelf:
         """The directory that a person means.
 
         Args:
-            reference: a path, `model/version`, or `model` for its current version.
+            reference: a path, `model/version` (`mimn/1` is `mimn/0001`), or `model` for its
+                current version.
 
         Raises:
             BundleError: nothing of that name; lists what there is.
@@ -85,7 +88,7 @@ class BundleShelf:
         if (as_path / MANIFEST_NAME).is_file():
             return as_path
         model, _, version = reference.partition("/")
-        number = version or self.current(model)
+        number = padded(version) if version else self.current(model)
         if number is not None and number in self.versions(model):
             return self.root / model / number
         known = [f"{name}/{version}" for name in self.models() for version in self.versions(name)]
@@ -94,3 +97,8 @@ class BundleShelf:
             "make one with `uic train`"
         )
         raise BundleError(msg)
+
+
+def padded(version: str) -> str:
+    """A version as it is named: `1` is `0001`; a name that is no number stays."""
+    return version.zfill(_DIGITS) if version.isdecimal() else version
