@@ -9,6 +9,9 @@ Loading, in bulk:
 2. Write the rows. What is in the store at a larger position stays, so a load can be repeated,
    interrupted, and run beside a stream job or `feast materialize`.
 3. Hold the store against the directory: every id must be there. Then it is `ready`.
+
+A later snapshot of a generation that is ready already moves its markers on
+(`uic.feature_repo.store.later_snapshot`).
 """
 
 import os
@@ -24,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.feature_repo.store.generations import Generation, Generations
+from uic.feature_repo.store.later_snapshot import move_on
 from uic.feature_repo.store.packed import PackedStore
 from uic.models.published import read_manifest
 from uic.models.records.record import RecordFormatError, Records
@@ -138,8 +142,8 @@ def load_values(
         landed += int(store.write(generation.number, ids, values).sum())
         rows += len(ids)
         progress(rows)
-    # Step 3
-    return Loaded(rows, landed, generations.complete(generation.number, published.ids()))
+    generations.complete(generation.number, published.ids())  # step 3
+    return Loaded(rows, landed, move_on(generation, store, generations))
 
 
 def point_current_to(published: Path) -> None:

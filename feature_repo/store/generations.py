@@ -86,6 +86,14 @@ class Generations:
             pipe.execute()
         return self.get(number)
 
+    def describe(self, generation: Generation) -> Generation:
+        """Note which snapshot a generation holds now: its name, users, positions and rules."""
+        fields = to_fields(generation)
+        fields.pop("state")
+        with typed_errors(self.address):
+            self._client.hset(self.keys.generation(generation.number), mapping=fields)
+        return self.get(generation.number)
+
     def get(self, number: int) -> Generation:
         """One generation.
 

@@ -4,8 +4,9 @@ Reading is one MGET per `keys_per_read` users and one copy; writing is
 `uic.feature_repo.store.writer`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import redis
@@ -22,9 +23,11 @@ from uic.feature_repo.store.writer import (
     ScriptWriter,
     WriteTarget,
 )
-from uic.models.records.record import Records, header_view
+from uic.models.records.record import HEADER, HEADER_BYTES, Records, header_view
 
 __all__ = ["NO_OFFSET", "MarkerMove", "PackedStore", "stacked"]
+
+_SCAN_KEYS: Final = 1000
 
 
 def stacked(
@@ -183,6 +186,27 @@ class PackedStore:
             msg = f"one batch holds values of {len(bundles)} bundles, expected one"
             raise GenerationStateError(msg)
         return bytes(bundles[0])
+
+    def count_by_epoch(self, generation: int) -> dict[int, int]:
+        """How many memories have their position in each epoch; reads all of their headers.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
+        counts: Counter[int] = Counter()
+        pattern = self.keys.prefix(generation) + b"*"
+        cursor = 0
+        with typed_errors(self.address):
+            while True:
+                cursor, found = self.client.scan(cursor, match=pattern, count=_SCAN_KEYS)
+                pipe = self.client.pipeline(transaction=False)
+                for key in found:
+                    pipe.getrange(key, 0, HEADER_BYTES - 1)
+                heads = [head for head in pipe.execute() if len(head) == HEADER_BYTES]
+                header = np.frombuffer(b"".join(heads), dtype=HEADER)
+                counts.update(header["epoch"].tolist())
+                if cursor == 0:
+                    return dict(counts)
 
     def markers(self, generation: int, epoch: int) -> dict[int, int]:
         """Offset of the last folded event per partition of `epoch`; empty if none is known."""

@@ -119,6 +119,10 @@ ClickedOption = Annotated[
     str | None,
     typer.Option(metavar="COL", help="Rows are impressions; a clicked one is also a click."),
 ]
+ImpressionsOption = Annotated[
+    bool,
+    typer.Option("--impressions", help="With --clicked: no clicks; goes in beside any log."),
+]
 StringIdOption = Annotated[
     list[str] | None,
     typer.Option(metavar="KIND", help="CSV: user, item or category ids are texts. Repeatable."),
@@ -141,6 +145,7 @@ def table_(
     behavior: BehaviorOption = None,
     behavior_name: BehaviorNameOption = None,
     clicked: ClickedOption = None,
+    impressions: ImpressionsOption = False,
     string_id: StringIdOption = None,
     time_unit: TimeUnitOption = "milliseconds",
     delimiter: Annotated[str, typer.Option(help="CSV: one character.")] = ",",
@@ -149,7 +154,11 @@ def table_(
     again: AgainOption = False,
     workspace: Workspace,
 ) -> None:
-    """Any CSV or Parquet file: say which column is what. String ids get stable numbers."""
+    """Any CSV or Parquet file: say which column is what. String ids get stable numbers.
+
+    Behaviours take the next place in the order of the log, so they are refused once it has a topic.
+    Impressions have none: with --impressions, a file of them goes in beside any log, every night.
+    """
     from uic.pipelines.importers.table import TableColumns
 
     columns = TableColumns(
@@ -166,7 +175,13 @@ def table_(
     )
     with shown_progress() as show:
         summary = workspace.import_table(
-            file, columns, name=name, again=again, next_item=next_item, progress=show
+            file,
+            columns,
+            name=name,
+            again=again,
+            impressions_only=impressions,
+            next_item=next_item,
+            progress=show,
         )
     _show(workspace, summary)
 
@@ -242,7 +257,8 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
         if counts.without_negative:
             left_out += f", {counts.without_negative:,} that have every item"
         table.add_row("sequences", f"{counts.users:,} users, left out: {left_out}")
-    table.add_row("epoch", f"{epoch.number} ({epoch.name}), {epoch.partitions} partitions")
+    if epoch is not None:
+        table.add_row("epoch", f"{epoch.number} ({epoch.name}), {epoch.partitions} partitions")
     log = escape(str(workspace.context.log))
     table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {log}")
     table.add_row("manifest", escape(str(published.manifest)))

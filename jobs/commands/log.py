@@ -37,7 +37,9 @@ def compact(
     for entry in done:
         made = entry.publication
         OUT.print(
-            f"epoch {made.epoch.number}: {made.behaviors:,} events of {made.days} days published, "
+            f"epoch {entry.epoch}: {made.behaviors:,} events of {made.days} days published, "
             f"{entry.rejected:,} refused",
             markup=False,
         )
+    if not done:
+        OUT.print(f"nothing new: the log has all that streamed up to {day.date()}")

@@ -138,7 +138,7 @@ def _remove_epochs(log: EventLog) -> None:
     with log.locked():
         document = json.loads((log.root / EPOCHS_NAME).read_text(encoding="utf-8"))
         manifests = zip(document["manifests"], log.manifests(), strict=True)
-        names = [name for name, manifest in manifests if manifest["epoch"] == 1]
+        names = [name for name, manifest in manifests if manifest["epoch"] in (1, None)]
         write_json_atomically(
             log.root / EPOCHS_NAME,
             {**document, "epochs": document["epochs"][:1], "manifests": names},

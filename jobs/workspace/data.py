@@ -69,6 +69,7 @@ class DataPanel(WorkspacePanel):
         *,
         name: str = "table",
         again: bool = False,
+        impressions_only: bool = False,
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
@@ -79,6 +80,7 @@ class DataPanel(WorkspacePanel):
             columns: which column is what.
             name: of the new epoch; a-z, 0-9, - and _.
             again: import a file that the log already holds once more.
+            impressions_only: rows go to the impression log alone, beside any log.
             next_item: make impressions by the papers' protocol; None keeps those of the file.
             progress: told the rows that were read.
 
@@ -96,13 +98,20 @@ class DataPanel(WorkspacePanel):
         from uic.pipelines.importers.table import TableImporter
 
         importer = TableImporter(Path(file), columns, name)
-        return self.import_from(importer, again=again, next_item=next_item, progress=progress)
+        return self.import_from(
+            importer,
+            again=again,
+            impressions_only=impressions_only,
+            next_item=next_item,
+            progress=progress,
+        )
 
     def import_from(
         self,
         importer: "Importer",
         *,
         again: bool = False,
+        impressions_only: bool = False,
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
@@ -111,6 +120,7 @@ class DataPanel(WorkspacePanel):
         Args:
             importer: reads the files; see `uic.pipelines.importers.source.Importer`.
             again: import files that the log already holds once more.
+            impressions_only: leave the files' behaviours out.
             next_item: make impressions by the papers' protocol.
             progress: told what was read, in the importer's own unit.
 
@@ -127,6 +137,7 @@ class DataPanel(WorkspacePanel):
             time_zone=self.config.time_zone,
             partitions=self.config.log.partitions,
             again=again,
+            impressions_only=impressions_only,
             next_item=next_item,
             progress=progress,
         )

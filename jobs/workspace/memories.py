@@ -284,10 +284,12 @@ class MemoriesPanel(WorkspacePanel):
 
     def _materialize(self, store: "OpenedStore", snapshot: "Snapshot") -> None:
         from uic.feature_repo.plugin.repository import materialize_memories
+        from uic.feature_repo.store.later_snapshot import move_on
 
         store.generations.register(snapshot.as_generation())
         materialize_memories(self.config.store, self.path, snapshot)
         store.generations.complete(snapshot.generation, snapshot.ids())
+        move_on(snapshot.as_generation(), store.memories, store.generations)
 
 
 def _load(

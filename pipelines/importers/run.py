@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
 from uic.pipelines.importers.source import Importer, Rejects, fingerprint
@@ -31,6 +33,7 @@ def run_import(
     time_zone: str,
     partitions: int,
     again: bool = False,
+    impressions_only: bool = False,
     next_item: NextItemOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -42,17 +45,26 @@ def run_import(
         time_zone: whose days are `dt`.
         partitions: of the new epoch; count.
         again: allow a file that is in the log already.
+        impressions_only: leave the files' behaviours out, and take no epoch; so impressions go
+            in beside any log, also one that streams.
         next_item: make impressions by protocol; None keeps what the files have.
         progress: called with (step, done, total).
 
     Raises:
         BadInputError: a file is not what it has to be, or no row of it is good.
         DuplicateImportError: a file is in the log already.
+        BackfillError: behaviours would come after a topic's; nothing is written.
         LogWriteError: the disk is full, or the like.
     """
     report = progress or (lambda _step, _done, _total: None)
     if next_item is not None and importer.has_impressions:
         msg = f"{importer.name}: has impressions of its own; leave out --protocol next-item"
+        raise BadInputError(msg)
+    if impressions_only and not importer.has_impressions:
+        msg = (
+            f"{importer.name}: has no impressions of its own; a table's need their label "
+            "(--clicked COL), and no --protocol"
+        )
         raise BadInputError(msg)
     report("reading sums", 0, 1)
     details = {"protocol": "next-item", **asdict(next_item)} if next_item else {}
@@ -61,15 +73,25 @@ def run_import(
     )
     spool = log.root / "spool"
     with (
-        LogWriter(log, part, time_zone=time_zone, partitions=partitions, again=again) as writer,
-        Rejects(
-            log.root / "rejects" / f"epoch-{writer.epoch_number:05d}-{importer.name}.jsonl"
-        ) as rejects,
+        LogWriter(
+            log,
+            part,
+            time_zone=time_zone,
+            partitions=partitions,
+            again=again,
+            impressions_only=impressions_only,
+        ) as writer,
+        Rejects(log.root / "rejects" / f"{writer.tag}-{importer.name}.jsonl") as rejects,
     ):
         ids = StringIds(spool)
         protocol = NextItem(spool / "next-item", next_item) if next_item else None
         try:
-            rows = _read(importer, writer, rejects, ids, protocol=protocol, report=report)
+            add_behaviors: Callable[[pa.Table], None] = (
+                protocol.add if protocol else writer.add_behaviors
+            )
+            if impressions_only:
+                add_behaviors = _leave_out
+            rows = _read(importer, writer, rejects, ids, add_behaviors=add_behaviors, report=report)
             if not rows:
                 first = f"; first: {rejects.first}" if rejects.first else ""
                 msg = f"{importer.sources()[0]}: no row could be imported{first}"
@@ -99,7 +121,7 @@ def _read(
     rejects: Rejects,
     ids: StringIds,
     *,
-    protocol: NextItem | None,
+    add_behaviors: Callable[[pa.Table], None],
     report: Progress,
 ) -> int:
     rows = 0
@@ -108,12 +130,16 @@ def _read(
             writer.add_items(batch.items["item_id"], batch.items["category_id"])
         if batch.behaviors is not None:
             rows += batch.behaviors.num_rows
-            (protocol.add if protocol else writer.add_behaviors)(batch.behaviors)
+            add_behaviors(batch.behaviors)
         if batch.impressions is not None:
             rows += batch.impressions.num_rows
             writer.add_impressions(batch.impressions)
         report("reading", batch.done, importer.total)
     return rows
+
+
+def _leave_out(_behaviors: pa.Table) -> None:
+    """Behaviours of an import of impressions: the log has them from elsewhere."""
 
 
 def _predict(protocol: NextItem, writer: LogWriter, importer: Importer) -> None:

@@ -70,7 +70,7 @@ class StringIds:
                 with readable(older):
                     for batch in pq.ParquetFile(older).iter_batches(BATCH_ROWS):
                         self._remember(kind, pa.Table.from_batches([batch]).cast(PAIRS))
-            path = writer.log.root / "ids" / f"{kind}-epoch-{writer.epoch_number:05d}.parquet"
+            path = writer.log.root / "ids" / f"{kind}-{writer.tag}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = 0
             with pq.ParquetWriter(path, PAIRS, compression="zstd") as file:

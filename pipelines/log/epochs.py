@@ -31,6 +31,8 @@ class Epoch:
     """One numbering of the log: an import, or one incarnation of a topic.
 
     Offsets are per partition; `last_offsets[p] == first_offsets[p] - 1` means that none is known.
+    `offset_gaps` says of a topic whether its offsets may leave out some (transactional producers),
+    as it was when the topic streamed; None for imports, and for topics of older logs.
     """
 
     number: int
@@ -39,6 +41,7 @@ class Epoch:
     partitions: int
     first_offsets: dict[int, int]
     last_offsets: dict[int, int]
+    offset_gaps: bool | None = None
 
 
 def check_new_epoch(epoch: Epoch, known: Sequence[Epoch], path: Path) -> None:
@@ -125,6 +128,8 @@ def epoch_to_json(epoch: Epoch) -> dict[str, Any]:
     entry = asdict(epoch)
     for field in ("first_offsets", "last_offsets"):
         entry[field] = {str(key): value for key, value in sorted(entry[field].items())}
+    if epoch.offset_gaps is None:
+        del entry["offset_gaps"]
     return entry
 
 
@@ -142,6 +147,7 @@ def epoch_from_json(entry: Mapping[str, Any], path: Path) -> Epoch:
             partitions=entry["partitions"],
             first_offsets={int(key): value for key, value in entry["first_offsets"].items()},
             last_offsets={int(key): value for key, value in entry["last_offsets"].items()},
+            offset_gaps=entry.get("offset_gaps"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         msg = f"{path}: an epoch is not complete: {entry!r}; restore the file from a backup"

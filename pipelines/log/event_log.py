@@ -111,7 +111,13 @@ class EventLog:
         return self._newest(f"{kind}_ids")
 
     def append_epoch(
-        self, *, kind: EpochKind, name: str, partitions: int, first_offsets: Mapping[int, int]
+        self,
+        *,
+        kind: EpochKind,
+        name: str,
+        partitions: int,
+        first_offsets: Mapping[int, int],
+        offset_gaps: bool | None = None,
     ) -> Epoch:
         """Register a new epoch (a topic's; an import's is published with its files).
 
@@ -125,30 +131,44 @@ class EventLog:
             number = len(document["epochs"]) + 1
             first = {int(key): int(value) for key, value in first_offsets.items()}
             last = {key: value - 1 for key, value in first.items()}
-            epoch = Epoch(number, kind, name, partitions, first, last)
+            epoch = Epoch(number, kind, name, partitions, first, last, offset_gaps)
             check_new_epoch(epoch, self.epochs(), self._epochs_path)
             document["epochs"].append(epoch_to_json(epoch))
             write_json_atomically(self._epochs_path, document)
         return epoch
 
-    def publish(self, epoch: Epoch, manifest: Mapping[str, Any]) -> Path:
+    def note_offset_gaps(self, number: int) -> None:
+        """Note that offsets of an epoch may leave out some; a topic that had gaps keeps them.
+
+        Raises:
+            LogBusyError: another process writes to this log.
+        """
+        with self.locked():
+            document = self._document()
+            document["epochs"][number - 1]["offset_gaps"] = True
+            write_json_atomically(self._epochs_path, document)
+
+    def publish(self, epoch: Epoch | None, manifest: Mapping[str, Any]) -> Path:
         """Make the files durable, write their manifest, then `epochs.json` with it and `epoch`.
 
         Call within `locked`. `epoch` is the next one, or the same as a published one with larger
-        `last_offsets`.
+        `last_offsets`; None for files that belong to no epoch (impressions).
 
         Raises:
             EpochHandOverError: it is neither.
         """
         document = self._document()
         entries = document["epochs"]
-        if epoch.number == len(entries) + 1:
+        if epoch is None:
+            pass
+        elif epoch.number == len(entries) + 1:
             check_new_epoch(epoch, self.epochs(), self._epochs_path)
             entries.append(epoch_to_json(epoch))
         else:
             check_grown_epoch(epoch, self.epochs(), self._epochs_path)
             entries[epoch.number - 1] = epoch_to_json(epoch)
-        name = f"{len(document['manifests']) + 1:06d}-{epoch.name}.json"
+        kind = str(manifest["name"]) if epoch is None else epoch.name
+        name = f"{len(document['manifests']) + 1:06d}-{kind}.json"
         path = self.root / "manifests" / name
         self._sync([str(entry["path"]) for entry in manifest["files"]])
         write_json_atomically(
@@ -273,7 +293,9 @@ def same_sources(
     sums = {source["sha256"] for source in sources}
     for manifest in manifests:
         if any(source["sha256"] in sums for source in manifest.get("sources", ())):
-            return f"epoch {manifest['epoch']} ({manifest['name']})"
+            number = manifest["epoch"]
+            where = "impressions" if number is None else f"epoch {number}"
+            return f"{where} ({manifest['name']})"
     return None
 
 

@@ -138,7 +138,13 @@ class Positions:
         if self._topic:
             topic = self._topic
             return Epoch(
-                topic.number, topic.kind, topic.name, topic.partitions, topic.first_offsets, last
+                topic.number,
+                topic.kind,
+                topic.name,
+                topic.partitions,
+                topic.first_offsets,
+                last,
+                topic.offset_gaps,
             )
         first = dict.fromkeys(range(self._partitions), 0)
         return Epoch(self._number, "import", name, self._partitions, first, last)

@@ -14,7 +14,6 @@ next writer removes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from uic.models.errors import BadInputError, UicError
+from uic.models.errors import BadInputError
 from uic.models.hashing import stable_hash
 from uic.pipelines.days import CalendarDays, day_number, day_of_number
 from uic.pipelines.log.catalog import DistinctIds, ItemCatalog
@@ -32,50 +31,17 @@ from uic.pipelines.log.event_log import EventLog, same_sources
 from uic.pipelines.log.files import DayFile, write_item_table
 from uic.pipelines.log.ordering import SLICE_ROWS, Piece, ordered_slices
 from uic.pipelines.log.positions import Positions
+from uic.pipelines.log.publication import (
+    BackfillError,
+    DuplicateImportError,
+    LogWriteError,
+    Part,
+    Publication,
+)
 from uic.pipelines.log.schemas import IMPRESSIONS
 from uic.pipelines.log.spool import RUN_ROWS, KeyedSpool
 
 Progress = Callable[[int, int], None]
-
-
-class DuplicateImportError(UicError):
-    """The log already holds what is to be imported."""
-
-
-class LogWriteError(UicError):
-    """The log could not be written: a full disk, no permission. Nothing was published."""
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What was published; `overlap` is a sentence if an earlier epoch goes on into its days."""
-
-    epoch: Epoch
-    behaviors: int
-    impressions: int
-    users: int
-    items: int
-    days: int
-    bytes: int
-    manifest: Path
-    overlap: str | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the manifest says about a part of the log besides its files.
-
-    Attributes:
-        name: lower-case letters, digits, `-`, `_`; names the epoch of an import.
-        sources: `name`, `bytes`, `sha256` of each input; an input is imported once.
-        notes: what a reader has to know about the data, one sentence each.
-        details: options of the run, JSON.
-    """
-
-    name: str
-    sources: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LogWriter:
@@ -91,6 +57,7 @@ class LogWriter:
         topic: the registered epoch that the rows belong to. Then they bring `partition`, `offset`
             and `log_time`, each partition's in order of offset; a repeated offset is dropped.
         again: allow a source that the log already holds.
+        impressions_only: publish impressions beside whatever the log has, without an epoch.
         run_rows, slice_rows: bounds of memory, see `uic.pipelines.log.spool` and
             `uic.pipelines.log.ordering`.
     """
@@ -104,12 +71,14 @@ class LogWriter:
         partitions: int = 4,
         topic: Epoch | None = None,
         again: bool = False,
+        impressions_only: bool = False,
         run_rows: int = RUN_ROWS,
         slice_rows: int = SLICE_ROWS,
     ) -> None:
         self.log, self.part, self._again = log, part, again
         self._days = CalendarDays(time_zone)
         self._topic = topic
+        self._impressions_only = impressions_only
         self._partitions = topic.partitions if topic else partitions
         self._slice_rows = slice_rows
         spool = log.root / "spool"
@@ -129,6 +98,7 @@ class LogWriter:
             LogBusyError: another process writes to it.
             DuplicateImportError: a source is in the log, and `again` is not set.
             BadInputError: the log's days are of another time zone.
+            BackfillError: behaviours of an import would come after a topic's.
             LogWriteError: the log's folder cannot be made.
         """
         with ExitStack() as stack:
@@ -140,8 +110,11 @@ class LogWriter:
             manifests = self.log.manifests()
             self._check(manifests)
             self._number = self._topic.number if self._topic else len(self.log.epochs()) + 1
-            serial = f"-part-{len(manifests) + 1:06d}" if self._topic else ""
-            self._tag = f"epoch-{self._number:05d}{serial}"
+            serial = len(manifests) + 1
+            part = f"-part-{serial:06d}" if self._topic else ""
+            self._tag = f"epoch-{self._number:05d}{part}"
+            if self._impressions_only:
+                self._tag = f"impressions-{serial:06d}"
             self._stack = stack.pop_all()
         return self
 
@@ -154,6 +127,8 @@ class LogWriter:
                 "history: use another --workspace, or --again if that is what you want"
             )
             raise DuplicateImportError(msg)
+        if self._topic is None and not self._impressions_only:
+            self._refuse_backfill()
         for manifest in manifests:
             if manifest["time_zone"] != self._days.time_zone:
                 msg = (
@@ -162,10 +137,23 @@ class LogWriter:
                 )
                 raise BadInputError(msg)
 
+    def _refuse_backfill(self) -> None:
+        """A stream skips events of an epoch before the one that a memory has folded."""
+        topic = next((epoch for epoch in self.log.epochs() if epoch.kind == "topic"), None)
+        if topic is not None:
+            msg = (
+                f"{self.log.root}: epoch {topic.number} is topic {topic.name}; behaviours imported "
+                "now would come after everything that is still to stream, and the stream would "
+                "skip it for their users. Nothing was written. Impressions alone go in beside it "
+                "(`uic import table … --impressions`); for older behaviours make the log anew in "
+                "another --workspace: older data first, then the topic"
+            )
+            raise BackfillError(msg)
+
     @property
-    def epoch_number(self) -> int:
-        """Of the epoch that is written."""
-        return self._number
+    def tag(self) -> str:
+        """What the names of this part's files begin with."""
+        return self._tag
 
     def add_behaviors(self, table: pa.Table) -> None:
         """Take rows in source order; all tables of a writer have the same columns.
@@ -243,9 +231,10 @@ class LogWriter:
             self._files.append(
                 write_item_table(self.log.root, target, self._items, self.log.items_file())
             )
-        epoch, overlap = positions.epoch(self.part.name), self._overlap(behavior_days)
+        epoch = None if self._impressions_only else positions.epoch(self.part.name)
+        overlap = self._overlap(behavior_days)
         manifest = {
-            "epoch": epoch.number,
+            "epoch": None if epoch is None else epoch.number,
             "name": self.part.name,
             "time_zone": self._days.time_zone,
             "sources": [dict(source) for source in self.part.sources],
@@ -332,6 +321,7 @@ class LogWriter:
 
 
 __all__ = [
+    "BackfillError",
     "DuplicateImportError",
     "EpochHandOverError",
     "LogWriteError",

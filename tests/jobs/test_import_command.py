@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from uic.jobs.cli import main
+from uic.pipelines.log.event_log import EventLog
 
 
 class Done(NamedTuple):
@@ -79,3 +80,53 @@ def test_kuairand_on_utc_days_gets_a_remark(uic: Uic) -> None:
     remark, error = done.stderr.strip().splitlines()
     assert "Asia/Shanghai" in remark
     assert "nowhere: no such folder" in error
+
+
+SHOWN = ["--user-id", "u", "--item-id", "i", "--event-time", "t", "--clicked", "c"]
+
+
+def test_impressions_go_in_beside_a_topic_and_take_no_epoch(tmp_path: Path, uic: Uic) -> None:
+    (tmp_path / "b.csv").write_text("u,i,t\n1,10,86400000\n")
+    (tmp_path / "m.csv").write_text("u,i,t,c\n1,10,86400000,1\n2,11,86400001,0\n1,x,5,1\n")
+    (tmp_path / "n.csv").write_text("u,i,t,c\n1,12,172800000,1\n")
+    assert uic("table", "b.csv", *SHOWN[:6]).returncode == 0
+    log = EventLog(tmp_path / "var" / "log")
+    log.append_epoch(kind="topic", name="behaviours.x", partitions=1, first_offsets={0: 0})
+    before = [file.path for file in log.behavior_files()]
+    done = uic("table", "m.csv", *SHOWN, "--impressions", "--name", "shown")
+    assert done.returncode == 0, done.stderr
+    assert "impressions  2" in done.stdout
+    assert "epoch " not in done.stdout
+    assert uic("table", "n.csv", *SHOWN, "--impressions", "--name", "shown").returncode == 0
+    assert [epoch.number for epoch in log.epochs()] == [1, 2]
+    assert [file.path for file in log.behavior_files()] == before
+    assert [(str(file.dt), file.rows) for file in log.impression_files()] == [
+        ("1970-01-02", 2),
+        ("1970-01-03", 1),
+    ]
+    again = uic("table", "m.csv", *SHOWN, "--impressions")
+    assert again.returncode == 2
+    assert "already in the log as impressions (shown)" in again.stderr
+
+
+def test_impressions_need_the_column_of_their_label(tmp_path: Path, uic: Uic) -> None:
+    (tmp_path / "m.csv").write_text("u,i,t,c\n1,10,86400000,1\n")
+    done = uic("table", "m.csv", *SHOWN[:6], "--impressions")
+    assert done.returncode == 2
+    assert "need their label (--clicked COL)" in done.stderr
+
+
+@pytest.mark.parametrize("columns", [SHOWN[:6], SHOWN])
+def test_behaviours_behind_a_topic_are_refused_before_anything_is_written(
+    tmp_path: Path, uic: Uic, columns: list[str]
+) -> None:
+    (tmp_path / "b.csv").write_text("u,i,t,c\n1,10,86400000,1\n")
+    log = EventLog(tmp_path / "var" / "log")
+    log.append_epoch(kind="topic", name="behaviours.x", partitions=1, first_offsets={0: 0})
+    files = sorted(path for path in log.root.rglob("*") if path.is_file())
+    done = uic("table", "b.csv", *columns)
+    assert done.returncode == 2
+    assert "epoch 1 is topic behaviours.x" in done.stderr
+    assert "--impressions" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(path for path in log.root.rglob("*") if path.is_file()) == files

@@ -36,17 +36,18 @@ class ArchiveGapError(UicError):
 
 @dataclass(frozen=True)
 class Compaction:
-    """What was published, and how many payloads the parser refused."""
+    """What was published of an epoch, and how many payloads the parser refused."""
 
+    epoch: int
     publication: Publication
     rejected: int
 
 
 def compact(context: Context, day: date) -> list[Compaction]:
-    """Publish what streamed up to and including `day`; one part an epoch that has something.
+    """Publish what streamed up to and including `day`; one part an epoch that has something new.
 
     Raises:
-        BadInputError: there is nothing.
+        BadInputError: there is no archive: nothing has streamed from this workspace.
         ArchiveGapError: offsets are missing; names the partition and both.
         UicError: the log refuses the rows.
     """
@@ -54,15 +55,18 @@ def compact(context: Context, day: date) -> list[Compaction]:
     end = datetime.combine(day + timedelta(days=1), clock_time(), zone)
     log = EventLog(context.log)
     archive = context.workspace / "stream" / "archive"
+    if not archive.is_dir():
+        msg = (
+            f"{archive}: no archive: nothing has streamed from this workspace yet, or with "
+            "stream.archive off; there is nothing to compact"
+        )
+        raise BadInputError(msg)
     done = []
     for epoch in log.epochs():
         if epoch.kind == "topic" and (archive / f"epoch={epoch.number:05d}").is_dir():
             made = _compact_epoch(context, log, epoch, archive, int(end.timestamp() * 1000))
             if made is not None:
                 done.append(made)
-    if not done:
-        msg = f"{archive}: nothing up to {day} that the log does not have; nothing was published"
-        raise BadInputError(msg)
     return done
 
 
@@ -77,13 +81,15 @@ def _compact_epoch(
     parser = EventParser(context.config.log)
     rows = rejected = 0
     part = Part(f"epoch-{epoch.number}", details={"archive": f"epoch={epoch.number:05d}"})
+    # Today's setting speaks of today's topic; an older one is judged as it was when it streamed.
+    gaps = context.config.stream.offset_gaps if epoch.offset_gaps is None else epoch.offset_gaps
     with LogWriter(log, part, time_zone=context.config.time_zone, topic=epoch) as writer:
-        for chunk in _chunks(archive, epoch, end_ms, gaps=context.config.stream.offset_gaps):
+        for chunk in _chunks(archive, epoch, end_ms, gaps=gaps):
             table, refused = _parsed(chunk, parser, moved)
             writer.add_behaviors(table)
             rows += table.num_rows
             rejected += refused
-        return Compaction(writer.publish(), rejected) if rows else None
+        return Compaction(epoch.number, writer.publish(), rejected) if rows else None
 
 
 def _chunks(

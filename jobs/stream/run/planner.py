@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from uic.feature_repo.snapshots.published_values import CURRENT
+from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.connection import connect, refuse_eviction, resolve_address
 from uic.feature_repo.store.generation import Generation
 from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.later_snapshot import notice_load
 from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.config.context import Context
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.fold.fitness import check_fit
@@ -22,6 +26,7 @@ from uic.jobs.stream.letters.archive import archived_up_to, note_first_starts
 from uic.jobs.stream.run.start_positions import (
     Available,
     Start,
+    check_epochs_after,
     check_epochs_before,
     choose_starts,
     folder_name,
@@ -31,7 +36,7 @@ from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import free_port
 from uic.jobs.stream.topics.kafka_topic import Topic, TopicError, describe_topic
 from uic.models.errors import BadInputError
-from uic.models.published import write_json_atomically
+from uic.models.published import MANIFEST_NAME, write_json_atomically
 from uic.pipelines.log.event_log import Epoch, EventLog
 
 STAGED: Final = "staged"
@@ -117,12 +122,23 @@ class Planner:
             UicError: whatever speaks against starting, in one line.
         """
         refuse_eviction(self.client, str(self.address))
+        memories = PackedStore(self.client, self.keys, address=str(self.address))
+        current = self.context.memories / CURRENT
+        if (current / MANIFEST_NAME).exists():
+            snapshot = Snapshot.open(current.resolve())
+            if snapshot.generation == generation:
+                described = snapshot.as_generation()
+                notice_load(described, snapshot.batches(), memories, self.generations)
         found = self.generations.get(generation)
         path = self.options.bundle or self.context.bundles / found.bundle_name
         check_fit(found, path)
         epoch, available = self._source()
         marks = self.generations.markers(generation)
-        check_epochs_before(found, marks, EventLog(self.context.log).epochs(), epoch)
+        epochs = EventLog(self.context.log).epochs()
+        check_epochs_before(found, marks, epochs, epoch)
+        # Only a later epoch makes it worth to read the header of every memory.
+        if max([*marks, *(known.number for known in epochs)], default=0) > epoch.number:
+            check_epochs_after(found, epochs, epoch, memories.count_by_epoch(generation))
         archive = self.folder / "archive"
         archived = (
             archived_up_to(archive, epoch.number, epoch.partitions) if self.stream.archive else {}
@@ -242,6 +258,8 @@ class Planner:
         others = []
         for epoch in log.epochs():
             if epoch.kind == "topic" and epoch.name == name:
+                if self.stream.offset_gaps and not epoch.offset_gaps:
+                    log.note_offset_gaps(epoch.number)
                 return epoch
             if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name:
                 others.append(epoch)
@@ -252,7 +270,11 @@ class Planner:
             )
             raise TopicError(msg)
         return log.append_epoch(
-            kind="topic", name=name, partitions=topic.partitions, first_offsets=topic.first
+            kind="topic",
+            name=name,
+            partitions=topic.partitions,
+            first_offsets=topic.first,
+            offset_gaps=self.stream.offset_gaps,
         )
 
     def _file_source(self) -> tuple[Epoch, Available]:
@@ -269,7 +291,11 @@ class Planner:
         log = EventLog(self.context.log)
         known = {epoch.name: epoch for epoch in log.epochs() if epoch.kind == "topic"}
         epoch = known.get(name) or log.append_epoch(
-            kind="topic", name=name, partitions=len(files), first_offsets=first
+            kind="topic",
+            name=name,
+            partitions=len(files),
+            first_offsets=first,
+            offset_gaps=False,
         )
         if epoch.partitions != len(files):
             msg = (

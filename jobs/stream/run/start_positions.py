@@ -74,6 +74,40 @@ def check_epochs_before(
                 raise StartPositionError(msg)
 
 
+def check_epochs_after(
+    generation: Generation, epochs: Sequence[Epoch], epoch: Epoch, memories: Mapping[int, int]
+) -> None:
+    """Refuse to fold `epoch` into memories that have folded a later one.
+
+    The fold skips an event of an older epoch than its user's memory, so these users would never
+    learn anything again, and nothing but a count of skipped events would say so.
+
+    Args:
+        generation: that is to be folded.
+        epochs: of the log.
+        epoch: of the source.
+        memories: how many of the generation's lie in each epoch.
+
+    Raises:
+        StartPositionError: names the epochs and how many memories lie beyond.
+    """
+    beyond = {number: count for number, count in memories.items() if number > epoch.number}
+    if not beyond:
+        return
+    names = {known.number: known.name for known in epochs}
+    lie = ", ".join(
+        f"{count:,} memories lie in epoch {number} ({names.get(number, 'not of this log')})"
+        for number, count in sorted(beyond.items())
+    )
+    msg = (
+        f"generation {generation.number}: {lie}, the source is epoch {epoch.number} "
+        f"({epoch.name}): every event of their users would be skipped. Stream a generation that "
+        "has not folded the later epoch (`uic memories list`, `uic memories switch`), or make "
+        "the log anew in another --workspace, the older data first, then the topic"
+    )
+    raise StartPositionError(msg)
+
+
 def choose_starts(
     generation: Generation,
     marks: Marks,

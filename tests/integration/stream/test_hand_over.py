@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from uic.feature_repo.plugin.repository import materialize_memories
 from uic.feature_repo.snapshots.published_values import load_values
+from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.drills.log import batch_fold
 from uic.jobs.stream.fold.fold_function import FoldFunction
@@ -51,7 +53,7 @@ def _import(context, days: int) -> list[tuple[int, int, int]]:
     return events
 
 
-def _built(context, bundle, until: date, generation: int):
+def _built(context, bundle, until: date, generation: int, start=None):
     return build_memories(
         MemoriesRequest(
             log=context.log,
@@ -62,6 +64,7 @@ def _built(context, bundle, until: date, generation: int):
             memories_settings=context.config.memories,
             sale=context.config.sale,
             generation=generation,
+            start=start,
         ),
         "DirectRunner",
         [],
@@ -184,3 +187,70 @@ def test_an_upgrade_that_was_cut_off_goes_on(history):
     said: list[str] = []
     assert upgrade(context, UpgradeOptions(new.path), said.append) == 5
     assert said[:2] == [f"snapshot {built.name} is built already", "generation 5 is loaded already"]
+
+
+def _next_day(context, bundle):
+    """Generation 2, live at the first day; and its snapshot of the second day, not loaded."""
+    first = _built(context, bundle, date(2026, 3, 1), generation=2)
+    with open_memories(context.config.store, context.workspace) as store:
+        load_values(first, store.memories, store.generations)
+        store.generations.switch(2, 0.0)
+    return _built(context, bundle, date(2026, 3, 2), generation=2, start=first.path)
+
+
+def test_a_later_snapshot_moves_a_live_generation_on(history):
+    context, _ = history
+    later = _next_day(context, context.bundles / "mimn" / "untrained")
+    with open_memories(context.config.store, context.workspace) as store:
+        with pytest.raises(StartPositionError, match="is folded up to"):
+            Planner(context, RunOptions()).plan(2, 1)
+        loaded = load_values(later, store.memories, store.generations)
+        assert loaded.landed == USERS
+        assert loaded.generation.snapshot == "generation=002/dt=2026-03-02"
+        assert store.generations.markers(2)[1] == later.positions[1]
+        assert Planner(context, RunOptions()).plan(2, 1)[0].epoch == 2
+        # An older one changes nothing.
+        older = Snapshot.open(context.memories / "generation=002" / "dt=2026-03-01")
+        assert load_values(older, store.memories, store.generations).landed == 0
+        assert store.generations.get(2).snapshot == later.name
+        assert store.generations.markers(2)[1] == later.positions[1]
+
+
+def test_a_start_notices_what_feast_has_materialized(history):
+    context, _ = history
+    later = _next_day(context, context.bundles / "mimn" / "untrained")
+    materialize_memories(context.config.store, context.workspace, later)
+    assert Planner(context, RunOptions()).plan(2, 1)[0].epoch == 2
+    with open_memories(context.config.store, context.workspace) as store:
+        assert store.generations.get(2).snapshot == later.name
+        assert store.generations.markers(2)[1] == later.positions[1]
+
+
+def test_memories_beyond_the_topic_are_no_start(history):
+    context, _ = history
+    bundle = context.bundles / "mimn" / "untrained"
+    with open_memories(context.config.store, context.workspace) as store:
+        whole = _built(context, bundle, date(2026, 3, 2), generation=2)
+        load_values(whole, store.memories, store.generations)
+        Planner(context, RunOptions(generation=2)).plan(2, 1)
+        log = EventLog(context.log)
+        log.append_epoch(kind="topic", name="later.x", partitions=1, first_offsets={0: 0})
+        # A later epoch that no memory has folded stands in nobody's way.
+        Planner(context, RunOptions(generation=2)).plan(2, 2)
+        folder = MemoryFolder(load_bundle(bundle), 2)
+        two = np.array([3, 5])
+        records, _ = store.memories.read(2, two, folder.record_bytes)
+        ones = np.ones(2, np.int64)
+        event = EventBatch(
+            user_index=np.arange(2),
+            item_ids=ones,
+            category_ids=ones,
+            behaviors=np.zeros(2, np.int8),
+            event_times_ms=DAY_MS * ones,
+            epochs=3 * ones,
+            partitions=0 * ones,
+            offsets=np.arange(2),
+        )
+        store.memories.write(2, two, folder.fold(records, event).records)
+    with pytest.raises(StartPositionError, match=r"2 memories lie in epoch 3 \(later.x\), the sou"):
+        Planner(context, RunOptions(generation=2)).plan(2, 3)

@@ -1,10 +1,12 @@
 """The archive: where reading must start again, and the event log that is made of it."""
 
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
+from uic.jobs.cli import main
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import Context
 from uic.jobs.stream.letters.archive import (
@@ -94,8 +96,7 @@ def test_compaction_publishes_each_event_once_in_order(context, archived):
 def test_compaction_goes_on_where_the_log_ends_and_stops_at_midnight(context, archived):
     _write(_archive(context), "part-a", archived(0, 0, 9))
     compact(context, DAY)
-    with pytest.raises(BadInputError, match="nothing up to 2026-03-01"):
-        compact(context, DAY)
+    assert compact(context, DAY) == []
     # Offset 87 is logged after the next midnight.
     _write(_archive(context), "part-b", archived(0, 10, 88))
     (done,) = compact(context, DAY)
@@ -135,3 +136,33 @@ def test_an_event_that_the_stream_refused_as_moved_stays_out(context, archived, 
     assert (letter.place, letter.reason) == ((1, 1, 0), "partition_moved")
     (done,) = compact(context, DAY)
     assert (done.publication.behaviors, done.rejected) == (4, 1)
+
+
+def test_a_workspace_that_never_streamed_has_nothing_to_compact(context):
+    with pytest.raises(BadInputError, match="no archive: nothing has streamed"):
+        compact(context, DAY)
+
+
+def test_gaps_of_an_epoch_are_judged_as_when_it_streamed(context, archived):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    _write(_archive(context), "part-b", archived(0, 12, 19))
+    EventLog(context.log).note_offset_gaps(1)
+    assert not context.config.stream.offset_gaps  # today's topic has none
+    (done,) = compact(context, DAY)
+    assert (done.epoch, done.publication.behaviors) == (1, 18)
+
+
+def test_compact_again_says_nothing_new_and_exits_0(context, archived, monkeypatch, capsys):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    monkeypatch.setenv("UIC_WORKSPACE", str(context.workspace))
+    said = []
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["uic", "log", "compact", "2026-03-01"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        said.append(capsys.readouterr().out.strip())
+    assert said == [
+        "epoch 1: 10 events of 1 days published, 0 refused",
+        "nothing new: the log has all that streamed up to 2026-03-01",
+    ]
