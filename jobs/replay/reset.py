@@ -115,7 +115,10 @@ def undo(workspace: Path, held_root: Path) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 target.hardlink_to(held_root / entry["path"])
-        document = held["log"]["epochs"]  # step 2
+        now = json.loads((log.root / EPOCHS_NAME).read_text(encoding="utf-8"))
+        document = dict(held["log"]["epochs"])  # step 2
+        # Impressions that were imported since have no epoch, and stay.
+        document["manifests"] = [*document["manifests"][:1], *now["manifests"][1:]]
         write_json_atomically(
             log.root / "manifests" / document["manifests"][0], held["log"]["manifest"]
         )
