@@ -153,7 +153,8 @@ def test_it_trains_with_images_and_comes_back_from_its_bundle(
 def test_a_model_that_looks_at_images_needs_some(data):
     batch, vocabulary = data
     with pytest.raises(ImageSourceError, match="name image features with --set images=NAME"):
-        family.build("prerank", vocabulary)
+        family.build("prerank", vocabulary, "ad_image=true")
+    assert not family.build("prerank", vocabulary).settings.wants_images
     model = family.build("prerank", vocabulary, *SMALL, "images=small")
     with pytest.raises(ImageSourceError, match="'small' are not attached"):
         model(family.encode(batch, vocabulary))

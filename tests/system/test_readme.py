@@ -83,6 +83,8 @@ def fault_of(line: str) -> str:
     command = typer.main.get_command(app)
     context = command.context_class(command, info_name="uic")
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        if words[0] == "…":
+            return ""
         if words[0] not in command.commands:
             return f"no command {words[0]}"
         command = command.commands[words.pop(0)]
