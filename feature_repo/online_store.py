@@ -15,68 +15,34 @@ the test `test_feast_still_has_the_hooks_we_override` fails when an upgrade chan
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from itertools import groupby
 from typing import Any, Literal
 
 import redis
 import redis.asyncio
 from feast import FeatureView, RepoConfig
-from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from pydantic import SecretStr, ValidationInfo, field_validator
 
-from uic.feature_repo.decode import workspace
-from uic.feature_repo.plugin.packed_reads import OpenedView, append_answer, entity_ids, split_views
+from uic.feature_repo.plugin.config import PackedStoreConfig
+from uic.feature_repo.plugin.deletion import Deletion, views_by_keys
+from uic.feature_repo.plugin.packed_reads import OpenedView, append_answer, entity_ids
 from uic.feature_repo.plugin.packed_view import PackedView, is_packed
-from uic.feature_repo.plugin.packed_writes import delete_everything, write_generation
-from uic.feature_repo.store.connection import Address, connect, refuse_eviction, resolve_address
+from uic.feature_repo.plugin.packed_writes import write_generation
+from uic.feature_repo.store.connection import Address, connect, refuse_eviction
 from uic.feature_repo.store.errors import StoreSettingError
 from uic.feature_repo.store.layout import NO_GENERATION
 from uic.feature_repo.store.live import LivePointer
 from uic.feature_repo.store.packed import PackedStore
-from uic.feature_repo.store.settings import StoreSettings
 
 
-class UicOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc] # Feast has no types
-    """`online_store:` of feature_store.yaml; Feast finds it by the store's name plus `Config`.
-
-    A value that is still `${NAME}` is an environment variable that is not set, and means the
-    default.
-    """
+class UicOnlineStoreConfig(PackedStoreConfig):
+    """Feast finds it by the store's name plus `Config`, and the store by its module."""
 
     type: Literal["uic.feature_repo.online_store.UicOnlineStore"] = (
         "uic.feature_repo.online_store.UicOnlineStore"
     )
-    address: str | None = None
-    password: SecretStr | None = None
-    tls: bool = False
-    db: int = 0
-    workspace: str | None = None
-    timeout_seconds: float = 10.0
-    keys_per_script: int = 500
-    keys_per_read: int = 2000
-    pointer_refresh_seconds: float = 1.0
-
-    @field_validator("address", "password", "tls", "workspace", mode="before")
-    @classmethod
-    def _default_if_unset(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and (not value or value.startswith("${")):
-            return cls.model_fields[str(info.field_name)].default
-        return value
-
-    def resolved(self, project: str) -> Address:
-        """Where Redis is, the workspace's embedded server if no address is set."""
-        settings = StoreSettings(
-            address=self.address,
-            password=self.password,
-            tls=self.tls,
-            db=self.db,
-            project=project,
-            timeout_seconds=self.timeout_seconds,
-        )
-        root = Path(self.workspace).resolve() if self.workspace else workspace()
-        return resolve_address(settings, root)
 
 
 class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no types
@@ -96,12 +62,6 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
 
     def _where(self, config: RepoConfig) -> Address:
         if self._address is None:
-            if config.online_store.key_ttl_seconds:
-                msg = (
-                    f"feature_store.yaml: key_ttl_seconds is {config.online_store.key_ttl_seconds}"
-                    ": memories that expire are lost silently; remove it"
-                )
-                raise StoreSettingError(msg)
             self._address = config.online_store.resolved(config.project)
         return self._address
 
@@ -124,14 +84,21 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         return self._client_async
 
     def _open(self, config: RepoConfig, table: FeatureView) -> OpenedView:
-        """What belongs to a packed view, made on first use."""
-        found = self._opened.get((config.project, table.name))
-        if found is not None:
-            return found
-        view = PackedView.of(config.project, table)
-        address = str(self._where(config))
-        client = self._get_client(config.online_store)
+        """What belongs to a packed view as it is defined now, made on first use."""
         settings = config.online_store
+        view = PackedView.of(config.project, table)
+        if settings.key_ttl_seconds:
+            msg = (
+                f"feature_store.yaml: key_ttl_seconds is {settings.key_ttl_seconds}, feature view "
+                f"{view.name} is packed: values that expire are lost silently; remove the setting, "
+                "or keep packed views in a feature repository of their own"
+            )
+            raise StoreSettingError(msg)
+        opened = self._opened.get((config.project, table.name))
+        if opened is not None and opened.view == view:
+            return opened
+        address = str(self._where(config))
+        client = self._get_client(settings)
         store = PackedStore(
             client,
             view.keys,
@@ -163,7 +130,8 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
             found: list[Any] = super().online_read(config, table, entity_keys, requested_features)
             return found
         opened = self._open(config, table)
-        values = opened.values([key.entity_values[0].int64_val for key in entity_keys])
+        opened.view.check_features(requested_features)
+        values = opened.values([opened.view.id_of(key.entity_values[0]) for key in entity_keys])
         return [opened.view.row(value) for value in values]
 
     async def online_read_async(
@@ -180,7 +148,8 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
             )
             return found
         opened = self._open(config, table)
-        ids = [key.entity_values[0].int64_val for key in entity_keys]
+        opened.view.check_features(requested_features)
+        ids = [opened.view.id_of(key.entity_values[0]) for key in entity_keys]
         client = await self._get_client_async(config.online_store)
         return [opened.view.row(value) for value in await opened.values_async(client, ids)]
 
@@ -194,17 +163,21 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         full_feature_names: bool,  # noqa: FBT001 - Feast's signature
         include_feature_view_version_metadata: bool,  # noqa: FBT001
     ) -> None:
-        packed, ordinary = split_views(grouped_refs)
         entities = (join_key_values, entity_name_to_join_key_map)
         names = (full_feature_names, include_feature_view_version_metadata)
-        if ordinary:
-            super()._read_features_per_fv(
-                config, ordinary, *entities, online_features_response, *names
-            )
-        for table in packed:
-            opened = self._open(config, table)
-            values = opened.values(entity_ids(table, *entities))
-            append_answer(table, opened.view, values, online_features_response, *names)
+        # In the order asked for, neighbours of Feast's own layout in one pipeline.
+        for packed, group in groupby(grouped_refs, lambda pair: is_packed(pair[0])):
+            if not packed:
+                super()._read_features_per_fv(
+                    config, list(group), *entities, online_features_response, *names
+                )
+                continue
+            for table, features in group:
+                opened = self._open(config, table)
+                opened.view.check_features(features)
+                ids = entity_ids(table, opened.view, *entities)
+                values = opened.values(ids)
+                append_answer(table, opened.view, values, online_features_response, *names)
 
     async def _read_features_per_fv_async(  # noqa: PLR0917 - Feast's signature
         self,
@@ -216,18 +189,22 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         full_feature_names: bool,  # noqa: FBT001 - Feast's signature
         include_feature_view_version_metadata: bool,  # noqa: FBT001
     ) -> None:
-        packed, ordinary = split_views(grouped_refs)
         entities = (join_key_values, entity_name_to_join_key_map)
         names = (full_feature_names, include_feature_view_version_metadata)
-        if ordinary:
-            await super()._read_features_per_fv_async(
-                config, ordinary, *entities, online_features_response, *names
-            )
-        for table in packed:
-            opened = self._open(config, table)
-            client = await self._get_client_async(config.online_store)
-            values = await opened.values_async(client, entity_ids(table, *entities))
-            append_answer(table, opened.view, values, online_features_response, *names)
+        # In the order asked for, neighbours of Feast's own layout in one pipeline.
+        for packed, group in groupby(grouped_refs, lambda pair: is_packed(pair[0])):
+            if not packed:
+                await super()._read_features_per_fv_async(
+                    config, list(group), *entities, online_features_response, *names
+                )
+                continue
+            for table, features in group:
+                opened = self._open(config, table)
+                opened.view.check_features(features)
+                ids = entity_ids(table, opened.view, *entities)
+                client = await self._get_client_async(config.online_store)
+                values = await opened.values_async(client, ids)
+                append_answer(table, opened.view, values, online_features_response, *names)
 
     # Writing
 
@@ -280,14 +257,14 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         entities_to_keep: Sequence[Any],
         partial: bool,  # noqa: FBT001 - Feast's signature
     ) -> None:
-        """Check packed views (`feast apply`), delete those that are gone."""
-        self._where(config)
+        """Check packed views (`feast apply`), delete those that are gone, if that is allowed."""
         for table in tables_to_keep:
             if is_packed(table):
                 self._open(config, table)
-        for table in tables_to_delete:
-            if is_packed(table):
-                self.delete_table(config, table)
+        packed = [table for table in tables_to_delete if is_packed(table)]
+        used = views_by_keys(config, tables_to_delete, tables_to_keep)
+        if packed and config.online_store.full_scan_for_deletion:
+            self._deletion(config).delete(config.project, packed, used)
         super().update(
             config,
             [table for table in tables_to_delete if not is_packed(table)],
@@ -298,26 +275,32 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         )
 
     def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
-        """Delete a view's values; of memories all generations, but not the tombstones."""
+        """Delete a view's values, if that is allowed; tombstones stay."""
         if not is_packed(table):
             super().delete_table(config, table)
             return
-        delete_everything(self._open(config, table))
+        self._deletion(config).delete(config.project, [table], ())
 
     def teardown(
         self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Any]
     ) -> None:
-        """Delete everything that belongs to these views (`feast teardown`)."""
-        self._where(config)
-        for table in tables:
-            if is_packed(table):
-                self.delete_table(config, table)
+        """Delete everything of these views (`feast teardown`), if that is allowed."""
+        packed = [table for table in tables if is_packed(table)]
+        self._deletion(config).delete(config.project, packed, ())
         super().teardown(config, [table for table in tables if not is_packed(table)], entities)
+
+    def _deletion(self, config: RepoConfig) -> Deletion:
+        address = str(self._where(config))
+        client = self._get_client(config.online_store)
+        return Deletion(client, address, allowed=config.online_store.allow_deletion)
 
     async def close(self) -> None:
         """Close the connections (the feature server calls it as it ends)."""
         if self._client_async is not None:
-            await self._client_async.aclose()
+            if (
+                self._loop is asyncio.get_running_loop()
+            ):  # those of a loop that ended, ended with it
+                await self._client_async.aclose()
             self._client_async = None
         if self._client is not None:
             self._client.close()

@@ -1,6 +1,6 @@
 """Reading a packed view through Feast: from a request's entities to Feast's response."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from uic.feature_repo.plugin.packed_view import PackedView, is_packed
+from uic.feature_repo.plugin.packed_view import PackedView
 from uic.feature_repo.plugin.pinned import pinned_generation
 from uic.feature_repo.store.errors import EmptyStoreError, typed_errors
 from uic.feature_repo.store.item_vectors import ITEM_VECTOR
@@ -32,32 +32,40 @@ class OpenedView:
     store: PackedStore
     pointer: LivePointer | None
 
-    def values(self, ids: Sequence[int]) -> Values:
-        """The stored values of entities, of the live (or pinned) generation, in one MGET.
+    def values(self, ids: Sequence[int | None]) -> Values:
+        """The stored values of entities, of the live (or pinned) generation; None for None.
+
+        `store.keys_per_read` in one MGET, so that other readers wait for no more than these.
 
         Raises:
             EmptyStoreError: no memories are live.
         """
         client = self.store.client
+        values: list[bytes | None] = []
         with typed_errors(self.store.address):
             if self.pointer is not None and self._generation() is None and self.pointer.due:
                 self.pointer.accept(*self.pointer.question(client).execute())
             keys = self._keys(ids)
-            return _spread(keys, client.mget(keys.values()) if keys else (), ids)
+            for part in self._parts(keys):
+                values += client.mget(part)
+        return _spread(keys, values, ids)
 
-    async def values_async(self, client: Any, ids: Sequence[int]) -> Values:
+    async def values_async(self, client: Any, ids: Sequence[int | None]) -> Values:
         """As `values`, with an asynchronous client."""
+        values: list[bytes | None] = []
         with typed_errors(self.store.address):
             if self.pointer is not None and self._generation() is None and self.pointer.due:
                 self.pointer.accept(*await self.pointer.question(client).execute())
             keys = self._keys(ids)
-            return _spread(keys, await client.mget(keys.values()) if keys else (), ids)
+            for part in self._parts(keys):
+                values += await client.mget(part)
+        return _spread(keys, values, ids)
 
     def _generation(self) -> int | None:
         """The generation if it needs no pointer: pinned, or of a view without generations."""
         return NO_GENERATION if self.pointer is None else pinned_generation(self.view.name)
 
-    def _keys(self, ids: Sequence[int]) -> dict[int, bytes]:
+    def _keys(self, ids: Sequence[int | None]) -> dict[int, bytes]:
         """Keys of distinct entities; none where no item version is live: no item has a vector."""
         generation = self._generation()
         if generation is None and self.pointer is not None:
@@ -67,34 +75,43 @@ class OpenedView:
                 if self.view.layout is not ITEM_VECTOR:
                     raise
                 return {}
-        distinct = list(dict.fromkeys(ids))
+        distinct = [entity for entity in dict.fromkeys(ids) if entity is not None]
         keys = self.view.keys.entities(generation or NO_GENERATION, distinct)
         return dict(zip(distinct, keys, strict=True))
 
+    def _parts(self, keys: Mapping[int, bytes]) -> Iterator[list[bytes]]:
+        names, size = list(keys.values()), self.store.keys_per_read
+        for at in range(0, len(names), size):
+            yield names[at : at + size]
 
-def _spread(keys: Mapping[int, bytes], values: Values, ids: Sequence[int]) -> Values:
+
+def _spread(keys: Mapping[int, bytes], values: Values, ids: Sequence[int | None]) -> Values:
     """Values of distinct ids for all ids: a request names its one user beside every item."""
     if len(keys) == len(ids):
         return values
-    value_of = dict(zip(keys, values, strict=True))
+    value_of: dict[int | None, bytes | None] = dict(zip(keys, values, strict=True))
     return [value_of.get(entity) for entity in ids]
 
 
-def split_views(grouped_refs: Any) -> tuple[list[Any], list[Any]]:
-    """Packed views of Feast's (view, features) pairs, and the pairs of ordinary views."""
-    packed = [table for table, _ in grouped_refs if is_packed(table)]
-    ordinary = [(table, features) for table, features in grouped_refs if not is_packed(table)]
-    return packed, ordinary
+def entity_ids(
+    table: FeatureView, view: PackedView, join_key_values: Any, join_keys: Any
+) -> list[int | None]:
+    """The entity ids of a request, in its order; None for a null.
 
-
-def entity_ids(table: FeatureView, join_key_values: Any, join_keys: Any) -> list[int]:
-    """The entity ids of a request, in its order."""
+    Raises:
+        KeyError: the request does not name this view's entity.
+        EntityIdError: a key is not an integer.
+    """
     columns = utils._get_table_entity_values(table, join_keys, join_key_values)  # noqa: SLF001 - the hook's own helper
     if not columns:
-        msg = f"Missing join key values for {table.name}: {list(join_key_values)}"
+        wanted = [column.name for column in table.entity_columns]
+        msg = (
+            f"Missing join key values for {table.name}: found {list(join_key_values)}, "
+            f"expected {wanted}"
+        )
         raise KeyError(msg)  # as Feast's own stores do
     [values] = columns.values()
-    return [value.int64_val for value in values]
+    return [view.id_of(value) for value in values]
 
 
 def append_answer(  # noqa: PLR0917 - the last three as Feast has them

@@ -4,21 +4,25 @@ Everything that Feast's many doors have in common is here; `uic.feature_repo.onl
 says which door leads where.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_NAME
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from uic.feature_repo.store.errors import ForeignValueError, StoreSettingError
-from uic.feature_repo.store.item_vectors import ITEM_VECTOR, item_vector_headers
+from uic.feature_repo.store.errors import ForeignValueError, StoreError, StoreSettingError
+from uic.feature_repo.store.item_vectors import ITEM_VECTOR, ITEM_VIEW, item_vector_headers
 from uic.feature_repo.store.layout import (
     MEMORY,
+    MEMORY_KEY_NAME,
     SEQUENCE,
+    SEQUENCE_KEY_NAME,
     VECTOR,
     VECTOR_HEADER,
     VECTOR_MAGIC,
@@ -27,6 +31,11 @@ from uic.feature_repo.store.layout import (
     ViewKeys,
 )
 from uic.models.records.record import RecordFormatError, Records, header_view
+
+
+class EntityIdError(StoreError):
+    """An entity's key is not an integer: it names no entity of a packed view."""
+
 
 LAYOUT_TAG: Final = "layout"
 PACKED: Final = "packed"
@@ -38,12 +47,26 @@ _LAYOUTS: Final = {
 }
 # Values that say themselves which generation they belong to.
 _OF_GENERATIONS: Final = ("memory", "item_vector")
+# A key name is part of a pattern that SCAN takes, and ends at the next colon.
+_KEY_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
+# Names under which this project's own programs keep values, of one layout each.
+_OWN_KEY_NAMES: Final = {
+    MEMORY_KEY_NAME: MEMORY,
+    SEQUENCE_KEY_NAME: SEQUENCE,
+    ITEM_VIEW: ITEM_VECTOR,
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_packed(view: Any) -> bool:
     """Whether a feature view has the packed layout."""
     return bool(view.tags.get(LAYOUT_TAG) == PACKED)
+
+
+def keys_of(project: str, view: Any) -> ViewKeys | None:
+    """The keys of a packed view; None if its key name is no word, which no apply takes."""
+    key_name = view.tags.get("key_name", view.name)
+    return ViewKeys(project, key_name) if _KEY_NAME.fullmatch(key_name) else None
 
 
 @dataclass(frozen=True)
@@ -80,23 +103,68 @@ class PackedView:
             _refuse(name, f"ttl is {view.ttl}", "0: values that expire are lost silently")
         if len(features) != 1 or str(view.features[0].dtype) != "Bytes":
             _refuse(name, f"features are {features}", "one feature of type Bytes")
-        if len(view.entities) != 1:
-            _refuse(name, f"entities are {list(view.entities)}", "one entity")
+        columns = [(column.name, str(column.dtype)) for column in view.entity_columns]
+        if list(view.entities) == [DUMMY_ENTITY_NAME] or len(columns) != 1:
+            found = [column for column, _ in columns if column != DUMMY_ENTITY_ID]
+            _refuse(name, f"entities are {found}", "one entity")
+        [(column, dtype)] = columns
+        if dtype != "Int64":
+            _refuse(name, f"entity {column} is {dtype}", "one of type Int64 (value_type INT64)")
+        key_name = view.tags.get("key_name", name)
+        keys = keys_of(project, view)
+        if keys is None:
+            _refuse(name, f"key_name is {key_name!r}", "letters, digits and underscores")
+        if _OWN_KEY_NAMES.get(key_name, _LAYOUTS[kind]) is not _LAYOUTS[kind]:
+            _refuse(name, f"key_name is {key_name!r}, which is this project's own", "another one")
         return cls(
             name=name,
             feature=features[0],
-            keys=ViewKeys(project, view.tags.get("key_name", name)),
+            keys=keys,
             layout=_LAYOUTS[kind],
             has_generations=kind in _OF_GENERATIONS,
         )
+
+    def check_features(self, asked: Sequence[str] | None) -> None:
+        """Refuse features that the view does not have.
+
+        Raises:
+            StoreSettingError: it has another one.
+        """
+        other = sorted(set(asked or ()) - {self.feature})
+        if other:
+            msg = f"feature view {self.name}: no feature {', '.join(other)}; it has {self.feature}"
+            raise StoreSettingError(msg)
+
+    def id_of(self, value: ValueProto) -> int | None:
+        """The id in an entity's key, None for a null; reading and writing ask nothing else.
+
+        Raises:
+            EntityIdError: the key is not an integer.
+        """
+        # A field that is not set reads as 0, and 0 is a user.
+        kind = value.WhichOneof("val")
+        if kind in (None, "null_val"):
+            return None
+        if kind not in ("int64_val", "int32_val"):
+            msg = f"{self.name}: an entity key of type {kind}, expected an int64 id"
+            raise EntityIdError(msg)
+        return int(getattr(value, kind))
+
+    def _id_to_write(self, value: ValueProto) -> int:
+        found = self.id_of(value)
+        if found is None:
+            msg = f"{self.name}: an entity key that is null, expected an int64 id"
+            raise EntityIdError(msg)
+        return found
 
     def packed(self, rows: Sequence[tuple[Any, Any, datetime, Any]]) -> "PackedRows":
         """Feast's rows (entity key, values by feature, event time, created) as one array.
 
         Raises:
             RecordFormatError: a row has no value, or not the width of the others.
+            EntityIdError: a row is of no entity.
         """
-        ids = np.array([_integer(row[0].entity_values[0], self.name) for row in rows], np.int64)
+        ids = np.array([self._id_to_write(row[0].entity_values[0]) for row in rows], np.int64)
         values = [row[1][self.feature].bytes_val for row in rows]
         least = self.layout.header_bytes if self.has_generations else 1
         width = len(values[0]) if values else least
@@ -194,19 +262,11 @@ def with_vector_headers(payload: Records, event_times_ms: Sequence[int]) -> Reco
     return values
 
 
-def _integer(value: ValueProto, view: str) -> int:
-    kind = value.WhichOneof("val")
-    if kind not in ("int64_val", "int32_val"):
-        msg = f"{view}: an entity key of type {kind}, expected an int64 id"
-        raise RecordFormatError(msg)
-    return int(getattr(value, kind))
-
-
 def _milliseconds(time: datetime) -> int:
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(milliseconds=1)
 
 
-def _refuse(view: str, found: str, expected: str) -> None:
+def _refuse(view: str, found: str, expected: str) -> NoReturn:
     msg = f"feature view {view}: {found}, a packed view needs {expected}"
     raise StoreSettingError(msg)

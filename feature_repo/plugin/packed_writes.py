@@ -1,4 +1,4 @@
-"""Writing and deleting a packed view through Feast."""
+"""Writing a packed view through Feast."""
 
 from pathlib import Path
 
@@ -8,12 +8,10 @@ from uic.feature_repo.plugin.packed_reads import OpenedView
 from uic.feature_repo.plugin.packed_view import PackedRows
 from uic.feature_repo.snapshots.item_images import ItemImages
 from uic.feature_repo.snapshots.snapshots import Snapshot
-from uic.feature_repo.store.errors import EmptyStoreError, typed_errors
+from uic.feature_repo.store.errors import EmptyStoreError
 from uic.feature_repo.store.generations import Generation, Generations
 from uic.feature_repo.store.item_vectors import ITEM_VECTOR
 from uic.feature_repo.store.layout import PackedLayout
-
-_SCAN_KEYS = 1000
 
 
 def write_generation(
@@ -38,22 +36,6 @@ def write_generation(
         registry = Generations(opened.store.client, opened.view.keys, opened.store.address)
         registry.register(described)
         opened.store.write(generation, rows.ids, rows.values)
-
-
-def delete_everything(opened: OpenedView) -> None:
-    """Delete a view's values and, of memories, every generation; tombstones stay."""
-    kept = opened.view.keys.forgotten.encode()
-    client = opened.store.client
-    with typed_errors(opened.store.address):
-        found = []
-        for key in client.scan_iter(match=opened.view.keys.everything, count=_SCAN_KEYS):
-            if key != kept:
-                found.append(key)
-            if len(found) == _SCAN_KEYS:
-                client.unlink(*found)
-                found = []
-        if found:
-            client.unlink(*found)
 
 
 def _source_generation(table: FeatureView, layout: PackedLayout) -> Generation | None:

@@ -32,6 +32,10 @@ class StoreSettingError(StoreError):
     """Redis, or the Feast repository, is set up so that memories would be lost silently."""
 
 
+class DeletionRefusedError(StoreError):
+    """A definition is gone whose values would be deleted, and no setting allows it."""
+
+
 class ForeignValueError(StoreError):
     """A value under one of our keys is not a value of ours, or of a newer version."""
 

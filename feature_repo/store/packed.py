@@ -106,7 +106,7 @@ class PackedStore:
         self.address = address
         self.layout = layout
         self._writer = ScriptWriter(client, address, keys_per_script)
-        self._keys_per_read = keys_per_read
+        self.keys_per_read = keys_per_read
 
     def read(
         self, generation: int, user_ids: ArrayLike, record_bytes: int | None = None
@@ -130,8 +130,8 @@ class PackedStore:
         keys = self.keys.entities(generation, ids)
         values: list[bytes | None] = []
         with typed_errors(self.address):
-            for at in range(0, len(keys), self._keys_per_read):
-                values += self.client.mget(keys[at : at + self._keys_per_read])
+            for at in range(0, len(keys), self.keys_per_read):
+                values += self.client.mget(keys[at : at + self.keys_per_read])
         return stacked(values, record_bytes, self.layout, f"{self.address}: {self.keys.view}")
 
     def write(

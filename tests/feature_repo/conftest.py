@@ -58,7 +58,7 @@ def registry(redis_folder: EmbeddedRedis, tmp_path_factory: pytest.TempPathFacto
         # Feast calls on-demand views experimental, for offline use at scale.
         warnings.simplefilter("ignore")
         apply_definitions(store, root)
-    asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
+    asyncio.run(store._get_provider().online_store.close())
     return root / "feast.db"
 
 
@@ -68,4 +68,4 @@ def feast(settings: StoreSettings, workspace: Path, registry: Path) -> Iterator[
     shutil.copy(registry, workspace / "feast.db")
     store = open_feature_store(settings, workspace)
     yield store
-    asyncio.run(store._provider.online_store.close())  # type: ignore[union-attr]
+    asyncio.run(store._get_provider().online_store.close())

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import redis
+from feast import FeatureStore, RepoConfig
 
 from uic.feature_repo.store.generations import Generation, Generations
 from uic.feature_repo.store.layout import ViewKeys
@@ -36,6 +37,14 @@ def frame(records: Records, users: list[int] = USERS) -> pd.DataFrame:
             "memory": [record.tobytes() for record in records],
         }
     )
+
+
+def with_options(store: FeatureStore, **options: object) -> FeatureStore:
+    """The same repository with other settings of its online store."""
+    config = store.config
+    online = config.online_store.model_copy(update=options)
+    arguments = config.model_dump(by_alias=True, exclude={"online_config", "online_store"})
+    return FeatureStore(config=RepoConfig(**arguments | {"online_store": online}))
 
 
 def live_generation(client: redis.Redis) -> Generations:

@@ -28,6 +28,7 @@ from tests.feature_repo.feast_rows import (
     frame,
     live_generation,
     memories,
+    with_options,
 )
 from uic.feature_repo.online_store import UicOnlineStore
 from uic.feature_repo.store.errors import EmptyStoreError, StoreSettingError
@@ -174,7 +175,7 @@ def test_write_read_back_and_teardown_as_feasts_universal_test_does(
     assert both["rate"] == [0.5, None]
     assert both["memory"] == [records[1].tobytes(), None]
     Generations(redis_server, ViewKeys.of_memories("uic")).forget(2)
-    feast.teardown()
+    with_options(feast, allow_deletion=True).teardown()
     assert redis_server.keys("*") == [b"uic:uic:m:forgotten"]
 
 
