@@ -14,7 +14,7 @@ from uic.jobs.commands.options import (
     shown_progress,
     takes_workspace,
 )
-from uic.jobs.config.console import OUT
+from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 
 RoundingOption = Annotated[
@@ -43,7 +43,9 @@ def evaluate(
 ) -> None:
     """Score the impressions of some days with BUNDLE, and print one line of JSON.
 
-    Without --first and --last, the last day of the samples.
+    Without --first and --last, the last day of the samples. Beside the metrics stand simple
+    baselines from the days before: AUC of an item's clicks and of its share of clicked impressions,
+    and the LogLoss of always saying the rate of clicks.
     """
     with shown_progress() as progress:
         measured = workspace.evaluate(
@@ -55,4 +57,8 @@ def evaluate(
             device=device,
             progress=progress,
         )
-    OUT.print(json.dumps({"bundle": measured.bundle, **measured.metrics.to_json()}), markup=False)
+    baselines = None if measured.baselines is None else measured.baselines.to_json()
+    line = {"bundle": measured.bundle, **measured.metrics.to_json(), "baselines": baselines}
+    OUT.print(json.dumps(line), markup=False)
+    for remark in measured.remarks:
+        ERR.print(f"warning: {remark}", markup=False)

@@ -142,6 +142,7 @@ def _watch(start: "TrainingStart") -> "Iterator[Watcher]":
 def _show(made: "TrainedBundle") -> None:
     from uic.jobs.training.rank_run import describe_costs
     from uic.jobs.training.run import describe, describe_images
+    from uic.models.training.popularity import remarks
 
     if made.costs is not None:
         ERR.print(describe_costs(made.costs), markup=False)
@@ -149,3 +150,11 @@ def _show(made: "TrainedBundle") -> None:
         ERR.print(line, markup=False)
     OUT.print(f"{made.label}  {made.hash8.hex()}  {describe(made.metrics)}")
     OUT.print(f"written to {made.path}", markup=False)
+    if (baselines := made.trained.baselines) is not None and made.metrics is not None:
+        ERR.print(
+            f"beside it: AUC {baselines.popularity_auc:.4f} of an item's clicks, "
+            f"{baselines.click_share_auc:.4f} of its share of clicked impressions; LogLoss "
+            f"{baselines.rate_logloss:.4f} of the rate of clicks"
+        )
+        for remark in remarks(made.metrics, baselines):
+            ERR.print(f"warning: {remark}", markup=False)

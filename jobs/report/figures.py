@@ -15,6 +15,7 @@ import matplotlib.ticker as ticker_of
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
@@ -35,6 +36,7 @@ MEMORY_LABELS: Final = {
     "none": "no memory",
 }
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P")
+_LINES: Final = ("-", "--", ":", "-.")
 _WIDTH: Final = 8.0
 _STYLE: Final = {
     "font.family": "DejaVu Sans",
@@ -105,6 +107,7 @@ def training(models: list[dict[str, Any]]) -> str:
                 [point["step"] for point in curve],
                 [point["loss"] for point in curve],
                 color=SERIES[at % len(SERIES)],
+                linestyle=_LINES[at // len(SERIES) % len(_LINES)],
                 marker=_MARKERS[at % len(_MARKERS)],
                 markevery=max(1, len(curve) // 8),
                 markersize=4,
@@ -124,14 +127,20 @@ def model_table(models: list[dict[str, Any]]) -> str:
         rows = [model for model in models if model["test"]]
         places = np.arange(len(rows))[::-1]
         for offset, name, colour in ((0.2, "auc", BLUE), (-0.2, "gauc", ORANGE)):
-            values = [row["test"][name] or 0.5 for row in rows]
-            axes.barh(places + offset, np.array(values) - 0.5, 0.38, left=0.5, color=colour)
+            values = np.array([row["test"][name] or 0.0 for row in rows])
+            axes.barh(places + offset, values, 0.38, color=colour)
             for place, value in zip(places, values, strict=True):
-                axes.text(max(value, 0.5), place + offset, f" {value:.4f}", va="center", fontsize=9)
+                axes.text(0.01, place + offset, f"{value:.4f}", va="center", color="white")
+        for place, row in zip(places, rows, strict=True):
+            if row["interval"][0] is not None:
+                axes.plot(row["interval"], (place + 0.2,) * 2, color=BLACK, linewidth=1.5)
+        axes.axvline(0.5, color=BLACK, linewidth=1, linestyle="--")
+        axes.set_xlim(0, 1)
         axes.set_yticks(places, [f"{row['model']}/{row['version']}" for row in rows])
-        _legend(axes, "AUC", "GAUC (AUC within each user)")
+        names = {BLUE: "AUC", ORANGE: "GAUC (AUC within each user)"}
+        bars = [Patch(color=colour, label=name) for colour, name in names.items()]
+        axes.legend(handles=bars, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
         axes.set_xlabel("area under the ROC curve (0.5 = chance)")
-        axes.margins(x=0.12)
 
     return draw(paint, 1.4 + 0.55 * len(models))
 
@@ -168,8 +177,8 @@ def slots(rows: list[dict[str, Any]]) -> str:
             share = np.sort(np.array(row["share"]))[::-1] * 100
             places = np.arange(len(share)) + (at - (len(rows) - 1) / 2) * width
             weight = row["loss_weight"]
-            label = f"regularised (λ = {weight:g})" if weight else "not regularised (λ = 0)"
-            axes.bar(places, share, width, color=SERIES[at], label=label)
+            label = f"{row['bundle']} (λ = {weight:g})"
+            axes.bar(places, share, width, color=SERIES[at % len(SERIES)], label=label)
         slots_of = len(rows[0]["share"])
         axes.axhline(100 / slots_of, color=BLACK, linewidth=1, linestyle="--")
         axes.text(slots_of - 0.5, 100 / slots_of, "even", va="bottom", ha="right")

@@ -17,7 +17,8 @@ from uic.jobs.config.context import Context
 from uic.jobs.demo.run import STATE_NAME
 from uic.jobs.replay.run import FOLDER, LIVE_NAME, RESULT_NAME
 from uic.models.bundles.shelf import BundleShelf
-from uic.models.training.metrics import auc
+from uic.models.training.metrics import Metrics, auc, auc_interval
+from uic.models.training.popularity import SimpleBaselines, remarks
 from uic.pipelines.log.event_log import EventLog
 
 # MIMN section 4.5 and the authors' UIC: about 2.7 TB for 600 million users.
@@ -93,16 +94,28 @@ def _models(context: Context) -> list[dict[str, Any]]:
     for model in shelf.models():
         for version in shelf.versions(model):
             metrics = _json(shelf.path(model, version) / "metrics.json") or {}
-            rows.append(
-                {
-                    "model": model,
-                    "version": version,
-                    "test": metrics.get("test"),
-                    "test_days": metrics.get("test_days"),
-                    "curve": metrics.get("curve", []),
-                }
-            )
+            rows.append({"model": model, "version": version, **_test_of(metrics)})
     return sorted(rows, key=lambda row: -((row["test"] or {}).get("auc") or 0.0))
+
+
+def _test_of(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The part of a bundle's metrics that the page shows, with an interval and remarks."""
+    test, baselines = metrics.get("test"), metrics.get("baselines")
+    interval: tuple[float | None, float | None] = (None, None)
+    lines: list[str] = []
+    if test:
+        measured = Metrics.from_json({"gauc_impressions": 0, **test})
+        low, high = auc_interval(measured)
+        interval = (None, None) if np.isnan(low) else (low, high)
+        lines = remarks(measured, SimpleBaselines.from_json(baselines) if baselines else None)
+    return {
+        "test": test,
+        "test_days": metrics.get("test_days"),
+        "curve": metrics.get("curve", []),
+        "baselines": baselines,
+        "interval": interval,
+        "remarks": lines,
+    }
 
 
 def _live(context: Context) -> dict[str, Any] | None:

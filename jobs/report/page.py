@@ -13,7 +13,7 @@ from uic.jobs.replay.run import FOLDER
 from uic.jobs.report import figures
 from uic.jobs.report.memories import one_life, slot_use
 from uic.jobs.report.numbers import collect
-from uic.models.published import write_json_atomically
+from uic.models.published import write_bytes_atomically, write_json_atomically
 
 PAGE_NAME: Final = "index.html"
 NUMBERS_NAME: Final = "demo.json"
@@ -30,6 +30,7 @@ th:first-child,td:first-child{text-align:left}
 .cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
 .card{background:#fff;border:1px solid #e2e2e2;border-radius:6px;padding:.7rem 1rem;min-width:9rem}
 .card b{display:block;font-size:1.45rem}.card span{color:#555;font-size:.85rem}
+.note{border-left:4px solid #E69F00;padding-left:.6rem}.wide{overflow-x:auto}
 code{background:#eee;padding:.1rem .3rem;border-radius:3px}
 """
 
@@ -54,13 +55,18 @@ class Page:
             f'<figure id="{name}">{labelled}<figcaption>{escape(caption)}</figcaption></figure>'
         )
 
+    def note(self, text: str) -> None:
+        """A line that a reader should not miss."""
+        self._parts.append(f'<p class="note">{escape(text)}</p>')
+
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; the first column is text, the others numbers."""
         cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
         )
-        self._parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+        table = f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+        self._parts.append(f'<div class="wide">{table}</div>')
 
     def cards(self, cards: Sequence[tuple[str, str]]) -> None:
         """The few numbers to remember."""
@@ -96,10 +102,8 @@ def write_report(context: Context) -> tuple[Path, Path]:
         if numbers.get(name):
             add(page, numbers[name], context)
     path = context.reports / PAGE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(page.html("User interest center: one day, lived through"), encoding="utf-8")
-    draft.replace(path)
+    lived = ": one day, lived through" if "live" in numbers else f": {context.workspace.name}"
+    write_bytes_atomically(path, page.html(f"User interest center{lived}").encode())
     document = context.reports / NUMBERS_NAME
     write_json_atomically(document, numbers)
     return path, document
@@ -164,28 +168,57 @@ def _samples(page: Page, samples: dict[str, Any], _: Context) -> None:
 
 
 def _models(page: Page, models: list[dict[str, Any]], _: Context) -> None:
-    days = next((row["test_days"] for row in models if row["test_days"]), ["", ""])
-    page.section(
-        "Models",
-        f"Trained on the days before {days[0]}, tested on {days[0]}, a day that none has seen.",
-    )
+    page.section("Models", _about_tests(models))
     drawn = [row for row in models if row["curve"]]
     if drawn:
         page.figure("figure-training", figures.training(drawn), "Loss while training.")
     if any(row["test"] for row in models):
-        page.figure("figure-models", figures.model_table(models), "AUC and GAUC of the test day.")
-        page.table(
-            ("model", "AUC", "GAUC", "LogLoss", "impressions"),
-            [
-                (
-                    f"{row['model']}/{row['version']}",
-                    *(_number(row["test"][name]) for name in ("auc", "gauc", "logloss")),
-                    f"{row['test']['impressions']:,}",
-                )
-                for row in models
-                if row["test"]
-            ],
-        )
+        caption = "AUC and GAUC of each model's own test days; the line on a bar is 95 %."
+        page.figure("figure-models", figures.model_table(models), caption)
+        page.table(_MODEL_COLUMNS, [_model_row(row) for row in models if row["test"]])
+        for line in dict.fromkeys(line for row in models for line in _remarks(row)):
+            page.note(line)
+
+
+_MODEL_COLUMNS: Final = (
+    "model", "impressions", "test days", "AUC", "95 %", "GAUC", "LogLoss", "AUC of clicks",
+    "LogLoss of the rate",
+)  # fmt: skip
+
+
+def _about_tests(models: list[dict[str, Any]]) -> str:
+    """What the tests of these models were; nothing is said that differs between them."""
+    tests = {tuple(row["test_days"]) for row in models if row["test_days"]}
+    if not tests:
+        return "None of these models was tested: there were no test days."
+    if len(tests) == 1:
+        [(first, last)] = tests
+        days = first if first == last else f"{first} to {last}"
+        return f"Each was tested on {days}, which it was not trained on."
+    return (
+        f"They were tested on {len(tests)} different ranges of days, so their figures cannot be "
+        "compared with each other: a later model may have been trained on an earlier one's test."
+    )
+
+
+def _model_row(row: dict[str, Any]) -> tuple[str, ...]:
+    test, baselines = row["test"], row["baselines"] or {}
+    low, high = row["interval"]
+    return (
+        f"{row['model']}/{row['version']}",
+        f"{test['impressions']:,}",
+        " to ".join(dict.fromkeys(row["test_days"] or ())),
+        _number(test["auc"]),
+        "-" if low is None else f"{low:.3f} to {high:.3f}",
+        _number(test["gauc"]),
+        _number(test["logloss"]),
+        _number(baselines.get("popularity_auc")),
+        _number(baselines.get("rate_logloss")),
+    )
+
+
+def _remarks(row: dict[str, Any]) -> list[str]:
+    return [f"{row['model']}/{row['version']}: {line}." for line in row["remarks"]]
 
 
 def _live(page: Page, live: dict[str, Any], context: Context) -> None:

@@ -1,5 +1,6 @@
 """A bundle's AUC, GAUC and LogLoss on some days of samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -14,6 +15,7 @@ from uic.models.samples.batch import Encoder
 from uic.models.samples.reader import BatchPlan
 from uic.models.training.evaluation import evaluate
 from uic.models.training.metrics import Metrics
+from uic.models.training.popularity import SimpleBaselines, remarks, simple_baselines
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,19 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a bundle, named `model/version`."""
+    """Metrics of a bundle.
+
+    Attributes:
+        bundle: `model/version`.
+        metrics: on the days asked for.
+        baselines: from the samples' days before them; None where there are none.
+        remarks: what a person should know before they trust the metrics.
+    """
 
     bundle: str
     metrics: Metrics
+    baselines: SimpleBaselines | None
+    remarks: Sequence[str]
 
 
 def evaluate_bundle(context: Context, request: EvaluateRequest, progress: Progress) -> Evaluation:
@@ -70,4 +81,9 @@ def evaluate_bundle(context: Context, request: EvaluateRequest, progress: Progre
 
     encoder = Encoder(loaded.vocabulary, device)
     metrics = evaluate(loaded.model.to(device), reader.batches(plan), encoder, advance)
-    return Evaluation(label, metrics)
+    first, last = plan.first or reader.days()[0], plan.last or final
+    before = [day for day in reader.days() if day < first]
+    baselines = None
+    if before:
+        baselines = simple_baselines(reader, (before[0], before[-1]), (first, last))
+    return Evaluation(label, metrics, baselines, remarks(metrics, baselines))

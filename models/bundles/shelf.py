@@ -42,7 +42,7 @@ class BundleShelf:
     def next_version(self, model: str) -> str:
         """`0001`, `0002`, …: one more than the largest number in use."""
         numbers = [int(name) for name in self.versions(model) if name.isdecimal()]
-        return padded(str(max(numbers, default=0) + 1))
+        return str(max(numbers, default=0) + 1).zfill(_DIGITS)
 
     def path(self, model: str, version: str) -> Path:
         """Where a version lies.
@@ -66,7 +66,7 @@ class BundleShelf:
         Raises:
             BundleError: it is not published.
         """
-        version = padded(version)
+        version = self._named(model, version)
         if version not in self.versions(model):
             known = ", ".join(self.versions(model)) or "none"
             msg = f"{self.root / model}: no version {version!r}; there is: {known}"
@@ -88,7 +88,7 @@ class BundleShelf:
         if (as_path / MANIFEST_NAME).is_file():
             return as_path
         model, _, version = reference.partition("/")
-        number = padded(version) if version else self.current(model)
+        number = self._named(model, version) if version else self.current(model)
         if number is not None and number in self.versions(model):
             return self.root / model / number
         known = [f"{name}/{version}" for name in self.models() for version in self.versions(name)]
@@ -98,7 +98,8 @@ class BundleShelf:
         )
         raise BundleError(msg)
 
-
-def padded(version: str) -> str:
-    """A version as it is named: `1` is `0001`; a name that is no number stays."""
-    return version.zfill(_DIGITS) if version.isdecimal() else version
+    def _named(self, model: str, version: str) -> str:
+        """The version as it is named: `1` means `0001` where there is no `1`."""
+        if version in self.versions(model) or not version.isdecimal():
+            return version
+        return version.zfill(_DIGITS)

@@ -135,6 +135,17 @@ class SamplesReader:
             events += int(seen[included].sum())
         return Totals(groups, impressions, clicks, events)
 
+    def shown_items(self, plan: BatchPlan) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Items and labels of the impressions of `plan`'s days, both (impressions,)."""
+        items, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
+        for path in self.files:
+            table = _read_columns(path, ["dt", "item_ids", "labels"])
+            offsets, shown = _ragged(table, "item_ids")
+            included = np.repeat(plan.includes(_day_numbers(table)), np.diff(offsets))
+            items.append(shown[included])
+            labels.append(_ragged(table, "labels")[1][included])
+        return np.concatenate(items), np.concatenate(labels)
+
     def batches(self, plan: BatchPlan, epoch: int = 0, start: int = 0) -> Iterator[GroupBatch]:
         """The batches of one epoch from number `start` on.
 

@@ -72,8 +72,10 @@ def auc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
         labels: (n,), clicked.
 
     Returns:
-        NaN if only one class occurs.
+        NaN if only one class occurs, or a score is NaN.
     """
+    if np.isnan(scores).any():
+        return math.nan
     areas, _ = _areas(scores, labels, np.zeros(labels.size, dtype=np.int64), 1)
     return float(areas[0])
 
@@ -86,8 +88,11 @@ def gauc(
     Users with one class only have no AUC and are left out of both sums.
 
     Returns:
-        GAUC (NaN if no user has both classes), and the impressions that it is a mean over.
+        GAUC (NaN if no user has both classes, or a score is NaN), and the impressions that it is
+        a mean over.
     """
+    if np.isnan(scores).any():
+        return math.nan, 0
     _, users = np.unique(user_ids, return_inverse=True)
     count = int(users.max(initial=-1)) + 1
     areas, sizes = _areas(scores, labels, users, count)
@@ -123,6 +128,25 @@ def _areas(
     with np.errstate(invalid="ignore", divide="ignore"):
         areas = np.where(pairs > 0, wins / pairs, np.nan)
     return areas, sizes
+
+
+def auc_interval(metrics: Metrics) -> tuple[float, float]:
+    """Bounds of the AUC at 95 %, by its standard error (Hanley and McNeil, Radiology 1982, eq. 2).
+
+    Returns:
+        NaN twice where there is no AUC; else within 0 and 1.
+    """
+    area, positive = metrics.auc, metrics.clicks
+    negative = metrics.impressions - positive
+    if math.isnan(area) or not positive or not negative:
+        return math.nan, math.nan
+    both_above = area / (2 - area)
+    both_below = 2 * area * area / (1 + area)
+    variance = area * (1 - area)
+    variance += (positive - 1) * (both_above - area * area)
+    variance += (negative - 1) * (both_below - area * area)
+    margin = 1.96 * math.sqrt(max(variance, 0.0) / (positive * negative))
+    return max(area - margin, 0.0), min(area + margin, 1.0)
 
 
 def relative_auc_gain(found: float, base: float) -> float:

@@ -27,6 +27,7 @@ from uic.models.training.checkpoint import Progress, load_checkpoint, save_check
 from uic.models.training.evaluation import evaluate
 from uic.models.training.metrics import Metrics
 from uic.models.training.optimizer import Optimizer
+from uic.models.training.popularity import SimpleBaselines, simple_baselines
 from uic.models.training.run_spec import RunSpec
 
 _WEIGHTS = "weights."
@@ -76,6 +77,7 @@ class Trained:
         metrics: on the test days after the last epoch; None without test days.
         curve: learning curve, `[{"step", "loss"}]`.
         epochs: metrics after each epoch, as JSON.
+        baselines: what the metrics stand beside; None without test days.
     """
 
     spec: RunSpec
@@ -84,6 +86,7 @@ class Trained:
     metrics: Metrics | None
     curve: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
+    baselines: SimpleBaselines | None = None
 
 
 @dataclass
@@ -141,9 +144,16 @@ class Trainer:
                     self._save(model, optimizer, progress)
             metrics = self._finish_epoch(model, encoder, progress)
             self._save(model, optimizer, progress)
-        return Trained(
-            spec, model.cpu().eval(), vocabulary, metrics, progress.curve, progress.epochs
-        )
+        model = model.cpu().eval()
+        baselines = None if metrics is None else self._baselines()
+        return Trained(spec, model, vocabulary, metrics, progress.curve, progress.epochs, baselines)
+
+    def _baselines(self) -> SimpleBaselines | None:
+        days = self.spec.days
+        if days.test_first is None or days.test_last is None:
+            return None
+        train, test = (days.first, days.last), (days.test_first, days.test_last)
+        return simple_baselines(self.reader, train, test)
 
     def plan(self, first: date, last: date, *, shuffle: bool) -> BatchPlan:
         """How the days become batches."""

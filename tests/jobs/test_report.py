@@ -250,3 +250,25 @@ def test_the_same_numbers_give_the_same_picture():
     first = histogram(values, "s", "waiting", ["50", "99"])
     assert first == histogram(values, "s", "waiting", ["50", "99"])
     assert "p50 0.3 s" in first
+
+
+def test_prose_about_models_is_of_the_models_that_are_there():
+    from uic.jobs.report.page import _about_tests
+
+    one = {"test_days": ["2024-03-03", "2024-03-03"]}
+    assert _about_tests([one, one]).startswith("Each was tested on 2024-03-03, which")
+    other = {"test_days": ["2024-02-19", "2024-03-03"]}
+    assert "2 different ranges of days" in _about_tests([one, other])
+    assert "None of these models was tested" in _about_tests([{"test_days": None}])
+
+
+def test_a_model_on_few_impressions_has_an_interval_and_a_note(workspace):
+    page = (workspace / "reports" / "index.html").read_text()
+    assert "300 test impressions are few: AUC is between 0.643 and 0.777 (95 %)" in page
+    assert "one day, lived through" in page
+    (workspace / "replay" / "replay.json").rename(workspace / "replay" / "away.json")
+    try:
+        write_report(open_context(workspace, None))
+        assert "lived through" not in (workspace / "reports" / "index.html").read_text()
+    finally:
+        (workspace / "replay" / "away.json").rename(workspace / "replay" / "replay.json")

@@ -51,6 +51,7 @@ def test_a_model_is_trained_published_evaluated_and_verified(workspace):
         (workspace / "bundles" / "sum_pooling" / "0001" / "metrics.json").read_text()
     )
     assert measured.pop("bundle") == "sum_pooling/0001"
+    assert measured.pop("baselines") == pytest.approx(stored["baselines"])
     assert measured == pytest.approx(stored["test"])
     assert "intact" in run(workspace, "bundle", "verify", "sum_pooling/0002")
     shown = json.loads(run(workspace, "bundle", "show", "sum_pooling"))
