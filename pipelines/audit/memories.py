@@ -141,7 +141,7 @@ def audit_generation(
     )
     # Step 2
     sample = UserSample(request.settings.sample_rate)
-    stored = _stored_users(store, generation.number, sample)
+    stored, sample = _stored_users(store, generation.number, sample)
     files = log.behavior_files(date.fromisoformat(snapshot.manifest["first_day"]))
     total = sum(file.rows for file in files)
     buckets = buckets_for(total * sample.rate, len(stored))
@@ -229,19 +229,30 @@ def _tolerance(snapshot: Snapshot, settings: AuditSettings) -> float:
     return 0.0 if here == there else settings.tolerance
 
 
-def _stored_users(store: OpenedStore, generation: int, sample: UserSample) -> NDArray[np.int64]:
-    """Sampled users who have a memory, by one scan; (users,), ascending."""
+def _stored_users(
+    store: OpenedStore, generation: int, sample: UserSample
+) -> tuple[NDArray[np.int64], UserSample]:
+    """Sampled users who have a memory, by one scan; (users,), ascending.
+
+    If the sample takes none of them, it is made to take one, and is returned so.
+    """
     pattern = store.memories.keys.prefix(generation) + b"*"
     found = [np.zeros(0, dtype=np.int64)]
+    lowest = np.zeros(0, dtype=np.int64)
     with typed_errors(str(store.address)):
         cursor = 0
         while True:
             cursor, keys = store.memories.client.scan(cursor, match=pattern, count=_SCAN_KEYS)
             ids = ids_of_keys(keys)
             found.append(ids[sample.takes(ids)])
+            lowest = np.concatenate([lowest, ids])
+            lowest = lowest if not len(lowest) else np.array([sample.lowest(lowest)])
             if cursor == 0:
                 break
-    return np.unique(np.concatenate(found))
+    stored = np.unique(np.concatenate(found))
+    if len(stored) or not len(lowest):
+        return stored, sample
+    return lowest, UserSample(sample.rate, int(lowest[0]))
 
 
 @dataclass

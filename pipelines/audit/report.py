@@ -136,6 +136,7 @@ def require_no_mismatch(
         )
         raise AuditMismatchError(msg)
     if not wrong:
+        _require_users(audits)
         return
     parts = []
     for audit in wrong:
@@ -157,3 +158,19 @@ def require_no_mismatch(
         "to look at, and how to build the generation again"
     )
     raise AuditMismatchError(msg)
+
+
+def _require_users(audits: Sequence[GenerationAudit]) -> None:
+    """An audit that compared nobody has shown nothing.
+
+    Raises:
+        AuditMismatchError: names the generations without a user.
+    """
+    empty = [str(audit.number) for audit in audits if not audit.users]
+    if empty:
+        msg = (
+            f"generation {', '.join(empty)}: no user was compared: the store has no memory, and "
+            "the sample takes no user of the log; load a snapshot (`uic memories load`), or raise "
+            "--sample-rate"
+        )
+        raise AuditMismatchError(msg)

@@ -32,16 +32,26 @@ BUCKET_USERS: Final = 25_000
 
 @dataclass(frozen=True)
 class UserSample:
-    """Which users are taken: those whose hash is in the lowest `rate` of all hashes."""
+    """Which users are taken: those whose hash is in the lowest `rate` of all hashes.
+
+    Args:
+        rate: share of all hashes.
+        at_least: a user who is taken whatever the hash, so that few users are not none.
+    """
 
     rate: float
+    at_least: int | None = None
 
     def takes(self, user_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(users,) -> (users,), bool."""
         if self.rate >= 1:
             return np.ones(len(user_ids), dtype=np.bool_)
         limit = np.uint64(self.rate * 2.0**64)
-        return stable_hash(user_ids, SAMPLE_SEED) < limit
+        return (stable_hash(user_ids, SAMPLE_SEED) < limit) | (user_ids == self.at_least)
+
+    def lowest(self, user_ids: NDArray[np.int64]) -> int:
+        """The user of the lowest hash, whom the next larger rate would take first; of (users,)."""
+        return int(user_ids[stable_hash(user_ids, SAMPLE_SEED).argmin()])
 
 
 def bucket_of(user_ids: NDArray[np.int64], buckets: int) -> NDArray[np.int32]:

@@ -117,6 +117,27 @@ def test_a_sample_is_the_same_users_in_log_and_store(bench):
     assert 0 < len(taken) < 30
 
 
+def test_a_sample_of_few_users_takes_one_at_least(bench):
+    number = bench.build()
+    lowest = min(range(30), key=lambda user: int(stable_hash([user], 8)[0]))
+    found = bench.audit(number, rate=1e-9)
+    assert found.counts == only(matched=1)
+    record = bench.record(number, lowest)
+    record[0, -1] ^= 1
+    bench.put(number, lowest, record)
+    assert bench.audit(number, rate=1e-9).counts == only(differing=1)
+
+
+def test_an_audit_that_compared_nobody_is_no_pass(bench):
+    number = bench.build()
+    for user in range(30):
+        bench.remove(number, user)
+    found = bench.audit(number, rate=1e-9)
+    assert found.users == 0
+    with pytest.raises(AuditMismatchError, match=f"generation {number}: no user was compared"):
+        require_no_mismatch([found])
+
+
 def test_what_a_generation_leaves_out_is_left_out_by_its_audit(bench):
     rule = ExcludeRule(name="robot", users=(1,))
     number = bench.build(rules=(rule,))
