@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,35 +35,38 @@ def inline(path: Path) -> list[str]:
     return sorted(set(re.findall(r"`(uic [a-z][^`]*)`", text)))
 
 
-def environment() -> dict[str, str]:
-    removed = {"UIC_WORKSPACE"}
-    return {name: value for name, value in os.environ.items() if name not in removed}
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder to run in; no store is left running in it."""
+    yield tmp_path
+    for workspace in ("var", "var/shop"):
+        uic(tmp_path, "store", "stop", "-w", workspace)
 
 
-def test_a_first_day_runs_as_it_stands(tmp_path: Path) -> None:
-    [day] = [block for block in blocks(README, "") if "uic doctor" in block]
-    try:
-        for line in day.splitlines():
-            words = shlex.split(line)
-            assert words[0] == "uic", line
-            done = subprocess.run(
-                [sys.executable, "-m", *words], cwd=tmp_path, env=environment(),
-                capture_output=True, text=True, check=False, timeout=300,
-            )  # fmt: skip
-            assert done.returncode == 0, f"{line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    finally:
-        subprocess.run(
-            [sys.executable, "-m", "uic", "store", "stop"], cwd=tmp_path, env=environment(),
-            capture_output=True, check=False,
-        )  # fmt: skip
+def uic(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return python(folder, "-m", "uic", *words)
 
 
-def test_the_python_block_runs_as_it_stands(tmp_path: Path) -> None:
-    [code] = blocks(README, "python")
-    done = subprocess.run(
-        [sys.executable, "-c", code + "\nshop.store.stop()\n"], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, check=False, timeout=300,
+def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "UIC_WORKSPACE"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True,
+        check=False, timeout=300,
     )  # fmt: skip
+
+
+def test_a_first_day_runs_as_it_stands(folder: Path) -> None:
+    [day] = [block for block in blocks(README, "") if "uic doctor" in block]
+    for line in day.splitlines():
+        program, *words = shlex.split(line)
+        assert program == "uic", line
+        done = uic(folder, *words)
+        assert done.returncode == 0, f"{line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+def test_the_python_block_runs_as_it_stands(folder: Path) -> None:
+    [code] = blocks(README, "python")
+    done = python(folder, "-c", code)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
