@@ -28,26 +28,10 @@ from uic.models.published import sha256_of
 # Means and standard deviations of ImageNet, which VGG16 was trained with; red, green, blue.
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+# Configuration D; 0 is a pooling.
 _VGG_CHANNELS: Final = (
-    64,
-    64,
-    0,
-    128,
-    128,
-    0,
-    256,
-    256,
-    256,
-    0,
-    512,
-    512,
-    512,
-    0,
-    512,
-    512,
-    512,
-    0,
-)
+    64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0,
+)  # fmt: skip
 _VGG_POOLED: Final = 7
 # torchvision names a file by the first digits of its sum: vgg16-397923af.pth.
 _NAMED_SUM: Final = re.compile(r"-([0-9a-f]{8})$")

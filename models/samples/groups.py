@@ -6,10 +6,19 @@ may see the first `history_lengths[i]` events of its group's history.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Columns of a batch by their length: one entry an event, one entry an impression.
+HISTORY: Final = (
+    "history_item_ids",
+    "history_category_ids",
+    "history_behaviors",
+    "history_times_ms",
+)
+IMPRESSIONS: Final = ("item_ids", "category_ids", "event_times_ms", "labels", "history_lengths")
 
 
 @dataclass(frozen=True)
@@ -75,23 +84,15 @@ class GroupBatch:
             groups: (selected,) int64 indices.
         """
         impressions, impression_offsets = gather_ranges(self.impression_offsets, groups)
-        lengths = self.history_lengths[impressions]
-        seen = longest(lengths, impression_offsets)
+        seen = longest(self.history_lengths[impressions], impression_offsets)
         events = ranges(self.history_offsets[groups], seen)
         return GroupBatch(
             user_ids=self.user_ids[groups],
             days=self.days[groups],
             history_offsets=offsets_of(seen),
-            history_item_ids=self.history_item_ids[events],
-            history_category_ids=self.history_category_ids[events],
-            history_behaviors=self.history_behaviors[events],
-            history_times_ms=self.history_times_ms[events],
+            **{name: getattr(self, name)[events] for name in HISTORY},
             impression_offsets=impression_offsets,
-            item_ids=self.item_ids[impressions],
-            category_ids=self.category_ids[impressions],
-            event_times_ms=self.event_times_ms[impressions],
-            labels=self.labels[impressions],
-            history_lengths=lengths,
+            **{name: getattr(self, name)[impressions] for name in IMPRESSIONS},
             files=self.files,
         )
 
@@ -108,10 +109,7 @@ class GroupBatch:
             user_ids=self.user_ids[owner],
             days=self.days[owner],
             history_offsets=offsets_of(self.history_lengths),
-            history_item_ids=self.history_item_ids[events],
-            history_category_ids=self.history_category_ids[events],
-            history_behaviors=self.history_behaviors[events],
-            history_times_ms=self.history_times_ms[events],
+            **{name: getattr(self, name)[events] for name in HISTORY},
             impression_offsets=np.arange(self.impressions + 1),
         )
 

@@ -19,7 +19,7 @@ from uic.models.rankers.dicm.batch_images import BatchImages, ImageSourceError
 from uic.models.rankers.dicm.dicm import Dicm
 from uic.models.rankers.dicm.image_id_table import ImageIds
 from uic.models.samples.batch import RankerBatch
-from uic.models.samples.groups import GroupBatch
+from uic.models.samples.groups import HISTORY, IMPRESSIONS, GroupBatch
 from uic.models.sharding.ams_bytes import FLOAT_BYTES, Job, Strategy
 from uic.models.sharding.ams_ids import RegularizedTable
 from uic.models.sharding.ams_images import RankImages, images_on_ranks
@@ -144,17 +144,7 @@ class AmsRank(RankTraining):
             self.images.backward()
 
     def _count(self, part: GroupBatch, images: BatchImages | None) -> None:
-        columns = (
-            part.history_item_ids,
-            part.history_category_ids,
-            part.history_behaviors,
-            part.history_times_ms,
-            part.item_ids,
-            part.category_ids,
-            part.event_times_ms,
-            part.labels,
-            part.history_lengths,
-        )
+        columns = (getattr(part, name) for name in (*HISTORY, *IMPRESSIONS))
         self.wanted.sample_bytes += sum(column.nbytes for column in columns)
         if images is not None and self.images is not None:
             self.wanted.images += images.rows.size

@@ -21,7 +21,7 @@ from uic.models.images.additions import add_image_features
 from uic.models.images.features import ImageFeatures
 from uic.pipelines.images.decode import RejectedImageError, content_sum, decode_square, read_image
 from uic.pipelines.images.embed import check_encoder, embedded, image_id
-from uic.pipelines.images.encoders import EncoderChoice, limits_of
+from uic.pipelines.images.encoders import EncoderChoice
 from uic.pipelines.images.ledger import FILES_KEYS, FILES_ROLE
 
 
@@ -110,7 +110,7 @@ def _features_of(
     file: Path, features: ImageFeatures, choice: EncoderChoice
 ) -> tuple[str, int | None, NDArray[np.float32]]:
     """Sum of a file, its row if it is known, and its features (1, width)."""
-    limits = limits_of(choice.settings)
+    limits = choice.settings
     try:
         data = read_image(file.resolve().parent, file.resolve().name, limits)
         digest = content_sum(data)

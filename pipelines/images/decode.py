@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import stat
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from uic.pipelines.images.settings import ImagesSettings
 
 # Formats that the web uses; others (PostScript!) run programs or are not pictures of things.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -49,20 +50,7 @@ class RejectedImageError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True)
-class DecodeLimits:
-    """What a file may cost.
-
-    Args:
-        max_pixels: of one picture, by its header.
-        max_file_bytes: of the file.
-    """
-
-    max_pixels: int
-    max_file_bytes: int
-
-
-def read_image(folder: Path, relative: str, limits: DecodeLimits) -> bytes:
+def read_image(folder: Path, relative: str, limits: ImagesSettings) -> bytes:
     """The bytes of an image file inside `folder`.
 
     Raises:
@@ -104,7 +92,7 @@ def real_path(folder: Path, relative: str) -> Path:
     return Path(real)
 
 
-def _check_file(found: os.stat_result, limits: DecodeLimits) -> None:
+def _check_file(found: os.stat_result, limits: ImagesSettings) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise RejectedImageError(ImageFault.NOT_A_FILE, "a folder, pipe or device")
     if not found.st_size:
@@ -120,7 +108,7 @@ def content_sum(data: bytes) -> str:
 
 
 def decode_square(
-    data: bytes, resize_px: int, crop_px: int, limits: DecodeLimits
+    data: bytes, resize_px: int, crop_px: int, limits: ImagesSettings
 ) -> NDArray[np.uint8]:
     """The square in the middle of an image, as an encoder takes it.
 
@@ -158,7 +146,7 @@ def decode_square(
     return np.array(square)  # a copy: torch has no read-only tensors
 
 
-def _check_pixels(size: tuple[int, int], limits: DecodeLimits) -> None:
+def _check_pixels(size: tuple[int, int], limits: ImagesSettings) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         detail = f"{width} x {height} pixels, limit {limits.max_pixels}"

@@ -8,7 +8,6 @@ from typing import Final
 from uic.models.errors import BadInputError
 from uic.models.images.encoder import ImageEncoder, Preparation, load_vgg16
 from uic.models.images.pretraining import load_encoder
-from uic.pipelines.images.decode import DecodeLimits
 from uic.pipelines.images.settings import ImagesSettings
 
 DEFAULT_ENCODER: Final = "compact"
@@ -70,11 +69,6 @@ class EncoderChoice:
             ManifestError: the compact encoder is damaged.
         """
         return _loaded(self)
-
-
-def limits_of(settings: ImagesSettings) -> DecodeLimits:
-    """What a file may cost, by the settings."""
-    return DecodeLimits(settings.max_pixels, settings.max_file_bytes)
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,6 @@ from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures, ImageFeaturesError
 from uic.models.published import MANIFEST_NAME, lock_of, only_writer
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
-from uic.pipelines.images.encoders import limits_of
 from uic.pipelines.images.extract_run import OUTCOME, ExtractRequest, ExtractRun, Known
 from uic.pipelines.images.ledger import FileLine, Ledger
 from uic.pipelines.overlapped import OverlappedMap
@@ -106,8 +105,7 @@ def _known(request: ExtractRequest, before: ImageFeatures | None) -> Known:
     if before is None:
         return Known(frozenset(), {}, {})
     ledger = Ledger.of(before)
-    limits = vars(limits_of(request.choice.settings))
-    same = before.manifest.get("limits") == limits
+    same = before.manifest.get("limits") == request.choice.settings.limits()
     return Known(
         frozenset(before.sha256),
         ledger.of_folder(request.source.folder),

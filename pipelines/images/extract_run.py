@@ -21,7 +21,7 @@ from uic.pipelines.images.decode import (
     read_image,
     real_path,
 )
-from uic.pipelines.images.encoders import EncoderChoice, limits_of
+from uic.pipelines.images.encoders import EncoderChoice
 from uic.pipelines.images.ledger import FILES_KEYS, FILES_ROLE, FileLine, Ledger
 from uic.pipelines.images.sources import ImageSource, SourceImage
 
@@ -151,7 +151,7 @@ class ExtractRun:
     def _line(self, path: str) -> FileLine:
         """What a file is now; one that did not change since the ledger's line is not read."""
         folder = self.request.source.folder
-        limits = limits_of(self.request.choice.settings)
+        limits = self.request.choice.settings
         line = FileLine(path)
         try:
             found = real_path(folder, path).stat()
@@ -176,7 +176,7 @@ class ExtractRun:
 
     def _decoded(self, path: str, digest: str) -> NDArray[np.uint8]:
         preparation = self.request.choice.load().preparation
-        limits = limits_of(self.request.choice.settings)
+        limits = self.request.choice.settings
         data = read_image(self.request.source.folder, path, limits)
         if content_sum(data) != digest:
             raise RejectedImageError(ImageFault.DAMAGED, "changed while it was read; run it again")
@@ -199,7 +199,7 @@ class ExtractRun:
             [one for block in blocks if block.file for one in block.sums],
             items,
             encoder=self.request.choice.load().identity,
-            facts={"limits": vars(limits_of(self.request.choice.settings))},
+            facts={"limits": self.request.choice.settings.limits()},
             tables={FILES_ROLE: newer.table()},
             keys={FILES_ROLE: FILES_KEYS},
         )

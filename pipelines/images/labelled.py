@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from uic.models.images.encoder import COMPACT_PREPARATION
 from uic.pipelines.images.decode import RejectedImageError, decode_square, read_image
-from uic.pipelines.images.encoders import limits_of
 from uic.pipelines.images.settings import ImagesSettings
 from uic.pipelines.images.sources import ImageSource, ImageSourceListError
 
@@ -40,14 +39,14 @@ def labelled_images(folder: Path, settings: ImagesSettings) -> LabelledImages:
         msg = f"{folder}: not a folder; expected one folder of images a class"
         raise ImageSourceListError(msg)
     source = ImageSource.open(folder)
-    size, limits = COMPACT_PREPARATION.resize_px, limits_of(settings)
+    size = COMPACT_PREPARATION.resize_px
     pixels, named, rejected = [], [], 0
     for image in source.images:
         if image.label is None:
             continue
         try:
-            data = read_image(source.folder, image.path, limits)
-            pixels.append(decode_square(data, size, size, limits))
+            data = read_image(source.folder, image.path, settings)
+            pixels.append(decode_square(data, size, size, settings))
             named.append(image.label)
         except RejectedImageError:
             rejected += 1

@@ -61,6 +61,10 @@ class ImagesSettings(Section):
         default_factory=_default_pretraining, description="training of the compact encoder"
     )
 
+    def limits(self) -> dict[str, int]:
+        """What a file may cost: with other limits, an image that was rejected may be accepted."""
+        return {"max_pixels": self.max_pixels, "max_file_bytes": self.max_file_bytes}
+
     @model_validator(mode="after")
     def _the_crop_fits(self) -> Self:
         if self.crop_px > self.resize_px:

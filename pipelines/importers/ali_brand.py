@@ -48,23 +48,17 @@ class AliBrand:
 
     name = "ali-brand"
     has_impressions = False
+    notes: Sequence[str] = (
+        "The source has days only: the k-th row of a day is k milliseconds after its beginning.",
+        "That keeps the order of the rows; the spacing is not real.",
+        "A brand is both item and category.",
+    )
 
     def __init__(self, path: Path, time_zone: str) -> None:
         self._path = path
         self._days = CalendarDays(time_zone)
         self.total = open_parquet(path, _COLUMNS).metadata.num_rows
         self._codes = behavior_codes(pa.array(_TYPES)).to_numpy().astype(np.int64)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the manifest."""
-        return [
-            (
-                "The source has days only: the k-th row of a day is k milliseconds after its "
-                "beginning, which keeps the order of the rows; the spacing is not real."
-            ),
-            "A brand is both item and category.",
-        ]
 
     def sources(self) -> Sequence[Path]:
         """The input file."""

@@ -45,24 +45,18 @@ class Amazon:
 
     name = "amazon"
     has_impressions = False
+    notes: Sequence[str] = (
+        "A review is a buy: users review an item that they have had.",
+        "Times are days; reviews of one user and day keep the order of the file.",
+        (
+            f"The category is the last name of the item's last path, {UNKNOWN_CATEGORY!r} if the "
+            "product data does not have the item."
+        ),
+    )
 
     def __init__(self, reviews: Path, meta: Path) -> None:
         self._reviews, self._meta = reviews, meta
         self.total = sum(path.stat().st_size for path in (reviews, meta) if path.is_file())
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the manifest."""
-        return [
-            (
-                "A review is a buy: who reviews an item has had it. Times are days; reviews of one "
-                "user and day keep the order of the file."
-            ),
-            (
-                f"The category is the last name of the item's last path, {UNKNOWN_CATEGORY!r} if "
-                "the product data does not have the item."
-            ),
-        ]
 
     def sources(self) -> Sequence[Path]:
         """The input files."""

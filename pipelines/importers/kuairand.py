@@ -65,6 +65,15 @@ class KuaiRand:
             msg = f"{directory}: no such folder; expected one with impressions.parquet"
             raise BadInputError(msg)
         self._prior = prior_history
+        prior = (
+            "Behaviours of source kuairand-prior come from user_sequences, which has no times: "
+            "their order is real, their spacing (one second, ending at last_time_ms) is not."
+        )
+        self.notes: Sequence[str] = (
+            "A click on an impression is a behaviour at the impression's time.",
+            f"The category is the first tag; {UNKNOWN_TAG} is a video without one.",
+            prior if prior_history else "user_sequences was left out.",
+        )
         self._impressions = directory / "impressions.parquet"
         self._videos = directory / "videos.parquet"
         self._sequences = directory / "user_sequences.parquet"
@@ -77,19 +86,6 @@ class KuaiRand:
         if prior_history:
             files.append(open_parquet(self._sequences, _SEQUENCES))
         self.total = sum(file.metadata.num_rows for file in files)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the manifest."""
-        prior = (
-            "Behaviours of source kuairand-prior come from user_sequences, which has no times: "
-            "their order is real, their spacing (one second, ending at last_time_ms) is not."
-        )
-        return [
-            "A click on an impression is a behaviour at the impression's time.",
-            f"The category is the first tag; {UNKNOWN_TAG} is a video without one.",
-            *([prior] if self._prior else ["user_sequences was left out."]),
-        ]
 
     def sources(self) -> Sequence[Path]:
         """The input files."""

@@ -164,10 +164,6 @@ class NextItem:
             drawn[open_users[free]] = found[free]
         return drawn
 
-    def close(self) -> None:
-        """Remove the spool."""
-        self._spool.close()
-
 
 def strictly_rising(
     times: NDArray[np.int64], firsts: NDArray[np.int64], lengths: NDArray[np.int64]

@@ -1,6 +1,7 @@
 """Running an import: one importer's batches through the log writer, whole or not at all."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,32 +82,28 @@ def run_import(
             again=again,
             impressions_only=impressions_only,
         ) as writer,
-        Rejects(log.root / "rejects" / f"{writer.tag}-{importer.name}.jsonl") as rejects,
+        closing(Rejects(log.root / "rejects" / f"{writer.tag}-{importer.name}.jsonl")) as rejects,
     ):
+        # What these two keep on disk goes with the writer's own spool.
         ids = StringIds(spool)
         protocol = NextItem(spool / "next-item", next_item) if next_item else None
-        try:
-            add_behaviors: Callable[[pa.Table], None] = (
-                protocol.add if protocol else writer.add_behaviors
-            )
-            if impressions_only:
-                add_behaviors = _leave_out
-            rows = _read(importer, writer, rejects, ids, add_behaviors=add_behaviors, report=report)
-            if not rows:
-                first = f"; first: {rejects.first}" if rejects.first else ""
-                msg = f"{importer.sources()[0]}: no row could be imported{first}"
-                raise BadInputError(msg)
-            if protocol:
-                _predict(protocol, writer, importer)
-            rejects.close()
-            if rejects.rows:
-                writer.add_file("rejects", rejects.path, rejects.rows)
-            ids.publish(writer)
-            published = writer.publish(lambda done, total: report("writing days", done, total))
-        finally:
-            ids.close()
-            if protocol:
-                protocol.close()
+        add_behaviors: Callable[[pa.Table], None] = (
+            protocol.add if protocol else writer.add_behaviors
+        )
+        if impressions_only:
+            add_behaviors = _leave_out
+        rows = _read(importer, writer, rejects, ids, add_behaviors=add_behaviors, report=report)
+        if not rows:
+            first = f"; first: {rejects.first}" if rejects.first else ""
+            msg = f"{importer.sources()[0]}: no row could be imported{first}"
+            raise BadInputError(msg)
+        if protocol:
+            _predict(protocol, writer, importer)
+        rejects.close()
+        if rejects.rows:
+            writer.add_file("rejects", rejects.path, rejects.rows)
+        ids.publish(writer)
+        published = writer.publish(lambda done, total: report("writing days", done, total))
     return ImportSummary(
         published,
         dict(rejects.by_reason),

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Protocol, Self
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +40,7 @@ class Importer(Protocol):
 
     Attributes:
         name: of the epoch.
-        notes: what a reader of the log has to know about the data.
+        notes: what readers of the log have to know about the data; sentences for the manifest.
         has_impressions: whether the files hold impressions; others can make some by protocol.
         total: size of the input, for progress.
     """
@@ -49,10 +48,7 @@ class Importer(Protocol):
     name: str
     has_impressions: bool
     total: int
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the manifest."""
+    notes: Sequence[str]
 
     def sources(self) -> Sequence[Path]:
         """The input files."""
@@ -85,10 +81,6 @@ class Rejects:
         self.first: str | None = None
         self._stream: IO[str] | None = None
 
-    def __enter__(self) -> Self:
-        """Nothing is on disk before the first reject."""
-        return self
-
     def add(self, file: Path, line: int, reason: str, payload: str) -> None:
         """Leave out one row; `line` counts from 1 (rows from 1 in a Parquet file)."""
         self.by_reason[reason] += 1
@@ -113,15 +105,6 @@ class Rejects:
         """Finish the file; it may be published then."""
         if self._stream is not None:
             self._stream.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
 
 def fingerprint(paths: Sequence[Path]) -> list[dict[str, Any]]:

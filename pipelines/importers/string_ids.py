@@ -93,8 +93,3 @@ class StringIds:
                 msg = f"{kind} ids {left!r} and {right!r} have one number; rename one of them"
                 raise BadInputError(msg)
             yield pairs.cast(PAIRS)
-
-    def close(self) -> None:
-        """Remove what is on disk."""
-        for spool in self._spools.values():
-            spool.close()

@@ -18,7 +18,7 @@ from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_n
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, header_of, integers, texts
-from uic.pipelines.log.columns import behavior_codes
+from uic.pipelines.log.columns import behavior_codes, one_chunk
 from uic.pipelines.log.events import MAX_TIME_MS
 from uic.pipelines.log.schemas import BEHAVIORS
 
@@ -26,7 +26,6 @@ _PARQUET_MAGIC: Final = b"PAR1"
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")
 _MISSING: Final = FAULTS.index("missing_field")
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
-_ID_KINDS: Final = ("user", "item", "category")
 
 
 class TimeUnit(StrEnum):
@@ -93,6 +92,9 @@ class TableImporter:
         self.name = name
         self._path, self._columns = path, columns
         self.has_impressions = columns.clicked is not None
+        self.notes: Sequence[str] = ()
+        if columns.category_id is None:
+            self.notes = ("The source has no categories: every item is in category 0.",)
         self._names: list[str] = []
         if not path.is_file():
             msg = f"{path}: no such file"
@@ -111,12 +113,6 @@ class TableImporter:
                     found = ", ".join(self._names)
                     msg = f"{path}: column {column} is missing or there twice; found {found}"
                     raise BadInputError(msg)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the manifest."""
-        plain = self._columns.category_id is None
-        return ["The source has no categories: every item is in category 0."] if plain else []
 
     def sources(self) -> Sequence[Path]:
         """The input file."""
@@ -155,20 +151,20 @@ class TableImporter:
         columns = self._columns
         faults = np.zeros(table.num_rows, np.int8)
         values = {}
-        for kind in _ID_KINDS:
-            name = {"user": columns.user_id, "item": columns.item_id}.get(kind, columns.category_id)
+        names = {"user": columns.user_id, "item": columns.item_id, "category": columns.category_id}
+        for kind, name in names.items():
             values[kind] = (
-                self._ids(kind, _column(table, name), ids, faults)
-                if name is not None
-                else np.zeros(table.num_rows, np.int64)
+                np.zeros(table.num_rows, np.int64)
+                if name is None
+                else self._ids(kind, one_chunk(table, name), ids, faults)
             )
         behaviors = np.zeros(table.num_rows, np.int64)
         if columns.behavior is not None:
-            behaviors = self._behaviors(_column(table, columns.behavior), faults)
+            behaviors = self._behaviors(one_chunk(table, columns.behavior), faults)
         clicked = None
         if columns.clicked is not None:
-            clicked = _truth(self._path, _column(table, columns.clicked), faults)
-        times = self._times(_column(table, columns.event_time), faults)
+            clicked = _truth(self._path, one_chunk(table, columns.clicked), faults)
+        times = self._times(one_chunk(table, columns.event_time), faults)
         rows = Columns(
             values["user"],
             values["item"],
@@ -233,11 +229,6 @@ class TableImporter:
         scale = 1000 if self._columns.time_unit is TimeUnit.SECONDS else 1
         # Clipped so that milliseconds fit int64; what was clipped is out of range still.
         return parsed.clip(-1, MAX_TIME_MS // scale + 1) * scale
-
-
-def _column(table: pa.Table, name: str | None) -> pa.Array:
-    column = table[name].combine_chunks()
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
 def _behavior_names(columns: TableColumns) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from uic.pipelines.importers.checked import Columns, accept, payload_of
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, integers
-from uic.pipelines.log.columns import behavior_codes
+from uic.pipelines.log.columns import behavior_codes, one_chunk
 
 _NAMES: Final = ("user_id", "item_id", "category_id", "behavior", "seconds")
 _TYPES: Final = pa.array([b"pv", b"cart", b"fav", b"buy"], pa.binary())
@@ -28,15 +28,13 @@ class Taobao:
 
     name = "taobao"
     has_impressions = False
+    notes: Sequence[str] = (
+        "Times are whole seconds; events of one second keep the order of the file.",
+    )
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.total = path.stat().st_size if path.is_file() else 0
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the manifest."""
-        return ["Times are whole seconds; events of one second keep the order of the file."]
 
     def sources(self) -> Sequence[Path]:
         """The input file."""
@@ -48,9 +46,9 @@ class Taobao:
             faults = np.zeros(len(rows.lines), np.int8)
             values = {}
             for name in ("user_id", "item_id", "category_id", "seconds"):
-                values[name], bad = integers(_whole(rows.columns, name))
+                values[name], bad = integers(one_chunk(rows.columns, name))
                 faults[bad] = FAULTS.index("wrong_type")
-            at = pc.index_in(_whole(rows.columns, "behavior"), value_set=_TYPES)
+            at = pc.index_in(one_chunk(rows.columns, "behavior"), value_set=_TYPES)
             codes = pc.fill_null(_CODES.take(at), -1).to_numpy().astype(np.int64)
             # Clipped so that milliseconds fit int64; what was clipped is out of range still.
             seconds = values["seconds"].clip(-1, _MAX_SECONDS + 1)
@@ -65,8 +63,3 @@ class Taobao:
                 payload_of(rows.columns),
             )
             yield Batch(rows.done, behaviors=accept(self._path, columns, rejects))
-
-
-def _whole(table: pa.Table, name: str) -> pa.Array:
-    column = table[name].combine_chunks()
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column

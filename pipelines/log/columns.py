@@ -38,6 +38,12 @@ def behavior_codes(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.A
     return codes.cast(pa.int8())
 
 
+def one_chunk(table: pa.Table, name: str) -> pa.Array:
+    """A column as one array, whatever its chunks."""
+    column = table[name].combine_chunks()
+    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+
+
 def times_ms(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     """A timestamp[ms] column as int64 milliseconds since 1970 UTC."""
     times: NDArray[np.int64] = column.to_numpy().view(np.int64)
@@ -71,8 +77,7 @@ def event_batch(events: pa.Table, users: NDArray[np.int64]) -> EventBatch:
 def event_table(table: pa.Table, offsets: NDArray[np.int64], epoch: int) -> pa.Table:
     """A spooled table as `BEHAVIOR_EVENTS`."""
     rows = table.num_rows
-    codes = table["behavior"].combine_chunks()
-    codes = codes.chunk(0) if isinstance(codes, pa.ChunkedArray) else codes
+    codes = one_chunk(table, "behavior")
     names = table.column_names
     return pa.table(
         [

@@ -1,9 +1,9 @@
 """One Parquet file of the log: how it is written, and its line in the manifest."""
 
-from datetime import date
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,54 +19,25 @@ ROW_GROUP_ROWS: Final = 1 << 17
 _DICTIONARY_COLUMNS: Final = ("behavior", "epoch", "partition", "source", "category_id")
 
 
-class DayFile:
-    """One file of a day; a context manager that closes it.
+def write_rows(path: Path, tables: Iterable[pa.Table]) -> int:
+    """Write ordered rows as one file; how many. Without any, nothing is on disk."""
+    rows = 0
+    with ExitStack() as stack:
+        writer = None
+        for table in tables:
+            if not table.num_rows:
+                continue
+            if writer is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writer = stack.enter_context(open_writer(path, table.schema))
+            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            rows += table.num_rows
+    return rows
 
-    Args:
-        root: of the log.
-        path: of the file, under `root`.
-        table: behaviors or impressions.
-        dt: the day.
-    """
 
-    def __init__(self, root: Path, path: Path, table: str, dt: date) -> None:
-        self._root, self._path, self._table, self._dt = root, path, table, dt
-        self._writer: pq.ParquetWriter | None = None
-        self.rows = 0
-
-    def __enter__(self) -> Self:
-        """Nothing is on disk before the first rows."""
-        return self
-
-    def write(self, table: pa.Table) -> None:
-        """Append ordered rows."""
-        if not table.num_rows:
-            return
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = open_writer(self._path, table.schema)
-        self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        self.rows += table.num_rows
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it; publishing brings it to disk."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def entry(self) -> dict[str, Any]:
-        """The manifest's line."""
-        entry = self.entry_of(self._root, self._path, self._table, self.rows)
-        return {**entry, "dt": self._dt.isoformat()}
-
-    @staticmethod
-    def entry_of(root: Path, path: Path, table: str, rows: int) -> dict[str, Any]:
-        """The manifest's line of any file: path, rows, bytes, sha256 and `table`."""
-        return {**file_entry(root, path, rows), "table": table}
+def table_entry(root: Path, path: Path, table: str, rows: int) -> dict[str, Any]:
+    """The manifest's line of a file of a table: path, rows, bytes, sha256 and `table`."""
+    return {**file_entry(root, path, rows), "table": table}
 
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -89,4 +60,4 @@ def write_item_table(
     table = items.table(known)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    return DayFile.entry_of(root, path, "items", table.num_rows)
+    return table_entry(root, path, "items", table.num_rows)

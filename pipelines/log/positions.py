@@ -1,6 +1,7 @@
 """Positions of ordered events: given by rank to an import, checked for a topic."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,15 +137,6 @@ class Positions:
         """The epoch with everything that was given."""
         last = {p: int(self._next[p]) - 1 for p in range(self._partitions)}
         if self._topic:
-            topic = self._topic
-            return Epoch(
-                topic.number,
-                topic.kind,
-                topic.name,
-                topic.partitions,
-                topic.first_offsets,
-                last,
-                topic.offset_gaps,
-            )
+            return replace(self._topic, last_offsets=last)
         first = dict.fromkeys(range(self._partitions), 0)
         return Epoch(self._number, "import", name, self._partitions, first, last)

@@ -26,9 +26,9 @@ from uic.models.hashing import stable_hash
 from uic.pipelines.days import CalendarDays, day_number, day_of_number
 from uic.pipelines.log.catalog import DistinctIds, ItemCatalog
 from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
-from uic.pipelines.log.epochs import Epoch, EpochHandOverError
+from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog, same_sources
-from uic.pipelines.log.files import DayFile, write_item_table
+from uic.pipelines.log.files import table_entry, write_item_table, write_rows
 from uic.pipelines.log.ordering import SLICE_ROWS, Piece, ordered_slices
 from uic.pipelines.log.positions import Positions
 from uic.pipelines.log.publication import (
@@ -197,7 +197,7 @@ class LogWriter:
 
     def add_file(self, table: str, path: Path, rows: int) -> None:
         """Publish a finished file of another kind (string ids, rejects) with this part."""
-        self._files.append(DayFile.entry_of(self.log.root, path, table, rows))
+        self._files.append(table_entry(self.log.root, path, table, rows))
 
     def publish(self, progress: Progress | None = None) -> Publication:
         """Steps 3 and 4.
@@ -265,16 +265,18 @@ class LogWriter:
     def _write_day(self, table: str, day: int, tables: Iterator[pa.Table]) -> int:
         dt = day_of_number(day)
         path = self.log.root / table / f"dt={dt}" / f"{self._tag}.parquet"
-        file = DayFile(self.log.root, path, table, dt)
-        # Named before it is written, so that an error on the way removes it.
-        with file:
+
+        def noted() -> Iterator[pa.Table]:
             for rows in tables:
-                file.write(rows)
                 self._items.add(rows["item_id"], rows["category_id"])
                 self._users.add(rows["user_id"].to_numpy())
-        if file.rows:
-            self._files.append(file.entry())
-        return file.rows
+                yield rows
+
+        rows = write_rows(path, noted())
+        if rows:
+            entry = table_entry(self.log.root, path, table, rows)
+            self._files.append({**entry, "dt": dt.isoformat()})
+        return rows
 
     def _behavior_tables(self, day: int, positions: Positions) -> Iterator[pa.Table]:
         pieces = []
@@ -323,7 +325,6 @@ class LogWriter:
 __all__ = [
     "BackfillError",
     "DuplicateImportError",
-    "EpochHandOverError",
     "LogWriteError",
     "LogWriter",
     "Part",

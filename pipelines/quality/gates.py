@@ -97,28 +97,14 @@ def gate_behaviors(
     Raises:
         BadInputError: the days are reversed, or a file cannot be read.
     """
-    return _gate_log(
-        BEHAVIORS_TABLE,
-        files_of=log.behavior_files,
-        first=first,
-        last=last,
-        rules=rules,
-        advance=advance,
-    )
+    return _gate_log(BEHAVIORS_TABLE, log.behavior_files, first, last, rules, advance)
 
 
 def gate_impressions(
     log: EventLog, first: date, last: date, rules: LogRules, advance: Advance = lambda _: None
 ) -> GateReport:
     """Judge the impressions of the days `first` to `last`; as `gate_behaviors`."""
-    return _gate_log(
-        IMPRESSIONS_TABLE,
-        files_of=log.impression_files,
-        first=first,
-        last=last,
-        rules=rules,
-        advance=advance,
-    )
+    return _gate_log(IMPRESSIONS_TABLE, log.impression_files, first, last, rules, advance)
 
 
 def gate_samples(
@@ -138,18 +124,14 @@ def gate_samples(
     started = time.perf_counter()
     files = manifest["files"]
     frame = sample_facts(root, files, quality, advance)
-    counted = time.perf_counter()
-    judgement = judge("samples", frame, sample_checks(quality), "file")
-    judged = time.perf_counter()
-    results = tuple(
-        CheckResult(
-            verdict,
-            () if verdict.success else sample_examples(verdict, root, files, quality.examples),
-        )
-        for verdict in judgement.verdicts
-    )
     rows = int(frame.loc[frame["file"] == ALL, "rows.count"].iloc[0])
-    seconds = _seconds(started, counted, judged)
+    counted = time.perf_counter() - started
+
+    def examples(verdict: CheckVerdict) -> tuple[Example, ...]:
+        return sample_examples(verdict, root, files, quality.examples)
+
+    judgement, results, spent = _judged("samples", frame, sample_checks(quality), "file", examples)
+    seconds = {"facts": counted, **spent}
     return GateReport(f"samples {root.name}", str(root), rows, results, frame, judgement, seconds)
 
 
@@ -175,9 +157,8 @@ def require(reports: Sequence[GateReport]) -> None:
     raise QualityGateError(f"{msg}; also failed: {also}" if also else msg)
 
 
-def _gate_log(
+def _gate_log(  # noqa: PLR0917 - as `gate_behaviors`, after the table and its files
     table: JudgedTable,
-    *,
     files_of: Callable[[date | None, date | None], list[LogFile]],
     first: date,
     last: date,
@@ -195,22 +176,32 @@ def _gate_log(
     for file in files_of(first - trailing, first - timedelta(days=1)):
         earlier[file.dt] = earlier.get(file.dt, 0) + file.rows
     frame, across = log_facts(table, files, days, rules, earlier_rows=earlier, advance=advance)
-    counted = time.perf_counter()
-    judgement = judge(table.name, frame, log_checks(table, rules), "day")
-    judged = time.perf_counter()
-    results = tuple(
-        CheckResult(
-            verdict,
-            () if verdict.success else log_examples(verdict, table, files, rules, across),
-        )
-        for verdict in judgement.verdicts
-    )
-    rows = int(frame["rows"].sum())
-    subject = f"{first} to {last}"
-    seconds = _seconds(started, counted, judged)
+    counted = time.perf_counter() - started
+
+    def examples(verdict: CheckVerdict) -> tuple[Example, ...]:
+        return log_examples(verdict, table, files, rules, across)
+
+    checks = log_checks(table, rules)
+    judgement, results, spent = _judged(table.name, frame, checks, "day", examples)
+    seconds = {"facts": counted, **spent}
+    subject, rows = f"{first} to {last}", int(frame["rows"].sum())
     return GateReport(table.name, subject, rows, results, frame, judgement, seconds)
 
 
-def _seconds(started: float, counted: float, judged: float) -> dict[str, float]:
-    ended = time.perf_counter()
-    return {"facts": counted - started, "judging": judged - counted, "examples": ended - judged}
+def _judged(
+    name: str,
+    frame: pd.DataFrame,
+    checks: Sequence[Check],
+    label: str,
+    examples: Callable[[CheckVerdict], tuple[Example, ...]],
+) -> tuple[Judgement, tuple[CheckResult, ...], dict[str, float]]:
+    """What Great Expectations says of a frame, examples of what failed, and seconds for each."""
+    started = time.perf_counter()
+    judgement = judge(name, frame, checks, label)
+    judged = time.perf_counter()
+    results = tuple(
+        CheckResult(verdict, () if verdict.success else examples(verdict))
+        for verdict in judgement.verdicts
+    )
+    seconds = {"judging": judged - started, "examples": time.perf_counter() - judged}
+    return judgement, results, seconds

@@ -1,6 +1,7 @@
 """Any CSV or Parquet file: what becomes of its columns, and how bad files are refused."""
 
 import json
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_broken_lines_keep_their_numbers_over_blocks(tmp_path: Path) -> None:
 
     file = tmp_path / "t.csv"
     file.write_text("".join(f"{n},x\n" if n % 7 else f"{n}\n" for n in range(1, 101)))
-    with Rejects(tmp_path / "r") as found:
+    with closing(Rejects(tmp_path / "r")) as found:
         blocks = list(csv_rows(file, ["n", "x"], ["n"], found, block_bytes=50))
     assert len(blocks) > 3
     for block in blocks:

@@ -152,7 +152,6 @@ def test_negatives_follow_the_share_of_events(tmp_path: Path) -> None:
         )
     )
     shown = pa.concat_tables([impressions for _, impressions in protocol.results()])
-    protocol.close()
     user_ids, item_ids = shown["user_id"].to_numpy(), shown["item_id"].to_numpy()
     negatives = item_ids[~shown["clicked"].to_numpy() & (user_ids < 2000)]
     assert set(negatives.tolist()) == {0, 1}

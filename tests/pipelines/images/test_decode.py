@@ -13,14 +13,14 @@ from PIL import Image
 
 from tests.pipelines.images.pictures import bomb, encoded, gradient
 from uic.pipelines.images.decode import (
-    DecodeLimits,
     ImageFault,
     RejectedImageError,
     decode_square,
     read_image,
 )
+from uic.pipelines.images.settings import ImagesSettings
 
-LIMITS = DecodeLimits(max_pixels=1_000_000, max_file_bytes=200_000)
+LIMITS = ImagesSettings(max_pixels=1_000_000, max_file_bytes=200_000)
 
 
 def square(data: bytes, resize: int = 72, crop: int = 64) -> np.ndarray:
