@@ -43,8 +43,8 @@ from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.shelf import BundleShelf
+from uic.models.images.additions import add_image_features
 from uic.models.images.features import ImageFeatures
-from uic.models.images.parts import write_image_features
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
 
@@ -132,15 +132,11 @@ def prepare(workspace: Path) -> dict[str, Service]:
 
 def image_features(workspace: Path) -> ImageFeatures:
     """Random features; each image is shown by twenty items."""
-    random, items = np.random.default_rng(2), np.arange(ITEMS)
-    return write_image_features(
-        workspace / "images" / "shop",
-        random.normal(size=(IMAGES, FEATURES)).astype(np.float32),
-        [hashlib.sha256(str(row).encode()).hexdigest() for row in range(IMAGES)],
-        items,
-        items % IMAGES,
-        encoder="benchmark",
-    )
+    features = np.random.default_rng(2).normal(size=(IMAGES, FEATURES)).astype(np.float32)
+    sums = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(IMAGES)]
+    shown = {item: sums[item % IMAGES] for item in range(ITEMS)}
+    path = workspace / "images" / "shop"
+    return add_image_features(path, [features], sums, shown, encoder="benchmark").features
 
 
 async def measure(services: dict[str, Service], turns: int) -> dict[str, list[float]]:

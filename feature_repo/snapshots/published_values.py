@@ -15,6 +15,7 @@ A later snapshot of a generation that is ready already moves its markers on
 """
 
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.generations import Generation, Generations
 from uic.feature_repo.store.later_snapshot import move_on
 from uic.feature_repo.store.packed import PackedStore
-from uic.models.published import read_manifest
+from uic.models.published import MANIFEST_NAME, read_manifest
 from uic.models.records.record import RecordFormatError, Records
 
 CURRENT: Final = "current"
@@ -103,6 +104,11 @@ class PublishedValues(ABC):
                     values = values_of(batch.column(value_name), self.value_bytes, str(path))
                     self.check(values, path)
                     yield batch.column(id_name).to_numpy(), values
+
+    def remove(self) -> None:
+        """Delete the directory, its manifest first: what is half removed is not published."""
+        (self.path / MANIFEST_NAME).unlink()
+        shutil.rmtree(self.path)
 
     def ids(self) -> NDArray[np.int64]:
         """Every user or item, ascending."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from uic.feature_repo.snapshots.published_values import PublishedValues
-from uic.feature_repo.store.generations import Generation
+from uic.feature_repo.store.generation import Generation, positions_of
 from uic.models.errors import ManifestError
 from uic.models.records.record import HEADER, HEADER_BYTES, Records, check_records, header_view
 
@@ -52,10 +52,7 @@ class Snapshot(PublishedValues):
     @property
     def positions(self) -> dict[int, dict[int, int]]:
         """Last folded offset: epoch -> partition -> offset."""
-        return {
-            int(epoch): {int(partition): int(offset) for partition, offset in partitions.items()}
-            for epoch, partitions in self.manifest["positions"].items()
-        }
+        return positions_of(self.manifest["positions"])
 
     @property
     def name(self) -> str:

@@ -48,6 +48,14 @@ class Generation:
     rows: int = 0
 
 
+def positions_of(document: Mapping[str, Mapping[str, int]]) -> dict[int, dict[int, int]]:
+    """Positions from JSON, whose keys are texts."""
+    return {
+        int(epoch): {int(partition): int(offset) for partition, offset in partitions.items()}
+        for epoch, partitions in document.items()
+    }
+
+
 def marker_fields(positions: Positions) -> dict[str, int]:
     """The markers' hash for these positions."""
     return {
@@ -77,17 +85,13 @@ def to_fields(generation: Generation) -> dict[str, Any]:
 
 def from_fields(number: int, fields: Mapping[bytes, bytes]) -> Generation:
     """A generation from its hash."""
-    positions = json.loads(fields[b"positions"])
     return Generation(
         number=number,
         rows_expected=int(fields[b"rows_expected"]),
         bundle=fields[b"bundle"],
         bundle_name=fields[b"bundle_name"].decode(),
         record_bytes=int(fields[b"record_bytes"]),
-        positions={
-            int(epoch): {int(partition): offset for partition, offset in partitions.items()}
-            for epoch, partitions in positions.items()
-        },
+        positions=positions_of(json.loads(fields[b"positions"])),
         snapshot=fields[b"snapshot"].decode(),
         exclude=json.loads(fields[b"exclude"]),
         state=State(fields[b"state"].decode()),

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from uic.models.images.embedding import FEATURE_WIDTH
 from uic.models.images.feature_rows import FeatureRows, Features
 from uic.models.images.features import (
-    FEATURE_WIDTH,
     ITEM_IMAGES,
     ImageFeatures,
     ImageFeaturesError,

@@ -33,8 +33,6 @@ from uic.models.published import read_manifest, verify_checksums
 
 IMAGE_FEATURES_KIND: Final = "image_features"
 IMAGE_FEATURES_SCHEMA_VERSION: Final = 1
-# VGG16's FC6 (DICM section 4.1). A directory says its own width; tests use small ones.
-FEATURE_WIDTH: Final = 4096
 NO_IMAGE: Final = -1
 
 IMAGES: Final = pa.schema(

@@ -1,8 +1,7 @@
 """Parts of image features: their files, and their publication.
 
-`write_image_features` writes everything anew; `uic.models.images.additions` adds what is new.
-Whoever publishes holds the lock of the directory, since a publication removes what its manifest
-does not name.
+`uic.models.images.additions` decides what a publication holds. It holds the lock of the directory
+meanwhile, since a publication removes what its manifest does not name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,25 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib import format as npy
-from numpy.typing import ArrayLike
 
+from uic.models.images.embedding import FEATURE_WIDTH
 from uic.models.images.feature_rows import FeatureRows, Features
 from uic.models.images.features import (
-    FEATURE_WIDTH,
     IMAGE_FEATURES_KIND,
     IMAGE_FEATURES_SCHEMA_VERSION,
     IMAGES,
-    ITEM_IMAGES,
     ImageFeatures,
     ImageFeaturesError,
     Part,
-    check_items,
-    check_parts,
 )
 from uic.models.published import (
     MANIFEST_NAME,
     file_entry,
-    only_writer,
     publish_manifest,
     read_manifest,
 )
@@ -58,51 +52,6 @@ class NewPart:
     def counts(self) -> tuple[int, int]:
         """Images and items."""
         return len(self.sha256s), self.items.num_rows
-
-
-def write_image_features(
-    path: Path,
-    features: Features | Sequence[Features | FeatureRows],
-    sha256s: Sequence[str],
-    item_ids: ArrayLike,
-    rows: ArrayLike,
-    *,
-    encoder: str,
-    facts: Mapping[str, Any] | None = None,
-    tables: Mapping[str, pa.Table] | None = None,
-) -> ImageFeatures:
-    """Publish image features as the directory `path`, in place of what it held; opened.
-
-    Args:
-        path: `WORKSPACE/images/NAME`, new or published before.
-        features: (images, width), float32; or blocks of rows of one width, in order.
-        sha256s: (images,), hex sha256 of each image file, all different.
-        item_ids: (items,), int64, all different, in any order.
-        rows: (items,), row of `features` that each item shows.
-        encoder: which encoder made the features, and the sum of its weights.
-        facts: further entries of the manifest.
-        tables: further tables to keep beside them, by role (rejects).
-
-    Raises:
-        ImageFeaturesError: widths, rows, sums or items do not fit together.
-    """
-    blocks: list[Features | FeatureRows] = (
-        [features] if isinstance(features, np.ndarray) else list(features)
-    )
-    ids = np.asarray(item_ids, dtype=np.int64)
-    item_rows = np.asarray(rows, dtype=np.int32)
-    order = np.argsort(ids, kind="stable")
-    ids, item_rows = ids[order], item_rows[order]
-    check_items(path, ids, item_rows)
-    shape = shape_of(path, blocks)
-    blocks = blocks or [np.zeros(shape, dtype=np.float32)]
-    check_parts(path, blocks, sha256s, item_rows)
-    items = pa.table([ids, item_rows], schema=ITEM_IMAGES)
-    part = NewPart(FeatureRows(blocks), sha256s, items, tables or {})
-    with only_writer(publication_lock(path)):
-        path.mkdir(exist_ok=True)
-        written = write_part(path, 0, part, encoder)
-        return publish_parts(path, [written], part.counts, encoder, facts or {})
 
 
 @dataclass(frozen=True)
@@ -228,5 +177,5 @@ def mapped_features(path: Path, part: Part) -> Features:
 
 
 def publication_lock(path: Path) -> Path:
-    """The lock of a directory's publications; whoever publishes waits for it."""
+    """The lock of a directory's publications; each publication waits for it."""
     return path.parent / f".{path.name}.publish.lock"

@@ -1,6 +1,5 @@
 """Removes old item versions from the workspace; what is read, and some before it, stay."""
 
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,14 +8,12 @@ from uic.feature_repo.snapshots.published_values import CURRENT
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.item_store import ItemStore
 from uic.models.bundles.shelf import BundleShelf
-from uic.models.published import MANIFEST_NAME
 
 
 def prune_item_images(workspace: Path, read: Collection[int], kept: int) -> list[ItemImages]:
     """Leave of each model what is read, what is newer, and the `kept` before; those removed.
 
-    A model's newest version counts as read if no other one is. The manifest goes first: a version
-    that is half removed is not one.
+    A model's newest version counts as read if no other one is.
 
     Args:
         workspace: whose `item_images`.
@@ -25,19 +22,18 @@ def prune_item_images(workspace: Path, read: Collection[int], kept: int) -> list
     """
     current = (workspace / ITEM_IMAGES_FOLDER / CURRENT).resolve()
     by_model: dict[str, list[ItemImages]] = {}
-    for found in list_item_images(workspace):  # by number
-        by_model.setdefault(_model_of(found), []).append(found)
+    for images in list_item_images(workspace):  # by number
+        by_model.setdefault(_model_of(images), []).append(images)
     removed = []
     for versions in by_model.values():
-        in_use = [found for found in versions if found.version in read] or versions[-1:]
-        before = [found for found in versions if found.version < in_use[-1].version]
-        for found in before[: max(0, len(before) - kept)]:
-            if found in in_use or found.path.resolve() == current:
+        in_use = [images for images in versions if images.version in read] or versions[-1:]
+        before = [images for images in versions if images.version < in_use[-1].version]
+        for images in before[: max(0, len(before) - kept)]:
+            if images in in_use or images.path.resolve() == current:
                 continue
-            (found.path / MANIFEST_NAME).unlink()
-            shutil.rmtree(found.path)
-            removed.append(found)
-    return sorted(removed, key=lambda found: found.version)
+            images.remove()
+            removed.append(images)
+    return sorted(removed, key=lambda images: images.version)
 
 
 def versions_in_use(store: ItemStore, workspace: Path, shelf: BundleShelf) -> set[int]:
@@ -46,16 +42,16 @@ def versions_in_use(store: ItemStore, workspace: Path, shelf: BundleShelf) -> se
     Raises:
         StoreError: the store does not answer.
     """
-    loading = {found.number for found in store.versions.all() if found.state is State.LOADING}
+    loading = {version.number for version in store.versions.all() if version.state is State.LOADING}
     live = store.live()
     read = set() if live is None else {live}
-    for found in list_item_images(workspace):
-        model = _model_of(found)
-        if found.manifest["bundle"] == f"{model}/{shelf.current(model)}":
-            served = store.version_of(found.bundle)
+    for images in list_item_images(workspace):
+        model = _model_of(images)
+        if images.manifest["bundle"] == f"{model}/{shelf.current(model)}":
+            served = store.version_of(images.bundle)
             read |= set() if served is None else {served.number}
     return read | loading
 
 
-def _model_of(found: ItemImages) -> str:
-    return str(found.manifest["bundle"]).partition("/")[0]
+def _model_of(images: ItemImages) -> str:
+    return str(images.manifest["bundle"]).partition("/")[0]

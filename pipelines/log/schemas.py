@@ -14,6 +14,28 @@ BEHAVIORS: Final = ("click", "cart", "favourite", "buy")
 TIMESTAMP: Final = pa.timestamp("ms")
 BEHAVIOR: Final = pa.dictionary(pa.int8(), pa.string())
 
+
+def misfit(file: pa.Schema, expected: pa.Schema) -> str | None:
+    """What is wrong with a file's columns, in half a sentence; None if they fit.
+
+    A nullable column may be missing. Of dictionaries the values count, since Parquet does not keep
+    the type of indices.
+    """
+    for field in expected:
+        at = file.get_field_index(field.name)
+        if at < 0:
+            if not field.nullable:
+                return f"column {field.name} is missing, expected {field.type}"
+            continue
+        kinds = [
+            kind.value_type if pa.types.is_dictionary(kind) else kind
+            for kind in (file.field(at).type, field.type)
+        ]
+        if kinds[0] != kinds[1]:
+            return f"column {field.name} is {file.field(at).type}, expected {field.type}"
+    return None
+
+
 # log/behaviors/dt=YYYY-MM-DD/*.parquet. Within an epoch all events of a user are in one
 # partition; `log_time` never falls along a partition and decides `dt`.
 BEHAVIOR_EVENTS: Final = pa.schema(

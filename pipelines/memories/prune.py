@@ -1,11 +1,9 @@
 """Removes old snapshots; the newest of each generation and `current` stay."""
 
-import shutil
 from pathlib import Path
 
 from uic.feature_repo.snapshots.published_values import CURRENT
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
-from uic.models.published import MANIFEST_NAME
 
 
 def prunable_snapshots(memories: Path, keep: int) -> list[Snapshot]:
@@ -22,12 +20,8 @@ def prunable_snapshots(memories: Path, keep: int) -> list[Snapshot]:
 
 
 def prune_snapshots(memories: Path, keep: int) -> list[Snapshot]:
-    """Leave the `keep` newest snapshots of each generation; those that were removed.
-
-    The manifest goes first: a snapshot that is half removed is not one.
-    """
+    """Leave the `keep` newest snapshots of each generation; those that were removed."""
     removed = prunable_snapshots(memories, keep)
     for snapshot in removed:
-        (snapshot.path / MANIFEST_NAME).unlink()
-        shutil.rmtree(snapshot.path)
+        snapshot.remove()
     return removed

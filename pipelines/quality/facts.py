@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from uic.models.errors import BadInputError
 from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.event_log import LogFile
-from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS, misfit
 from uic.pipelines.quality.positions import CrossFault, PartitionRuns
 from uic.pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, JudgedRows, RowRule
 from uic.pipelines.settings import QualitySettings
@@ -145,33 +145,16 @@ def record_batches(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.Reco
     """
     try:
         with pq.ParquetFile(path) as file:
-            found = file.schema_arrow
-            for field in schema:
-                at = found.get_field_index(field.name)
-                if at < 0:
-                    if field.nullable:
-                        continue
-                    msg = f"{path}: column {field.name} is missing; it must be {field.type}"
-                    raise BadInputError(msg)
-                if not _is_of(found.field(at).type, field.type):
-                    msg = (
-                        f"{path}: column {field.name} is {found.field(at).type}, "
-                        f"expected {field.type}; import the data again"
-                    )
-                    raise BadInputError(msg)
+            fault = misfit(file.schema_arrow, schema)
+            if fault is not None:
+                msg = f"{path}: {fault}; make the file again"
+                raise BadInputError(msg)
             columns = [field.name for field in schema if not field.nullable]
             yield from file.iter_batches(batch_size=rows, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         reason = " ".join(str(error).split())[:200]
         msg = f"{path}: cannot be read as Parquet ({reason}); make the file again"
         raise BadInputError(msg) from error
-
-
-def _is_of(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Equal types; of dictionaries the values count, since Parquet does not keep index types."""
-    if pa.types.is_dictionary(found) and pa.types.is_dictionary(expected):
-        return bool(found.value_type == expected.value_type)
-    return bool(found == expected)
 
 
 def _metrics(table: JudgedTable) -> tuple[str, ...]:

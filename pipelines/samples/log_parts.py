@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
 from uic.pipelines.log.event_log import LogFile
-from uic.pipelines.log.schemas import BEHAVIORS, IMPRESSIONS
+from uic.pipelines.log.schemas import BEHAVIORS, IMPRESSIONS, misfit
 from uic.pipelines.samples.days import DayRange
 from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, column
 
@@ -96,21 +96,10 @@ def _footer(file: LogFile, schema: pa.Schema) -> pq.FileMetaData:
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(file.path, error) from error
     with opened:
-        found = opened.schema_arrow
-        for field in schema:
-            at = found.get_field_index(field.name)
-            if at < 0:
-                msg = (
-                    f"{file.path}: column {field.name}: missing; "
-                    f"expected {field.type}; import this day again"
-                )
-                raise LogFileError(msg)
-            if not _same_type(found.field(at).type, field.type):
-                msg = (
-                    f"{file.path}: column {field.name}: found {found.field(at).type}, "
-                    f"expected {field.type}; import this day again"
-                )
-                raise LogFileError(msg)
+        fault = misfit(opened.schema_arrow, schema)
+        if fault is not None:
+            msg = f"{file.path}: {fault}; import this day again"
+            raise LogFileError(msg)
         if opened.metadata.num_rows != file.rows:
             msg = (
                 f"{file.path}: {opened.metadata.num_rows} rows, its manifest says {file.rows}; "
@@ -118,12 +107,6 @@ def _footer(file: LogFile, schema: pa.Schema) -> pq.FileMetaData:
             )
             raise LogFileError(msg)
         return opened.metadata
-
-
-def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether values are of one type; Parquet does not keep the width of dictionary indices."""
-    both = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (found, expected)]
-    return bool(both[0] == both[1])
 
 
 def _unreadable(path: Path, error: Exception) -> LogFileError:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.pipelines.log.schemas import BEHAVIOR, BEHAVIORS, IMPRESSIONS, TIMESTAMP
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS, TIMESTAMP
 from uic.pipelines.simulator.days import DayChunk, day_chunk
 from uic.pipelines.simulator.plan import SimulationPlan
 from uic.pipelines.simulator.visits import Bargains
@@ -23,12 +23,8 @@ from uic.pipelines.simulator.world import Catalogue, UserBlock, block_count
 # A behaviour without its position, which the writer gives.
 SIMULATED_BEHAVIORS: Final = pa.schema(
     [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("item_id", pa.int64(), nullable=False),
-        pa.field("category_id", pa.int64(), nullable=False),
-        pa.field("behavior", BEHAVIOR, nullable=False),
-        pa.field("event_time", TIMESTAMP, nullable=False),
-        pa.field("log_time", TIMESTAMP, nullable=False),
+        BEHAVIOR_EVENTS.field(name)
+        for name in ("user_id", "item_id", "category_id", "behavior", "event_time", "log_time")
     ]
 )
 # `click_probability` is what `clicked` was drawn with: no model may see it, any may be held to it.

@@ -3,13 +3,34 @@
 import hashlib
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from uic.models.hashing import stable_hash
-from uic.models.images.parts import write_image_features
+from uic.models.images.feature_rows import FeatureRows
+from uic.models.images.features import ITEM_IMAGES, check_items, check_parts
+from uic.models.images.parts import NewPart, publication_lock, publish_parts, shape_of, write_part
+from uic.models.published import only_writer
 
 ENCODER = "test-encoder sha256:0"
+
+
+def write_image_features(path, features, sha256s, item_ids, rows, *, encoder):
+    """Publish image features as the directory `path`, in place of what it held; opened."""
+    blocks = [features] if isinstance(features, np.ndarray) else list(features)
+    ids = np.asarray(item_ids, dtype=np.int64)
+    order = np.argsort(ids, kind="stable")
+    ids, item_rows = ids[order], np.asarray(rows, dtype=np.int32)[order]
+    check_items(path, ids, item_rows)
+    blocks = blocks or [np.zeros(shape_of(path, blocks), dtype=np.float32)]
+    shape_of(path, blocks)
+    check_parts(path, blocks, sha256s, item_rows)
+    items = pa.table([ids, item_rows], schema=ITEM_IMAGES)
+    part = NewPart(FeatureRows(blocks), sha256s, items, {})
+    with only_writer(publication_lock(path)):
+        path.mkdir(exist_ok=True)
+        return publish_parts(path, [write_part(path, 0, part, encoder)], part.counts, encoder, {})
 
 
 def publish_features(path, *, items=40, images=25, width=9, seed=0, encoder=ENCODER):

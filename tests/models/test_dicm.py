@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.images import write_image_features
 from uic.models.bundles.bundle import load_bundle, save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.images.embedding import ImageEmbedding, ImageEmbeddingError
-from uic.models.images.parts import write_image_features
 from uic.models.rankers.dicm.adaptive_regularization import AdaptiveRegularization
 from uic.models.rankers.dicm.batch_images import ImageSourceError, images_of, resolve_images
 from uic.models.samples.batch import Encoder

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models.images import write_image_features
 from uic.models.errors import ManifestError
 from uic.models.images.additions import MAX_PARTS, add_image_features
 from uic.models.images.feature_rows import FeatureRows
 from uic.models.images.features import ImageFeatures, ImageFeaturesError, parts_of
-from uic.models.images.parts import write_image_features
 from uic.models.published import MANIFEST_NAME
 
 pytestmark = pytest.mark.slow

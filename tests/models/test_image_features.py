@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.models.images import write_image_features
 from uic.models.errors import ManifestError
 from uic.models.images.features import (
     NO_IMAGE,
     ImageFeatures,
     ImageFeaturesError,
 )
-from uic.models.images.parts import write_image_features
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 SUMS = ["aa", "bb", "cc"]

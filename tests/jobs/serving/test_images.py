@@ -18,6 +18,7 @@ from tests.jobs.serving.shop import (
     offline_logits,
     random_events,
 )
+from tests.models.images import write_image_features
 from uic.feature_repo.plugin.repository import open_feature_store
 from uic.feature_repo.snapshots.item_images import ItemImages
 from uic.feature_repo.snapshots.published_values import load_values
@@ -39,7 +40,6 @@ from uic.jobs.serving.score.items import ItemTable
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.bundle import BundleError
 from uic.models.images.features import ImageFeatures
-from uic.models.images.parts import write_image_features
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
 from uic.pipelines.log.event_log import EventLog

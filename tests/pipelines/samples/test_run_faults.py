@@ -45,7 +45,7 @@ def rewritten(change):
 @pytest.mark.parametrize(
     ("table", "change", "says"),
     [
-        ("behavior", rewritten(lambda t: t.drop_columns(["offset"])), "column offset: missing"),
+        ("behavior", rewritten(lambda t: t.drop_columns(["offset"])), "column offset is missing"),
         (
             "behavior",
             rewritten(lambda t: t.set_column(1, "item_id", t["item_id"].cast(pa.string()))),
