@@ -39,12 +39,7 @@ _LOADED_ROWS: Final = 20_000
 
 @dataclass(frozen=True)
 class PublishedValues(ABC):
-    """A published directory of values.
-
-    Args:
-        path: its folder.
-        manifest: what was written beside the files.
-    """
+    """A published directory of values."""
 
     KIND: ClassVar[str]
     SCHEMA_VERSION: ClassVar[int]

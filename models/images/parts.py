@@ -56,12 +56,7 @@ class NewPart:
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """Files of a part.
-
-    Attributes:
-        roles: their names.
-        entries: their lines of the manifest.
-    """
+    """Names of a part's files by role, and their lines of the manifest."""
 
     roles: Part
     entries: Sequence[Mapping[str, Any]]

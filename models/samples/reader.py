@@ -84,9 +84,6 @@ class Totals:
 class SamplesReader:
     """Reads a published samples directory (`uic.models.samples.schema`).
 
-    Args:
-        root: the directory.
-
     Raises:
         ManifestError: no manifest, another kind, or another schema version.
         BadInputError: a file is not Parquet, or a column is missing or of another type.

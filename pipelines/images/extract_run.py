@@ -81,13 +81,7 @@ class ImageBlock:
 
 @dataclass(frozen=True)
 class ExtractRun:
-    """One extraction; travels to workers.
-
-    Args:
-        request: what was asked for.
-        known: from earlier runs.
-        drafts: folder for blocks, which all workers share.
-    """
+    """One extraction; travels to workers, which share the folder `drafts`."""
 
     request: ExtractRequest
     known: Known

@@ -39,12 +39,7 @@ _COLUMNS: Final[dict[str, TypeCheck]] = {
 
 
 class AliBrand:
-    """One Parquet file, sorted by `row`.
-
-    Args:
-        path: of the file.
-        time_zone: whose midnight a date begins at.
-    """
+    """One Parquet file, sorted by `row`; a date begins at midnight of `time_zone`."""
 
     name = "ali-brand"
     has_impressions = False

@@ -52,12 +52,7 @@ class NextItemCounts:
 
 
 class NextItem:
-    """Collects behaviours, then gives histories and impressions.
-
-    Args:
-        directory: of the spool.
-        options: see there.
-    """
+    """Collects behaviours, then gives histories and impressions."""
 
     def __init__(self, directory: Path, options: NextItemOptions) -> None:
         self._spool = KeyedSpool(directory)

@@ -77,13 +77,7 @@ class TableColumns:
 
 
 class TableImporter:
-    """One file; Parquet by its first bytes, else CSV with a header line.
-
-    Args:
-        path: of the file.
-        columns: which column is what.
-        name: of the epoch.
-    """
+    """One file; Parquet by its first bytes, else CSV with a header line."""
 
     def __init__(self, path: Path, columns: TableColumns, name: str = "table") -> None:
         if not _NAME.fullmatch(name):

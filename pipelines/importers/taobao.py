@@ -20,11 +20,7 @@ _MAX_SECONDS: Final = 253_402_300_799
 
 
 class Taobao:
-    """One CSV file, gzip or not.
-
-    Args:
-        path: of the file.
-    """
+    """One CSV file, gzip or not."""
 
     name = "taobao"
     has_impressions = False

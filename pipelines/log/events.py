@@ -73,11 +73,7 @@ class ParsedEvents:
 
 
 class EventParser:
-    """Decodes and validates payloads.
-
-    Args:
-        settings: the limits on times and size.
-    """
+    """Decodes and validates payloads."""
 
     def __init__(self, settings: LogSettings) -> None:
         self._decode = msgspec.json.Decoder(_Wire).decode

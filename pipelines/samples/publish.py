@@ -59,10 +59,6 @@ class SamplesPublication:
     ) -> dict[str, Any]:
         """Publish what the workers wrote; the manifest.
 
-        Args:
-            results: one or more of each bucket.
-            read: what the parts of the log held.
-
         Raises:
             NoSamplesError: there is no group; nothing is published.
             SamplesWriteError: a file cannot be renamed or the manifest not be written.
