@@ -157,8 +157,8 @@ class SaleCalendar:
         """Hex sha256 of what is covered, for manifests: a new name changes nothing, a day does."""
         # Ranges that touch cover the same as one range, so their common edge does not count.
         edges = self.edges_ms.tolist()
-        kept = [edge for edge in edges if edges.count(edge) == 1]
-        return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+        edges_alone = [edge for edge in edges if edges.count(edge) == 1]
+        return hashlib.sha256(json.dumps(edges_alone).encode()).hexdigest()
 
     def to_yaml(self) -> str:
         """The calendar as a file that `load` reads."""

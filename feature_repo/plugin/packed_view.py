@@ -170,8 +170,8 @@ class PackedView:
         width = len(values[0]) if values else least
         other = next((value for value in values if len(value) != width or not value), None)
         if other is not None or width < least:
-            found = width if other is None else len(other)
-            msg = f"{self.name}: a value of {found} bytes among values of {width} bytes"
+            size = width if other is None else len(other)
+            msg = f"{self.name}: a value of {size} bytes among values of {width} bytes"
             raise RecordFormatError(msg)
         array = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)
         if self.has_generations:

@@ -63,18 +63,18 @@ class Generations:
         with self._watched(self.keys.generation(number)) as pipe:
             known = pipe.hgetall(self.keys.generation(number))
             if known:
-                found = from_fields(number, known)
-                if found.bundle != generation.bundle or found.state is State.DROPPING:
+                registered = from_fields(number, known)
+                if registered.bundle != generation.bundle or registered.state is State.DROPPING:
                     msg = (
-                        f"generation {number} in the store is {found.state} with bundle "
-                        f"{found.bundle_name} ({found.bundle.hex()}), the snapshot is of "
+                        f"generation {number} in the store is {registered.state} with bundle "
+                        f"{registered.bundle_name} ({registered.bundle.hex()}), the snapshot is of "
                         f"{generation.bundle_name} ({generation.bundle.hex()}); drop it, or "
                         "build under another number"
                     )
                     raise GenerationStateError(msg)
-                if found.state is not State.LOADING:
+                if registered.state is not State.LOADING:
                     pipe.unwatch()
-                    return found
+                    return registered
             pipe.multi()
             pipe.sadd(self.keys.generations, number)
             pipe.hset(self.keys.generation(number), mapping=to_fields(generation))
@@ -267,9 +267,9 @@ class Generations:
         pattern = self.keys.prefix(number) + b"*"
         while True:
             with typed_errors(self.address):
-                cursor, found = self._client.scan(cursor, match=pattern, count=_SCAN_KEYS)
-                if found:
-                    deleted += self._client.unlink(*found)
+                cursor, keys = self._client.scan(cursor, match=pattern, count=_SCAN_KEYS)
+                if keys:
+                    deleted += self._client.unlink(*keys)
             yield deleted
             if cursor == 0:
                 return

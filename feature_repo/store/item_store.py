@@ -91,11 +91,11 @@ class ItemStore:
         Raises:
             GenerationStateError: the store has none of that number.
         """
-        found = self.versions.all()
-        for version in found:
+        versions = self.versions.all()
+        for version in versions:
             if version.number == number:
                 return version
-        known = ", ".join(str(version.number) for version in found) or "none"
+        known = ", ".join(str(version.number) for version in versions) or "none"
         msg = (
             f"{self.address}: no item version {number} (the store has {known}); load one with "
             "`uic images load`"
@@ -104,8 +104,8 @@ class ItemStore:
 
     def version_of(self, bundle: bytes) -> Generation | None:
         """The version with a bundle's vectors: the live one, else the newest ready one."""
-        found = [version for version in self.versions.all() if version.bundle == bundle]
-        readable = [version for version in found if version.state in READABLE_STATES]
+        versions = [version for version in self.versions.all() if version.bundle == bundle]
+        readable = [version for version in versions if version.state in READABLE_STATES]
         return min(
             readable,
             key=lambda version: (READABLE_STATES.index(version.state), -version.number),

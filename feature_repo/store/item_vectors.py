@@ -96,9 +96,9 @@ def unpacked_item_vectors(values: Values, where: str) -> NDArray[np.float32]:
     start = np.frombuffer(ITEM_VECTOR.start, dtype=np.uint8)
     too_short = values.shape[1] < HEADER_BYTES or (values.shape[1] - HEADER_BYTES) % 4
     if too_short or (values[:, : len(start)] != start).any():
-        found = bytes(values[0, :8]) if len(values) else b""
+        begin = bytes(values[0, :8]) if len(values) else b""
         msg = (
-            f"{where}: an item vector of {values.shape[1]} bytes starts with {found!r}, expected "
+            f"{where}: an item vector of {values.shape[1]} bytes starts with {begin!r}, expected "
             f"{ITEM_VECTOR.start!r}; it is not ours, or of another version: embed the images again"
         )
         raise ForeignValueError(msg)

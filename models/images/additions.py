@@ -223,7 +223,10 @@ def _merged(
         features=FeatureRows([*features, new.features]) if features else new.features,
         sha256s=[*before.sha256, *new.sha256s],
         items=pa.table([item_ids, rows], schema=ITEM_IMAGES),
-        tables={role: _last_rows(found, keys.get(role, ())) for role, found in tables.items()},
+        tables={
+            role: _last_rows(rows_of_role, keys.get(role, ()))
+            for role, rows_of_role in tables.items()
+        },
     )
 
 

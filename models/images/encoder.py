@@ -180,12 +180,12 @@ def load_vgg16(
         network = Vgg16(fc6)
     expected = network.state_dict()
     for name, tensor in expected.items():
-        found = tensors.get(name)
-        if found is None:
+        loaded = tensors.get(name)
+        if loaded is None:
             msg = f"{path}: tensor {name} is missing; expected VGG16 (no BN) as torchvision has it"
             raise ImageWeightsError(msg)
-        if found.shape != tensor.shape or found.dtype != torch.float32:
-            described = f"{str(found.dtype).removeprefix('torch.')}{list(found.shape)}"
+        if loaded.shape != tensor.shape or loaded.dtype != torch.float32:
+            described = f"{str(loaded.dtype).removeprefix('torch.')}{list(loaded.shape)}"
             msg = f"{path}: tensor {name} is {described}, expected float32{list(tensor.shape)}"
             raise ImageWeightsError(msg)
     unknown = sorted(tensors.keys() - expected.keys() - set(_UNUSED))

@@ -54,13 +54,13 @@ class FeatureRows:
         if not np.issubdtype(asked.dtype, np.integer) and asked.size:
             msg = f"rows are asked for by number, found {asked.dtype}"
             raise IndexError(msg)
-        wanted = asked.reshape(-1).astype(np.int64)
-        if len(wanted) and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
-            msg = f"rows {wanted.min()} to {wanted.max()} of {len(self)}"
+        rows = asked.reshape(-1).astype(np.int64)
+        if len(rows) and not (-len(self) <= rows.min() and rows.max() < len(self)):
+            msg = f"rows {rows.min()} to {rows.max()} of {len(self)}"
             raise IndexError(msg)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted)
-        found = self._gathered(wanted if self._chosen is None else self._chosen[wanted])
-        return found.reshape(*asked.shape, self.shape[1])
+        rows = np.where(rows < 0, rows + len(self), rows)
+        features = self._gathered(rows if self._chosen is None else self._chosen[rows])
+        return features.reshape(*asked.shape, self.shape[1])
 
     def __array__(
         self,
@@ -78,9 +78,9 @@ class FeatureRows:
     def _gathered(self, rows: NDArray[np.int64]) -> Features:
         if len(self.parts) == 1:
             return np.asarray(self.parts[0][rows])
-        found = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        features = np.empty((len(rows), self.shape[1]), dtype=np.float32)
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         for owner in np.unique(owners):
             mine = owners == owner
-            found[mine] = self.parts[owner][rows[mine] - self._starts[owner]]
-        return found
+            features[mine] = self.parts[owner][rows[mine] - self._starts[owner]]
+        return features

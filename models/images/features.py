@@ -194,8 +194,8 @@ def check_parts(
     other = [part for part in parts if part.ndim != 2 or part.dtype != np.float32]
     count = sum(len(part) for part in parts)
     if other:
-        found = f"{other[0].dtype}{list(other[0].shape)}"
-        wrong = f"features are {found}, expected float32 (images, n)"
+        kind = f"{other[0].dtype}{list(other[0].shape)}"
+        wrong = f"features are {kind}, expected float32 (images, n)"
     elif len({part.shape[1] for part in parts}) > 1:
         wrong = f"parts are {sorted({part.shape[1] for part in parts})} wide, expected one width"
     elif len(sha256s) != count:

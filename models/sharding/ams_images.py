@@ -62,8 +62,8 @@ class ServedImages:
 
     def features(self, local: Tensor) -> Tensor:
         """Features that lie here: (n,) local rows to (n, features), float32."""
-        found = np.ascontiguousarray(self._own[local.cpu().numpy()])
-        return torch.from_numpy(found).to(self.router.world.device)
+        own = np.ascontiguousarray(self._own[local.cpu().numpy()])
+        return torch.from_numpy(own).to(self.router.world.device)
 
     def embed(self, features: Tensor) -> Tensor:
         """Embed images with E, and count them."""

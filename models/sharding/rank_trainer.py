@@ -67,10 +67,10 @@ class RankTrainer(Trainer):
             return AmsRank(model, optimizer, self.world, self.strategy)
         if self.strategy is None and model.large is not None:
             return RankTraining(model, optimizer, self.world)
-        found = "no strategy" if self.strategy is None else f"strategy {self.strategy.value}"
+        strategy = "no strategy" if self.strategy is None else f"strategy {self.strategy.value}"
         msg = (
-            f"{self.spec.model} with {found}: over ranks train dicm, with a strategy, and models "
-            "with memory=lmn, without"
+            f"{self.spec.model} with {strategy}: over ranks train dicm, with a strategy, and "
+            "models with memory=lmn, without"
         )
         raise BadInputError(msg)
 

@@ -140,8 +140,8 @@ class RankTraining:
     def _parameter(self, name: str) -> nn.Parameter:
         if name in self._whole:
             return self._whole[name].weight
-        found: nn.Parameter = getattr(self.model.embedding, name)
-        return found
+        parameter: nn.Parameter = getattr(self.model.embedding, name)
+        return parameter
 
     # ------------------------------------------------------------------------------- a step
     def part_of(self, batch: GroupBatch) -> GroupBatch:

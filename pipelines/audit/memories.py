@@ -237,19 +237,19 @@ def _stored_users(
     If the sample takes none of them, it is made to take one, and is returned so.
     """
     pattern = store.memories.keys.prefix(generation) + b"*"
-    found = [np.zeros(0, dtype=np.int64)]
+    parts = [np.zeros(0, dtype=np.int64)]
     lowest = np.zeros(0, dtype=np.int64)
     with typed_errors(str(store.address)):
         cursor = 0
         while True:
             cursor, keys = store.memories.client.scan(cursor, match=pattern, count=_SCAN_KEYS)
             ids = ids_of_keys(keys)
-            found.append(ids[sample.takes(ids)])
+            parts.append(ids[sample.takes(ids)])
             lowest = np.concatenate([lowest, ids])
             lowest = lowest if not len(lowest) else np.array([sample.lowest(lowest)])
             if cursor == 0:
                 break
-    stored = np.unique(np.concatenate(found))
+    stored = np.unique(np.concatenate(parts))
     if len(stored) or not len(lowest):
         return stored, sample
     return lowest, UserSample(sample.rate, int(lowest[0]))

@@ -86,10 +86,10 @@ class SampledLog:
         for part in log_parts(files, BEHAVIOR_EVENTS):
             table, facts = read_events(part, {}, exclusion)
             users = table.column("user_id").to_numpy()
-            taken = takes(users)
-            if taken.any():
+            sampled = takes(users)
+            if sampled.any():
                 self._spool.add(
-                    table.filter(pa.array(taken)), bucket_of(users[taken], self.buckets)
+                    table.filter(pa.array(sampled)), bucket_of(users[sampled], self.buckets)
                 )
             progress(facts.rows)
 

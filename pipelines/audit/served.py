@@ -159,11 +159,11 @@ def _score(
     chosen = judged & np.array([name == mine for name in part.column("bundle").to_pylist()])
     if not isinstance(model, Mimn) or not chosen.any():
         return 0, 0.0
-    kept = part.filter(pa.array(chosen))
-    lists = kept.column("item_ids").to_pylist()
+    answers = part.filter(pa.array(chosen))
+    lists = answers.column("item_ids").to_pylist()
     items = np.array([item for row in lists for item in row], dtype=np.int64)
     owners = np.repeat(np.arange(len(lists)), [len(row) for row in lists])
-    served = np.array([p for row in kept.column("probabilities").to_pylist() for p in row])
+    served = np.array([p for row in answers.column("probabilities").to_pylist() for p in row])
     kinds = np.array([categories.get(int(item), -1) for item in items], dtype=np.int64)
     known = kinds >= 0  # of an item that the table lacks, the service cannot know the category
     state = MemoryState.unpack(expected[chosen], bundle.memory.layout)

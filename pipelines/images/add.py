@@ -73,7 +73,7 @@ def add_image(
         GenerationStateError: no item version's bundle is at hand.
     """
     features = ImageFeatures.open(output)
-    digest, row, found = _features_of(file, features, choice)
+    digest, row, row_features = _features_of(file, features, choice)
     written, left_out = [], {}
     for version in _readable(store):
         bundle = bundle_of(version.bundle)
@@ -81,7 +81,7 @@ def add_image(
             left_out[version.number] = version.bundle_name
             continue
         check_encoder(bundle, features)
-        vector = embedded(bundle, found)
+        vector = embedded(bundle, row_features)
         values = packed_item_vectors(
             version.number, bundle.hash8, now_ms, vector, [image_id(digest)]
         )
@@ -95,7 +95,7 @@ def add_image(
         )
         raise GenerationStateError(msg)
     add_image_features(
-        output, [found], [digest], {item_id: digest}, encoder=features.encoder,
+        output, [row_features], [digest], {item_id: digest}, encoder=features.encoder,
         keys={FILES_ROLE: FILES_KEYS},
     )  # fmt: skip
     return AddedImage(digest, tuple(written), left_out, row is None)
@@ -103,7 +103,7 @@ def add_image(
 
 def _readable(store: ItemStore) -> list[Generation]:
     """Versions that are read now, or may be after a switch."""
-    return [found for found in store.versions.all() if found.state is not State.DROPPING]
+    return [version for version in store.versions.all() if version.state is not State.DROPPING]
 
 
 def _features_of(

@@ -61,8 +61,8 @@ def read_image(folder: Path, relative: str, limits: ImagesSettings) -> bytes:
         # What was checked is what is opened: a link put in its place meanwhile is refused.
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
-            found = os.fstat(stream.fileno())
-            _check_file(found, limits)
+            status = os.fstat(stream.fileno())
+            _check_file(status, limits)
             data = stream.read(limits.max_file_bytes + 1)
     except FileNotFoundError as error:
         raise RejectedImageError(ImageFault.MISSING, "no such file") from error

@@ -75,9 +75,9 @@ def image_embedding_of(bundle: Bundle) -> ImageEmbedding | None:
     Raises:
         BundleError: it does not look at images.
     """
-    found = getattr(bundle.model, "image_embedding", None)
-    if isinstance(found, ImageEmbedding):
-        return found
+    embedding = getattr(bundle.model, "image_embedding", None)
+    if isinstance(embedding, ImageEmbedding):
+        return embedding
     if isinstance(getattr(bundle.model, "image_ids", None), ImageIdTable):
         return None
     msg = (
@@ -94,11 +94,11 @@ def check_encoder(bundle: Bundle, features: ImageFeatures) -> None:
         ImageFeaturesError: of another encoder, or of another width.
     """
     settings = bundle.settings
-    wanted = settings.image_encoder if isinstance(settings, ImageRankerSettings) else ""
-    if wanted not in {"", features.encoder}:
+    encoder = settings.image_encoder if isinstance(settings, ImageRankerSettings) else ""
+    if encoder not in {"", features.encoder}:
         msg = (
             f"{features.path}: features of encoder {features.encoder}, bundle "
-            f"{bundle.name}/{bundle.version} was trained with {wanted}; extract them with that one"
+            f"{bundle.name}/{bundle.version} was trained with {encoder}; extract them with that one"
         )
         raise ImageFeaturesError(msg)
     embedding = image_embedding_of(bundle)
@@ -170,8 +170,8 @@ def embedded(bundle: Bundle, features: NDArray[np.float32]) -> NDArray[np.float3
         return np.zeros((len(features), 0), dtype=np.float32)
     with torch.inference_mode():
         # A copy: torch has no read-only tensors, and a memory map may be one.
-        found = embedding(torch.from_numpy(np.array(features, dtype=np.float32)))
-        vectors: NDArray[np.float32] = found.numpy()
+        outputs = embedding(torch.from_numpy(np.array(features, dtype=np.float32)))
+        vectors: NDArray[np.float32] = outputs.numpy()
         return vectors
 
 

@@ -52,7 +52,7 @@ class EncoderChoice:
         path = encoders / (encoder or DEFAULT_ENCODER)
         if not (path / "manifest.json").exists():
             known = ", ".join(
-                sorted(found.parent.name for found in encoders.glob("*/manifest.json"))
+                sorted(manifest.parent.name for manifest in encoders.glob("*/manifest.json"))
             )
             msg = (
                 f"{path}: no such encoder (there is: {known or 'none'}); give --weights FILE of "

@@ -148,11 +148,11 @@ class ExtractRun:
         limits = self.request.choice.settings
         line = FileLine(path)
         try:
-            found = real_path(folder, path).stat()
-            line = FileLine(path, found.st_size, found.st_mtime_ns)
+            status = real_path(folder, path).stat()
+            line = FileLine(path, status.st_size, status.st_mtime_ns)
             old = self.known.lines.get(path)
             same = old is not None and (old.bytes, old.modified_ns) == (
-                found.st_size,
+                status.st_size,
                 line.modified_ns,
             )
             digest = old.sha256 if old is not None and same else None
@@ -209,11 +209,11 @@ class ExtractRun:
     def _items(self, lines: list[FileLine]) -> tuple[dict[int, str], list[FileLine]]:
         """The content that each item shows; of an item named twice, the first image stays."""
         items: dict[int, str] = {}
-        kept = list(lines)
+        checked = list(lines)
         for at, (image, line) in enumerate(zip(self.request.source.images, lines, strict=True)):
             if image.item_id is None or line.reason is not None or line.sha256 is None:
                 continue
             if items.setdefault(image.item_id, line.sha256) != line.sha256:
                 detail = f"item {image.item_id} is named by an earlier line or file"
-                kept[at] = line.rejected(ImageFault.ITEM_TWICE, detail)
-        return items, kept
+                checked[at] = line.rejected(ImageFault.ITEM_TWICE, detail)
+        return items, checked

@@ -62,8 +62,8 @@ class ImageSource:
         if source.is_dir():
             return cls(source.resolve(), tuple(_listed(source)))
         if source.suffix.lower() not in _MANIFEST_SUFFIXES or not source.is_file():
-            found = "no such file" if not source.exists() else "neither"
-            msg = f"{source}: {found}; expected a folder of images, or a .csv or .parquet manifest"
+            fault = "no such file" if not source.exists() else "neither"
+            msg = f"{source}: {fault}; expected a folder of images, or a .csv or .parquet manifest"
             raise ImageSourceListError(msg)
         folder = (root or source.parent).resolve()
         if not folder.is_dir():

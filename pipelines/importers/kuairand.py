@@ -155,16 +155,18 @@ class _Categories:
         if not len(self._ids):
             return np.full(len(video_ids), UNKNOWN_TAG)
         at = np.searchsorted(self._ids, video_ids).clip(max=len(self._ids) - 1)
-        found: NDArray[np.int64] = np.where(self._ids[at] == video_ids, self._tags[at], UNKNOWN_TAG)
-        return found
+        categories: NDArray[np.int64] = np.where(
+            self._ids[at] == video_ids, self._tags[at], UNKNOWN_TAG
+        )
+        return categories
 
 
 def first_tags(tags: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     """`"12,65"` is 12; `unknown`, empty and null are `UNKNOWN_TAG`."""
     first = pc.replace_substring_regex(tags, r"^([0-9]{1,18}).*$", r"\1")
     number = pc.if_else(pc.match_substring_regex(first, r"^[0-9]{1,18}$"), first, None)
-    found: NDArray[np.int64] = pc.fill_null(number.cast(pa.int64()), UNKNOWN_TAG).to_numpy()
-    return found
+    tags_of_rows: NDArray[np.int64] = pc.fill_null(number.cast(pa.int64()), UNKNOWN_TAG).to_numpy()
+    return tags_of_rows
 
 
 def _prior_clicks(batch: pa.RecordBatch, categories: _Categories, first: int) -> Columns:

@@ -109,8 +109,8 @@ class NextItem:
         chosen = long & (negatives >= 0)
         self.counts.without_negative += int((long & (negatives < 0)).sum())
         before_target = np.repeat(ends - 1, lengths) - np.arange(len(users))
-        kept = self._options.truncate or len(users)
-        inside = np.repeat(chosen, lengths) & (before_target > 0) & (before_target <= kept)
+        limit = self._options.truncate or len(users)
+        inside = np.repeat(chosen, lengths) & (before_target > 0) & (before_target <= limit)
         targets = table.take(pa.array((ends - 1)[chosen]))
         return table.filter(pa.array(inside)), self._impressions(targets, negatives[chosen])
 
@@ -152,11 +152,11 @@ class NextItem:
             if not open_users.size:
                 break
             ranks = random.integers(0, cumulative[-1], len(open_users))
-            found = np.searchsorted(cumulative, ranks, side="right")
-            pair = open_users * width + found
+            items_drawn = np.searchsorted(cumulative, ranks, side="right")
+            pair = open_users * width + items_drawn
             at = np.searchsorted(own, pair).clip(max=len(own) - 1)
             free = own[at] != pair
-            drawn[open_users[free]] = found[free]
+            drawn[open_users[free]] = items_drawn[free]
         return drawn
 
 

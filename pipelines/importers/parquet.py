@@ -49,9 +49,9 @@ def open_parquet(path: Path, columns: Mapping[str, TypeCheck]) -> pq.ParquetFile
             fault = "there twice" if name in schema.names else "missing"
             msg = f"{path}: column {name} is {fault}; found {', '.join(schema.names)}"
             raise BadInputError(msg)
-        found = schema.field(name).type
-        if not check(found):
-            msg = f"{path}: column {name} is {found}, expected {_WORDS[check]}"
+        kind = schema.field(name).type
+        if not check(kind):
+            msg = f"{path}: column {name} is {kind}, expected {_WORDS[check]}"
             raise BadInputError(msg)
     if not file.metadata.num_rows:
         msg = f"{path}: has no rows; nothing to import"

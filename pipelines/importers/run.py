@@ -140,12 +140,12 @@ def _leave_out(_behaviors: pa.Table) -> None:
 
 
 def _predict(protocol: NextItem, writer: LogWriter, importer: Importer) -> None:
-    made = 0
+    rows = 0
     for behaviors, impressions in protocol.results():
         writer.add_behaviors(behaviors)
         writer.add_impressions(impressions)
-        made += impressions.num_rows
-    if not made:
+        rows += impressions.num_rows
+    if not rows:
         counts = protocol.counts
         msg = (
             f"{importer.sources()[0]}: none of {counts.users} users makes an impression "

@@ -113,15 +113,15 @@ def fingerprint(paths: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         BadInputError: one is missing or cannot be read.
     """
-    found = []
+    entries = []
     for path in paths:
         with readable(path):
             size = path.stat().st_size
             if not size:
                 msg = f"{path}: is empty (0 bytes); nothing to import"
                 raise BadInputError(msg)
-            found.append({"name": path.name, "bytes": size, "sha256": sha256_of(path)})
-    return found
+            entries.append({"name": path.name, "bytes": size, "sha256": sha256_of(path)})
+    return entries
 
 
 @contextmanager

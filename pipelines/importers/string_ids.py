@@ -48,8 +48,8 @@ class StringIds:
         distinct = encoded.dictionary
         ids = np.array([number_of(text) for text in distinct.to_pylist()], np.int64)
         self._remember(kind, pa.table([ids, distinct], schema=PAIRS))
-        taken: NDArray[np.int64] = ids[encoded.indices.to_numpy()]
-        return taken
+        numbers_of_rows: NDArray[np.int64] = ids[encoded.indices.to_numpy()]
+        return numbers_of_rows
 
     def _remember(self, kind: str, pairs: pa.Table) -> None:
         spool = self._spools.get(kind)

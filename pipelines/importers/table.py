@@ -104,8 +104,8 @@ class TableImporter:
             self._names = header_of(path, columns.delimiter)
             for column in columns.names():
                 if self._names.count(column) != 1:
-                    found = ", ".join(self._names)
-                    msg = f"{path}: column {column} is missing or there twice; found {found}"
+                    names = ", ".join(self._names)
+                    msg = f"{path}: column {column} is missing or there twice; found {names}"
                     raise BadInputError(msg)
 
     def sources(self) -> Sequence[Path]:
@@ -124,17 +124,17 @@ class TableImporter:
             yield Batch(done, behaviors=clicks, impressions=good.drop_columns(["behavior"]))
 
     def _tables(self, rejects: Rejects) -> Iterator[tuple[pa.Table, NDArray[np.int64], int]]:
-        wanted = self._columns.names()
+        names = self._columns.names()
         if not self._parquet:
             delimiter = self._columns.delimiter
             for rows in csv_rows(
-                self._path, self._names, wanted, rejects, delimiter=delimiter, header=True
+                self._path, self._names, names, rejects, delimiter=delimiter, header=True
             ):
                 yield rows.columns, rows.lines, rows.done
             return
         done = 0
-        file = open_parquet(self._path, dict.fromkeys(wanted, is_any))
-        for batch in batches(self._path, file, wanted):
+        file = open_parquet(self._path, dict.fromkeys(names, is_any))
+        for batch in batches(self._path, file, names):
             lines = np.arange(done + 1, done + batch.num_rows + 1)
             done += batch.num_rows
             yield pa.Table.from_batches([batch]), lines, done
@@ -194,8 +194,8 @@ class TableImporter:
         faults[bad] = _WRONG_TYPE
         at = pc.index_in(words, value_set=pa.array(list(self._codes), pa.string()))
         codes = pa.array(list(self._codes.values()), pa.int64()).take(at)
-        found: NDArray[np.int64] = pc.fill_null(codes, -1).to_numpy()
-        return found
+        behaviors: NDArray[np.int64] = pc.fill_null(codes, -1).to_numpy()
+        return behaviors
 
     def _times(self, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
         """Milliseconds since 1970 UTC."""

@@ -198,12 +198,12 @@ def _without_undecodable(
     else:
         return data, {}
     plain = not quotes or b'"' not in data
-    found: dict[int, bytes] = {}
+    undecodable: dict[int, bytes] = {}
     for place, line in enumerate(lines):
         whole = plain and line.count(delimiter.encode()) == values - 1
         if not whole and _decoded(line) is None:
-            found[place], lines[place] = line, b"?"
-    return b"\n".join(lines), found
+            undecodable[place], lines[place] = line, b"?"
+    return b"\n".join(lines), undecodable
 
 
 def integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -72,7 +72,7 @@ class EventLog:
         Raises:
             ManifestError: one is missing or of another version.
         """
-        found = []
+        manifests = []
         for name in self._document()["manifests"]:
             path = self.root / "manifests" / name
             manifest = _read_json(path)
@@ -80,8 +80,8 @@ class EventLog:
                 msg = f"{path}: kind is {manifest.get('kind')!r}, expected 'event_log'"
                 raise ManifestError(msg)
             _check_version(manifest, path)
-            found.append(manifest)
-        return found
+            manifests.append(manifest)
+        return manifests
 
     def time_zone(self) -> str | None:
         """The zone whose days are `dt`; None for an empty log."""
@@ -254,8 +254,8 @@ class EventLog:
         path = self.root / str(entry["path"])
         size = path.stat().st_size if path.exists() else None
         if size != entry["bytes"]:
-            found = "missing" if size is None else f"{size} bytes"
-            msg = f"{path}: {found}, its manifest says {entry['bytes']} bytes; import again"
+            state = "missing" if size is None else f"{size} bytes"
+            msg = f"{path}: {state}, its manifest says {entry['bytes']} bytes; import again"
             raise ManifestError(msg)
         return path
 

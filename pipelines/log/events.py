@@ -124,16 +124,16 @@ class EventParser:
         for late, reason in ((future, Reason.EVENT_TIME_IN_FUTURE), (old, Reason.EVENT_TOO_OLD)):
             for position in index[late].tolist():
                 reasons[position] = reason.value
-        kept = ~(future | old)
-        if not kept.all():
-            events = [event for event, keep in zip(events, kept.tolist(), strict=True) if keep]
+        timely = ~(future | old)
+        if not timely.all():
+            events = [event for event, keep in zip(events, timely.tolist(), strict=True) if keep]
         return ParsedEvents(
-            index=index[kept],
+            index=index[timely],
             user_ids=np.array([event.user_id for event in events], np.int64),
             item_ids=np.array([event.item_id for event in events], np.int64),
             category_ids=np.array([event.category_id for event in events], np.int64),
             behaviors=np.array([_CODES[event.behavior] for event in events], np.int8),
-            event_times_ms=times[kept],
+            event_times_ms=times[timely],
             sources=[event.source for event in events],
             reasons=reasons,
         )

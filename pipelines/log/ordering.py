@@ -66,11 +66,11 @@ def ordered_slices(
 def _ranges(counts: NDArray[np.int64], slice_rows: int) -> Iterator[tuple[int, int]]:
     """Neighbouring cells that together have about `slice_rows` rows."""
     ends = np.cumsum(counts)
-    low, taken = 0, 0
-    while taken < ends[-1]:
-        high = max(int(np.searchsorted(ends, taken + slice_rows, side="right")), low + 1)
+    low, end_of_last = 0, 0
+    while end_of_last < ends[-1]:
+        high = max(int(np.searchsorted(ends, end_of_last + slice_rows, side="right")), low + 1)
         yield low, high
-        low, taken = high, int(ends[high - 1])
+        low, end_of_last = high, int(ends[high - 1])
 
 
 def _ordered(

@@ -75,10 +75,10 @@ class KeyedSpool:
     def keys(self) -> list[int]:
         """All keys, ascending."""
         self.flush()
-        found: set[int] = set()
+        distinct: set[int] = set()
         for run in self._runs:
-            found.update(run.keys.tolist())
-        return sorted(found)
+            distinct.update(run.keys.tolist())
+        return sorted(distinct)
 
     def pieces(self, key: int) -> Iterator[pa.RecordBatch]:
         """The rows of a key in the order they came in, one piece a run, not copied."""

@@ -115,18 +115,18 @@ def build_memories(
         UicError: an input cannot be read; the output cannot be written.
     """
     options = pipeline_options(runner, beam_arguments)
-    found = _find_input(request)
-    parts = log_parts(found.files, BEHAVIOR_EVENTS)
+    inputs = _find_input(request)
+    parts = log_parts(inputs.files, BEHAVIOR_EVENTS)
     publication = SnapshotPublication(
-        root=found.plan.root,
-        start=found.start,
+        root=inputs.plan.root,
+        start=inputs.start,
         epochs=EventLog(request.log).epochs(),
-        facts=_facts(request, found),
+        facts=_facts(request, inputs),
     )
-    msg = f"{found.plan.root}: another run builds this snapshot; wait for it to end"
-    with only_writer(lock_of(found.plan.root), MemoriesBusyError(msg)):
-        run_pipeline(lambda pipeline: _steps(pipeline, parts, found, publication), options)
-    return Snapshot.open(found.plan.root)
+    msg = f"{inputs.plan.root}: another run builds this snapshot; wait for it to end"
+    with only_writer(lock_of(inputs.plan.root), MemoriesBusyError(msg)):
+        run_pipeline(lambda pipeline: _steps(pipeline, parts, inputs, publication), options)
+    return Snapshot.open(inputs.plan.root)
 
 
 def _find_input(request: MemoriesRequest) -> _Input:
@@ -151,7 +151,7 @@ def _find_input(request: MemoriesRequest) -> _Input:
     root = request.memories / f"generation={number:03d}" / f"dt={request.until}"
     cut_ms = CalendarDays(request.time_zone).start_ms(day_number(request.until) + 1)
     rows = sum(file.rows for file in files)
-    wanted = max(-(-rows // BUCKET_EVENTS), -(-(start.rows if start else 0) // BUCKET_MEMORIES), 1)
+    buckets = max(-(-rows // BUCKET_EVENTS), -(-(start.rows if start else 0) // BUCKET_MEMORIES), 1)
     return _Input(
         plan=BucketPlan(request.bundle, number, root, cut_ms),
         bundle=bundle,
@@ -159,7 +159,7 @@ def _find_input(request: MemoriesRequest) -> _Input:
         exclusion=_exclusion(request, start),
         first=first,
         files=files,
-        buckets=request.memories_settings.buckets or wanted,
+        buckets=request.memories_settings.buckets or buckets,
     )
 
 
@@ -191,8 +191,8 @@ def _number(request: MemoriesRequest, start: Snapshot | None) -> int:
         return request.generation
     if start is not None and not request.rules:
         return start.generation
-    taken = [int(path.name.split("=")[1]) for path in request.memories.glob("generation=*")]
-    return max(taken, default=0) + 1
+    numbers = [int(path.name.split("=")[1]) for path in request.memories.glob("generation=*")]
+    return max(numbers, default=0) + 1
 
 
 def _exclusion(request: MemoriesRequest, start: Snapshot | None) -> Exclusion:
@@ -212,43 +212,46 @@ def _exclusion(request: MemoriesRequest, start: Snapshot | None) -> Exclusion:
     return now
 
 
-def _facts(request: MemoriesRequest, found: _Input) -> dict[str, Any]:
+def _facts(request: MemoriesRequest, inputs: _Input) -> dict[str, Any]:
     """The manifest's part that is known before the run."""
-    layout = found.bundle.memory.layout
-    start = found.start
+    layout = inputs.bundle.memory.layout
+    start = inputs.start
     return {
-        "generation": found.plan.generation,
-        "bundle": f"{found.bundle.name}/{found.bundle.version}",
-        "bundle_hash8": found.bundle.hash8.hex(),
+        "generation": inputs.plan.generation,
+        "bundle": f"{inputs.bundle.name}/{inputs.bundle.version}",
+        "bundle_hash8": inputs.bundle.hash8.hex(),
         "state": [[field.name, list(field.shape)] for field in layout.fields],
-        "record_bytes": MemoryFolder(found.bundle, found.plan.generation).record_bytes,
-        "first_day": found.first.isoformat() if start is None else start.manifest["first_day"],
+        "record_bytes": MemoryFolder(inputs.bundle, inputs.plan.generation).record_bytes,
+        "first_day": inputs.first.isoformat() if start is None else start.manifest["first_day"],
         "until": request.until.isoformat(),
-        "cut_ms": found.plan.cut_ms,
-        "exclude": found.exclusion.to_json(),
+        "cut_ms": inputs.plan.cut_ms,
+        "exclude": inputs.exclusion.to_json(),
         "from": None if start is None else start.name,
         "folded_by": folded_by(),
     }
 
 
 def _steps(
-    pipeline: beam.Pipeline, parts: list[Part], found: _Input, publication: SnapshotPublication
+    pipeline: beam.Pipeline,
+    parts: list[Part],
+    inputs: _Input,
+    publication: SnapshotPublication,
 ) -> None:
-    start = found.start
+    start = inputs.start
     files: list[Mapping[str, Any]] = [] if start is None else list(start.manifest["files"])
 
     def read_memory_file(entry: Mapping[str, Any]) -> tuple[pa.Table, None]:
         path = (start.path if start else Path()) / entry["path"]
         return read_memories(path, entry["sha256"]), None
 
-    def fold(bucket: int, tables: Mapping[str, pa.Table]) -> BucketFile | None:
-        return fold_bucket(found.plan, bucket, tables[MEMORIES], tables[EVENTS])
+    def fold(bucket: int, bucket_tables: Mapping[str, pa.Table]) -> BucketFile | None:
+        return fold_bucket(inputs.plan, bucket, bucket_tables[MEMORIES], bucket_tables[EVENTS])
 
     covered = {} if start is None else start.positions
-    events = functools.partial(read_events, covered=covered, exclusion=found.exclusion)
-    inputs = {
+    events = functools.partial(read_events, covered=covered, exclusion=inputs.exclusion)
+    tables = {
         EVENTS: BucketInput(parts, events, EVENT_COLUMNS),
         MEMORIES: BucketInput(files, read_memory_file, MEMORY_COLUMNS),
     }
-    made = pipeline | "Fold" >> UserBuckets(inputs, found.buckets, fold)
-    publish_together(pipeline, [made["buckets"], made["read"]], publication.publish)
+    built = pipeline | "Fold" >> UserBuckets(tables, inputs.buckets, fold)
+    publish_together(pipeline, [built["buckets"], built["read"]], publication.publish)

@@ -122,8 +122,8 @@ class Exclusion:
         """The same rules, and of the sale days the part before `time_ms`; for comparing."""
         edges = [min(edge, time_ms) for edge in self.sale_edges_ms]
         pairs = zip(edges[::2], edges[1::2], strict=True)
-        kept = tuple(edge for pair in pairs if pair[0] < pair[1] for edge in pair)
-        return Exclusion(self.rules, kept)
+        edges_before = tuple(edge for pair in pairs if pair[0] < pair[1] for edge in pair)
+        return Exclusion(self.rules, edges_before)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored; `from_json` reads it."""

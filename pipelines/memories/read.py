@@ -83,10 +83,10 @@ def read_events(part: Part, covered: Covered, exclusion: Exclusion) -> tuple[pa.
     left_out = exclusion.covers(users, log_times, sources)
     runs = tuple(runs_of_positions(fresh))
     facts = PartFacts(table.num_rows, fresh.num_rows, int(left_out.sum()), runs)
-    kept = fresh.filter(pa.array(~left_out)) if left_out.any() else fresh
-    at = kept.column_names.index("event_time")
-    kept = kept.set_column(at, "event_time", kept.column(at).cast(_MILLISECONDS))
-    return kept.select(EVENT_COLUMNS.names).cast(EVENT_COLUMNS), facts
+    remaining = fresh.filter(pa.array(~left_out)) if left_out.any() else fresh
+    at = remaining.column_names.index("event_time")
+    remaining = remaining.set_column(at, "event_time", remaining.column(at).cast(_MILLISECONDS))
+    return remaining.select(EVENT_COLUMNS.names).cast(EVENT_COLUMNS), facts
 
 
 def read_memories(path: Path, sha256: str) -> pa.Table:

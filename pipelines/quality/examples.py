@@ -35,7 +35,7 @@ def log_examples(
     by_metric = {rule.metric: rule for rule in table.rules}
     rule = by_metric.get(verdict.check.metric)
     days = {day for day, _ in verdict.failing}
-    found: list[Example] = []
+    examples: list[Example] = []
     if rule is None:
         return ()
     for file in files:
@@ -45,14 +45,14 @@ def log_examples(
             mask = rule.broken(rows)
             if mask is None:
                 continue
-            for at in _picked(mask, rules.quality.examples - len(found)):
+            for at in _picked(mask, rules.quality.examples - len(examples)):
                 if rule.needs_neighbour and at > 0:
-                    found.append(_example(file.path, rows.batch, at - 1))
-                found.append(_example(file.path, rows.batch, at))
-            if len(found) >= rules.quality.examples:
-                return tuple(found)
-    found += [{"files": fault.text} for fault in across if fault.metric == rule.metric]
-    return tuple(found[: rules.quality.examples])
+                    examples.append(_example(file.path, rows.batch, at - 1))
+                examples.append(_example(file.path, rows.batch, at))
+            if len(examples) >= rules.quality.examples:
+                return tuple(examples)
+    examples += [{"files": fault.text} for fault in across if fault.metric == rule.metric]
+    return tuple(examples[: rules.quality.examples])
 
 
 def sample_examples(
@@ -62,7 +62,7 @@ def sample_examples(
     by_metric = {rule.metric: rule for rule in GROUP_RULES}
     rule = by_metric.get(verdict.check.metric)
     failing = {name for name, _ in verdict.failing}
-    found: list[Example] = []
+    examples: list[Example] = []
     if rule is None:
         return ()
     for entry in files:
@@ -71,11 +71,11 @@ def sample_examples(
         for batch in record_batches(root / entry["path"], SAMPLES, BATCH_GROUPS):
             mask = rule.broken(Groups(batch))
             if mask is not None:
-                picked = _picked(mask, most - len(found))
-                found += [_example(root / entry["path"], batch, at) for at in picked]
-            if len(found) >= most:
-                return tuple(found)
-    return tuple(found)
+                picked = _picked(mask, most - len(examples))
+                examples += [_example(root / entry["path"], batch, at) for at in picked]
+            if len(examples) >= most:
+                return tuple(examples)
+    return tuple(examples)
 
 
 def _picked(mask: Any, most: int) -> Iterator[int]:

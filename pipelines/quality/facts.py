@@ -172,7 +172,7 @@ def _volume_ratios(
         trailing = [
             known.get(day - timedelta(days=back), 0) for back in range(1, quality.trailing_days + 1)
         ]
-        trailing = [found for found in trailing if found > 0]
+        trailing = [rows_of_day for rows_of_day in trailing if rows_of_day > 0]
         median = float(np.median(trailing)) if trailing else math.nan
         judged = (
             count > 0  # an empty day is the affair of `rows.missing_day`

@@ -103,8 +103,8 @@ class PartitionRuns:
         falls = rows["log_time"].lt(rows["log_time"].shift()) & ~same
         for metric, broken in (("offset.duplicates", same), ("log_time.falls", falls)):
             # Faults between rows of one file are counted where the file is read.
-            found = rows[broken & other_file]
-            for _, of_file in found.groupby("file", sort=True):
+            faulty = rows[broken & other_file]
+            for _, of_file in faulty.groupby("file", sort=True):
                 at = int(of_file["file"].iloc[0])
                 text = (
                     f"epoch {epoch} partition {partition} offset {of_file['offset'].iloc[0]}: "

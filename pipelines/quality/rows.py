@@ -43,16 +43,16 @@ class JudgedRows:
 
     def values(self, column: str) -> NDArray[Any]:
         """(rows,): a column's values; times as int64 milliseconds, nulls as 0."""
-        found = self._arrays.get(column)
-        if found is None:
+        values = self._arrays.get(column)
+        if values is None:
             array = self.batch.column(column)
             if pa.types.is_timestamp(array.type):
                 array = array.cast(pa.int64())
             if array.null_count:
                 array = pc.fill_null(array, pa.scalar(0, pa.int64()).cast(array.type))
-            found = array.to_numpy(zero_copy_only=False)
-            self._arrays[column] = found
-        return found
+            values = array.to_numpy(zero_copy_only=False)
+            self._arrays[column] = values
+        return values
 
     def nulls(self, column: str) -> Mask | None:
         """(rows,): where a column is null; None if nowhere."""
@@ -64,46 +64,46 @@ class JudgedRows:
 
     def same_partition(self) -> Mask:
         """(rows,): whether a row and the one before it are of one epoch and partition."""
-        found = self._arrays.get("same partition")
-        if found is None:
-            found = self._steps("epoch") == 0
-            found &= self._steps("partition") == 0
-            if self.before is None and len(found):
-                found[0] = False
-            self._arrays["same partition"] = found
-        return found
+        same = self._arrays.get("same partition")
+        if same is None:
+            same = self._steps("epoch") == 0
+            same &= self._steps("partition") == 0
+            if self.before is None and len(same):
+                same[0] = False
+            self._arrays["same partition"] = same
+        return same
 
     def _steps(self, column: str) -> NDArray[np.int64]:
         """(rows,): a row's value less that of the row before it; 0 at the start of a file."""
         key = f"{column} steps"
-        found = self._arrays.get(key)
-        if found is None:
+        steps = self._arrays.get(key)
+        if steps is None:
             values = self.values(column)
-            found = np.empty(len(values), dtype=np.int64)
-            np.subtract(values[1:], values[:-1], out=found[1:])
-            if len(found):
+            steps = np.empty(len(values), dtype=np.int64)
+            np.subtract(values[1:], values[:-1], out=steps[1:])
+            if len(steps):
                 at = (*_POSITION, "log_time").index(column)
-                found[0] = 0 if self.before is None else int(values[0]) - self.before[at]
-            self._arrays[key] = found
-        return found
+                steps[0] = 0 if self.before is None else int(values[0]) - self.before[at]
+            self._arrays[key] = steps
+        return steps
 
     def duplicates(self) -> Mask:
         """(rows,): whether a row has the position of the row before it."""
-        found: Mask = self.same_partition() & (self._steps("offset") == 0)
-        return found
+        mask: Mask = self.same_partition() & (self._steps("offset") == 0)
+        return mask
 
     def out_of_order(self) -> Mask:
         """(rows,): whether a row's (epoch, partition, offset) is below that of the row before."""
         epoch, partition = self._steps("epoch"), self._steps("partition")
-        found = self.same_partition() & (self._steps("offset") < 0)
-        found |= epoch < 0
-        found |= (epoch == 0) & (partition < 0)
-        return found
+        mask = self.same_partition() & (self._steps("offset") < 0)
+        mask |= epoch < 0
+        mask |= (epoch == 0) & (partition < 0)
+        return mask
 
     def log_time_falls(self) -> Mask:
         """(rows,): whether a row's log time is below that of the row before in its partition."""
-        found: Mask = self.same_partition() & (self._steps("log_time") < 0)
-        return found
+        mask: Mask = self.same_partition() & (self._steps("log_time") < 0)
+        return mask
 
     def last(self) -> tuple[int, int, int, int]:
         """Position and log time of the last row: `before` of the next batch."""

@@ -63,12 +63,12 @@ class Groups:
         return mask
 
     def _list(self, column: str) -> tuple[NDArray[np.int64], pa.Array]:
-        found = self._lists.get(column)
-        if found is None:
+        entry = self._lists.get(column)
+        if entry is None:
             array = self.batch.column(column)
             lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-            found = self._lists[column] = lengths.astype(np.int64), array.flatten()
-        return found
+            entry = self._lists[column] = lengths.astype(np.int64), array.flatten()
+        return entry
 
 
 @dataclass(frozen=True)

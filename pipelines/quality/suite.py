@@ -131,8 +131,8 @@ def _verdict(check: Check, result: Any, frame: pd.DataFrame, label: str) -> Chec
     success = bool(result.success)
     values = frame[check.metric]
     if check.over == OVER_DAYS:
-        found = frame.loc[values > 0, [label, check.metric]] if not success else frame.iloc[:0]
-        failing = tuple((str(day), float(value)) for day, value in found.itertuples(index=False))
+        faulty = frame.loc[values > 0, [label, check.metric]] if not success else frame.iloc[:0]
+        failing = tuple((str(day), float(value)) for day, value in faulty.itertuples(index=False))
         return CheckVerdict(check, success, float(result.result["observed_value"]), failing)
     failing = tuple(
         (str(entry[label]), float(entry[check.metric]))

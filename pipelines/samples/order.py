@@ -70,8 +70,8 @@ def column(table: pa.Table, name: str) -> NDArray[np.int64]:
     values = table.column(name)
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.int64())
-    found: NDArray[np.int64] = values.to_numpy()
-    return found
+    array: NDArray[np.int64] = values.to_numpy()
+    return array
 
 
 def sorted_impressions(table: pa.Table, plan: SamplesPlan) -> tuple[SortedImpressions, int]:
@@ -200,10 +200,10 @@ def machine_groups(
     oldest = plan.log_days.index_of(day_starts - plan.window_ms)[group_days]
     newest = plan.log_days.index_of(day_starts)[group_days]
     users = seen.users[firsts]
-    found: NDArray[np.bool_] = np.searchsorted(busy, users * days + oldest) < np.searchsorted(
+    machines: NDArray[np.bool_] = np.searchsorted(busy, users * days + oldest) < np.searchsorted(
         busy, users * days + newest, side="right"
     )
-    return found
+    return machines
 
 
 def without_groups(
@@ -214,7 +214,7 @@ def without_groups(
         return seen, 0
     sizes = np.diff(seen.group_starts)
     keep = np.repeat(~left_out, sizes)
-    kept = SortedImpressions(
+    remaining = SortedImpressions(
         seen.user_ids,
         seen.users[keep],
         seen.days[keep],
@@ -222,4 +222,4 @@ def without_groups(
         seen.rows[keep],
         offsets_of(sizes[~left_out]),
     )
-    return kept, int(np.count_nonzero(~keep))
+    return remaining, int(np.count_nonzero(~keep))

@@ -80,14 +80,14 @@ def make_samples(
         QualityGateError: the gate refused the samples; nothing was published.
     """
     options = pipeline_options(runner, beam_arguments)
-    found = _find_input(request)
+    inputs = _find_input(request)
     parts = {
-        BEHAVIORS: log_parts(found.behaviors, BEHAVIOR_EVENTS),
-        IMPRESSIONS: log_parts(found.impressions, IMPRESSION_EVENTS),
+        BEHAVIORS: log_parts(inputs.behaviors, BEHAVIOR_EVENTS),
+        IMPRESSIONS: log_parts(inputs.impressions, IMPRESSION_EVENTS),
     }
     msg = f"{request.output}: another run writes these samples; wait for it or give another --out"
     with only_writer(lock_of(request.output), SamplesBusyError(msg)):
-        publication = SamplesPublication(request.output, found.plan, _source(found), request.gate)
+        publication = SamplesPublication(request.output, inputs.plan, _source(inputs), request.gate)
         try:
             run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
         except BaseException:
@@ -121,17 +121,17 @@ def _find_input(request: SamplesRequest) -> _Input:
     return _Input(replace(plan, buckets=buckets), behaviors, impressions)
 
 
-def _source(found: _Input) -> dict[str, Any]:
+def _source(inputs: _Input) -> dict[str, Any]:
     """What the samples were made from; equal sources and settings give equal samples."""
     digest = hashlib.sha256()
-    for table, files in (("behaviors", found.behaviors), ("impressions", found.impressions)):
+    for table, files in (("behaviors", inputs.behaviors), ("impressions", inputs.impressions)):
         for file in files:
             line = f"{table} {file.dt} {file.epoch} {file.path.name} {file.rows} {file.bytes}\n"
             digest.update(line.encode())
     return {
-        "behavior_files": len(found.behaviors),
-        "impression_files": len(found.impressions),
-        "epochs": sorted({file.epoch for file in found.behaviors if file.epoch is not None}),
+        "behavior_files": len(inputs.behaviors),
+        "impression_files": len(inputs.impressions),
+        "epochs": sorted({file.epoch for file in inputs.behaviors if file.epoch is not None}),
         "fingerprint": digest.hexdigest(),
     }
 
@@ -151,5 +151,5 @@ def _build(
         BEHAVIORS: BucketInput(parts[BEHAVIORS], behaviors, BEHAVIOR_COLUMNS),
         IMPRESSIONS: BucketInput(parts[IMPRESSIONS], impressions, IMPRESSION_COLUMNS),
     }
-    made = pipeline | "Group" >> UserBuckets(inputs, plan.buckets, build)
-    publish_together(pipeline, [made["buckets"], made["read"]], publication.publish)
+    grouped = pipeline | "Group" >> UserBuckets(inputs, plan.buckets, build)
+    publish_together(pipeline, [grouped["buckets"], grouped["read"]], publication.publish)

@@ -86,12 +86,12 @@ class Simulation:
                 yield _payloads(table.slice(at, batch_events))
 
     def _users(self, block: int) -> UserBlock:
-        found = self._kept.get(block)
-        if found is None:
-            found = UserBlock.of(self.plan, self.catalogue, block)
+        users = self._kept.get(block)
+        if users is None:
+            users = UserBlock.of(self.plan, self.catalogue, block)
             if len(self._kept) < _BLOCKS_KEPT:
-                self._kept[block] = found
-        return found
+                self._kept[block] = users
+        return users
 
     def _bargains(self, day: int) -> Bargains | None:
         if self.plan.day(day) not in self.plan.sale_days:

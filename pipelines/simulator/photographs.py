@@ -71,8 +71,8 @@ class Gallery:
 
     def launched_on(self, day: int) -> Ints:
         """Rows that appear on a day."""
-        found: Ints = self.launch_order[self.launch_starts[day] : self.launch_starts[day + 1]]
-        return found
+        rows: Ints = self.launch_order[self.launch_starts[day] : self.launch_starts[day + 1]]
+        return rows
 
 
 def _introductions(stream: np.random.Generator, count: int, days: int) -> Ints:
