@@ -49,7 +49,7 @@ def rewritten(change):
         (
             "behavior",
             rewritten(lambda t: t.set_column(1, "item_id", t["item_id"].cast(pa.string()))),
-            "column item_id: found string, expected int64",
+            "column item_id is string, expected int64",
         ),
         ("behavior", rewritten(lambda t: t.slice(1)), "rows, its manifest says"),
         (
