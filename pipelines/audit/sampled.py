@@ -47,7 +47,8 @@ class UserSample:
         if self.rate >= 1:
             return np.ones(len(user_ids), dtype=np.bool_)
         limit = np.uint64(self.rate * 2.0**64)
-        return (stable_hash(user_ids, SAMPLE_SEED) < limit) | (user_ids == self.at_least)
+        sampled: NDArray[np.bool_] = stable_hash(user_ids, SAMPLE_SEED) < limit
+        return sampled if self.at_least is None else sampled | (user_ids == self.at_least)
 
     def lowest(self, user_ids: NDArray[np.int64]) -> int:
         """The user of the lowest hash, whom the next larger rate would take first; of (users,)."""
