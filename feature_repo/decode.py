@@ -35,13 +35,12 @@ StateFields = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 # Feast changes into the feature repository before it reads the definitions.
-_START: Final = Path.cwd()
+START: Final = Path.cwd()
 
 
 def workspace() -> Path:
-    """The workspace of Feast's side: `UIC_WORKSPACE`, else `var` where the process started."""
-    default = _START / "var"
-    return Path(os.environ.get("UIC_WORKSPACE") or default).resolve()
+    """The workspace of Feast's side: `UIC_WORKSPACE`, else `var`, seen from where it started."""
+    return (START / (os.environ.get("UIC_WORKSPACE") or "var")).resolve()
 
 
 def decode_memories(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -60,14 +60,14 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
 
     # Connections
 
-    def _where(self, config: RepoConfig) -> Address:
+    def _where(self, settings: UicOnlineStoreConfig) -> Address:
         if self._address is None:
-            self._address = config.online_store.resolved(config.project)
+            self._address = settings.address()
         return self._address
 
     def _get_client(self, online_store_config: UicOnlineStoreConfig) -> Any:
         if self._client is None:
-            address = self._address or online_store_config.resolved("uic")
+            address = self._where(online_store_config)
             client = connect(address)
             refuse_eviction(client, str(address))
             self._client = client
@@ -77,8 +77,8 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         loop = asyncio.get_running_loop()
         if self._client_async is None or self._loop is not loop:
             # A connection belongs to the event loop that made it.
-            address = self._address or online_store_config.resolved("uic")
             await asyncio.to_thread(self._get_client, online_store_config)
+            address = self._where(online_store_config)
             self._client_async = redis.asyncio.Redis(**address.client_arguments())
             self._loop = loop
         return self._client_async
@@ -86,6 +86,7 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
     def _open(self, config: RepoConfig, table: FeatureView) -> OpenedView:
         """What belongs to a packed view as it is defined now, made on first use."""
         settings = config.online_store
+        settings.check_project(config.project)
         view = PackedView.of(config.project, table)
         if settings.key_ttl_seconds:
             msg = (
@@ -97,18 +98,18 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         opened = self._opened.get((config.project, table.name))
         if opened is not None and opened.view == view:
             return opened
-        address = str(self._where(config))
+        address = str(self._where(config.online_store))
         client = self._get_client(settings)
         store = PackedStore(
             client,
             view.keys,
             address=address,
             layout=view.layout,
-            keys_per_script=settings.keys_per_script,
-            keys_per_read=settings.keys_per_read,
+            keys_per_script=settings.settings.keys_per_script,
+            keys_per_read=settings.settings.keys_per_read,
         )
         pointer = (
-            LivePointer(client, view.keys, address, settings.pointer_refresh_seconds)
+            LivePointer(client, view.keys, address, settings.settings.pointer_refresh_seconds)
             if view.has_generations
             else None
         )
@@ -290,9 +291,10 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         super().teardown(config, [table for table in tables if not is_packed(table)], entities)
 
     def _deletion(self, config: RepoConfig) -> Deletion:
-        address = str(self._where(config))
+        config.online_store.check_project(config.project)
+        address = str(self._where(config.online_store))
         client = self._get_client(config.online_store)
-        return Deletion(client, address, allowed=config.online_store.allow_deletion)
+        return Deletion(client, address, allowed=config.online_store.settings.allow_deletion)
 
     async def close(self) -> None:
         """Close the connections (the feature server calls it as it ends)."""

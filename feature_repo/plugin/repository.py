@@ -27,17 +27,7 @@ def repo_config(settings: StoreSettings, workspace: Path) -> RepoConfig:
     registry.parent.mkdir(parents=True, exist_ok=True)
     document["project"] = settings.project
     document["registry"]["path"] = str(registry)
-    document["online_store"] |= {
-        "address": settings.address,
-        "password": settings.password.get_secret_value() if settings.password else None,
-        "tls": settings.tls,
-        "db": settings.db,
-        "workspace": str(workspace.resolve()),
-        "timeout_seconds": settings.timeout_seconds,
-        "keys_per_script": settings.keys_per_script,
-        "keys_per_read": settings.keys_per_read,
-        "pointer_refresh_seconds": settings.pointer_refresh_seconds,
-    }
+    document["online_store"] |= {"settings": settings, "workspace": workspace.resolve()}
     return RepoConfig(**document, repo_path=REPOSITORY)
 
 

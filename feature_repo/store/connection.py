@@ -1,5 +1,6 @@
 """One way to connect to Redis, for `uic`, the stream job and Feast alike."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +9,15 @@ from typing import Any
 
 import redis
 
-from uic.feature_repo.store.errors import StoreSettingError, typed_errors
+from uic.feature_repo.store.errors import (
+    StorePermissionError,
+    StoreSettingError,
+    typed_errors,
+)
 from uic.feature_repo.store.server import recorded_address
-from uic.feature_repo.store.settings import StoreSettings
+from uic.feature_repo.store.settings import UNIX_SCHEME, StoreSettings
 
+LOG = logging.getLogger(__name__)
 STORE_FOLDER = "store"
 
 
@@ -20,24 +26,34 @@ class Address:
     """Where Redis is and how to get in; the password is kept out of `str` and `repr`.
 
     Args:
-        host: name or number.
-        port: TCP port.
+        host: name or number; of a unix socket, its path.
+        port: TCP port; 0 for a unix socket.
+        username: ACL user; None for Redis' default user.
         password: None for none.
         tls: whether the connection is encrypted.
+        tls_ca_file: PEM; None for the authorities of the machine.
+        tls_cert_file: PEM of our certificate, if Redis wants one.
+        tls_key_file: PEM of its key.
         db: number of the database.
         timeout_seconds: to connect, and per reply.
     """
 
     host: str
     port: int
+    username: str | None = None
     password: str | None = None
     tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
     db: int = 0
     timeout_seconds: float = 10.0
 
     def __str__(self) -> str:
-        """`host:port`."""
-        return f"{self.host}:{self.port}"
+        """As the setting `store.address` has it."""
+        if not self.port:
+            return f"{UNIX_SCHEME}{self.host}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
         """Without the password."""
@@ -45,15 +61,22 @@ class Address:
 
     def client_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `redis.Redis` and `redis.asyncio.Redis`."""
-        return {
-            "host": self.host,
-            "port": self.port,
+        where: dict[str, Any] = {"host": self.host, "port": self.port, "socket_keepalive": True}
+        if not self.port:
+            where = {"unix_socket_path": self.host}
+        if self.tls:
+            files = {
+                "ssl_ca_certs": self.tls_ca_file,
+                "ssl_certfile": self.tls_cert_file,
+                "ssl_keyfile": self.tls_key_file,
+            }
+            where |= {"ssl": True} | {name: str(path) for name, path in files.items() if path}
+        return where | {
+            "username": self.username,
             "password": self.password,
-            "ssl": self.tls,
             "db": self.db,
             "socket_timeout": self.timeout_seconds,
             "socket_connect_timeout": self.timeout_seconds,
-            "socket_keepalive": True,
         }
 
 
@@ -62,14 +85,34 @@ def resolve_address(settings: StoreSettings, workspace: Path) -> Address:
 
     Raises:
         StoreUnavailableError: none is set and none was ever started here.
+        StoreSettingError: a file of the encryption is not there.
     """
-    text = settings.address or recorded_address(workspace / STORE_FOLDER)
+    return address_of(settings, settings.address or recorded_address(workspace / STORE_FOLDER))
+
+
+def address_of(settings: StoreSettings, text: str) -> Address:
+    """The address `text` with the user and the encryption of the settings.
+
+    Raises:
+        StoreSettingError: a file of the encryption is not there.
+    """
+    for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            msg = f"store.{name}: {path}: no such file; name a PEM file that this process can read"
+            raise StoreSettingError(msg)
     host, _, port = text.rpartition(":")
+    if text.startswith(UNIX_SCHEME):
+        host, port = text.removeprefix(UNIX_SCHEME), "0"
     return Address(
-        host=host,
+        host=host.strip("[]"),
         port=int(port),
+        username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
         tls=settings.tls,
+        tls_ca_file=settings.tls_ca_file,
+        tls_cert_file=settings.tls_cert_file,
+        tls_key_file=settings.tls_key_file,
         db=settings.db,
         timeout_seconds=settings.timeout_seconds,
     )
@@ -98,6 +141,20 @@ def checked_client(settings: StoreSettings, workspace: Path) -> Iterator[tuple[A
         client.close()
 
 
+def server_facts(client: redis.Redis, address: str) -> dict[str, Any] | None:
+    """Redis' answer to INFO; None where the user may not ask, as with many a managed Redis.
+
+    Raises:
+        StoreError: Redis does not answer.
+    """
+    try:
+        with typed_errors(address):
+            facts: Any = client.info()
+    except StorePermissionError:
+        return None
+    return dict(facts)
+
+
 def refuse_eviction(client: redis.Redis, address: str) -> None:
     """Refuse a Redis that would throw memories away when it is full.
 
@@ -105,8 +162,14 @@ def refuse_eviction(client: redis.Redis, address: str) -> None:
         StoreSettingError: `maxmemory` is set together with an evicting policy.
         StoreError: Redis does not answer.
     """
-    with typed_errors(address):
-        memory: Any = client.info("memory")
+    memory = server_facts(client, address)
+    if memory is None:
+        LOG.warning(
+            "%s: this user may not run INFO, so nobody looked whether a full Redis would throw "
+            "memories away; make sure that maxmemory-policy is noeviction",
+            address,
+        )
+        return
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         msg = (

@@ -20,6 +20,10 @@ class StoreAccessError(StoreError):
     """Redis refuses the user or the password."""
 
 
+class StorePermissionError(StoreAccessError):
+    """Redis knows the user, who may not run this command."""
+
+
 class StoreReadOnlyError(StoreError):
     """Redis takes no writes: it is a replica, or cannot write its append-only file."""
 
@@ -69,12 +73,9 @@ def translated(error: redis.RedisError, address: str) -> StoreError:
     """The `StoreError` for an exception of redis-py."""
     # Of a pipeline, redis-py gives the whole command first: a script and its megabyte of values.
     text = " ".join(str(error).rpartition(" of pipeline caused error: ")[2].split())
-    if isinstance(error, redis.AuthenticationError) or any(
-        word in text for word in ("NOAUTH", "WRONGPASS", "NOPERM")
-    ):
-        return StoreAccessError(
-            f"{address}: Redis refused the password ({text}); set UIC_STORE__PASSWORD"
-        )
+    refused = _refused_entry(error, text, address)
+    if refused is not None:
+        return refused
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return StoreUnavailableError(
             f"{address}: Redis does not answer ({text}); start it, `uic store start` for the "
@@ -96,3 +97,25 @@ def translated(error: redis.RedisError, address: str) -> StoreError:
             "give this project a Redis database of its own"
         )
     return StoreError(f"{address}: Redis refused a command: {text}")
+
+
+def _refused_entry(error: redis.RedisError, text: str, address: str) -> StoreAccessError | None:
+    """The error if Redis does not let this user, password, certificate or command in."""
+    if isinstance(error, redis.exceptions.NoPermissionError) or "unknown command" in text:
+        return StorePermissionError(
+            f"{address}: Redis lets this user not run a command ({text}); give the ACL user of "
+            "UIC_STORE__USERNAME +@read +@write +@scripting +@transaction +@connection +time"
+        )
+    if isinstance(error, redis.AuthenticationError) or any(
+        word in text for word in ("NOAUTH", "WRONGPASS")
+    ):
+        return StoreAccessError(
+            f"{address}: Redis refused the user or the password ({text}); set "
+            "UIC_STORE__PASSWORD, and UIC_STORE__USERNAME for a user that is not the default one"
+        )
+    if isinstance(error, redis.ConnectionError) and "CERTIFICATE" in text.upper():
+        return StoreAccessError(
+            f"{address}: the encryption was refused ({text}); set store.tls_ca_file to the "
+            "authority of Redis' certificate, and tls_cert_file and tls_key_file if it wants ours"
+        )
+    return None

@@ -1,30 +1,67 @@
 """The section `store` of `uic.yaml`: where Redis is, and how it is used.
 
-The same environment variables (`UIC_STORE__ADDRESS`, `UIC_STORE__PASSWORD`, `UIC_STORE__TLS`) are
-read by `feature_store.yaml`, so that Feast and `uic` always mean the same Redis.
+Feast reads it too (`uic.feature_repo.plugin.config`), by the same reader, so that Feast and `uic`
+always mean the same Redis.
 """
 
-from typing import Annotated, Self
+import re
+from pathlib import Path
+from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from uic.models.settings import ADVANCED, Section
 
+UNIX_SCHEME: Final = "unix://"
+_ADDRESS: Final = re.compile(
+    r"[^\s:/@\[\]]+:\d{1,5}"  # host:port
+    r"|\[[0-9A-Fa-f:.]+(?:%\w+)?\]:\d{1,5}"  # [IPv6]:port
+    r"|unix:///\S+"
+)
 PROJECT_PATTERN = r"^[A-Za-z0-9_]+$"
+
+
+def _known_address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        msg = "not an address of Redis; expected host:port, [IPv6]:port or unix:///path/of.sock"
+        raise ValueError(msg)
+    return text
+
+
+# Whoever uses the path may run in another folder: a worker of the stream, say.
+_File = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class StoreSettings(Section):
     """The online store (Redis), and the project whose memories it holds."""
 
-    address: Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")] | None = Field(
-        None, description="host:port of Redis; none means the embedded one of `uic store start`"
+    address: Annotated[str, AfterValidator(_known_address)] | None = Field(
+        None,
+        description="host:port, [IPv6]:port or unix:///path of Redis; none means the embedded one "
+        "of `uic store start`",
     )
+    username: str | None = Field(None, description="ACL user; none means Redis' default user")
     password: SecretStr | None = Field(
         None, description="password; better given as UIC_STORE__PASSWORD than in a file"
     )
     tls: bool = Field(default=False, description="whether the connection is encrypted: true|false")
-    db: Annotated[int, Field(ge=0, le=15)] = Field(
-        0, description="number of the Redis database; 0 to 15", json_schema_extra=ADVANCED
+    tls_ca_file: _File | None = Field(
+        None,
+        description="PEM file of the authority that signed Redis' certificate; none means "
+        "those of the machine",
+    )
+    tls_cert_file: _File | None = Field(
+        None, description="PEM file of our certificate, if Redis wants one; with tls_key_file"
+    )
+    tls_key_file: _File | None = Field(None, description="PEM file of our certificate's key")
+    db: Annotated[int, Field(ge=0)] = Field(
+        0, description="number of the Redis database; 0 or more", json_schema_extra=ADVANCED
+    )
+    allow_deletion: bool = Field(
+        default=False,
+        description="whether `feast apply` and `feast teardown` may delete memories whose view is "
+        "gone; better given as UIC_STORE__ALLOW_DELETION to one command than in a file",
+        json_schema_extra=ADVANCED,
     )
     project: Annotated[str, Field(pattern=PROJECT_PATTERN)] = Field(
         "uic", description="Feast project, first part of every key; letters, digits, underscores"
@@ -59,6 +96,23 @@ class StoreSettings(Section):
         description="how fast `uic memories drop` deletes; keys a second, at least 100",
         json_schema_extra=ADVANCED,
     )
+
+    @model_validator(mode="after")
+    def _encryption_is_whole(self) -> Self:
+        files = {
+            name: getattr(self, name) for name in ("tls_ca_file", "tls_cert_file", "tls_key_file")
+        }
+        named = [name for name, path in files.items() if path is not None]
+        if named and not self.tls:
+            msg = f"{named[0]} is set and tls is false, so that nothing is encrypted; set tls: true"
+            raise ValueError(msg)
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            msg = "tls_cert_file and tls_key_file belong together; one of them is missing"
+            raise ValueError(msg)
+        if self.tls and self.address is not None and self.address.startswith(UNIX_SCHEME):
+            msg = "tls is true and the address is a unix socket, which Redis does not encrypt"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _readers_hear_of_a_switch_in_time(self) -> Self:

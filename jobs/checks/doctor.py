@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 
@@ -182,25 +182,31 @@ def _models(context: Context) -> Iterator[Finding]:
 
 
 def _store(context: Context) -> Iterator[Finding]:
+    from uic.feature_repo.store.connection import server_facts  # noqa: PLC0415 - redis
     from uic.feature_repo.store.errors import StoreUnavailableError  # noqa: PLC0415 - redis
     from uic.feature_repo.store.opened import open_memories  # noqa: PLC0415
 
     settings = context.config.store
     try:
         with open_memories(settings, context.workspace) as store:
-            info: dict[str, Any] = store.client.info()  # type: ignore[assignment] # not asynchronous
+            facts = server_facts(store.client, str(store.address))
             generations = store.generations.all()
     except StoreUnavailableError as error:
         # Without an address it is our own, and simply not started.
         level = Level.REMARK if settings.address is None else Level.WRONG
         yield Finding(level, "store", " ".join(str(error).split()))
         return
-    yield Finding(Level.OK, "store", f"{store.address}: Redis {info['redis_version']}")
-    if not info.get("aof_enabled"):
+    if facts is None:
+        text = f"{store.address}: this user may not run INFO: durability and role are unknown"
+        yield Finding(Level.REMARK, "store", text)
+        facts = {"aof_enabled": 1, "role": "master"}
+    else:
+        yield Finding(Level.OK, "store", f"{store.address}: Redis {facts['redis_version']}")
+    if not facts.get("aof_enabled"):
         text = f"{store.address}: appendonly is off: a crash loses memories; set appendonly yes"
         yield Finding(Level.WRONG, "store", text)
-    if info.get("role") != "master":
-        text = f"{store.address}: is a {info.get('role')}; writes need the primary"
+    if facts.get("role") != "master":
+        text = f"{store.address}: is a {facts.get('role')}; writes need the primary"
         yield Finding(Level.WRONG, "store", text)
     yield from _generations(context.bundles, generations)
 

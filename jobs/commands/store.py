@@ -40,6 +40,11 @@ def status(*, workspace: Workspace) -> None:
     Ends with status 2 if Redis does not answer, or would lose memories when it is full.
     """
     found = workspace.store.status()
+    if found.used_bytes is None:
+        OUT.print(f"address     {found.address}", markup=False)
+        OUT.print("redis       unknown: this user may not run INFO")
+        OUT.print(f"keys        {found.keys:,}")
+        return
     log = "no append-only file" if found.sync is None else f"append-only file, sync {found.sync}"
     OUT.print(f"address     {found.address}", markup=False)
     OUT.print(f"redis       {found.redis_version}, {found.role}, {log}", markup=False)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from uic.feature_repo.store.settings_file import find_settings_file
 from uic.jobs.config.config import Config, load_config
 from uic.models.errors import BadInputError
 
 DEFAULT_WORKSPACE = Path("var")
-CONFIG_NAME = "uic.yaml"
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,5 @@ def open_context(workspace: Path, config: Path | None) -> Context:
     if workspace.exists() and not workspace.is_dir():
         msg = f"{workspace}: is a file; --workspace must name a folder"
         raise BadInputError(msg)
-    if config is not None and not config.is_file():
-        msg = f"{config}: no such file; leave out --config to use the defaults"
-        raise BadInputError(msg)
-    candidates = [config] if config else [workspace / CONFIG_NAME, Path(CONFIG_NAME)]
-    path = next((found for found in candidates if found.is_file()), None)
+    path = find_settings_file(workspace, config, Path())
     return Context(workspace, load_config(path), path)

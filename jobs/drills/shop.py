@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.opened import open_memories
-from uic.jobs.config.context import CONFIG_NAME, Context, open_context
+from uic.feature_repo.store.settings_file import CONFIG_NAME
+from uic.jobs.config.context import Context, open_context
 from uic.jobs.demo.processes import answers, end_session
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.replay.client import RankingClient

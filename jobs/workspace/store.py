@@ -21,7 +21,7 @@ class StoreStatus:
         role: master or slave.
         sync: `appendfsync` of its append-only file; None: it has no such file.
         keys: in the database; count.
-        used_bytes: of memory.
+        used_bytes: of memory; None: this user may not run INFO.
     """
 
     address: "Address"
@@ -29,7 +29,7 @@ class StoreStatus:
     role: str
     sync: str | None
     keys: int
-    used_bytes: int
+    used_bytes: int | None
 
 
 class StorePanel(WorkspacePanel):
@@ -60,22 +60,29 @@ class StorePanel(WorkspacePanel):
         Raises:
             StoreError: Redis does not answer, or would lose memories when it is full.
         """
-        from uic.feature_repo.store.connection import connect, refuse_eviction, resolve_address
+        from uic.feature_repo.store.connection import (
+            connect,
+            refuse_eviction,
+            resolve_address,
+            server_facts,
+        )
         from uic.feature_repo.store.errors import typed_errors
 
         address = resolve_address(self.config.store, self.path)
         with connect(address) as client, typed_errors(str(address)):
             refuse_eviction(client, str(address))
-            info = client.info()
-            synced = client.config_get("appendfsync").get("appendfsync", "unknown")
+            facts = server_facts(client, str(address)) or {}
+            synced = None
+            if facts.get("aof_enabled"):
+                synced = client.config_get("appendfsync").get("appendfsync", "unknown")
             keys = client.dbsize()
         return StoreStatus(
             address=address,
-            redis_version=info["redis_version"],
-            role=info["role"],
-            sync=synced if info["aof_enabled"] else None,
+            redis_version=facts.get("redis_version", "unknown"),
+            role=facts.get("role", "unknown"),
+            sync=synced,
             keys=keys,
-            used_bytes=info["used_memory"],
+            used_bytes=facts.get("used_memory"),
         )
 
     def fill_sequences(self, *, progress: Progress | None = None) -> int:

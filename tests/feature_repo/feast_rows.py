@@ -9,6 +9,7 @@ from feast import FeatureStore, RepoConfig
 
 from uic.feature_repo.store.generations import Generation, Generations
 from uic.feature_repo.store.layout import ViewKeys
+from uic.feature_repo.store.settings import StoreSettings
 from uic.models.records.record import Records, empty_records, header_view, state_view
 
 BUNDLE = b"bundle-1"
@@ -40,9 +41,11 @@ def frame(records: Records, users: list[int] = USERS) -> pd.DataFrame:
 
 
 def with_options(store: FeatureStore, **options: object) -> FeatureStore:
-    """The same repository with other settings of its online store."""
-    config = store.config
-    online = config.online_store.model_copy(update=options)
+    """The same repository with other settings of its online store: Feast's own, and ours."""
+    config, update = store.config, dict(options)
+    ours = {name: update.pop(name) for name in options if name in StoreSettings.model_fields}
+    settings = config.online_store.settings.model_copy(update=ours)
+    online = config.online_store.model_copy(update=update | {"settings": settings})
     arguments = config.model_dump(by_alias=True, exclude={"online_config", "online_store"})
     return FeatureStore(config=RepoConfig(**arguments | {"online_store": online}))
 

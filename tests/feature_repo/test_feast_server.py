@@ -1,7 +1,7 @@
 """Feast's feature server over the packed layout."""
 
-import inspect
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import redis
 from feast import FeatureStore
 
 from tests.feature_repo.feast_rows import frame, live_generation, memories
-from uic.feature_repo.online_store import UicOnlineStore
+from uic.feature_repo.plugin.repository import REPOSITORY
 from uic.feature_repo.store.settings import StoreSettings
 
 pytestmark = pytest.mark.slow
@@ -34,10 +34,7 @@ def test_the_feature_server_serves_the_same_bytes(
         port = probe.getsockname()[1]
     repository = workspace / "repository"
     repository.mkdir()
-    yaml_text = (Path(inspect.getfile(UicOnlineStore)).parent / "feature_store.yaml").read_text()
-    (repository / "feature_store.yaml").write_text(
-        yaml_text.replace("../var/feast.db", str(workspace / "feast.db"))
-    )
+    shutil.copy(REPOSITORY / "feature_store.yaml", repository)
     environment = os.environ | {
         "UIC_STORE__ADDRESS": str(settings.address),
         "FEAST_USAGE": "False",

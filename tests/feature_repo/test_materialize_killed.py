@@ -122,10 +122,7 @@ def _applied(settings: StoreSettings, root: Path) -> FeatureStore:
 def _repository(root: Path) -> Path:
     folder = root / "repository"
     folder.mkdir()
-    text = (REPOSITORY / "feature_store.yaml").read_text()
-    (folder / "feature_store.yaml").write_text(
-        text.replace("../var/feast.db", str(root / "feast.db"))
-    )
+    shutil.copy(REPOSITORY / "feature_store.yaml", folder)
     shutil.copy(REPOSITORY / "features.py", folder)
     return folder
 

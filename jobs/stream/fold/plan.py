@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.config.stream import StreamSettings
 from uic.models.settings import Section
 from uic.pipelines.settings import LogSettings, SaleSettings
@@ -21,10 +22,8 @@ class JobPlan(Section):
     generation: int = Field(description="whose memories change")
     bundle: Path = Field(description="directory of the bundle that folds")
     project: str = Field(description="Feast project")
-    address: str = Field(description="host:port of Redis")
-    tls: bool = Field(description="whether the connection to Redis is encrypted")
-    db: int = Field(description="number of the Redis database")
-    timeout_seconds: float = Field(description="how long to wait for Redis per reply")
+    address: str = Field(description="of Redis, also where it is the workspace's embedded one")
+    store: StoreSettings = Field(description="how to reach Redis; without the password")
     keys_per_script: int = Field(description="memories that one script writes")
     keys_per_read: int = Field(description="memories that one MGET reads")
     epoch: int = Field(description="number of the epoch in epochs.json")

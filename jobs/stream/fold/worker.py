@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
-from uic.feature_repo.store.connection import Address, connect
+from uic.feature_repo.store.connection import address_of, connect
 from uic.feature_repo.store.generation import Generation
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.layout import ViewKeys
@@ -23,15 +24,9 @@ from uic.pipelines.sale_calendar import SaleCalendar
 
 def open_store(plan: JobPlan) -> PackedStore:
     """The packed memories that the plan names."""
-    host, _, port = plan.address.rpartition(":")
-    address = Address(
-        host=host,
-        port=int(port),
-        password=os.environ.get("UIC_STORE__PASSWORD"),
-        tls=plan.tls,
-        db=plan.db,
-        timeout_seconds=plan.timeout_seconds,
-    )
+    password = os.environ.get("UIC_STORE__PASSWORD")
+    settings = plan.store.model_copy(update={"password": SecretStr(password or "")})
+    address = address_of(settings, plan.address)
     return PackedStore(
         connect(address),
         ViewKeys.of_memories(plan.project),
