@@ -50,7 +50,7 @@ def test_the_store_starts_is_seen_and_stops(workspace: Path) -> None:
         (
             ("memories", "build", "--bundle", "mimn/1", "--until", "2024-01-01"),
             BadInputError,
-            "--bundle mimn/1: no such folder",
+            "no bundle .mimn/1.; there is: none; make one with `uic train`",
         ),
         (
             ("memories", "build", "--bundle", "mimn/1", "--until", "yesterday"),
