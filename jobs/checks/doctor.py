@@ -233,6 +233,7 @@ def _kafka(context: Context) -> Iterator[Finding]:
         TopicError,
         describe_topic,
     )
+    from uic.pipelines.log.event_log import EventLog  # noqa: PLC0415 - pyarrow
 
     stream = context.config.stream
     if stream.source != "kafka":
@@ -246,6 +247,11 @@ def _kafka(context: Context) -> Iterator[Finding]:
         return
     text = f"{stream.brokers}: topic {topic.name}, {topic.partitions} partitions"
     yield Finding(Level.OK, "kafka", text)
+    epoch = topic.epoch_in(EventLog(context.log).epochs())
+    if epoch is not None and epoch.partitions != topic.partitions:
+        text = f"topic {topic.name} has {topic.partitions} partitions, epoch {epoch.number} has"
+        fix = "users have moved; a log with other partitions needs a topic of its own"
+        yield Finding(Level.WRONG, "kafka", f"{text} {epoch.partitions}: {fix}")
     if not topic.log_append_time:
         text = f"topic {topic.name}: set message.timestamp.type=LogAppendTime"
         yield Finding(Level.WRONG, "kafka", text)

@@ -31,6 +31,7 @@ from uic.jobs.stream.run.start_positions import (
     choose_starts,
     folder_name,
 )
+from uic.jobs.stream.run.topic_watch import reached
 from uic.jobs.stream.topics.event_files import EventFile, scan_folder, stage_file
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import free_port
@@ -144,7 +145,15 @@ class Planner:
             archived_up_to(archive, epoch.number, epoch.partitions) if self.stream.archive else {}
         )
         starts = choose_starts(
-            found, marks, epoch, available, archived, accept_loss=self.options.accept_loss
+            found,
+            marks,
+            epoch,
+            available,
+            archived,
+            accept_loss=self.options.accept_loss,
+            reached=reached(
+                self.folder / folder_name(generation), epoch, marks.get(epoch.number, {})
+            ),
         )
         offsets = {start.partition: start.offset for start in starts}
         if self.stream.archive:

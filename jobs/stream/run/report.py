@@ -12,8 +12,9 @@ from uic.jobs.stream.fold.status import StreamStatus, read_status
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import running
+from uic.jobs.stream.run.topic_watch import events_ahead, grown
 from uic.jobs.stream.topics.event_files import scan_folder
-from uic.jobs.stream.topics.kafka_topic import end_offsets
+from uic.jobs.stream.topics.kafka_topic import end_offsets, partitions_of
 from uic.models.errors import UicError
 
 _RATE_SECONDS: Final = 2.5
@@ -75,19 +76,30 @@ def _bound(milliseconds: float) -> str:
 
 
 def lag_lines(planner: Planner, plan: JobPlan) -> Iterator[str]:
-    """Events that wait in each partition."""
+    """Events that wait in each partition, and whether there are partitions that nobody reads."""
     try:
         lag = lag_of(planner, plan)
+        partitions = (
+            partitions_of(plan.stream.brokers, plan.stream.topic)
+            if plan.source == "kafka"
+            else len(plan.starts)
+        )
     except UicError as error:
         yield f"lag         unknown: {error}"
         return
     yield f"lag         {sum(lag.values()):,} events: " + ", ".join(
         f"{partition}: {events:,}" for partition, events in lag.items()
     )
+    text = grown(partitions, len(plan.starts), plan.epoch)
+    if text is not None:
+        yield f"partitions  {text}"
 
 
 def lag_of(planner: Planner, plan: JobPlan) -> dict[int, int]:
     """By partition, events in the source after the store's marker.
+
+    On a transactional topic commits and aborted events between them count, too; where no event
+    waits, it is 0.
 
     Raises:
         UicError: the store or the source does not answer.
@@ -95,9 +107,10 @@ def lag_of(planner: Planner, plan: JobPlan) -> dict[int, int]:
     marks = planner.generations.markers(plan.generation).get(plan.epoch, {})
     if plan.source == "kafka":
         ends = end_offsets(plan.stream.brokers, plan.stream.topic, len(plan.starts))
-    else:
-        files = scan_folder(planner.event_folder)
-        ends = {partition: own[-1].last + 1 for partition, own in files.items()}
+        ahead = events_ahead(plan, marks)
+        return {partition: ends[partition] - at for partition, at in ahead.items()}
+    files = scan_folder(planner.event_folder)
+    ends = {partition: own[-1].last + 1 for partition, own in files.items()}
     return {
         partition: max(0, ends[partition] - marks.get(partition, start - 1) - 1)
         for partition, start in plan.starts.items()

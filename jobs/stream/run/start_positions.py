@@ -12,6 +12,7 @@ archive (and the dead letters beside it) has no hole.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from uic.feature_repo.store.generation import Generation
 from uic.feature_repo.store.writer import NO_OFFSET
@@ -116,6 +117,7 @@ def choose_starts(
     archived: Mapping[int, int],
     *,
     accept_loss: bool,
+    reached: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Start]:
     """The first offset of each partition of `epoch`.
 
@@ -126,6 +128,8 @@ def choose_starts(
         available: what the source has.
         archived: by partition, offset from which the archive must be written again.
         accept_loss: start at what is left where retention has eaten the position.
+        reached: by partition, a position beyond the marker up to which there is no event (a
+            transactional topic's commits).
 
     Raises:
         StartPositionError: events are gone; names the partition and both offsets.
@@ -135,23 +139,24 @@ def choose_starts(
     for partition in range(epoch.partitions):
         marker = marks.get(epoch.number, {}).get(partition, NO_OFFSET)
         offset, why = _wanted(partition, marker, snapshot, epoch)
+        after = max(marker + 1, reached.get(partition, 0))  # the next event lies here or later
         if archived.get(partition, offset) < offset:
             offset = archived[partition]
             why = "where the archive goes on; what the store has is skipped"
         first, end = available.first[partition], available.end[partition]
         if offset < first:
-            if offset <= marker + 1 and first <= marker + 1:
+            if offset <= after and first <= after:
                 why = "where the source begins; what the store has is skipped"
             elif not accept_loss:
                 msg = (
                     f"{available.name}, partition {partition}: the next event to fold is at offset "
-                    f"{max(offset, marker + 1)}, retention has left {first} and later; rebuild "
+                    f"{max(offset, after)}, retention has left {first} and later; rebuild "
                     "the generation from the archive, or give --accept-loss to go on without "
-                    f"{first - max(offset, marker + 1)} events"
+                    f"{first - max(offset, after)} events"
                 )
                 raise StartPositionError(msg)
             else:
-                why = f"events {max(offset, marker + 1)} to {first - 1} are lost, as accepted"
+                why = f"events {max(offset, after)} to {first - 1} are lost, as accepted"
             offset = first
         if marker + 1 > end:
             msg = (

@@ -16,7 +16,6 @@ The next attempt is planned from the store's marker, after a pause that doubles.
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,19 +23,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from uic.feature_repo.store.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
+from uic.feature_repo.store.writer import NO_OFFSET
 from uic.jobs.stream.fold.plan import JobPlan
-from uic.jobs.stream.run.attempt import FAILURE_FILE, JOB_FILE
+from uic.jobs.stream.run.attempt import JOB_FILE
+from uic.jobs.stream.run.failures import failure_of, readable
 from uic.jobs.stream.run.file_feed import FileFeed
 from uic.jobs.stream.run.flink_rest import FlinkError, FlinkRest
 from uic.jobs.stream.run.planner import Planner
 from uic.jobs.stream.run.start_positions import folder_name, summary
+from uic.jobs.stream.run.topic_watch import TopicWatch
 from uic.jobs.stream.topics.kafka_topic import NoBrokerError
 from uic.models.errors import UicError
 from uic.models.published import only_writer, write_json_atomically
@@ -186,6 +188,9 @@ class _Watch:
         now = time.monotonic()
         self._started = self._task_manager_at = self._checkpoint_at = now
         self._checkpoints = 0
+        self._planner = planner
+        self._markers: dict[int, int] = {}
+        self._topic = TopicWatch(plan, plan.run_folder.parent)
         stream = plan.stream
         self._stall_seconds = max(
             _SHORTEST_STALL_SECONDS,
@@ -194,6 +199,14 @@ class _Watch:
         )
 
     def until_end(self) -> Outcome:
+        """Wait for the attempt's end, and look once more at how far it came."""
+        outcome = self._until_end()
+        self._read_markers()
+        if self._markers:
+            self._topic.look(self._markers, now=True)
+        return replace(outcome, progressed=self._progressed())
+
+    def _until_end(self) -> Outcome:
         looked = 0.0
         while self._process.poll() is None:
             if self._stopping():
@@ -202,11 +215,24 @@ class _Watch:
                 looked = time.monotonic()
                 reason = self._look()
                 if reason:
-                    return Outcome("failed", reason, self._checkpoints > 0)
+                    return Outcome("failed", reason)
             time.sleep(0.1)
         if self._process.returncode == 0:
             return Outcome("finished")
-        return Outcome("failed", failure_of(self._plan.run_folder), self._checkpoints > 0)
+        return Outcome("failed", failure_of(self._plan.run_folder))
+
+    def _read_markers(self) -> None:
+        """A store that is away leaves those that were read last."""
+        with contextlib.suppress(UicError):
+            marks = self._planner.generations.markers(self._plan.generation)
+            self._markers = marks.get(self._plan.epoch, {})
+
+    def _progressed(self) -> bool:
+        """Whether events were folded; a checkpoint while what is known is read again is none."""
+        return any(
+            marker > self._plan.start_markers.get(partition, NO_OFFSET)
+            for partition, marker in self._markers.items()
+        )
 
     def _rest(self) -> FlinkRest | None:
         with contextlib.suppress(OSError):
@@ -230,6 +256,7 @@ class _Watch:
             completed = rest.completed_checkpoints()
             if completed > self._checkpoints:
                 self._checkpoints, self._checkpoint_at = completed, now
+                self._read_markers()
             failures = rest.failures()
         except FlinkError:
             failures = ""  # no answer counts as no task manager
@@ -242,7 +269,7 @@ class _Watch:
         )
         if now - self._checkpoint_at > limit:
             return f"no checkpoint completed for {limit:.0f} s; {readable(failures)}"
-        return ""
+        return self._topic.look(self._markers)
 
     def _stop(self) -> Outcome:
         rest = self._rest()
@@ -255,28 +282,6 @@ class _Watch:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(30)
         return Outcome("stopped", f"savepoint {savepoint.removeprefix('file:')}")
-
-
-def readable(text: str) -> str:
-    """The first own error in a stack trace of Java around one of Python, in one line."""
-    found = re.findall(r"(?:feature_repo|jobs|models|pipelines)\.[\w.]*?(\w+Error): ([^\n]*)", text)
-    if found:
-        return f"{found[-1][0]}: {found[-1][1]}"
-    if text.startswith("An error occurred while calling") and "\n" not in text.strip():
-        return "its Java process is gone"  # what Py4J says of a lost connection
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    return (causes or lines or ["no reason was given"])[-1][:400]
-
-
-def failure_of(run_folder: Path) -> str:
-    """Why an attempt's process ended."""
-    for name in (FAILURE_FILE, "out.log"):
-        with contextlib.suppress(OSError):
-            text = (run_folder / name).read_text(encoding="utf-8", errors="replace")
-            if text.strip():
-                return readable(text)
-    return f"its process was killed; logs are in {run_folder}"
 
 
 def _start(plan: JobPlan, password: str | None) -> "subprocess.Popen[bytes]":

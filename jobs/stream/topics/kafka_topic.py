@@ -1,7 +1,7 @@
 """What the broker knows of a topic: its identity, partitions, and which offsets are still there."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # two miss in 
 )
 
 from uic.models.errors import BadInputError, UicError
+from uic.pipelines.log.epochs import Epoch
 
 Setting = str | int | float | bool
 """A value of a client's setting."""
@@ -63,6 +64,11 @@ class Topic:
     def partitions(self) -> int:
         """Number of partitions."""
         return len(self.first)
+
+    def epoch_in(self, epochs: Sequence[Epoch]) -> Epoch | None:
+        """The epoch of this incarnation of the topic; None if it was never streamed."""
+        name = f"{self.name}.{self.topic_id}"
+        return next((e for e in epochs if e.kind == "topic" and e.name == name), None)
 
 
 def quiet(brokers: str, settings: Mapping[str, Setting] = NO_SETTINGS) -> dict[str, Setting]:
@@ -113,6 +119,20 @@ def _appends_time(admin: AdminClient, name: str) -> bool:
     resource = ConfigResource(ResourceType.TOPIC, name)
     found = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
     return bool(found["message.timestamp.type"].value == "LogAppendTime")
+
+
+def partitions_of(brokers: str, topic: str) -> int:
+    """How many partitions a topic has now.
+
+    Raises:
+        NoBrokerError: none answers.
+    """
+    try:
+        found = AdminClient(quiet(brokers)).list_topics(topic, timeout=_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
+        raise NoBrokerError(msg) from error
+    return len(found.topics[topic].partitions)
 
 
 def end_offsets(brokers: str, topic: str, partitions: int) -> dict[int, int]:

@@ -8,14 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
+from uic.jobs.stream.run.failures import failure_of, readable
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import (
     StreamBusyError,
     StreamFailedError,
     Supervisor,
-    failure_of,
-    readable,
     running,
 )
 from uic.jobs.stream.topics.kafka_server import free_port

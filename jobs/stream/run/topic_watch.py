@@ -1,0 +1,108 @@
+"""What a stream has to know of its topic while it runs, looked at about once a minute.
+
+* How many partitions the topic has: a topic that grows sends users to partitions that this job does
+  not read, and its lag stays 0.
+* How far a partition is folded for sure. On a transactional topic the offset after the last event
+  may be a commit; when retention has eaten it, there is no telling any more that it was no event.
+  So the next position is noted while it can be read.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.topics.kafka_positions import next_events
+from uic.jobs.stream.topics.kafka_topic import end_offsets, partitions_of
+from uic.models.errors import UicError
+from uic.models.published import write_json_atomically
+from uic.pipelines.log.epochs import Epoch
+
+LOOK_SECONDS: Final = 60.0
+_NAME: Final = "reached.json"
+
+
+class TopicWatch:
+    """Looks after the topic of one attempt.
+
+    Args:
+        plan: of the attempt.
+        folder: of the generation, where positions are noted.
+    """
+
+    def __init__(self, plan: JobPlan, folder: Path) -> None:
+        self._plan, self._folder = plan, folder
+        self._looked = time.monotonic()
+
+    def look(self, markers: Mapping[int, int], *, now: bool = False) -> str:
+        """Why the attempt must end, empty if it is well; at most once a minute unless `now`.
+
+        Args:
+            markers: the store's, of the attempt's epoch.
+            now: do not wait for the minute.
+        """
+        plan = self._plan
+        if plan.source != "kafka":
+            return ""
+        if not now and time.monotonic() - self._looked < LOOK_SECONDS:
+            return ""
+        self._looked = time.monotonic()
+        try:
+            partitions = partitions_of(plan.stream.brokers, plan.stream.topic)
+            if plan.stream.offset_gaps:
+                note_reached(self._folder, plan.epoch, markers, events_ahead(plan, markers))
+        except UicError:
+            return ""  # the job itself notices a broker that is away
+        return grown(partitions, len(plan.starts), plan.epoch) or ""
+
+
+def grown(partitions: int, known: int, epoch: int) -> str | None:
+    """What to say of a topic that has other partitions than its epoch; None if it has not."""
+    if partitions == known:
+        return None
+    return (
+        f"the topic has {partitions} partitions, epoch {epoch} has {known}: users have moved "
+        "between partitions, and what is sent to further ones is not read"
+    )
+
+
+def events_ahead(plan: JobPlan, markers: Mapping[int, int]) -> dict[int, int]:
+    """By partition, the offset of the next event to fold, or the end if there is none."""
+    after = {
+        partition: markers.get(partition, start - 1) + 1 for partition, start in plan.starts.items()
+    }
+    ends = end_offsets(plan.stream.brokers, plan.stream.topic, len(plan.starts))
+    behind = {partition: at for partition, at in after.items() if at < ends[partition]}
+    if not plan.stream.offset_gaps:
+        return {partition: min(at, ends[partition]) for partition, at in after.items()}
+    ahead = next_events(plan.stream.brokers, plan.stream.topic, behind)
+    return {partition: ahead.get(partition, ends[partition]) for partition in after}
+
+
+def note_reached(
+    folder: Path, epoch: int, markers: Mapping[int, int], ahead: Mapping[int, int]
+) -> None:
+    """Note that nothing lies between each marker and the next event."""
+    places = {
+        str(partition): [markers[partition], ahead[partition]]
+        for partition in sorted(ahead)
+        if partition in markers
+    }
+    write_json_atomically(folder / _NAME, {"epoch": epoch, "partitions": places})
+
+
+def reached(folder: Path, epoch: Epoch, markers: Mapping[int, int]) -> dict[int, int]:
+    """By partition, the position noted for the marker that the store has now."""
+    path = folder / _NAME
+    if not path.is_file():
+        return {}
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if noted["epoch"] != epoch.number:
+        return {}
+    return {
+        int(partition): position
+        for partition, (marker, position) in noted["partitions"].items()
+        if markers.get(int(partition)) == marker
+    }

@@ -1,0 +1,79 @@
+"""Where the events of a partition go on, which is not the offset after the last one.
+
+A transactional topic has offsets that no reader gets: each commit and each abort takes one, and so
+do the events of an aborted transaction. "Last event + 1" then never reaches the end of a quiet
+partition. Only a read can tell, one fetch a partition.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+# Its __all__ misses a name, as in kafka_topic.
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from uic.jobs.stream.topics.kafka_topic import NoBrokerError, quiet
+
+_SECONDS: Final = 20.0
+_END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka names its own codes so
+
+
+def next_events(brokers: str, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
+    """By partition, the offset of the first committed event at or after a position.
+
+    Where there is none, it is the end of what is committed.
+
+    Args:
+        brokers: to ask.
+        topic: its name.
+        positions: by partition.
+
+    Raises:
+        NoBrokerError: no answer in time.
+    """
+    if not positions:
+        return {}
+    consumer = Consumer(
+        quiet(
+            brokers,
+            {
+                "group.id": "uic-look",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                # A position that retention has eaten goes on with the first event that is left.
+                "auto.offset.reset": "earliest",
+            },
+        )
+    )
+    ahead: dict[int, int] = {}
+    try:
+        consumer.assign(
+            [TopicPartition(topic, partition, at) for partition, at in positions.items()]
+        )
+        until = time.monotonic() + _SECONDS
+        while len(ahead) < len(positions) and time.monotonic() < until:
+            message = consumer.poll(0.2)
+            if message is None:
+                continue
+            error = message.error()
+            if error is not None and error.code() != _END:
+                msg = f"{brokers}: topic {topic} cannot be read ({error.str()})"
+                raise NoBrokerError(msg)
+            partition, offset = message.partition(), message.offset()
+            if partition is not None and offset is not None:
+                ahead.setdefault(partition, offset)
+    except KafkaException as error:
+        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
+        raise NoBrokerError(msg) from error
+    finally:
+        consumer.close()
+    if len(ahead) < len(positions):
+        msg = f"{brokers}: topic {topic} did not answer in {_SECONDS:.0f} s"
+        raise NoBrokerError(msg)
+    return ahead
