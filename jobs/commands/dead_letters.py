@@ -1,7 +1,7 @@
 """`uic dead-letters`: the events that the stream refused."""
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,7 @@ from uic.jobs.workspace.workspace import Workspace
 app = typer.Typer(
     no_args_is_help=True, help="Look at events that the stream refused, or send them again."
 )
+_SHOWN_BYTES: Final = 300
 ReasonOption = Annotated[str | None, typer.Option(help="Only letters with this reason.")]
 
 
@@ -32,7 +33,12 @@ def show(
     for letter in letters[max(len(letters) - last, 0) :]:
         when = np.datetime_as_string(np.datetime64(letter.log_time_ms, "ms"))
         place = f"{letter.epoch}:{letter.partition}:{letter.offset}"
-        OUT.print(f"{when}Z  {place}  {letter.reason}  {letter.payload!r}", markup=False)
+        payload = letter.payload or b""
+        long = len(payload) > _SHOWN_BYTES or letter.is_cut
+        size = f"({letter.payload_bytes or len(payload):,} bytes{', cut' * letter.is_cut})  "
+        shown = payload[:_SHOWN_BYTES] if letter.payload is not None else None
+        text = f"{when}Z  {place}  {letter.reason}  {size * long}{shown!r}"
+        OUT.print(text, markup=False)
     if not letters:
         OUT.print("no dead letters")
 

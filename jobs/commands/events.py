@@ -50,6 +50,8 @@ def broker(
 
     Its data is in WORKSPACE/kafka; a later start has it again. It stamps events with their append
     time, as the stream job asks. Needs Java and jars: `uic events jars`, or `make jars`.
+
+    Exit status 1 if the broker ends by itself, 2 if its port is another process's.
     """
     stopped = threading.Event()
 
@@ -63,8 +65,8 @@ def broker(
     with workspace.events.broker(port) as server:
         server.ensure_topic(topic, partitions)
         OUT.print(f"Kafka at {server.brokers}, topic {topic} (process {server.pid})", markup=False)
-        while server.is_running and not stopped.wait(0.5):
-            pass
+        while not stopped.wait(0.5):
+            server.require_running()
 
 
 @app.command()

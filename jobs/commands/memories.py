@@ -1,7 +1,7 @@
 """`uic memories`: build snapshots, load them, switch generations, drop them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from uic.jobs.commands.options import (
 )
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
+from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.feature_repo.snapshots.snapshots import Snapshot
@@ -29,12 +30,19 @@ GenerationArgument = Annotated[int, typer.Argument(help="Number of the generatio
 
 
 BundleOption = Annotated[
-    str,
-    typer.Option(help="Bundle that folds: MODEL/VERSION or MODEL of WORKSPACE, or a path."),
+    str | None,
+    typer.Option(
+        help="Bundle that folds: MODEL/VERSION or MODEL of WORKSPACE, or a path; default: that of "
+        "--from."
+    ),
 ]
 StartOption = Annotated[
     str | None,
-    typer.Option("--from", help="Snapshot to start from: generation=NNN/dt=DAY, or a path."),
+    typer.Option(
+        "--from",
+        help="Snapshot to start from: generation=NNN/dt=DAY, a path, or latest (of the generation "
+        "given, or of the live one).",
+    ),
 ]
 DaysOption = Annotated[
     int | None,
@@ -45,7 +53,7 @@ ExcludeOption = Annotated[
     typer.Option(help="YAML list of rules for what is left out: from, until, sources, users."),
 ]
 GenerationOption = Annotated[
-    int | None, typer.Option(min=1, help="Number; default: the snapshot's, or the next.")
+    str | None, typer.Option(help="Number, or live; default: the snapshot's, or the next.")
 ]
 
 
@@ -54,7 +62,7 @@ GenerationOption = Annotated[
 def build(
     arguments: typer.Context,
     *,
-    bundle: BundleOption,
+    bundle: BundleOption = None,
     until: Annotated[str, typer.Option(help="Last day to fold, YYYY-MM-DD, by log time.")],
     start: StartOption = None,
     days: DaysOption = None,
@@ -69,8 +77,12 @@ def build(
     snapshot, and gives the same memories to the bit. With an older, clean snapshot and --exclude
     it is the rebuild after an incident, as a new generation. Sale days are left out as the
     section `sale` of the settings says. What follows `--` goes to Beam.
+
+    --from latest --generation live is the nightly job: it goes on from the newest snapshot of the
+    live generation, over all days that were missed since, and has nothing to do if it runs again.
     """
     last = parse_day(until, "--until")
+    before = [one.name for one in workspace.snapshots()] if start == "latest" else []
     with ERR.status(f"folding the log until {last}"):
         snapshot = workspace.build_memories(
             bundle,
@@ -78,10 +90,14 @@ def build(
             start=start,
             days=days,
             exclude=exclude,
-            generation=generation,
+            generation=_number(generation),
             runner=runner,
             beam_arguments=arguments.args,
         )
+    if snapshot.name in before:
+        until = snapshot.manifest["until"]
+        OUT.print(f"nothing new: {snapshot.name} holds the log until {until}", markup=False)
+        return
     _describe(snapshot)
     moved = snapshot.manifest["events"]["moved"]
     if moved:
@@ -237,6 +253,17 @@ def upgrade(
         bundle, max_lag=max_lag, say=lambda line: ERR.print(line, markup=False)
     )
     OUT.print(f"generation {live} is live")
+
+
+def _number(generation: str | None) -> int | Literal["live"] | None:
+    if generation is None:
+        return None
+    if generation == "live":
+        return "live"
+    if not generation.isdecimal() or int(generation) < 1:
+        msg = f"--generation: found {generation!r}, expected a number from 1, or live"
+        raise BadInputError(msg)
+    return int(generation)
 
 
 def _describe(snapshot: "Snapshot") -> None:

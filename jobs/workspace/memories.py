@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from uic.jobs.config.progress import Progress, no_progress, say_nothing
 from uic.jobs.workspace.base import WorkspacePanel, day_of, folder_of
@@ -54,47 +54,65 @@ class MemoriesPanel(WorkspacePanel):
 
     def build_memories(
         self,
-        bundle: str | Path,
+        bundle: str | Path | None,
         until: date | str,
         *,
         start: str | Path | None = None,
         days: int | None = None,
         exclude: str | Path | None = None,
-        generation: int | None = None,
+        generation: int | Literal["live"] | None = None,
         runner: str = "DirectRunner",
         beam_arguments: Sequence[str] = (),
     ) -> "Snapshot":
         """Fold the event log into memories, in log order, up to and including a day.
 
         Args:
-            bundle: that folds: MODEL/VERSION or MODEL of the workspace, or a path.
+            bundle: that folds: MODEL/VERSION or MODEL of the workspace, or a path; None: that of
+                the snapshot to start from.
             until: last day to fold, by log time.
-            start: snapshot to start from: generation=NNN/dt=DAY, or a path; None: from nothing.
+            start: snapshot to start from: generation=NNN/dt=DAY, or a path; "latest" for the newest
+                of the generation (or of the live one), which is the answer itself if it holds the
+                log until that day already; None: from nothing.
             days: of a build from nothing; None: `memories.warm_up_days`.
             exclude: YAML list of rules for what is left out.
-            generation: number; None: the snapshot's, or the next.
+            generation: number, or "live"; None: the snapshot's, or the next.
             runner: of Beam.
             beam_arguments: for Beam.
 
         Raises:
             BadInputError: days, snapshot, bundle and log do not fit each other.
+            StoreError: "live" or "latest", and the store does not answer.
         """
+        from uic.feature_repo.snapshots.snapshots import Snapshot
         from uic.pipelines.memories.build import MemoriesRequest, build_memories
         from uic.pipelines.memories.exclude import load_rules
 
-        memories = self.context.memories
+        memories, last = self.context.memories, day_of(until, "until")
+        number = self._live() if generation == "live" else generation
+        first: Snapshot | None = None
+        if start == "latest":
+            first = self._latest(self._live() if number is None else number)
+            if first.manifest["until"] >= last.isoformat() and exclude is None:
+                return first
+        elif start is not None:
+            first = Snapshot.open(folder_of(memories, start, "--from"))
+        if bundle is None:
+            if first is None:
+                msg = "--bundle: needed for a build from nothing; MODEL/VERSION of the workspace"
+                raise BadInputError(msg)
+            bundle = str(first.manifest["bundle"])
         request = MemoriesRequest(
             log=self.context.log,
             memories=memories,
             bundle=self._bundle(bundle),
-            until=day_of(until, "until"),
+            until=last,
             time_zone=self.config.time_zone,
             memories_settings=self.config.memories,
             sale=self.config.sale,
-            start=None if start is None else folder_of(memories, start, "--from"),
+            start=None if first is None else first.path,
             days=days,
             rules=() if exclude is None else load_rules(Path(exclude)),
-            generation=generation,
+            generation=number,
         )
         return build_memories(request, runner, beam_arguments)
 
@@ -274,6 +292,24 @@ class MemoriesPanel(WorkspacePanel):
         from uic.models.bundles.shelf import BundleShelf
 
         return BundleShelf(self.context.bundles).find(str(bundle))
+
+    def _live(self) -> int:
+        number = self.live_generation()
+        if number is None:
+            msg = "no generation is live; `uic memories load` and `uic memories switch` one first"
+            raise BadInputError(msg)
+        return number
+
+    def _latest(self, generation: int) -> "Snapshot":
+        """The snapshot of the last day of a generation."""
+        mine = [one for one in self.snapshots() if one.generation == generation]
+        if not mine:
+            msg = (
+                f"--from latest: {self.context.memories} has no snapshot of generation "
+                f"{generation}; build one from nothing (leave out --from)"
+            )
+            raise BadInputError(msg)
+        return max(mine, key=lambda one: str(one.manifest["until"]))
 
     def _newest_snapshot(self) -> "Snapshot":
         snapshots = self.snapshots()

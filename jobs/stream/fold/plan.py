@@ -35,6 +35,9 @@ class JobPlan(Section):
     staged_files: Path = Field(description="folder of one gzip file a partition, for files")
     archive_folder: Path = Field(description="raw payloads with positions")
     dead_letter_folder: Path = Field(description="rejected payloads with reasons")
+    letter_bytes: int | None = Field(
+        None, description="longest payload that the dead-letter topic takes; None: files, any"
+    )
     checkpoint_folder: Path = Field(description="Flink's checkpoints")
     run_folder: Path = Field(description="logs and state of this attempt")
     rest_port: int = Field(description="of the mini-cluster")

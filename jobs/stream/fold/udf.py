@@ -5,26 +5,23 @@ subtasks would share one Python.
 """
 
 import builtins
-import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
-import redis
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from uic.jobs.stream.fold.counters import COUNTER_NAMES, PARTITION_MOVED
 from uic.jobs.stream.fold.plan import JobPlan
-from uic.jobs.stream.fold.status import publish_worker
+from uic.jobs.stream.fold.status import StatusPublisher
 from uic.pipelines.log.events import Reason
 
 if TYPE_CHECKING:
     from uic.jobs.stream.fold.fold_function import FoldFunction
 
-PUBLISH_SECONDS: Final = 1.0
 REJECT_NAMES: Final = tuple(f"rejected_{reason}" for reason in (*Reason, PARTITION_MOVED))
 
 
@@ -64,13 +61,16 @@ class FoldEvents(ScalarFunction):  # type: ignore[misc]  # PyFlink has no type i
 
             plan = JobPlan.model_validate_json(self._plan)
             self._fold: FoldFunction = make_fold_function(plan)
-        self._project, self._generation = plan.project, plan.generation
-        self._name = f"{os.getpid()}-{time.time_ns()}"
+        self._status = StatusPublisher(
+            self._fold.store.client,  # type: ignore[attr-defined]  # a PackedStore here
+            plan.project,
+            plan.generation,
+            f"{os.getpid()}-{time.time_ns()}",
+        )
         group = function_context.get_metric_group()
         self._metrics = {name: group.counter(name) for name in (*COUNTER_NAMES, *REJECT_NAMES)}
         self._reported: dict[str, int] = {}
         self._positions: dict[int, int] = {}
-        self._published = 0.0
 
     def eval(
         self, payload: pd.Series, partition: pd.Series, offset: pd.Series, log_time: pd.Series
@@ -90,8 +90,8 @@ class FoldEvents(ScalarFunction):  # type: ignore[misc]  # PyFlink has no type i
 
     def close(self) -> None:
         """Publish the last counts."""
-        if hasattr(self, "_fold"):
-            self._publish(time.time())
+        if hasattr(self, "_status"):
+            self._status.close()
 
     def _report(self) -> None:
         totals = self._fold.counters.totals
@@ -100,27 +100,4 @@ class FoldEvents(ScalarFunction):  # type: ignore[misc]  # PyFlink has no type i
             if more:
                 metric.inc(more)
                 self._reported[name] = totals[name]
-        now = time.time()
-        if now - self._published >= PUBLISH_SECONDS:
-            self._publish(now)
-
-    def _publish(self, now: float) -> None:
-        """For `uic stream status`, wherever the worker runs."""
-        self._published = now
-        document: dict[str, Any] = {
-            "at": now,
-            "totals": dict(self._fold.counters.totals),
-            "positions": self._positions,
-        }
-        # A status that is a second old is no reason to stop: the next batch meets the same Redis
-        # with all its retries.
-        try:
-            publish_worker(
-                self._fold.store.client,  # type: ignore[attr-defined]  # a PackedStore here
-                self._project,
-                self._generation,
-                self._name,
-                json.dumps(document),
-            )
-        except redis.RedisError:
-            return
+        self._status.report(totals, self._positions)

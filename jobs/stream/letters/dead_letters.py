@@ -20,7 +20,7 @@ from uic.models.published import write_json_atomically
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One rejected payload."""
+    """One rejected payload; `payload_bytes` is its length before a topic's letter was cut."""
 
     epoch: int
     partition: int
@@ -28,6 +28,12 @@ class DeadLetter:
     log_time_ms: int
     reason: str
     payload: bytes | None
+    payload_bytes: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether `payload` is the beginning of a longer one."""
+        return (self.payload_bytes or 0) > len(self.payload or b"")
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -65,6 +71,7 @@ def _letter(line: bytes, where: str) -> DeadLetter:
             log_time_ms=int(time.astype(np.int64)),
             reason=str(row["reason"]),
             payload=None if payload is None else b64decode(payload),
+            payload_bytes=row.get("payload_bytes"),
         )
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{where}: not a dead letter ({error})"

@@ -4,10 +4,9 @@ Every attempt is planned afresh: the store's markers, the archive and the source
 since the one before.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from uic.feature_repo.snapshots.published_values import CURRENT
 from uic.feature_repo.snapshots.snapshots import Snapshot
@@ -23,6 +22,7 @@ from uic.jobs.stream.fold.fitness import check_fit
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.fold.status import clear_workers
 from uic.jobs.stream.letters.archive import archived_up_to, note_first_starts
+from uic.jobs.stream.run.checkpoints import JOB_NAME, check_checkpoint
 from uic.jobs.stream.run.start_positions import (
     Available,
     Start,
@@ -35,17 +35,18 @@ from uic.jobs.stream.run.topic_watch import reached
 from uic.jobs.stream.topics.event_files import EventFile, scan_folder, stage_file
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import free_port
-from uic.jobs.stream.topics.kafka_topic import Topic, TopicError, describe_topic
+from uic.jobs.stream.topics.kafka_topic import (
+    PRODUCER_BYTES,
+    Topic,
+    TopicError,
+    describe_topic,
+    largest_message,
+)
 from uic.models.errors import BadInputError
 from uic.models.published import MANIFEST_NAME, write_json_atomically
 from uic.pipelines.log.event_log import Epoch, EventLog
 
 STAGED: Final = "staged"
-JOB_NAME: Final = "job.json"
-
-
-class CheckpointError(BadInputError):
-    """A checkpoint to resume from is none, or is of another job."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class Planner:
             staged_files=run_folder / STAGED,
             archive_folder=archive,
             dead_letter_folder=self.folder / "dead-letters",
+            letter_bytes=self._letter_bytes(),
             checkpoint_folder=self._checkpoints(generation, epoch),
             run_folder=run_folder,
             rest_port=free_port(),
@@ -192,6 +194,14 @@ class Planner:
             stream=self.stream.model_copy(update={"jars_folder": self._jars()}),
             position_check=self.options.position_check,
         ), starts
+
+    def _letter_bytes(self) -> int | None:
+        topic = self.stream.dead_letter_topic
+        if topic is None:
+            return None
+        taken = min(largest_message(self.stream.brokers, topic), PRODUCER_BYTES)
+        # Base64 makes four bytes of three; the other columns of a letter take less than 1 KB.
+        return max(0, taken - 1024) * 3 // 4
 
     def _jars(self) -> Path:
         return jars_root(self.stream.jars_folder, self.context.workspace).resolve()
@@ -262,14 +272,17 @@ class Planner:
         """The epoch of this incarnation of the topic; registered when it is seen first."""
         name = f"{topic.name}.{topic.topic_id}"
         log = EventLog(self.context.log)
-        others = []
-        for epoch in log.epochs():
-            if epoch.kind == "topic" and epoch.name == name:
-                if self.stream.offset_gaps and not epoch.offset_gaps:
-                    log.note_offset_gaps(epoch.number)
-                return epoch
-            if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name:
-                others.append(epoch)
+        epochs = log.epochs()
+        known = topic.epoch_in(epochs)
+        if known is not None:
+            if self.stream.offset_gaps and not known.offset_gaps:
+                log.note_offset_gaps(known.number)
+            return known
+        others = [
+            epoch
+            for epoch in epochs
+            if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name
+        ]
         if others and not self.options.new_epoch:
             msg = (
                 f"topic {topic.name} was made anew since epoch {others[-1].number}: what was not "
@@ -311,24 +324,6 @@ class Planner:
             )
             raise BadInputError(msg)
         return epoch, Available(first, end, str(self.event_folder))
-
-
-def check_checkpoint(path: Path, job: dict[str, Any]) -> None:
-    """Refuse a checkpoint or savepoint unless it is of this job.
-
-    Raises:
-        CheckpointError: there is none at `path`, or it is of another generation or epoch.
-    """
-    if not (path / "_metadata").is_file():
-        msg = f"{path}: not a completed checkpoint or savepoint: it has no _metadata"
-        raise CheckpointError(msg)
-    noted = next(
-        (parent / JOB_NAME for parent in path.parents if (parent / JOB_NAME).exists()), None
-    )
-    found = json.loads(noted.read_text(encoding="utf-8")) if noted else None
-    if found != job:
-        msg = f"{path}: of another job: found {found}, expected {job}; leave out --checkpoint"
-        raise CheckpointError(msg)
 
 
 def staged_path(plan: JobPlan, file: EventFile) -> Path:

@@ -161,7 +161,7 @@ class Supervisor:
                     "plan": str(plan.run_folder / "plan.json"),
                 },
             )
-            return _Watch(plan, process, self._planner, lambda: self._stopping).until_end()
+            return AttemptWatch(plan, process, self._planner, lambda: self._stopping).until_end()
         finally:
             _end(process)
 
@@ -171,7 +171,7 @@ class Supervisor:
             time.sleep(0.1)
 
 
-class _Watch:
+class AttemptWatch:
     """Looks at one running attempt until it is over."""
 
     def __init__(

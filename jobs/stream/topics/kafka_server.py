@@ -6,8 +6,9 @@ ports unless one is named, and stamps records with their append time, as the eve
 asks.
 """
 
+import contextlib
 import os
-import signal
+import re
 import socket
 import subprocess
 import time
@@ -54,6 +55,12 @@ class KafkaServerError(UicError):
     """The broker did not start."""
 
 
+class BrokerEndedError(KafkaServerError):
+    """The broker ended by itself, or was killed."""
+
+    exit_code = 1
+
+
 class KafkaServer:
     """One broker in `folder`; use it as a context, or call `start` and `stop`.
 
@@ -89,12 +96,16 @@ class KafkaServer:
         """Start the broker and wait until it answers.
 
         Raises:
-            KafkaServerError: it ended, or did not answer in time; names its log.
+            KafkaServerError: its port is another process's, it ended, or it did not answer in
+                time; names its log.
         """
         java = java_home() / "bin" / "java"
         classpath = os.pathsep.join(str(jar) for jar in jars("kafka", self.jars_root))
         settings = self.folder / "server.properties"
-        if not settings.exists():
+        known = settings.exists()
+        self._port = _port_of(settings) if known else self._port or free_port()
+        self._refuse_taken_port()
+        if not known:
             self._write_settings(settings)
             # A cluster id is 16 bytes in URL-safe base64 without padding, and may begin with "-":
             # as a word of its own the tool would take one in 64 for an option.
@@ -109,8 +120,6 @@ class KafkaServer:
                 settings.unlink()  # the next start formats again
                 msg = f"{self.folder}: cannot format: {done.stderr.decode().strip()[-400:]}"
                 raise KafkaServerError(msg)
-        else:
-            self._port = _port_of(settings)
         with (self.folder / "console.log").open("ab") as console:
             self._process = subprocess.Popen(  # noqa: S603
                 [str(java), *self._options(), "-cp", classpath, "kafka.Kafka", str(settings)],
@@ -137,9 +146,19 @@ class KafkaServer:
     def kill(self) -> None:
         """End it with SIGKILL, as a crash does."""
         if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.kill()  # nothing to kill if it has ended
             self._process.wait()
             self._process = None
+
+    def require_running(self) -> None:
+        """Raise if the broker's process has ended.
+
+        Raises:
+            BrokerEndedError: names its log.
+        """
+        if not self.is_running:
+            msg = f"{self.folder}: the broker at {self.brokers} has ended; see broker.log there"
+            raise BrokerEndedError(msg)
 
     @property
     def is_running(self) -> bool:
@@ -190,13 +209,31 @@ class KafkaServer:
 
     def _write_settings(self, settings: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._port = self._port or free_port()
         (self.folder / "log4j2.properties").write_text(_LOG4J.format(folder=self.folder.resolve()))
         settings.write_text(
             _SETTINGS.format(
                 port=self._port, controller_port=free_port(), folder=self.folder.resolve()
             )
         )
+
+    def _refuse_taken_port(self) -> None:
+        """Whoever answers there would be taken for our broker.
+
+        Raises:
+            KafkaServerError: another process listens on the port.
+        """
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 0.2):
+            msg = (
+                f"127.0.0.1:{self._port} is another process's, perhaps another workspace's broker; "
+                "stop that, or take another port (--port N; a folder that has a broker's data "
+                f"keeps its port, in {self.folder / 'server.properties'})"
+            )
+            raise KafkaServerError(msg)
+
+    def _cluster(self) -> str:
+        """The id that the folder was formatted with."""
+        text = (self.folder / "data" / "meta.properties").read_text()
+        return str(re.findall(r"^cluster\.id=(.*)$", text, re.MULTILINE)[0])
 
     def _options(self) -> list[str]:
         return [
@@ -222,7 +259,10 @@ class KafkaServer:
         raise KafkaServerError(msg)
 
     def _answers(self) -> bool:
-        """Whether the broker is registered, which is later than an open port."""
+        """Whether this broker is registered, which is later than an open port.
+
+        An address says nothing of who answers there; the cluster's id does.
+        """
         from confluent_kafka import KafkaException  # noqa: PLC0415
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
@@ -230,7 +270,8 @@ class KafkaServer:
             with socket.create_connection(("127.0.0.1", self._port), timeout=0.2):
                 pass
             admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
-            return len(admin.list_topics(timeout=2).brokers) == 1
+            found = admin.list_topics(timeout=2)
+            return len(found.brokers) == 1 and found.cluster_id == self._cluster()
         except (OSError, KafkaException):
             return False
 

@@ -25,6 +25,8 @@ Setting = str | int | float | bool
 """A value of a client's setting."""
 NO_SETTINGS: Final[Mapping[str, Setting]] = {}
 
+PRODUCER_BYTES: Final = 1_048_576
+"""Largest request of a producer that sets no `max.request.size`, as Flink's sink."""
 _TIMEOUT_SECONDS: Final = 6.0
 _POLL_SECONDS: Final = 0.1
 _NO_LEADER_YET: Final = (
@@ -119,6 +121,24 @@ def _appends_time(admin: AdminClient, name: str) -> bool:
     resource = ConfigResource(ResourceType.TOPIC, name)
     found = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
     return bool(found["message.timestamp.type"].value == "LogAppendTime")
+
+
+def largest_message(brokers: str, topic: str) -> int:
+    """Bytes of the largest message that a topic takes; Kafka's default if there is no such topic.
+
+    Raises:
+        NoBrokerError: none answers.
+    """
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        admin = AdminClient(quiet(brokers))
+        found = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return PRODUCER_BYTES
+        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
+        raise NoBrokerError(msg) from error
+    return int(found["max.message.bytes"].value)
 
 
 def partitions_of(brokers: str, topic: str) -> int:

@@ -8,7 +8,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from uic.jobs.stream.fold.fitness import UnfitGenerationError
-from uic.jobs.stream.run.planner import CheckpointError, Planner, RunOptions
+from uic.jobs.stream.run.checkpoints import CheckpointError
+from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import StartPositionError
 from uic.jobs.stream.topics import java
 from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file

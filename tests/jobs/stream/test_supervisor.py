@@ -12,14 +12,16 @@ from uic.jobs.stream.run.failures import failure_of, readable
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import (
+    AttemptWatch,
     StreamBusyError,
     StreamFailedError,
     Supervisor,
     running,
 )
+from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
 from uic.jobs.stream.topics.kafka_server import free_port
 from uic.jobs.stream.trial import start_trial, trial_context
-from uic.models.errors import BadInputError
+from uic.models.errors import UicError
 
 pytestmark = pytest.mark.slow
 
@@ -102,18 +104,37 @@ def test_a_run_file_of_a_dead_process_does_not_count(tmp_path):
         (["stream", "run", "--parallelism", "0"], "--parallelism: .*0"),
         (["drill", "crash", "--kills", "worker,cat"], "--kills: found 'cat'"),
         (["events", "produce"], "no events to send"),
-        (["memories", "upgrade", "--bundle", "mimn/none"], "--bundle mimn/none: no such folder"),
-        (["log", "compact", "2026-03-01"], "nothing up to 2026-03-01"),
+        (["memories", "upgrade", "--bundle", "mimn/none"], "no bundle 'mimn/none'; there is: none"),
+        (["log", "compact", "2026-03-01"], "no archive: nothing has streamed"),
     ],
 )
 def test_a_wrong_argument_is_one_line(tmp_path, arguments, text):
     extra = [] if arguments[0] == "drill" else ["--workspace", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, *extra])
-    assert isinstance(result.exception, BadInputError)
-    with pytest.raises(BadInputError, match=text):
+    assert isinstance(result.exception, UicError)
+    with pytest.raises(UicError, match=text):
         raise result.exception
 
 
 def test_without_letters_there_is_nothing_to_show(tmp_path):
     result = CliRunner().invoke(app, ["dead-letters", "show", "--workspace", str(tmp_path)])
     assert result.exit_code == 0
+
+
+def test_progress_of_an_attempt_is_the_markers(tmp_path):
+    write_event_file(tmp_path / "events" / "0.jsonl.gz", [LoggedPayload(b"{}", 0, 0, 5)])
+    context = trial_context(tmp_path, {"source": "files", "files": tmp_path / "events"})
+    server, _ = start_trial(context)
+    try:
+        planner = Planner(context, RunOptions())
+        ended = []
+        for marker in (None, 0, 0):
+            plan, _ = planner.plan(1, 1)
+            with subprocess.Popen([sys.executable, "-c", "exit(1)"]) as process:
+                if marker is not None:
+                    planner.client.hset(planner.keys.markers(1), "1:0", marker)
+                outcome = AttemptWatch(plan, process, planner, lambda: False).until_end()
+            ended.append((outcome.kind, outcome.progressed))
+        assert ended == [("failed", False), ("failed", True), ("failed", False)]
+    finally:
+        server.stop()
