@@ -70,6 +70,7 @@ class DataPanel(WorkspacePanel):
         name: str = "table",
         again: bool = False,
         impressions_only: bool = False,
+        any_time: bool = False,
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
@@ -81,6 +82,7 @@ class DataPanel(WorkspacePanel):
             name: of the new epoch; a-z, 0-9, - and _.
             again: import a file that the log already holds once more.
             impressions_only: rows go to the impression log alone, beside any log.
+            any_time: take times before 2000 and after tomorrow, too.
             next_item: make impressions by the papers' protocol; None keeps those of the file.
             progress: told the rows that were read.
 
@@ -97,11 +99,12 @@ class DataPanel(WorkspacePanel):
         """
         from uic.pipelines.importers.table import TableImporter
 
-        importer = TableImporter(Path(file), columns, name)
+        importer = TableImporter(Path(file), columns, name, self.config.time_zone)
         return self.import_from(
             importer,
             again=again,
             impressions_only=impressions_only,
+            any_time=any_time,
             next_item=next_item,
             progress=progress,
         )
@@ -112,6 +115,7 @@ class DataPanel(WorkspacePanel):
         *,
         again: bool = False,
         impressions_only: bool = False,
+        any_time: bool = False,
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
@@ -121,6 +125,7 @@ class DataPanel(WorkspacePanel):
             importer: reads the files; see `uic.pipelines.importers.source.Importer`.
             again: import files that the log already holds once more.
             impressions_only: leave the files' behaviours out.
+            any_time: take times before 2000 and after tomorrow, too.
             next_item: make impressions by the papers' protocol.
             progress: told what was read, in the importer's own unit.
 
@@ -138,6 +143,7 @@ class DataPanel(WorkspacePanel):
             partitions=self.config.log.partitions,
             again=again,
             impressions_only=impressions_only,
+            any_time=any_time,
             next_item=next_item,
             progress=progress,
         )

@@ -9,7 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from uic.pipelines.importers.source import FAULTS, Rejects, fault_codes
+from uic.pipelines.importers.source import (
+    FAULTS,
+    IMPLAUSIBLE_TIME,
+    TIME_OUT_OF_RANGE,
+    Rejects,
+    fault_codes,
+)
 from uic.pipelines.log.events import Reason
 
 
@@ -45,6 +51,9 @@ def accept(
     ids = {"user": rows.user_ids, "item": rows.item_ids, "category": rows.category_ids}
     faults = fault_codes(ids, rows.times_ms, rows.behaviors)
     faults = np.where(rows.faults > 0, rows.faults, faults)
+    judged = (faults == 0) | (faults == FAULTS.index(TIME_OUT_OF_RANGE))
+    implausible = rejects.times.implausible(rows.times_ms, judged)
+    faults[implausible & (faults == 0)] = FAULTS.index(IMPLAUSIBLE_TIME)
     for row in np.flatnonzero(faults).tolist():
         rejects.add(path, int(rows.lines[row]), FAULTS[faults[row]], rows.payload(row))
     # A time out of range would not convert; its row is dropped below.

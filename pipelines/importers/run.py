@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
+from uic.pipelines.importers.plausible import PlausibleTimes
 from uic.pipelines.importers.source import Importer, Rejects, fingerprint
 from uic.pipelines.importers.string_ids import StringIds
 from uic.pipelines.log.event_log import EventLog
@@ -35,6 +36,7 @@ def run_import(
     partitions: int,
     again: bool = False,
     impressions_only: bool = False,
+    any_time: bool = False,
     next_item: NextItemOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -48,11 +50,14 @@ def run_import(
         again: allow a file that is in the log already.
         impressions_only: leave the files' behaviours out, and take no epoch; so impressions go
             in beside any log, also one that streams.
+        any_time: take times before 2000 and later than tomorrow, too; else a row with one is a
+            reject, and a file of them is refused.
         next_item: make impressions by protocol; None keeps what the files have.
         progress: called with (step, done, total).
 
     Raises:
         BadInputError: a file is not what it has to be, or no row of it is good.
+        ImplausibleTimesError: most times cannot be true.
         DuplicateImportError: a file is in the log already.
         BackfillError: behaviours would come after a topic's; nothing is written.
         LogWriteError: the disk is full, or the like.
@@ -82,7 +87,12 @@ def run_import(
             again=again,
             impressions_only=impressions_only,
         ) as writer,
-        closing(Rejects(log.root / "rejects" / f"{writer.tag}-{importer.name}.jsonl")) as rejects,
+        closing(
+            Rejects(
+                log.root / "rejects" / f"{writer.tag}-{importer.name}.jsonl",
+                PlausibleTimes.any_time() if any_time else PlausibleTimes.until_tomorrow(),
+            )
+        ) as rejects,
     ):
         # What these two keep on disk goes with the writer's own spool.
         ids = StringIds(spool)
@@ -93,6 +103,7 @@ def run_import(
         if impressions_only:
             add_behaviors = _leave_out
         rows = _read(importer, writer, rejects, ids, add_behaviors=add_behaviors, report=report)
+        rejects.times.refuse_most(importer.sources()[0])
         if not rows:
             first = f"; first: {rejects.first}" if rejects.first else ""
             msg = f"{importer.sources()[0]}: no row could be imported{first}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.published import sha256_of
+from uic.pipelines.importers.plausible import PlausibleTimes
 from uic.pipelines.log.events import MAX_ID, MAX_TIME_MS, Reason
 
 # Rows of a batch: about 50 MB, enough for vectorised work to dominate.
@@ -73,10 +74,12 @@ class Rejects:
 
     Args:
         path: of the file; it is made with the first reject.
+        times: which times can be true; by default all that the log can hold.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, times: PlausibleTimes | None = None) -> None:
         self.path = path
+        self.times = times or PlausibleTimes.any_time()
         self.by_reason: Counter[str] = Counter()
         self.first: str | None = None
         self._stream: IO[str] | None = None
@@ -164,6 +167,8 @@ def fault_codes(
 
 
 TIME_OUT_OF_RANGE: Final = "event_time_out_of_range"
+IMPLAUSIBLE_TIME: Final = "implausible_time"
+NOT_UTF8: Final = "not_utf8"
 FAULTS: Final[tuple[str, ...]] = (
     "",
     Reason.UNKNOWN_BEHAVIOR,
@@ -171,4 +176,6 @@ FAULTS: Final[tuple[str, ...]] = (
     Reason.ID_OUT_OF_RANGE,
     Reason.WRONG_TYPE,
     Reason.MISSING_FIELD,
+    IMPLAUSIBLE_TIME,
+    NOT_UTF8,
 )

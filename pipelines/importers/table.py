@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -15,25 +13,23 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
+from uic.pipelines.importers.formats import (
+    check_names,
+    refuse_what_is_no_csv,
+    refuse_what_is_no_file,
+)
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
+from uic.pipelines.importers.plausible import TimeUnit
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, header_of, integers, texts
+from uic.pipelines.importers.times import EventTimes
 from uic.pipelines.log.columns import behavior_codes, one_chunk
-from uic.pipelines.log.events import MAX_TIME_MS
 from uic.pipelines.log.schemas import BEHAVIORS
 
 _PARQUET_MAGIC: Final = b"PAR1"
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")
 _MISSING: Final = FAULTS.index("missing_field")
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
-
-
-class TimeUnit(StrEnum):
-    """What a time column of numbers or texts holds."""
-
-    SECONDS = "seconds"
-    MILLISECONDS = "milliseconds"
-    ISO = "iso"
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,10 @@ class TableColumns:
         behavior_names: what the file calls a behaviour, to its name here.
         string_ids: kinds (user, item, category) whose CSV columns are texts; a Parquet column
             says so itself.
-        time_unit: of `event_time`; a Parquet timestamp says so itself.
+        time_unit: of `event_time`: a unit, or a format of `strptime`; a Parquet timestamp says so
+            itself.
+        time_zone: of times that have none; None takes them as UTC in a log of UTC days, and
+            refuses them in any other.
         delimiter: of a CSV file.
     """
 
@@ -60,7 +59,8 @@ class TableColumns:
     clicked: str | None = None
     behavior_names: Mapping[str, str] = field(default_factory=dict)
     string_ids: frozenset[str] = frozenset()
-    time_unit: TimeUnit = TimeUnit.MILLISECONDS
+    time_unit: TimeUnit | str = TimeUnit.MILLISECONDS
+    time_zone: str | None = None
     delimiter: str = ","
 
     def names(self) -> list[str]:
@@ -79,7 +79,9 @@ class TableColumns:
 class TableImporter:
     """One file; Parquet by its first bytes, else CSV with a header line."""
 
-    def __init__(self, path: Path, columns: TableColumns, name: str = "table") -> None:
+    def __init__(
+        self, path: Path, columns: TableColumns, name: str = "table", log_zone: str = "UTC"
+    ) -> None:
         if not _NAME.fullmatch(name):
             msg = f"--name: found {name!r}, expected 1 to 64 of a-z, 0-9, - and _"
             raise BadInputError(msg)
@@ -90,9 +92,10 @@ class TableImporter:
         if columns.category_id is None:
             self.notes = ("The source has no categories: every item is in category 0.",)
         self._names: list[str] = []
-        if not path.is_file():
-            msg = f"{path}: no such file"
-            raise BadInputError(msg)
+        self._times = EventTimes(
+            f"{path}: column {columns.event_time}", columns.time_unit, columns.time_zone, log_zone
+        )
+        refuse_what_is_no_file(path)
         with path.open("rb") as stream:
             self._parquet = stream.read(4) == _PARQUET_MAGIC
         self._codes = _behavior_names(columns)
@@ -100,13 +103,10 @@ class TableImporter:
             file = open_parquet(path, dict.fromkeys(columns.names(), is_any))
             self.total = file.metadata.num_rows
         else:
+            refuse_what_is_no_csv(path)
             self.total = path.stat().st_size
             self._names = header_of(path, columns.delimiter)
-            for column in columns.names():
-                if self._names.count(column) != 1:
-                    names = ", ".join(self._names)
-                    msg = f"{path}: column {column} is missing or there twice; found {names}"
-                    raise BadInputError(msg)
+            check_names(path, self._names, columns.names())
 
     def sources(self) -> Sequence[Path]:
         """The input file."""
@@ -114,7 +114,9 @@ class TableImporter:
 
     def batches(self, rejects: Rejects, ids: IdNumbers) -> Iterator[Batch]:
         """Rows in file order."""
+        rejects.times.option = True
         for table, lines, done in self._tables(rejects):
+            rejects.times.unit = self._times.unit_of(table.schema.field(self._columns.event_time))
             rows, clicked = self._rows(table, lines, ids)
             if clicked is None:
                 yield Batch(done, behaviors=accept(self._path, rows, rejects))
@@ -158,7 +160,7 @@ class TableImporter:
         clicked = None
         if columns.clicked is not None:
             clicked = _truth(self._path, one_chunk(table, columns.clicked), faults)
-        times = self._times(one_chunk(table, columns.event_time), faults)
+        times = self._times.read(one_chunk(table, columns.event_time), faults)
         rows = Columns(
             values["user"],
             values["item"],
@@ -196,33 +198,6 @@ class TableImporter:
         codes = pa.array(list(self._codes.values()), pa.int64()).take(at)
         behaviors: NDArray[np.int64] = pc.fill_null(codes, -1).to_numpy()
         return behaviors
-
-    def _times(self, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
-        """Milliseconds since 1970 UTC."""
-        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-            # Of finer units milliseconds are left; flooring keeps the order.
-            stamps = column.cast(pa.timestamp("ms"), safe=False)
-            return whole_numbers(stamps.cast(pa.int64()), faults)
-        if self._columns.time_unit is TimeUnit.ISO:
-            words, bad = _texts(self._path, column)
-            faults[bad] = _WRONG_TYPE
-            return _iso_times(words, faults)
-        parsed = (
-            whole_numbers(column, faults)
-            if pa.types.is_integer(column.type)
-            else _numbers(column, faults)
-            if pa.types.is_binary(column.type)
-            else None
-        )
-        if parsed is None:
-            msg = (
-                f"{self._path}: column {self._columns.event_time} is {column.type}, expected "
-                "an integer or a timestamp; for texts use --time-unit iso"
-            )
-            raise BadInputError(msg)
-        scale = 1000 if self._columns.time_unit is TimeUnit.SECONDS else 1
-        # Clipped so that milliseconds fit int64; what was clipped is out of range still.
-        return parsed.clip(-1, MAX_TIME_MS // scale + 1) * scale
 
 
 def _behavior_names(columns: TableColumns) -> dict[str, int]:
@@ -274,17 +249,4 @@ def _truth(path: Path, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np
     return found
 
 
-def _iso_times(words: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
-    """ISO 8601 texts; without an offset they are UTC."""
-    try:
-        times: NDArray[np.int64] = words.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy()
-    except pa.ArrowInvalid:
-        times = np.zeros(len(words), np.int64)
-        for row, word in enumerate(words.to_pylist()):
-            try:
-                stamp = datetime.fromisoformat(word)
-                known = stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
-                times[row] = round(known.timestamp() * 1000)
-            except (ValueError, OverflowError):
-                faults[row] = faults[row] or (_WRONG_TYPE if word else _MISSING)
-    return times
+__all__ = ["TableColumns", "TableImporter", "TimeUnit"]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uic.pipelines.importers.checked import Columns, accept, payload_of
+from uic.pipelines.importers.plausible import TimeUnit, milliseconds
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, integers
 from uic.pipelines.log.columns import behavior_codes, one_chunk
@@ -16,7 +17,6 @@ from uic.pipelines.log.columns import behavior_codes, one_chunk
 _NAMES: Final = ("user_id", "item_id", "category_id", "behavior", "seconds")
 _TYPES: Final = pa.array([b"pv", b"cart", b"fav", b"buy"], pa.binary())
 _CODES: Final = behavior_codes(pa.array(["click", "cart", "favourite", "buy"]))
-_MAX_SECONDS: Final = 253_402_300_799
 
 
 class Taobao:
@@ -38,6 +38,7 @@ class Taobao:
 
     def batches(self, rejects: Rejects, ids: IdNumbers) -> Iterator[Batch]:  # noqa: ARG002
         """Behaviours in file order."""
+        rejects.times.unit = TimeUnit.SECONDS
         for rows in csv_rows(self._path, _NAMES, _NAMES, rejects, quotes=False):
             faults = np.zeros(len(rows.lines), np.int8)
             values = {}
@@ -46,14 +47,12 @@ class Taobao:
                 faults[bad] = FAULTS.index("wrong_type")
             at = pc.index_in(one_chunk(rows.columns, "behavior"), value_set=_TYPES)
             codes = pc.fill_null(_CODES.take(at), -1).to_numpy().astype(np.int64)
-            # Clipped so that milliseconds fit int64; what was clipped is out of range still.
-            seconds = values["seconds"].clip(-1, _MAX_SECONDS + 1)
             columns = Columns(
                 values["user_id"],
                 values["item_id"],
                 values["category_id"],
                 codes,
-                seconds * 1000,
+                milliseconds(values["seconds"], 1),
                 faults,
                 rows.lines,
                 payload_of(rows.columns),

@@ -1,8 +1,11 @@
 """What is published of the log: a part goes in, a publication comes out, or one of these errors."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from uic.models.errors import BadInputError, UicError
@@ -22,10 +25,41 @@ class LogWriteError(UicError):
 
 
 @dataclass(frozen=True)
+class Span:
+    """When the events of a part were.
+
+    Attributes:
+        what: behaviours, or impressions where a part has these alone.
+        first_ms, last_ms: event times, milliseconds since 1970 UTC.
+        rows_by_day: of the days that have any.
+    """
+
+    what: str
+    first_ms: int
+    last_ms: int
+    rows_by_day: Mapping[date, int]
+
+    @property
+    def median_rows_a_day(self) -> float:
+        """Of the days that have any."""
+        return median(self.rows_by_day.values())
+
+    @property
+    def share_by_year(self) -> dict[int, float]:
+        """The share of the rows in each year, 0 to 1."""
+        rows: Counter[int] = Counter()
+        for day, count in self.rows_by_day.items():
+            rows[day.year] += count
+        return {year: rows[year] / rows.total() for year in sorted(rows)}
+
+
+@dataclass(frozen=True)
 class Publication:
     """What was published; `overlap` is a sentence if an earlier epoch goes on into its days.
 
-    `epoch` is None for impressions alone, which have no place in the order of behaviours.
+    `epoch` is None for impressions alone, which have no place in the order of behaviours. `span`
+    is None of a part without events. `repeated` counts the rows that equal an earlier one in
+    user, item, category, behaviour and time; they are kept.
     """
 
     epoch: Epoch | None
@@ -37,6 +71,8 @@ class Publication:
     bytes: int
     manifest: Path
     overlap: str | None = None
+    span: Span | None = None
+    repeated: int = 0
 
 
 @dataclass(frozen=True)

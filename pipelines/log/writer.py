@@ -24,7 +24,7 @@ import pyarrow as pa
 from uic.models.errors import BadInputError
 from uic.models.hashing import stable_hash
 from uic.pipelines.days import CalendarDays, day_number, day_of_number
-from uic.pipelines.log.catalog import DistinctIds, ItemCatalog
+from uic.pipelines.log.catalog import Contents
 from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog, same_sources
@@ -84,8 +84,7 @@ class LogWriter:
         spool = log.root / "spool"
         self._behaviors = KeyedSpool(spool / "behaviors", run_rows)
         self._impressions = KeyedSpool(spool / "impressions", run_rows)
-        self._items = ItemCatalog()
-        self._users = DistinctIds()
+        self._contents = Contents()
         self._files: list[dict[str, Any]] = []
         self._stack = ExitStack()
         self._tag = ""
@@ -193,7 +192,7 @@ class LogWriter:
 
     def add_items(self, item_ids: pa.Array, category_ids: pa.Array) -> None:
         """Take items that no event has named yet, or that have a better category than theirs."""
-        self._items.add_known(item_ids, category_ids)
+        self._contents.items.add_known(item_ids, category_ids)
 
     def add_file(self, table: str, path: Path, rows: int) -> None:
         """Publish a finished file of another kind (string ids, rejects) with this part."""
@@ -225,11 +224,12 @@ class LogWriter:
         for done, day in enumerate(impression_days):
             impressions += self._write_day("impressions", day, self._impression_tables(day))
             progress(len(behavior_days) + done + 1, total)
-        items = self._items.table()
+        contents = self._contents
+        items = contents.items.table()
         if items.num_rows:
             target = self.log.root / "items" / f"{self._tag}.parquet"
             self._files.append(
-                write_item_table(self.log.root, target, self._items, self.log.items_file())
+                write_item_table(self.log.root, target, contents.items, self.log.items_file())
             )
         epoch = None if self._impressions_only else positions.epoch(self.part.name)
         overlap = self._overlap(behavior_days)
@@ -247,7 +247,17 @@ class LogWriter:
         days = len({*behavior_days, *impression_days})
         self._files = []
         return Publication(
-            epoch, rows, impressions, len(self._users), items.num_rows, days, size, path, overlap
+            epoch=epoch,
+            behaviors=rows,
+            impressions=impressions,
+            users=len(contents.users),
+            items=items.num_rows,
+            days=days,
+            bytes=size,
+            manifest=path,
+            overlap=overlap,
+            span=contents.span(),
+            repeated=contents.repeated,
         )
 
     def _overlap(self, behavior_days: Sequence[int]) -> str | None:
@@ -268,8 +278,7 @@ class LogWriter:
 
         def noted() -> Iterator[pa.Table]:
             for rows in tables:
-                self._items.add(rows["item_id"], rows["category_id"])
-                self._users.add(rows["user_id"].to_numpy())
+                self._contents.add(table, dt, rows)
                 yield rows
 
         rows = write_rows(path, noted())

@@ -36,7 +36,7 @@ def uic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_a_table_is_imported_and_summed_up(tmp_path: Path, uic: Uic) -> None:
     (tmp_path / "t.csv").write_text("u,i,t\n1,10,86400000\n1,11,5\nx,1,5\n")
-    columns = ["--user-id", "u", "--item-id", "i", "--event-time", "t"]
+    columns = ["--user-id", "u", "--item-id", "i", "--event-time", "t", "--any-time"]
     done = uic("table", "t.csv", *columns, "--name", "shop")
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
@@ -67,7 +67,7 @@ def test_a_wrong_option_is_one_line(
     tmp_path: Path, uic: Uic, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "t.csv").write_text("u,i,t,b,c\n1,10,86400000,pv,1\n")
-    columns = ["--user-id", "u", "--item-id", "i", "--event-time", "t"]
+    columns = ["--user-id", "u", "--item-id", "i", "--event-time", "t", "--any-time"]
     done = uic("table", "t.csv", *columns, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -82,14 +82,15 @@ def test_kuairand_on_utc_days_gets_a_remark(uic: Uic) -> None:
     assert "nowhere: no such folder" in error
 
 
-SHOWN = ["--user-id", "u", "--item-id", "i", "--event-time", "t", "--clicked", "c"]
+ROWS = ["--any-time", "--user-id", "u", "--item-id", "i", "--event-time", "t"]
+SHOWN = [*ROWS, "--clicked", "c"]
 
 
 def test_impressions_go_in_beside_a_topic_and_take_no_epoch(tmp_path: Path, uic: Uic) -> None:
     (tmp_path / "b.csv").write_text("u,i,t\n1,10,86400000\n")
     (tmp_path / "m.csv").write_text("u,i,t,c\n1,10,86400000,1\n2,11,86400001,0\n1,x,5,1\n")
     (tmp_path / "n.csv").write_text("u,i,t,c\n1,12,172800000,1\n")
-    assert uic("table", "b.csv", *SHOWN[:6]).returncode == 0
+    assert uic("table", "b.csv", *ROWS).returncode == 0
     log = EventLog(tmp_path / "var" / "log")
     log.append_epoch(kind="topic", name="behaviours.x", partitions=1, first_offsets={0: 0})
     before = [file.path for file in log.behavior_files()]
@@ -111,12 +112,12 @@ def test_impressions_go_in_beside_a_topic_and_take_no_epoch(tmp_path: Path, uic:
 
 def test_impressions_need_the_column_of_their_label(tmp_path: Path, uic: Uic) -> None:
     (tmp_path / "m.csv").write_text("u,i,t,c\n1,10,86400000,1\n")
-    done = uic("table", "m.csv", *SHOWN[:6], "--impressions")
+    done = uic("table", "m.csv", *ROWS, "--impressions")
     assert done.returncode == 2
     assert "need their label (--clicked COL)" in done.stderr
 
 
-@pytest.mark.parametrize("columns", [SHOWN[:6], SHOWN])
+@pytest.mark.parametrize("columns", [ROWS, SHOWN])
 def test_behaviours_behind_a_topic_are_refused_before_anything_is_written(
     tmp_path: Path, uic: Uic, columns: list[str]
 ) -> None:

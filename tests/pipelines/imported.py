@@ -11,7 +11,9 @@ from uic.pipelines.log.event_log import EventLog
 
 
 def run(importer: Any, log: EventLog, **options: Any) -> ImportSummary:
-    return run_import(importer, log, **{"time_zone": "UTC", "partitions": 2, **options})
+    """Times may be small numbers here, unless a test says `any_time=False`."""
+    defaults = {"time_zone": "UTC", "partitions": 2, "any_time": True}
+    return run_import(importer, log, **{**defaults, **options})
 
 
 def behaviors(log: EventLog) -> list[tuple]:

@@ -31,7 +31,8 @@ def report(step, done, total):
         print("here", flush=True)
         time.sleep(600)  # until it is killed
 try:
-    run_import(Taobao(file), EventLog(root), time_zone="UTC", partitions=2, progress=report)
+    options = {"time_zone": "UTC", "partitions": 2, "any_time": True}
+    run_import(Taobao(file), EventLog(root), **options, progress=report)
 except UicError as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -85,7 +86,7 @@ def test_a_kill_leaves_nothing_and_a_rerun_gives_the_same(
     assert log.epochs() == ()
     assert log.behavior_files() == []
     for where in (root, tmp_path / "fresh"):
-        run_import(Taobao(file), EventLog(where), time_zone="UTC", partitions=2)
+        run_import(Taobao(file), EventLog(where), time_zone="UTC", partitions=2, any_time=True)
     assert not (root / "spool").exists()
     again, fresh = (EventLog(where).behavior_files() for where in (root, tmp_path / "fresh"))
     assert [file.path.read_bytes() for file in again] == [file.path.read_bytes() for file in fresh]

@@ -55,7 +55,9 @@ def test_the_last_click_is_predicted_from_those_before(tmp_path: Path) -> None:
     )
     log = EventLog(tmp_path / "log")
     options = NextItemOptions(min_length=2, truncate=None)
-    summary = run_import(Taobao(file), log, time_zone="UTC", partitions=2, next_item=options)
+    summary = run_import(
+        Taobao(file), log, time_zone="UTC", partitions=2, any_time=True, next_item=options
+    )
     events, shown = imported(log)
     assert sorted(events) == [(1, 11, 10_000), (1, 12, 20_000), (2, 14, 5_000)]
     targets = sorted(row for row in shown if row[2])
@@ -96,6 +98,7 @@ def test_no_history_holds_its_target_and_no_negative_is_known(
             log,
             time_zone="UTC",
             partitions=2,
+            any_time=True,
             next_item=options,
         )
     except BadInputError:
@@ -127,7 +130,9 @@ def test_the_same_seed_draws_the_same_negatives(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         log = EventLog(tmp_path / name)
         options = NextItemOptions(2, None, seed=seed)
-        run_import(Taobao(file), log, time_zone="UTC", partitions=2, next_item=options)
+        run_import(
+            Taobao(file), log, time_zone="UTC", partitions=2, any_time=True, next_item=options
+        )
         found.append(imported(log)[1])
     assert found[0] == found[1]
     assert found[0] != found[2]
@@ -163,7 +168,12 @@ def test_nobody_with_a_sequence_is_an_error_with_the_remedy(tmp_path: Path) -> N
     log = EventLog(tmp_path / "log")
     with pytest.raises(BadInputError, match=r"none of 2 users .*\(2 have too few .* --min-length"):
         run_import(
-            Taobao(file), log, time_zone="UTC", partitions=2, next_item=NextItemOptions(2, None)
+            Taobao(file),
+            log,
+            time_zone="UTC",
+            partitions=2,
+            any_time=True,
+            next_item=NextItemOptions(2, None),
         )
 
 

@@ -1,0 +1,170 @@
+"""The options that say which column of a table is what, and how its values are read."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uic.jobs.commands.options import replace_parameter
+from uic.models.errors import BadInputError
+
+if TYPE_CHECKING:
+    from uic.pipelines.importers.table import TableColumns
+
+_REQUIRED = inspect.Parameter.empty
+# Each option with its default, in the order of the help.
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "user_id": (Annotated[str, typer.Option("--user-id", metavar="COL")], _REQUIRED),
+    "item_id": (Annotated[str, typer.Option("--item-id", metavar="COL")], _REQUIRED),
+    "event_time": (Annotated[str, typer.Option("--event-time", metavar="COL")], _REQUIRED),
+    "category_id": (
+        Annotated[
+            str | None, typer.Option("--category-id", metavar="COL", help="Default: category 0.")
+        ],
+        None,
+    ),
+    "behavior": (
+        Annotated[
+            str | None, typer.Option("--behavior", metavar="COL", help="Default: all are clicks.")
+        ],
+        None,
+    ),
+    "behavior_name": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="FOUND=NAME", help="What the file says, e.g. pv=click. Repeatable."
+            ),
+        ],
+        None,
+    ),
+    "clicked": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="COL", help="Rows are impressions; a clicked one is also a click."
+            ),
+        ],
+        None,
+    ),
+    "string_id": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="KIND",
+                help="CSV: user, item or category ids are texts, as ids with leading zeros are. "
+                "Repeatable.",
+            ),
+        ],
+        None,
+    ),
+    "time_unit": (
+        Annotated[
+            str,
+            typer.Option(
+                metavar="UNIT|FORMAT",
+                help="s, ms, us or ns since 1970; iso; or a format like '%m/%d/%Y %H:%M'. A day "
+                "without a time is that day in the workspace's time zone. Parquet timestamps say "
+                "it themselves.",
+            ),
+        ],
+        "ms",
+    ),
+    "time_zone": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="ZONE",
+                help="Of times without a zone, e.g. Europe/London. Default: UTC if the "
+                "workspace's days are those of UTC; else such times are refused.",
+            ),
+        ],
+        None,
+    ),
+    "delimiter": (Annotated[str, typer.Option(help="CSV: one character, or tab.")], ","),
+}
+
+
+def with_table_columns(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command these options; it gets `columns`."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        chosen = {name: values.pop(name) for name in _OPTIONS}
+        command(columns=_columns(**chosen), **values)
+
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+        for name, (annotation, default) in _OPTIONS.items()
+    ]
+    replace_parameter(run, command, "columns", options)
+    return run
+
+
+def _columns(
+    *,
+    behavior: str | None,
+    behavior_name: list[str] | None,
+    clicked: str | None,
+    string_id: list[str] | None,
+    time_unit: str,
+    time_zone: str | None,
+    delimiter: str,
+    **names: Any,
+) -> "TableColumns":
+    from uic.pipelines.importers.table import TableColumns
+    from uic.pipelines.importers.times import unit_or_format
+
+    if clicked is not None and behavior is not None:
+        msg = "--clicked and --behavior: found both; a clicked impression is a click already"
+        raise BadInputError(msg)
+    return TableColumns(
+        behavior=behavior,
+        clicked=clicked,
+        behavior_names=dict(_pair(text) for text in behavior_name or []),
+        string_ids=frozenset(_kind_of_id(kind) for kind in string_id or []),
+        time_unit=unit_or_format(time_unit),
+        time_zone=_zone(time_zone),
+        delimiter=_one_character(delimiter),
+        **names,
+    )
+
+
+def _kind_of_id(kind: str) -> str:
+    kinds = ("user", "item", "category")
+    if kind not in kinds:
+        msg = f"--string-id: found {kind!r}, expected one of {', '.join(kinds)}"
+        raise BadInputError(msg)
+    return kind
+
+
+def _zone(name: str | None) -> str | None:
+    from zoneinfo import ZoneInfo
+
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name).key
+    except (OSError, ValueError, KeyError) as error:  # an unknown zone is a KeyError
+        msg = f"--time-zone: found {name!r}, expected a name like UTC or Europe/London"
+        raise BadInputError(msg) from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    found, equals, name = text.partition("=")
+    if not equals:
+        msg = f"--behavior-name: found {text!r}, expected FOUND=NAME like pv=click"
+        raise BadInputError(msg)
+    return found, name
+
+
+def _one_character(text: str) -> str:
+    plain = {"\\t": "\t", "tab": "\t"}.get(text, text)
+    if len(plain) != 1 or not plain.isascii() or plain in '"\r\n':
+        msg = f"--delimiter: found {text!r}, expected one character, or tab"
+        raise BadInputError(msg)
+    return plain
