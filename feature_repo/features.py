@@ -76,6 +76,9 @@ def packed_view(  # noqa: PLR0917 - a row of a table
             name=source_name, path=str(folder / "*.parquet"), timestamp_field="event_timestamp"
         ),
         tags={"layout": "packed", **tags},
+        # A plain `feast materialize` goes over every view that is online, and ends at the first
+        # without files. Of what a workspace need not have, the next apply after it is there tells.
+        online=name == MEMORY_VIEW or folder.exists(),
         description=text,
     )
 

@@ -135,8 +135,7 @@ def test_bulk_load_and_feast_materialize_end_in_the_same_bytes(
         warnings.simplefilter("ignore")
         materialize_memories(settings, tmp_path, snapshot)  # registers the generation by itself
         assert dump(redis_server) == in_bulk
-        assert generations.complete(1, snapshot.ids()).state is State.READY
-        generations.switch(1, 0)
+        assert generations.get(1).state is State.LIVE
         newer = records_of(ids[:1], offset=500)
         store.write(1, ids[:1], newer)
         feast = open_feature_store(settings, tmp_path)

@@ -1,0 +1,114 @@
+"""Feast's file store, in which memories are read as of the time of each row.
+
+The source that Feast knows, `memories/current`, is one cut. Feast's own store would drop every row
+before it without a word. Here `get_historical_features` reads all cuts of that generation that are
+kept, and a row of a user who had no memory by then stays, with a null.
+
+A cut is a day's; a service answers with memories a second old. Rows get the last cut before their
+time, which is up to a day older than what was served.
+"""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from dask.delayed import delayed
+from feast import FeatureView, FileSource, RepoConfig
+from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig
+from feast.infra.offline_stores.offline_store import RetrievalJob
+
+from uic.feature_repo.plugin.packed_view import is_packed
+from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.feature_repo.store.layout import MEMORY_KEY_NAME
+from uic.models.published import MANIFEST_NAME
+
+LOG = logging.getLogger(__name__)
+_ROW = "uic_row"
+_TIME = "event_timestamp"
+
+
+class UicOfflineStoreConfig(DaskOfflineStoreConfig):  # type: ignore[misc] # Feast has no types
+    """Feast finds it by the store's name plus `Config`."""
+
+    type: Literal["uic.feature_repo.plugin.offline_store.UicOfflineStore"] = (
+        "uic.feature_repo.plugin.offline_store.UicOfflineStore"
+    )
+
+
+class UicOfflineStore(DaskOfflineStore):  # type: ignore[misc] # Feast has no types
+    """Feast's file store; see the module."""
+
+    @staticmethod
+    def get_historical_features(  # noqa: PLR0917 - Feast's signature
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+        **options: Any,
+    ) -> RetrievalJob:
+        """As Feast's, with every cut of memories, and with every row that was asked for."""
+        sources = [_source_of_all_cuts(view) for view in feature_views]
+        views = [
+            view if source is None else _with_source(view, source)
+            for view, source in zip(feature_views, sources, strict=True)
+        ]
+        rest = (registry, project, full_feature_names)
+        ask = DaskOfflineStore.get_historical_features
+        if entity_df is None or not any(sources):
+            return ask(config, views, feature_refs, entity_df, *rest, **options)
+        rows = entity_df.compute() if hasattr(entity_df, "compute") else entity_df
+        numbered = rows.assign(**{_ROW: range(len(rows))})
+        job = ask(config, views, feature_refs, numbered, *rest, **options)
+        job.metadata.keys.remove(_ROW)
+        evaluate = job.evaluation_function
+        job.evaluation_function = lambda: delayed(_every_row(rows, evaluate().compute()))
+        return job
+
+
+def _every_row(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """The rows asked for, in their order, with the features that were found for them."""
+    found = found.set_index(_ROW)
+    features = found[[name for name in found.columns if name not in rows.columns]]
+    missing = len(rows) - len(features)
+    if missing:
+        LOG.warning(
+            "%d of %d rows are of users without a memory in a snapshot before their time: null; "
+            "memories.snapshots_kept says how far back snapshots go",
+            missing,
+            len(rows),
+        )
+    whole = rows.reset_index(drop=True)
+    times = whole.select_dtypes(include=["datetime", "datetimetz"]).columns
+    time = _TIME if _TIME in whole.columns else times[0]
+    whole[time] = pd.to_datetime(whole[time], utc=True)
+    whole = whole.join(features)
+    for name in features.select_dtypes(include=["object"]).columns:
+        # A hole that pandas makes is a NaN, and decoders know None.
+        whole[name] = whole[name].astype(object).where(whole[name].notna(), None)
+    return whole
+
+
+def _source_of_all_cuts(view: FeatureView) -> FileSource | None:
+    """All snapshots of the generation that a view of memories has as its source."""
+    if not is_packed(view) or view.tags.get("key_name") != MEMORY_KEY_NAME:
+        return None
+    folder = Path(view.batch_source.path).parent.resolve()
+    if not (folder / MANIFEST_NAME).exists():
+        return None
+    generation = Snapshot.open(folder).path.parent
+    return FileSource(
+        name=view.batch_source.name,
+        path=str(generation / "dt=*" / "*.parquet"),
+        timestamp_field=view.batch_source.timestamp_field,
+    )
+
+
+def _with_source(view: FeatureView, source: FileSource) -> FeatureView:
+    changed = copy.copy(view)
+    changed.batch_source = source
+    return changed
