@@ -46,6 +46,12 @@ class CalendarDays:
             start = self._starts[number] = round(midnight.timestamp() * 1000)
         return start
 
+    def starts_ms(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When each day begins; same shape."""
+        distinct, at = np.unique(numbers, return_inverse=True)
+        starts = np.array([self.start_ms(number) for number in distinct.tolist()], np.int64)
+        return starts[at]
+
     def numbers(self, times_ms: NDArray[np.int64]) -> NDArray[np.int32]:
         """The day of each time, as days since 1970-01-01; same shape, int32."""
         guess = np.floor_divide(times_ms, DAY_MS)

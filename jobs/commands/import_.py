@@ -130,7 +130,13 @@ def amazon(
     """Amazon reviews (each a buy) with the categories of the product data; string ids."""
     from uic.pipelines.importers.amazon import Amazon
 
-    _run(workspace, Amazon(reviews, meta), again=again, any_time=any_time, next_item=next_item)
+    _run(
+        workspace,
+        Amazon(reviews, meta, workspace.config.time_zone),
+        again=again,
+        any_time=any_time,
+        next_item=next_item,
+    )
 
 
 ImpressionsOption = Annotated[

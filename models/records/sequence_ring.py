@@ -137,7 +137,11 @@ class SequenceRing:
         """
         self.check(rings, "append")
         if len(events) and int(np.abs(events.category_ids).max()) > LARGEST_CATEGORY:
-            msg = f"category_id {int(events.category_ids.max())}: a sequence holds up to 2^31 - 1"
+            msg = (
+                f"category_id {int(events.category_ids.max())}: a sequence holds up to 2^31 - 1; "
+                "text categories that `uic import` numbers fit, those of a log from before version "
+                "0.3 do not: import its files again in another --workspace"
+            )
             raise RingFormatError(msg)
         after = rings.copy()
         header = self.header(after)

@@ -17,7 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.pipelines.days import CalendarDays
 from uic.pipelines.importers.checked import Columns, accept
+from uic.pipelines.importers.plausible import TimeUnit
 from uic.pipelines.importers.source import Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import line_blocks
 from uic.pipelines.log.events import Reason
@@ -26,6 +28,7 @@ from uic.pipelines.log.schemas import BEHAVIORS
 UNKNOWN_CATEGORY: Final = "unknown"
 _BUY: Final = BEHAVIORS.index("buy")
 _MAX_SECONDS: Final = 253_402_300_799
+_DAY_SECONDS: Final = 86_400
 
 
 class _Review(msgspec.Struct, gc=False):
@@ -41,6 +44,8 @@ class Amazon:
         reviews: JSON lines with `reviewerID`, `asin`, `unixReviewTime`.
         meta: JSON lines (or Python literals, as the set of 2014 has them) with `asin` and
             `categories` (paths) or `category` (one path).
+        time_zone: whose days the log has. A review has a day, not a time: it is that day's
+            beginning.
     """
 
     name = "amazon"
@@ -54,8 +59,9 @@ class Amazon:
         ),
     )
 
-    def __init__(self, reviews: Path, meta: Path) -> None:
+    def __init__(self, reviews: Path, meta: Path, time_zone: str = "UTC") -> None:
         self._reviews, self._meta = reviews, meta
+        self._days = CalendarDays(time_zone)
         self.total = sum(path.stat().st_size for path in (reviews, meta) if path.is_file())
 
     def sources(self) -> Sequence[Path]:
@@ -64,6 +70,8 @@ class Amazon:
 
     def batches(self, rejects: Rejects, ids: IdNumbers) -> Iterator[Batch]:
         """Products first, then reviews in file order."""
+        rejects.times.unit = TimeUnit.SECONDS
+        self._refuse_2023()
         item_ids, category_ids, size = self._products(rejects, ids)
         unknown = ids.numbers("category", pa.array([UNKNOWN_CATEGORY]))[0]
         decode = msgspec.json.Decoder(_Review).decode
@@ -75,9 +83,11 @@ class Amazon:
                 try:
                     reviews.append(decode(raw))
                 except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    wrong = isinstance(error, msgspec.ValidationError)
-                    reason = Reason.WRONG_TYPE if wrong else Reason.MALFORMED
-                    rejects.add(self._reviews, line, reason, _text(raw))
+                    rejects.add(self._reviews, line, _reason(error), _text(raw))
+                    continue
+                if not (reviews[-1].reviewer and reviews[-1].item):
+                    reviews.pop()
+                    rejects.add(self._reviews, line, Reason.MISSING_FIELD, _text(raw))
                     continue
                 lines.append(line)
                 raws.append(raw)
@@ -86,19 +96,41 @@ class Amazon:
             known = item_ids[at] == items if len(item_ids) else np.zeros(len(items), bool)
             categories = np.full(len(items), unknown)
             categories[known] = category_ids[at[known]]
-            seconds = [min(max(review.seconds, -1), _MAX_SECONDS + 1) for review in reviews]
+            seconds = np.array(
+                [min(max(review.seconds, -1), _MAX_SECONDS + 1) for review in reviews], np.int64
+            )
             users = pa.array([review.reviewer for review in reviews], pa.string())
             columns = Columns(
                 user_ids=ids.numbers("user", users),
                 item_ids=items,
                 category_ids=categories,
                 behaviors=np.full(len(items), _BUY, np.int64),
-                times_ms=np.array(seconds, np.int64) * 1000,
+                times_ms=self._times(seconds),
                 faults=np.zeros(len(items), np.int8),
                 lines=np.array(lines, np.int64),
                 payload=lambda row, raws=raws: _text(raws[row]),  # type: ignore[misc] # mypy sees no default in a lambda
             )
             yield Batch(size + block.done, behaviors=accept(self._reviews, columns, rejects))
+
+    def _times(self, seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A whole day is the log's day of that date."""
+        days, rest = np.divmod(seconds, _DAY_SECONDS)
+        whole = (rest == 0) & (seconds >= 0) & (seconds <= _MAX_SECONDS)
+        times = seconds * 1000
+        times[whole] = self._days.starts_ms(days[whole])
+        return times
+
+    def _refuse_2023(self) -> None:
+        head = next(line_blocks(self._reviews), None)
+        raw = head.data.partition(b"\n")[0] if head else b""
+        if b'"unixReviewTime"' not in raw and b'"timestamp"' in raw and b'"user_id"' in raw:
+            msg = (
+                f"{self._reviews}: line 1: has user_id and timestamp, as the set of 2023; "
+                "expected reviewerID, asin and unixReviewTime, as those of 2014 and 2018. Save "
+                "it as Parquet, and import it with `uic import table --user-id user_id "
+                "--item-id parent_asin --event-time timestamp`"
+            )
+            raise BadInputError(msg)
 
     def _products(
         self, rejects: Rejects, ids: IdNumbers
@@ -127,6 +159,13 @@ class Amazon:
         return unique, np.concatenate(categories)[first], size
 
 
+def _reason(error: Exception) -> Reason:
+    if not isinstance(error, msgspec.ValidationError):
+        return Reason.MALFORMED
+    missing = "missing required field" in str(error)
+    return Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE
+
+
 def _product(raw: bytes) -> tuple[str, str] | None:
     """Item and category of a line; None if it is neither JSON nor a Python literal of a product."""
     try:
@@ -137,6 +176,8 @@ def _product(raw: bytes) -> tuple[str, str] | None:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
     if not isinstance(document, dict) or not isinstance(document.get("asin"), str):
+        return None
+    if not document["asin"]:
         return None
     path = document.get("categories", document.get("category"))
     if isinstance(path, list) and path and isinstance(path[-1], list):

@@ -95,7 +95,7 @@ def run_import(
         ) as rejects,
     ):
         # What these two keep on disk goes with the writer's own spool.
-        ids = StringIds(spool)
+        ids = StringIds(spool, log)
         protocol = NextItem(spool / "next-item", next_item) if next_item else None
         add_behaviors: Callable[[pa.Table], None] = (
             protocol.add if protocol else writer.add_behaviors
@@ -105,7 +105,8 @@ def run_import(
         rows = _read(importer, writer, rejects, ids, add_behaviors=add_behaviors, report=report)
         rejects.times.refuse_most(importer.sources()[0])
         if not rows:
-            first = f"; first: {rejects.first}" if rejects.first else ""
+            reject = rejects.first_of(importer.sources()[0])
+            first = f"; first: {reject}" if reject else ""
             msg = f"{importer.sources()[0]}: no row could be imported{first}"
             raise BadInputError(msg)
         if protocol:

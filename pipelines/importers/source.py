@@ -81,16 +81,16 @@ class Rejects:
         self.path = path
         self.times = times or PlausibleTimes.any_time()
         self.by_reason: Counter[str] = Counter()
-        self.first: str | None = None
+        self._first: dict[Path, str] = {}
         self._stream: IO[str] | None = None
 
     def add(self, file: Path, line: int, reason: str, payload: str) -> None:
         """Leave out one row; `line` counts from 1 (rows from 1 in a Parquet file)."""
         self.by_reason[reason] += 1
+        self._first.setdefault(file, f"{file}: line {line}: {reason}: {payload[:80]!r}")
         if self._stream is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("w", encoding="utf-8")
-            self.first = f"{file}: line {line}: {reason}: {payload[:80]!r}"
         entry = {
             "file": file.name,
             "line": line,
@@ -98,6 +98,10 @@ class Rejects:
             "payload": payload[:_MAX_PAYLOAD_CHARACTERS],
         }
         self._stream.write(json.dumps(entry, ensure_ascii=True) + "\n")
+
+    def first_of(self, path: Path) -> str | None:
+        """The first reject of a file in a line; if it has none, the first of any."""
+        return self._first.get(path, next(iter(self._first.values()), None))
 
     @property
     def rows(self) -> int:

@@ -3,6 +3,10 @@
 The number is 63 bits of blake2b of the UTF-8 text: the same in every import, on every machine, in
 every year, with no state to lose. The pairs that occurred are kept in `log/ids/KIND-….parquet`;
 two texts with one number (expected once in 10^6 imports of 4 million ids) are refused there.
+
+A category has 31 bits of the same hash, as a sequence in the store keeps 32 bits of it
+(`uic.models.records.sequence_ring`). Of two categories with one number (1,000 texts: once in 4,000
+logs) the later one gets the next number that is free, and keeps it: the pairs of the log say so.
 """
 
 import hashlib
@@ -17,7 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.records.sequence_ring import LARGEST_CATEGORY
 from uic.pipelines.importers.source import BATCH_ROWS, readable
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import ROW_GROUP_ROWS
 from uic.pipelines.log.spool import KeyedSpool
 from uic.pipelines.log.writer import LogWriter
@@ -25,6 +31,7 @@ from uic.pipelines.log.writer import LogWriter
 PAIRS: Final = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)]
 )
+CATEGORY_NUMBERS: Final = LARGEST_CATEGORY + 1
 # Pairs go to disk by the upper bits of the number, and each bucket is made distinct in memory.
 _BUCKET_BITS: Final = 6
 
@@ -35,21 +42,48 @@ def number_of(text: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-class StringIds:
-    """Gives numbers and remembers the pairs, on disk until `publish`."""
+def category_number_of(text: str) -> int:
+    """The id of a text category unless another text has it already, 0 to 2^31 - 1."""
+    return number_of(text) >> 32
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+
+class StringIds:
+    """Gives numbers and remembers the pairs, on disk until `publish`.
+
+    Args:
+        directory: for the pairs; made when the first comes.
+        log: whose text categories keep their numbers.
+    """
+
+    def __init__(self, directory: Path, log: EventLog) -> None:
+        self._directory, self._log = directory, log
         self._spools: dict[str, KeyedSpool] = {}
+        self._categories: dict[str, int] | None = None
+        self._numbers: set[int] = set()
 
     def numbers(self, kind: str, texts: pa.Array) -> NDArray[np.int64]:
         """The number of each text; `kind` is user, item or category."""
         encoded = pc.dictionary_encode(texts)
         distinct = encoded.dictionary
-        ids = np.array([number_of(text) for text in distinct.to_pylist()], np.int64)
+        number = self._category if kind == "category" else number_of
+        ids = np.array([number(text) for text in distinct.to_pylist()], np.int64)
         self._remember(kind, pa.table([ids, distinct], schema=PAIRS))
         numbers_of_rows: NDArray[np.int64] = ids[encoded.indices.to_numpy()]
         return numbers_of_rows
+
+    def _category(self, text: str) -> int:
+        if self._categories is None:
+            older = self._log.ids_file("category")
+            self._categories = {} if older is None else _pairs(older)
+            self._numbers = set(self._categories.values())
+        known = self._categories.get(text)
+        if known is None:
+            known = category_number_of(text)
+            while known in self._numbers:
+                known = (known + 1) % CATEGORY_NUMBERS
+            self._categories[text] = known
+            self._numbers.add(known)
+        return known
 
     def _remember(self, kind: str, pairs: pa.Table) -> None:
         spool = self._spools.get(kind)
@@ -93,3 +127,9 @@ class StringIds:
                 msg = f"{kind} ids {left!r} and {right!r} have one number; rename one of them"
                 raise BadInputError(msg)
             yield pairs.cast(PAIRS)
+
+
+def _pairs(path: Path) -> dict[str, int]:
+    with readable(path):
+        table = pq.read_table(path, schema=PAIRS)
+    return dict(zip(table["text"].to_pylist(), table["id"].to_pylist(), strict=True))

@@ -36,7 +36,7 @@ class Lines:
 
 
 def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
-    """The file in blocks of whole lines; gzip is undone.
+    """The file in blocks of whole lines; gzip is undone, and a byte order mark left out.
 
     Raises:
         BadInputError: it cannot be read, or a line is longer than 64 MiB.
@@ -44,7 +44,7 @@ def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
     with readable(path):
         raw = path.open("rb")
     with raw:
-        first, rest = 1, b""
+        first, rest, started = 1, b"", False
         with readable(path):
             stream = open_plain(path)
         with stream:
@@ -55,6 +55,9 @@ def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
                     inner = getattr(stream, "fileobj", None)
                     done = inner.tell() if inner is not None else stream.tell()
                 data = rest + chunk
+                if not started:
+                    data = data.removeprefix(_BOM)
+                    started = bool(data)
                 end = len(data) if not chunk else data.rfind(b"\n") + 1
                 if data[:end]:
                     yield Lines(data[:end], first, done)
@@ -86,7 +89,7 @@ def header_of(path: Path, delimiter: str) -> list[str]:
     if block is None:
         msg = f"{path}: is empty; expected a first line with column names"
         raise BadInputError(msg)
-    line = block.data.removeprefix(_BOM).split(b"\n", 1)[0].rstrip(b"\r")
+    line = block.data.split(b"\n", 1)[0].rstrip(b"\r")
     try:
         names = line.decode().split(delimiter)
     except UnicodeDecodeError as error:
@@ -120,10 +123,8 @@ def csv_rows(
     """
     for block in line_blocks(path, block_bytes):
         data, first = block.data, block.first
-        if first == 1:
-            data = data.removeprefix(_BOM)
-            if header:
-                data, first = data.partition(b"\n")[2], 2
+        if header and first == 1:
+            data, first = data.partition(b"\n")[2], 2
         pending, lost = [(data, first)], set[int]()
         while pending:
             data, first = pending.pop()

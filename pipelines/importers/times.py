@@ -184,11 +184,7 @@ class EventTimes:
     def _midnights(self, days: NDArray[np.int64], faults: NDArray[np.int8]) -> NDArray[np.int64]:
         """The beginning of each day of the log."""
         faults[(days < 0) | (days > _LAST_DAY)] = _OUT_OF_RANGE
-        numbers, at = np.unique(days.clip(0, _LAST_DAY), return_inverse=True)
-        starts = np.array([self._days.start_ms(number) for number in numbers.tolist()], np.int64)
-        # East of UTC the first day of all begins before 1970.
-        found: NDArray[np.int64] = starts[at] if len(numbers) else np.zeros(0, np.int64)
-        return found
+        return self._days.starts_ms(days.clip(0, _LAST_DAY))
 
     def _placed(self, local_ms: NDArray[np.int64]) -> NDArray[np.int64]:
         """Local times as instants; of an hour that comes twice the first, as no one can know."""

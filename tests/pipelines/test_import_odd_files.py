@@ -170,3 +170,39 @@ def test_a_column_of_kuairand_that_does_not_fit_is_named(
     with pytest.raises(BadInputError, match=rf"impressions\.parquet: {message}"):
         run(KuaiRand(folder), log)
     assert log.epochs() == ()
+
+
+META = b"""{"asin":"a","categories":[["x"]]}\n"""
+
+
+def test_amazon_reviews_with_a_mark_empty_ids_and_missing_fields(
+    tmp_path: Path, log: EventLog
+) -> None:
+    reviews, meta = tmp_path / "reviews.json", tmp_path / "meta.json"
+    meta.write_bytes(b"\xef\xbb\xbf" + META + b"{broken\n")
+    reviews.write_bytes(
+        b'\xef\xbb\xbf{"reviewerID":"u","asin":"a","unixReviewTime":1355616000}\n'
+        b'{"reviewerID":"","asin":"a","unixReviewTime":1355616000}\n'
+        b'{"reviewerID":"u","asin":"","unixReviewTime":1355616000}\n'
+        b'{"reviewerID":"u","asin":"a"}\n'
+        b'{"reviewerID":"u","asin":7,"unixReviewTime":1355616000}\n'
+    )
+    zone = "America/Los_Angeles"
+    importer = Amazon(reviews, meta, zone)
+    summary = run_import(importer, log, time_zone=zone, partitions=2)
+    assert [file.dt for file in log.behavior_files()] == [date(2012, 12, 16)]
+    assert rejects(summary) == [
+        (2, "malformed"),  # of the products
+        (2, "missing_field"), (3, "missing_field"), (4, "missing_field"), (5, "wrong_type"),
+    ]  # fmt: skip
+
+
+def test_amazon_faults_name_the_file_of_reviews(tmp_path: Path, log: EventLog) -> None:
+    reviews, meta = tmp_path / "reviews.json", tmp_path / "meta.json"
+    meta.write_bytes(META + b"{broken\n")
+    reviews.write_bytes(b'{"user_id":"u","parent_asin":"a","timestamp":1588687728923}\n')
+    with pytest.raises(BadInputError, match=r"reviews\.json: line 1: .* as the set of 2023"):
+        run(Amazon(reviews, meta), log)
+    reviews.write_bytes(b'{"reviewerID":"u"}\n')
+    with pytest.raises(BadInputError, match=r"first: .*reviews\.json: line 1: missing_field"):
+        run(Amazon(reviews, meta), log)

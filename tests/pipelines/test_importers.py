@@ -15,10 +15,13 @@ from uic.models.errors import BadInputError
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.amazon import Amazon
 from uic.pipelines.importers.kuairand import KuaiRand
-from uic.pipelines.importers.string_ids import number_of
+from uic.pipelines.importers.string_ids import category_number_of, number_of
+from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.importers.taobao import Taobao
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import DuplicateImportError
+
+SAME = ("c12836", "c52371")  # two texts with one category number, found by trying
 
 
 def test_taobao_rows_become_behaviours_and_broken_lines_rejects(tmp_path: Path) -> None:
@@ -219,8 +222,8 @@ def test_amazon_reviews_are_buys_with_string_ids(tmp_path: Path) -> None:
     user, time = number_of("A1"), 1_355_616_000_000
     assert sorted(behaviors(log)) == sorted(
         [
-            (user, number_of("B1"), number_of("Poetry"), "buy", time),
-            (user, number_of("B9"), number_of("unknown"), "buy", time),
+            (user, number_of("B1"), category_number_of("Poetry"), "buy", time),
+            (user, number_of("B9"), category_number_of("unknown"), "buy", time),
         ]
     )
     assert sorted(rejects(summary)) == [(2, "malformed"), (3, "wrong_type"), (4, "malformed")]
@@ -232,3 +235,28 @@ def test_amazon_reviews_are_buys_with_string_ids(tmp_path: Path) -> None:
 def test_string_ids_are_the_same_for_ever() -> None:
     assert number_of("A1") == 5_388_016_639_111_198_748
     assert number_of("é") == 1_697_006_002_183_834_981
+
+
+def test_text_categories_fit_32_bits_and_keep_their_numbers(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log")
+    assert category_number_of(SAME[0]) == category_number_of(SAME[1])
+    first = category_number_of(SAME[0])
+    for name, texts, expected in (
+        ("a", [SAME[1], "lamps"], [first, category_number_of("lamps")]),
+        ("b", [SAME[0], SAME[1]], [first + 1, first]),
+        ("c", [SAME[0]], [first + 1]),
+    ):
+        file = tmp_path / f"{name}.csv"
+        file.write_text("u,i,c,t\n" + "".join(f"1,{n},{c},{n}\n" for n, c in enumerate(texts)))
+        columns = TableColumns("u", "i", "t", category_id="c", string_ids=frozenset({"category"}))
+        run(TableImporter(file, columns, name), log)
+        rows = [row for row in behaviors(log) if row[2] in expected]
+        assert {row[2] for row in rows} == set(expected), name
+    path = log.ids_file("category")
+    assert path is not None
+    assert {row["text"]: row["id"] for row in pq.read_table(path).to_pylist()} == {
+        SAME[1]: first,
+        SAME[0]: first + 1,
+        "lamps": category_number_of("lamps"),
+    }
+    assert category_number_of("lamps") < 2**31

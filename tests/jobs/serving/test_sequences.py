@@ -1,6 +1,7 @@
 """The other architecture: histories from the log into the store, and scores from them."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from tests.jobs.serving.shop import (
     EVENT_TIME_MS,
     Shop,
+    categories_of,
     offline_logits,
     random_events,
 )
@@ -18,7 +20,7 @@ from uic.feature_repo.sequences import (
     SEQUENCE_VIEW,
     apply_sequences,
 )
-from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
+from uic.feature_repo.store.layout import NO_GENERATION, SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.serving.read.breaker import CircuitBreaker
@@ -29,6 +31,9 @@ from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.jobs.stream.fold.sequence_fill import fill_from_log, fill_sequences
 from uic.models.rankers.catalogue import MODELS, model_kind
 from uic.models.records.sequence_ring import SequenceRing
+from uic.pipelines.importers.run import run_import
+from uic.pipelines.importers.string_ids import category_number_of
+from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part
 
@@ -105,6 +110,39 @@ def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
     facts = scorer.facts(fetched.values[3])
     assert facts.events == 60
     assert facts.last_event_time_ms == pytest.approx(EVENT_TIME_MS + 67_000, abs=1000)
+
+
+def test_a_log_with_text_categories_has_its_histories_served(shop: Shop, tmp_path):
+    events = random_events(LENGTHS)
+    rows = zip(
+        events.user_index + 1, events.item_ids, events.category_ids, events.event_times_ms,
+        strict=True,
+    )  # fmt: skip
+    table = tmp_path / "clicks.csv"
+    lines = [f"{user},{item},shoes {category},{time}" for user, item, category, time in rows]
+    table.write_text("\n".join(["user,item,category,time", *lines]))
+    columns = TableColumns(
+        "user", "item", "time", category_id="category", string_ids=frozenset({"category"})
+    )
+    log, ring = EventLog(tmp_path / "log"), SequenceRing()
+    run_import(TableImporter(table, columns), log, time_zone="UTC", partitions=2)
+    apply_sequences(open_feature_store(shop.settings, shop.workspace), shop.workspace)
+    with open_memories(shop.settings, shop.workspace) as store:
+        keys = ViewKeys.of_sequences(shop.settings.project)
+        packed = PackedStore(store.client, keys, layout=SEQUENCE)
+        assert fill_sequences(log, packed, ring, np.array([4])) == 1
+        value = packed.read(NO_GENERATION, np.array([4]))[0][0].tobytes()[-ring.ring_bytes :]
+    bundle = shop.bundle("0001", model="din")
+    shown = np.unique(events.item_ids)[:5]
+    numbers = [category_number_of(f"shoes {category}") for category in categories_of(shown)]
+    numbered = [category_number_of(f"shoes {category}") for category in events.category_ids]
+    expected = offline_logits(
+        bundle, replace(events, category_ids=np.array(numbered)), 3, 4, shown,
+        categories=np.array(numbers), at_ms=SHOWN_AT_MS,
+    )  # fmt: skip
+    scorer = SequenceScorer(bundle, ItemTable.load(log.items_file()))
+    ask = Ask(shown.tolist(), value, moment_ms=SHOWN_AT_MS, user_id=4)
+    np.testing.assert_allclose(scorer.answer_now([ask])[0].logits, expected, atol=1e-5)
 
 
 def test_everybody_of_the_log_gets_a_history_but_who_was_forgotten(shop: Shop):
