@@ -3,7 +3,7 @@
     python benchmarks/freshness.py [--quick] [--rate R] [--seconds S] [--plot FILE]
 
 Events of 50,000 users come at a steady rate, by default half of what `stream.py` sustains
-here. After a minute, in which Java compiles, probes are sent: events of users that nobody has seen,
+here. After a minute, in which Java compiles, probes are sent: events of users never seen before,
 timed from `produce` until `get_online_features` returns their memory. No peer: the targets are
 absolute, and the idiomatic jobs do not reach the rate.
 """

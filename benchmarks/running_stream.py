@@ -6,10 +6,10 @@ from typing import Any
 
 from harness import say
 
+from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.fold.status import read_status
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
-from uic.jobs.stream.trial import start_trial, trial_context
 
 PARTITIONS = 4
 

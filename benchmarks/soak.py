@@ -27,6 +27,7 @@ from matplotlib import pyplot as plt
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.config.context import Context, open_context
 from uic.jobs.drills.log import batch_fold
+from uic.jobs.drills.trial import start_trial, untrained_bundle
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.run.planner import Planner, RunOptions
@@ -35,7 +36,6 @@ from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import running
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
-from uic.jobs.stream.trial import start_trial, untrained_bundle
 from uic.models.bundles.bundle import load_bundle
 from uic.models.memory.fold import MemoryFolder
 

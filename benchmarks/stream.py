@@ -23,10 +23,10 @@ from harness import arguments, report, say
 from running_stream import PARTITIONS, Ours
 
 from uic.feature_repo.store.connection import resolve_address
+from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.topics.java import jars, java_home
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
-from uic.jobs.stream.trial import start_trial, trial_context
 
 HERE = Path(__file__).resolve().parent
 SEND_ROWS = 50_000

@@ -42,7 +42,7 @@ user_interest = FeatureView(
 
 
 def main(folder: Path) -> None:
-    """Make the repository, and read two users and one that nobody knows."""
+    """Make the repository, and read two users and one who is unknown."""
     address = open_shop(folder).store.status().address
     with tempfile.TemporaryDirectory() as repository:
         yaml = YAML.format(address=f"{address.host}:{address.port}")
@@ -64,4 +64,4 @@ def described(memory: bytes) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "var/feast-reader"))

@@ -27,6 +27,6 @@ def open_shop(folder: str | Path) -> uic.Workspace:
 
 
 if __name__ == "__main__":
-    shop = open_shop(sys.argv[1])
+    shop = open_shop(sys.argv[1] if len(sys.argv) > 1 else "var/shop")
     print(f"{shop.path}: generation {shop.live_generation()} is live")
     print(f"end its Redis with: uic store stop --workspace {shop.path}")

@@ -17,6 +17,8 @@ FILE = re.compile(
 MODULE = re.compile(r"\buic\.(?:models|feature_repo|pipelines|jobs)(?:\.[a-z_]\w*)+")
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 HOUSE = re.compile(r"\b(DESIGN|CHECKLIST|HOUSE\.md|STYLE\.md)\b")
+# They hide who is meant: users, callers, readers, a team.
+VAGUE = re.compile(r"\b(everybody|nobody|somebody|whoever|anybody)\b", re.I)
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -43,6 +45,15 @@ def test_every_cited_file_and_module_exists(path: Path) -> None:
     if path.suffix == ".md":
         lost += [name for name in LINK.findall(text) if not (path.parent / name).exists()]
     assert lost == []
+
+
+PRODUCT = [path for path in TEXTS if path.parts[len(ROOT.parts)] in {*PACKAGES, "docs", "examples"}]
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_text_says_who_is_meant(path: Path) -> None:
+    if path.parent.name != "adr":
+        assert VAGUE.findall(path.read_text(encoding="utf-8")) == []
 
 
 def _is_there(name: str) -> bool:

@@ -165,8 +165,8 @@ def refuse_eviction(client: redis.Redis, address: str) -> None:
     memory = server_facts(client, address)
     if memory is None:
         LOG.warning(
-            "%s: this user may not run INFO, so nobody looked whether a full Redis would throw "
-            "memories away; make sure that maxmemory-policy is noeviction",
+            "%s: this user may not run INFO, so it was not checked whether a full Redis would "
+            "throw memories away; make sure that maxmemory-policy is noeviction",
             address,
         )
         return

@@ -28,7 +28,7 @@ def _known_address(text: str) -> str:
     return text
 
 
-# Whoever uses the path may run in another folder: a worker of the stream, say.
+# The path may be used from another folder, by a worker of the stream for example.
 _File = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 

@@ -83,7 +83,7 @@ def rollback(
     seed: Annotated[int, typer.Option(help="Of the log, the model and the poison.")] = 1,
     folder: FolderOption = None,
 ) -> None:
-    """Poison a day, notice it, and roll everybody's memory back without a pause.
+    """Poison a day, notice it, and roll all memories back without a pause.
 
     A simulated shop streams a day into which a broken producer writes wrong item ids, and a
     crawler its clicks. AUC of the next day's impressions falls; the audit still says that the

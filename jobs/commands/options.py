@@ -106,7 +106,7 @@ def confirm(goes: Sequence[str], *, yes: bool) -> None:
         yes: asked for on the command line.
 
     Raises:
-        BadInputError: there is nobody to ask, and --yes was not said.
+        BadInputError: there is no terminal to ask on, and --yes was not said.
         typer.Abort: the answer was no.
     """
     if yes or not goes:

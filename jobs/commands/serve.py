@@ -62,7 +62,8 @@ def serve(
         token = workspace.config.serve.token
         if token is None and not address.startswith("127.") and address != "::1":
             ERR.print(f"listening on {address} without a token: set UIC_SERVE__TOKEN", markup=False)
-        OUT.print(f"serving {bundle} at http://{address}:{port}", markup=False)
+        where = f"http://{address}:{port}"
+        OUT.print(f"loading {bundle}; /readyz answers 200 when it ranks: {where}", markup=False)
 
     workspace.serve(
         bundle, history_from=history_from, prerank_bundle=prerank_bundle, host=host, port=port,

@@ -33,7 +33,7 @@ class Runner:
     Args:
         plan: whose time zone and settings the commands get.
         workspace: of the demo.
-        stack: closed by whoever runs the stages, however they end.
+        stack: closed by the caller of the stages, however they end.
         say: a line for people.
     """
 

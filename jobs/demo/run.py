@@ -38,8 +38,8 @@ def run_plan(
         Seconds of each stage that ran.
 
     Raises:
-        BadInputError: no such stage, an earlier stage has not run, the workspace is somebody
-            else's, or disk or memory are too small.
+        BadInputError: no such stage, an earlier stage has not run, the workspace is not the
+            demo's, or disk or memory are too small.
         StageFailedError: a stage ended with an exit status other than 0.
     """
     state = _open_workspace(workspace, fresh=start is None)

@@ -203,7 +203,7 @@ def _loading(eve: date) -> tuple[DemoStage, ...]:
     return (
         DemoStage(
             "memories",
-            f"fold everybody's log up to the midnight after {eve}",
+            f"fold the log of all users up to the midnight after {eve}",
             ("memories", "build", *bundle, "--until", f"{eve}", "--generation", "1"),
             removes=("memories",),
         ),

@@ -1,4 +1,4 @@
-"""What everybody's memory would be if the poison had never been written, and who has another one.
+"""Expected memories without the poisoned events, and the users whose stored memory differs.
 
 The clean log is folded in one go, without Flink, without exclude rules and without a store; the
 poisoned payloads are left out by the drill's own list of them.

@@ -31,13 +31,13 @@ from uic.jobs.config.config import load_config
 from uic.jobs.config.context import Context
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.drills.log import DrillLog, batch_fold
+from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import Supervisor, running
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import KafkaServer
-from uic.jobs.stream.trial import start_trial, trial_context
 from uic.models.memory.fold import MemoryFolder
 
 KILLS: Final = ("worker", "java", "redis", "away", "restore")

@@ -1,16 +1,16 @@
-"""The rollback drill: poison a day, notice it, and give everybody the memory that they should have.
+"""The rollback drill: poison a day, notice it, and give each user the memory without it.
 
 `uic drill rollback` runs it in a folder of its own, on embedded Redis, a real Flink stream and the
 real ranking service, which is asked for rankings from the first step to the last:
 
-1. A shop at midnight: simulated log, trained model, everybody's memory as generation 1.
+1. A shop at midnight: simulated log, trained model, all memories as generation 1.
 2. The day happens and is streamed. A broken producer and a crawler write into it.
 3. What streamed becomes log, and the audit looks at it: the store is what the log says, so the
    fault is in the log. AUC says that there is one.
 4. Midnight's snapshot and the day so far, less what the exclude rules name, are folded into
    generation 2; meanwhile the day goes on, and so does the poison.
 5. Generation 2 is loaded beside the live one, catches up by a stream of its own, and readers turn.
-6. Everybody's memory is compared, byte for byte, with a fold of a log that never had the poison.
+6. Every memory is compared, byte for byte, with a fold of a log that never had the poison.
 """
 
 import time
@@ -121,7 +121,7 @@ class _Drill:
         return f"AUC of the next day's impressions {found:.4f} (without memory {without:.4f})"
 
     def audit(self, only: int | None) -> str:
-        """Audit everybody, and say what was found."""
+        """Audit all users, and report the outcome."""
         context = self.shop.context
         found = run_audit(context, context.config.audit, only)
         return "; ".join(
@@ -146,7 +146,7 @@ def run_rollback(
         server.start()
         stack.callback(server.stop)
         # Step 1
-        say("simulating a shop, training its model, folding everybody's memory up to midnight")
+        say("simulating a shop, training its model, folding all memories up to midnight")
         shop = open_shop(workspace, options.size, options.seed)
         poison = PoisonedDay.make(
             shop.day,

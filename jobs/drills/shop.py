@@ -109,7 +109,7 @@ class Shop:
         context: its workspace and settings.
         day: that will happen.
         probe: of the day after it.
-        midnight: snapshot of everybody's memories, live as generation 1.
+        midnight: snapshot of all memories, live as generation 1.
         categories: of each item.
     """
 

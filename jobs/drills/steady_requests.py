@@ -1,4 +1,4 @@
-"""Somebody who asks the ranking service all the time and counts every answer."""
+"""A client that asks the ranking service all the time and counts every answer."""
 
 import http.client
 import json

@@ -1,7 +1,5 @@
-"""The page: sections of text, tables and pictures in one HTML file without any other."""
+"""The page of a workspace: its sections, each from numbers that commands have left there."""
 
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,80 +9,14 @@ import pyarrow.parquet as pq
 from uic.jobs.config.context import Context
 from uic.jobs.replay.run import FOLDER
 from uic.jobs.report import figures
+from uic.jobs.report.html import Page, number
 from uic.jobs.report.memories import one_life, slot_use
+from uic.jobs.report.models import models_section
 from uic.jobs.report.numbers import collect
 from uic.models.published import write_bytes_atomically, write_json_atomically
 
 PAGE_NAME: Final = "index.html"
 NUMBERS_NAME: Final = "demo.json"
-_CSS: Final = """
-body{font:16px/1.5 system-ui,"DejaVu Sans",sans-serif;color:#1a1a1a;margin:0;background:#fafafa}
-main{max-width:56rem;margin:0 auto;padding:1.5rem}
-h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.25rem;margin:2.4rem 0 .4rem}
-p{margin:.4rem 0 .8rem;max-width:46rem}figure{margin:1rem 0;background:#fff;padding:.8rem;
-border:1px solid #e2e2e2;border-radius:6px}figure svg{width:100%;height:auto;display:block}
-figcaption{color:#555;font-size:.9rem;margin-top:.3rem}
-table{border-collapse:collapse;background:#fff;margin:.6rem 0}
-th,td{padding:.3rem .8rem;border-bottom:1px solid #e2e2e2;text-align:right}
-th:first-child,td:first-child{text-align:left}
-.cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
-.card{background:#fff;border:1px solid #e2e2e2;border-radius:6px;padding:.7rem 1rem;min-width:9rem}
-.card b{display:block;font-size:1.45rem}.card span{color:#555;font-size:.85rem}
-.note{border-left:4px solid #E69F00;padding-left:.6rem}.wide{overflow-x:auto}
-code{background:#eee;padding:.1rem .3rem;border-radius:3px}
-"""
-
-
-class Page:
-    """Sections in order; each figure has a name that its ids begin with."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-
-    def section(self, title: str, text: str) -> None:
-        """A heading and a paragraph."""
-        self._parts.append(f"<h2>{escape(title)}</h2><p>{escape(text)}</p>")
-
-    def figure(self, name: str, svg: str, caption: str) -> None:
-        """A picture with what it shows, in words too."""
-        own = figures.with_own_ids(svg, name)
-        labelled = own.replace(
-            "<svg ", f'<svg role="img" aria-label="{escape(caption, quote=True)}" ', 1
-        )
-        self._parts.append(
-            f'<figure id="{name}">{labelled}<figcaption>{escape(caption)}</figcaption></figure>'
-        )
-
-    def note(self, text: str) -> None:
-        """A line that a reader should not miss."""
-        self._parts.append(f'<p class="note">{escape(text)}</p>')
-
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column is text, the others numbers."""
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-        )
-        table = f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-        self._parts.append(f'<div class="wide">{table}</div>')
-
-    def cards(self, cards: Sequence[tuple[str, str]]) -> None:
-        """The few numbers to remember."""
-        inner = "".join(
-            f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
-            for value, label in cards
-        )
-        self._parts.append(f'<div class="cards">{inner}</div>')
-
-    def html(self, title: str) -> str:
-        """The whole file."""
-        return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width">'
-            '<link rel="icon" href="data:,">'
-            f"<title>{escape(title)}</title><style>{_CSS}</style></head>"
-            f"<body><main><h1>{escape(title)}</h1>{''.join(self._parts)}</main></body></html>\n"
-        )
 
 
 def write_report(context: Context) -> tuple[Path, Path]:
@@ -167,60 +99,6 @@ def _samples(page: Page, samples: dict[str, Any], _: Context) -> None:
     )
 
 
-def _models(page: Page, models: list[dict[str, Any]], _: Context) -> None:
-    page.section("Models", _about_tests(models))
-    drawn = [row for row in models if row["curve"]]
-    if drawn:
-        page.figure("figure-training", figures.training(drawn), "Loss while training.")
-    if any(row["test"] for row in models):
-        caption = "AUC and GAUC of each model's own test days; the line on a bar is 95 %."
-        page.figure("figure-models", figures.model_table(models), caption)
-        page.table(_MODEL_COLUMNS, [_model_row(row) for row in models if row["test"]])
-        for line in dict.fromkeys(line for row in models for line in _remarks(row)):
-            page.note(line)
-
-
-_MODEL_COLUMNS: Final = (
-    "model", "impressions", "test days", "AUC", "95 %", "GAUC", "LogLoss", "AUC of clicks",
-    "LogLoss of the rate",
-)  # fmt: skip
-
-
-def _about_tests(models: list[dict[str, Any]]) -> str:
-    """What the tests of these models were; nothing is said that differs between them."""
-    tests = {tuple(row["test_days"]) for row in models if row["test_days"]}
-    if not tests:
-        return "None of these models was tested: there were no test days."
-    if len(tests) == 1:
-        [(first, last)] = tests
-        days = first if first == last else f"{first} to {last}"
-        return f"Each was tested on {days}, which it was not trained on."
-    return (
-        f"They were tested on {len(tests)} different ranges of days, so their figures cannot be "
-        "compared with each other: a later model may have been trained on an earlier one's test."
-    )
-
-
-def _model_row(row: dict[str, Any]) -> tuple[str, ...]:
-    test, baselines = row["test"], row["baselines"] or {}
-    low, high = row["interval"]
-    return (
-        f"{row['model']}/{row['version']}",
-        f"{test['impressions']:,}",
-        " to ".join(dict.fromkeys(row["test_days"] or ())),
-        _number(test["auc"]),
-        "-" if low is None else f"{low:.3f} to {high:.3f}",
-        _number(test["gauc"]),
-        _number(test["logloss"]),
-        _number(baselines.get("popularity_auc")),
-        _number(baselines.get("rate_logloss")),
-    )
-
-
-def _remarks(row: dict[str, Any]) -> list[str]:
-    return [f"{row['model']}/{row['version']}: {line}." for line in row["remarks"]]
-
-
 def _live(page: Page, live: dict[str, Any], context: Context) -> None:
     replay = live["replay"]
     page.section(
@@ -239,7 +117,7 @@ def _live(page: Page, live: dict[str, Any], context: Context) -> None:
         [
             (
                 figures.MEMORY_LABELS[name],
-                *(_number(live["memory"][name][key]) for key in ("auc", "gauc", "logloss")),
+                *(number(live["memory"][name][key]) for key in ("auc", "gauc", "logloss")),
             )
             for name in figures.MEMORY_LABELS
         ],
@@ -355,13 +233,9 @@ def _demo(page: Page, demo: dict[str, Any], _: Context) -> None:
         page.figure("figure-stages", figures.stages(seconds), "Seconds of each stage.")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
 _SECTIONS: Final = (
     ("live", _live),
-    ("models", _models),
+    ("models", models_section),
     ("life", _life),
     ("slots", _slots),
     ("audit", _audit),

@@ -105,7 +105,7 @@ class UsersPanel(WorkspacePanel):
         if sample_rate is not None:
             if not 0 < sample_rate <= 1:
                 msg = (
-                    f"--sample-rate {sample_rate:g}: nobody would be audited; "
+                    f"--sample-rate {sample_rate:g}: no user would be audited; "
                     "expected more than 0, up to 1"
                 )
                 raise BadInputError(msg)

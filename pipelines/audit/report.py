@@ -161,7 +161,7 @@ def require_no_mismatch(
 
 
 def _require_users(audits: Sequence[GenerationAudit]) -> None:
-    """An audit that compared nobody has shown nothing.
+    """An audit that compared no user has shown nothing.
 
     Raises:
         AuditMismatchError: names the generations without a user.

@@ -13,7 +13,7 @@
   items clicked: an item id says more than its category, and one interest helps with another.
 - Popularity is skewed, by category and within one; activity differs by user; a share of clicks is
   off topic; clicks lead to carts, favourites and buys; clicked impressions become behaviours.
-- On a sale day visits are many and go to bargains drawn at random, whoever the user is.
+- On a sale day visits are many and go to bargains drawn at random, the same for all users.
 - With photographs (`--images`), items show one of a class that users have a taste for, and some
   items are new each day with photographs never seen before (`uic.pipelines.simulator.photographs`).
 - Clicks are drawn with a known probability, kept in the impressions' column `click_probability`,

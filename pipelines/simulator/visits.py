@@ -2,7 +2,7 @@
 
 Each visit has one topic, drawn by the strengths of the user's interests on that day, so a user's
 recent visits show only the one or two interests that are awake. On a sale day there is no topic:
-visits are many and go to bargains, drawn at random, whoever the user is.
+visits are many and go to bargains, drawn at random, the same for all users.
 """
 
 from dataclasses import dataclass
@@ -136,7 +136,7 @@ def ordinary_clicks(
 
 
 def bargain_clicks(bargains: Bargains, visits: Visits, stream: np.random.Generator) -> Acts:
-    """Clicks of a sale day: any bargain, whoever the user is."""
+    """Clicks of a sale day: any bargain, the same for all users."""
     visit, times_ms = _click_times(visits, stream)
     rows = bargains.rows[stream.integers(len(bargains.rows), size=len(visit))]
     return Acts(visits.users[visit], rows, times_ms)

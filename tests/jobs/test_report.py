@@ -253,13 +253,13 @@ def test_the_same_numbers_give_the_same_picture():
 
 
 def test_prose_about_models_is_of_the_models_that_are_there():
-    from uic.jobs.report.page import _about_tests
+    from uic.jobs.report.models import about_tests
 
     one = {"test_days": ["2024-03-03", "2024-03-03"]}
-    assert _about_tests([one, one]).startswith("Each was tested on 2024-03-03, which")
+    assert about_tests([one, one]).startswith("Each was tested on 2024-03-03, which")
     other = {"test_days": ["2024-02-19", "2024-03-03"]}
-    assert "2 different ranges of days" in _about_tests([one, other])
-    assert "None of these models was tested" in _about_tests([{"test_days": None}])
+    assert "2 different ranges of days" in about_tests([one, other])
+    assert "None of these models was tested" in about_tests([{"test_days": None}])
 
 
 def test_a_model_on_few_impressions_has_an_interval_and_a_note(workspace):

@@ -10,6 +10,7 @@ from uic.feature_repo.store.connection import STORE_FOLDER
 from uic.feature_repo.store.errors import EmptyStoreError, StoreUnavailableError
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.cli import app
+from uic.models.bundles.bundle import BundleError
 from uic.models.errors import BadInputError, UicError
 
 
@@ -49,7 +50,7 @@ def test_the_store_starts_is_seen_and_stops(workspace: Path) -> None:
         (("user", "show", "3"), EmptyStoreError, "load a snapshot"),
         (
             ("memories", "build", "--bundle", "mimn/1", "--until", "2024-01-01"),
-            BadInputError,
+            BundleError,
             "no bundle .mimn/1.; there is: none; make one with `uic train`",
         ),
         (

@@ -83,7 +83,7 @@ def create_app(service: Service) -> FastAPI:
         tags=["people"],
     )
     async def interests(user_id: Annotated[int, Path(ge=0, le=MAX_ID)]) -> Response:
-        """A user's memory as numbers, for people; 404 for somebody without one."""
+        """A user's memory as numbers, for people; 404 for a user without one."""
         status, body = await interests_of(service.engine, user_id)
         return Response(encode(body), status, media_type=_JSON)
 

@@ -1,4 +1,4 @@
-"""The histories of everybody from the event log into the store (view `user_sequence`).
+"""Writes the histories of all users from the event log into the store (view `user_sequence`).
 
 What `uic store sequences` does, so that a ranker that reads histories can be served from the first
 hour, and not only for users whom the stream has met since `stream.sequences` was switched on. Of a
@@ -68,7 +68,7 @@ def fill_from_log(
         gone = store.generations.forgotten()
         left = users[~np.isin(users, gone)]
         written = fill_sequences(log, packed, SequenceRing(), left, progress)
-        # Whoever was forgotten meanwhile.
+        # Users who were forgotten meanwhile.
         for user in np.setdiff1d(np.intersect1d(left, store.generations.forgotten()), gone):
             store.generations.forget(int(user))
     return written

@@ -7,14 +7,12 @@ partition, and may repeat what another file has (a run that was started again); 
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
 from uic.models.published import write_json_atomically
 
 _TAIL_BYTES: Final = 1 << 16
@@ -85,15 +83,3 @@ def file_range(path: Path) -> tuple[int, int]:
             if len(lines) > 1 or tail >= size:
                 return first.log_offset, _POSITION.decode(lines[-1]).log_offset
             tail *= 16
-
-
-def archived_payloads(
-    archive: Path, epoch: int, first: date, last: date
-) -> Iterator[LoggedPayload]:
-    """Payloads of the UTC days `first` to `last`, file after file, with repetitions."""
-    day = first
-    while day <= last:
-        for path in sorted(epoch_folder(archive, epoch).glob(f"dt={day}/part=*/*")):
-            if not path.name.startswith("."):
-                yield from read_lines(path)
-        day += timedelta(days=1)

@@ -76,7 +76,7 @@ def _bound(milliseconds: float) -> str:
 
 
 def lag_lines(planner: Planner, plan: JobPlan) -> Iterator[str]:
-    """Events that wait in each partition, and whether there are partitions that nobody reads."""
+    """Events that wait in each partition, and whether there are partitions that are not read."""
     try:
         lag = lag_of(planner, plan)
         partitions = (

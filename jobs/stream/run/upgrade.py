@@ -1,4 +1,4 @@
-"""`uic memories upgrade`: everybody's memory with a new bundle, without a pause.
+"""`uic memories upgrade`: gives every user a memory of a new bundle, without a pause.
 
 1. Build a snapshot of the whole log with the new bundle, as the next generation.
 2. Load it beside the live one.

@@ -1,6 +1,6 @@
 """A real Kafka broker (KRaft, one node) on loopback, for development, tests and benchmarks.
 
-`make kafka` (or `uic events broker`) runs it in the foreground. It is started from Maven's jars
+`uic events broker` runs it in the foreground. It is started from Maven's jars
 (`uic.jobs.stream.topics.java`), keeps its data in the folder that it is given, listens on free
 ports unless one is named, and stamps records with their append time, as the event log's contract
 asks.
@@ -217,7 +217,7 @@ class KafkaServer:
         )
 
     def _refuse_taken_port(self) -> None:
-        """Whoever answers there would be taken for our broker.
+        """Another process that answers there would be taken for our broker.
 
         Raises:
             KafkaServerError: another process listens on the port.
@@ -290,7 +290,7 @@ class KafkaServer:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on at this moment."""
+    """A TCP port of loopback that no process listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -90,8 +90,8 @@ def describe_topic(brokers: str, name: str) -> Topic:
         metadata = admin.list_topics(timeout=_TIMEOUT_SECONDS)
     except KafkaException as error:
         msg = (
-            f"{brokers}: no Kafka broker answers ({error.args[0].str()}); start one (`make kafka`) "
-            "or set stream.brokers"
+            f"{brokers}: no Kafka broker answers ({error.args[0].str()}); start one "
+            "(`uic events broker`) or set stream.brokers"
         )
         raise NoBrokerError(msg) from error
     if name not in metadata.topics:

@@ -1,10 +1,10 @@
 """Producers: how behaviour events get into a topic, or into event files.
 
-Two settings matter to whoever writes a producer of their own (`PRODUCER_SETTINGS`):
+Two settings matter to a user who writes a producer of their own (`PRODUCER_SETTINGS`):
 
 * `enable.idempotence`: a retry of the client neither doubles nor re-orders events.
-* `partitioner`: all events of a user must be in one partition, whoever sends them. The key is the
-  user id in decimal digits, and the partitioner is Java's default, murmur2 of the key.
+* `partitioner`: all events of a user must be in one partition, whichever producer sends
+  them. The key is the user id in decimal digits, and the partitioner is Java's default, murmur2.
   librdkafka's own default (CRC32) would put the same user elsewhere, so clients built on it
   (Python, Go, C#, Node) must set `murmur2_random`.
 """

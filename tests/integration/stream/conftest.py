@@ -11,9 +11,9 @@ import pytest
 
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.config.context import Context
+from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.topics.java import CHECKOUT_JARS
 from uic.jobs.stream.topics.kafka_server import KafkaServer
-from uic.jobs.stream.trial import start_trial, trial_context
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from uic.jobs.drills.trial import untrained_bundle
 from uic.jobs.stream.fold.fitness import UnfitGenerationError
 from uic.jobs.stream.run.checkpoints import CheckpointError
 from uic.jobs.stream.run.planner import Planner, RunOptions
@@ -16,7 +17,6 @@ from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 from uic.jobs.stream.topics.kafka_topic import NoBrokerError, TopicError
 from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka
-from uic.jobs.stream.trial import untrained_bundle
 from uic.models.errors import BadInputError
 
 

@@ -11,6 +11,7 @@ from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.drills.log import batch_fold
+from uic.jobs.drills.trial import untrained_bundle
 from uic.jobs.stream.fold.fold_function import FoldFunction
 from uic.jobs.stream.fold.worker import make_fold_function
 from uic.jobs.stream.run.planner import Planner, RunOptions
@@ -18,7 +19,6 @@ from uic.jobs.stream.run.start_positions import StartPositionError
 from uic.jobs.stream.run.upgrade import UpgradeOptions, upgrade
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, write_event_file
 from uic.jobs.stream.topics.produce import payload_of
-from uic.jobs.stream.trial import untrained_bundle
 from uic.models.bundles.bundle import load_bundle
 from uic.models.hashing import stable_hash
 from uic.models.memory.fold import EventBatch, MemoryFolder

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
+from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.run.failures import failure_of, readable
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
@@ -20,7 +21,6 @@ from uic.jobs.stream.run.supervisor import (
 )
 from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
 from uic.jobs.stream.topics.kafka_server import free_port
-from uic.jobs.stream.trial import start_trial, trial_context
 from uic.models.errors import UicError
 
 pytestmark = pytest.mark.slow
