@@ -30,7 +30,7 @@ USERS = (1, 16, 128, 512, 4096)
 TARGET_USERS = 512
 
 
-class Example:
+class FoldProblem:
     """A network of the default configuration, and `users` histories of `length` events."""
 
     def __init__(self, users, length):
@@ -124,8 +124,8 @@ def repeated(run, times):
 
 def measure(users, length, repeats, least_events):
     """Events per second of every contender at one number of users."""
-    example = Example(users, length)
-    single = Example(1, 50)
+    example = FoldProblem(users, length)
+    single = FoldProblem(1, 50)
     times = max(1, least_events // example.events)
     runs = {
         "fold_states": example.fold_states,
@@ -150,7 +150,7 @@ def with_or_without_rounding(rounding, length, repeats):
         numba.config.CACHE_DIR = folder
         if not rounding:
             lanes.round_to_half = numba.njit(_unchanged)
-        example = Example(TARGET_USERS, length)
+        example = FoldProblem(TARGET_USERS, length)
         example.fold_states()
         seconds = alternate({f"rounding={rounding}": example.fold_states}, repeats)
     return [example.events / run for run in next(iter(seconds.values()))]

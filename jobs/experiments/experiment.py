@@ -14,7 +14,7 @@ from uic.models.errors import BadInputError
 from uic.models.samples.reader import SamplesReader
 
 SLOTS: Final = "slots"
-EXPERIMENTS: Final = (*TABLES, *COSTS.titles, AMS_TABLE)
+EXPERIMENTS: Final = tuple(sorted((*TABLES, *COSTS.titles, AMS_TABLE)))
 
 
 def run_experiment(

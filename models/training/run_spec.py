@@ -174,7 +174,7 @@ def section_from(kind: type[SectionType], values: dict[str, Any], where: str) ->
         reason = (
             f"unknown; known: {', '.join(sorted(kind.model_fields))}"
             if first["type"] == "extra_forbidden"
-            else f"{first['msg']} (found {first['input']!r})"
+            else f"{first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
         )
         msg = f"{where}{field}: {reason}"
         raise SettingError(msg) from error

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from uic.jobs.serving.http.answers import probabilities
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.models.hashing import stable_hash
+from uic.models.published import replacement
 
 SERVED: Final = pa.schema(
     [
@@ -108,9 +109,7 @@ class FeatureLog:
         target = self._folder / f"dt={day}" / name
         self._number += 1
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_suffix(".draft")
-            pq.write_table(pa.Table.from_pylist(rows, schema=SERVED), draft, compression="zstd")
-            draft.rename(target)
+            with replacement(target) as draft:
+                pq.write_table(pa.Table.from_pylist(rows, schema=SERVED), draft, compression="zstd")
         except OSError:
             LOG.exception("%s: %d served rows could not be written", target, len(rows))

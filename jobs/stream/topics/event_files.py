@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from uic.models.errors import BadInputError
+from uic.models.published import replacement
 
 SUFFIX: Final = ".jsonl.gz"
 
@@ -63,18 +64,16 @@ def write_event_file(path: Path, rows: Iterable[LoggedPayload]) -> int:
 
     The file appears under its name when it is complete.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
     count = 0
     # No name and no time in the header: same rows, same bytes.
     with (
+        replacement(path) as draft,
         draft.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as stream,
     ):
         for row in rows:
             stream.write(line_of(row))
             count += 1
-    draft.replace(path)
     return count
 
 
@@ -175,16 +174,14 @@ def scan_folder(
 
 def stage_file(target: Path, files: list[EventFile]) -> None:
     """Make one file of several of one partition, by one rename; a single file is linked."""
-    draft = target.with_name(f".{target.name}.draft")
-    draft.unlink(missing_ok=True)
-    if len(files) == 1:
-        try:
-            draft.hardlink_to(files[0].path)
-        except OSError:  # another file system
-            shutil.copyfile(files[0].path, draft)
-    else:
-        with draft.open("wb") as joined:
-            for file in files:
-                with file.path.open("rb") as part:
-                    shutil.copyfileobj(part, joined)
-    draft.replace(target)
+    with replacement(target) as draft:
+        if len(files) == 1:
+            try:
+                draft.hardlink_to(files[0].path)
+            except OSError:  # another file system
+                shutil.copyfile(files[0].path, draft)
+        else:
+            with draft.open("wb") as joined:
+                for file in files:
+                    with file.path.open("rb") as part:
+                        shutil.copyfileobj(part, joined)
