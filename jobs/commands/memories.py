@@ -85,23 +85,14 @@ def build(
     before = [one.name for one in workspace.snapshots()] if start == "latest" else []
     with ERR.status(f"folding the log until {last}"):
         snapshot = workspace.build_memories(
-            bundle,
-            last,
-            start=start,
-            days=days,
-            exclude=exclude,
-            generation=_number(generation),
-            runner=runner,
-            beam_arguments=arguments.args,
-        )
+            bundle, last, start=start, days=days, exclude=exclude, generation=_number(generation),
+            runner=runner, beam_arguments=arguments.args,
+        )  # fmt: skip
     if snapshot.name in before:
         until = snapshot.manifest["until"]
         OUT.print(f"nothing new: {snapshot.name} holds the log until {until}", markup=False)
-        return
-    _describe(snapshot)
-    moved = snapshot.manifest["events"]["moved"]
-    if moved:
-        ERR.print(f"{moved:,} events were left out: their users are in two partitions of one epoch")
+    else:
+        _describe(snapshot)
 
 
 @app.command()
@@ -276,3 +267,8 @@ def _describe(snapshot: "Snapshot") -> None:
         f"({manifest['first_day']} to {manifest['until']})"
     )
     OUT.print(f"bundle     {manifest['bundle']} ({snapshot.bundle.hex()})", markup=False)
+    if events["moved"]:
+        ERR.print(
+            f"{events['moved']:,} events were left out: their users are in two partitions of one "
+            "epoch"
+        )
