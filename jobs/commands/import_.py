@@ -224,6 +224,8 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {log}")
     table.add_row("manifest", escape(str(published.manifest)))
     OUT.print(table)
+    if summary.rejects.get("not_utf8"):
+        ERR.print("remark: rows that are not UTF-8: `iconv -f latin1 -t utf-8 FILE` converts them")
     if published.overlap:
         ERR.print(f"[yellow]remark:[/] {escape(published.overlap)}")
 

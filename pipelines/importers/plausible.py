@@ -108,6 +108,11 @@ class PlausibleTimes:
             self._bad += rows
         return bad
 
+    @property
+    def none_good(self) -> bool:
+        """Whether no row with a plausible time has come yet."""
+        return not self._good
+
     def refuse_most(self, path: Path) -> None:
         """Refuse a file most of whose times cannot be true.
 

@@ -106,7 +106,7 @@ def run_import(
         rejects.times.refuse_most(importer.sources()[0])
         if not rows:
             reject = rejects.first_of(importer.sources()[0])
-            first = f"; first: {reject}" if reject else ""
+            first = f"; first: {reject}" if reject else "; it has none"
             msg = f"{importer.sources()[0]}: no row could be imported{first}"
             raise BadInputError(msg)
         if protocol:

@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
+from uic.pipelines.importers.cells import (
+    is_number,
+    truths,
+    typed_numbers,
+    words_of,
+    written_numbers,
+)
+from uic.pipelines.importers.checked import Columns, accept, payload_of
 from uic.pipelines.importers.formats import (
     check_names,
     refuse_what_is_no_csv,
@@ -21,13 +28,12 @@ from uic.pipelines.importers.formats import (
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
 from uic.pipelines.importers.plausible import TimeUnit
 from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
-from uic.pipelines.importers.text import csv_rows, header_of, integers, texts
+from uic.pipelines.importers.text import csv_rows, header_of
 from uic.pipelines.importers.times import EventTimes
 from uic.pipelines.log.columns import behavior_codes, one_chunk
 from uic.pipelines.log.schemas import BEHAVIORS
 
 _PARQUET_MAGIC: Final = b"PAR1"
-_WRONG_TYPE: Final = FAULTS.index("wrong_type")
 _MISSING: Final = FAULTS.index("missing_field")
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -95,6 +101,7 @@ class TableImporter:
         self._times = EventTimes(
             f"{path}: column {columns.event_time}", columns.time_unit, columns.time_zone, log_zone
         )
+        self._first = True
         refuse_what_is_no_file(path)
         with path.open("rb") as stream:
             self._parquet = stream.read(4) == _PARQUET_MAGIC
@@ -116,6 +123,7 @@ class TableImporter:
         """Rows in file order."""
         rejects.times.option = True
         for table, lines, done in self._tables(rejects):
+            self._first = rejects.times.none_good
             rejects.times.unit = self._times.unit_of(table.schema.field(self._columns.event_time))
             rows, clicked = self._rows(table, lines, ids)
             if clicked is None:
@@ -152,15 +160,17 @@ class TableImporter:
             values[kind] = (
                 np.zeros(table.num_rows, np.int64)
                 if name is None
-                else self._ids(kind, one_chunk(table, name), ids, faults)
+                else self._ids(kind, name, one_chunk(table, name), ids, faults)
             )
         behaviors = np.zeros(table.num_rows, np.int64)
         if columns.behavior is not None:
             behaviors = self._behaviors(one_chunk(table, columns.behavior), faults)
         clicked = None
         if columns.clicked is not None:
-            clicked = _truth(self._path, one_chunk(table, columns.clicked), faults)
-        times = self._times.read(one_chunk(table, columns.event_time), faults)
+            where = self._where(columns.clicked)
+            clicked = truths(where, one_chunk(table, columns.clicked), faults)
+        moments = one_chunk(table, columns.event_time)
+        times = self._times.read(moments, faults, first=self._first)
         rows = Columns(
             values["user"],
             values["item"],
@@ -174,17 +184,19 @@ class TableImporter:
         return rows, clicked
 
     def _ids(
-        self, kind: str, column: pa.Array, ids: IdNumbers, faults: NDArray[np.int8]
+        self, kind: str, name: str, column: pa.Array, ids: IdNumbers, faults: NDArray[np.int8]
     ) -> NDArray[np.int64]:
         """Whole numbers as they are, texts by their number."""
+        where = self._where(name)
         if not self._parquet and kind not in self._columns.string_ids:
-            return _numbers(column, faults)
-        if pa.types.is_integer(column.type):
-            return whole_numbers(column, faults)
-        words, bad = _texts(self._path, column)
+            return written_numbers(where, kind, column, faults, first=self._first)
+        if is_number(column.type):
+            return typed_numbers(where, column, faults)
+        faults_here = np.zeros(len(column), np.int8)
+        words = words_of(where, column, faults_here)
         empty = pc.equal(pc.utf8_trim_whitespace(words), "").to_numpy(zero_copy_only=False)
-        faults[empty] = _MISSING
-        faults[bad] = _WRONG_TYPE
+        faults_here[empty & (faults_here == 0)] = _MISSING
+        faults[faults_here > 0] = faults_here[faults_here > 0]
         # What is left out must not get into the table of ids.
         good = np.flatnonzero(faults == 0)
         values = np.zeros(len(column), np.int64)
@@ -192,12 +204,14 @@ class TableImporter:
         return values
 
     def _behaviors(self, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
-        words, bad = _texts(self._path, column)
-        faults[bad] = _WRONG_TYPE
+        words = words_of(self._where(self._columns.behavior), column, faults)
         at = pc.index_in(words, value_set=pa.array(list(self._codes), pa.string()))
         codes = pa.array(list(self._codes.values()), pa.int64()).take(at)
         behaviors: NDArray[np.int64] = pc.fill_null(codes, -1).to_numpy()
         return behaviors
+
+    def _where(self, column: str | None) -> str:
+        return f"{self._path}: column {column}"
 
 
 def _behavior_names(columns: TableColumns) -> dict[str, int]:
@@ -205,48 +219,6 @@ def _behavior_names(columns: TableColumns) -> dict[str, int]:
     names = {**{name: name for name in BEHAVIORS}, **columns.behavior_names}
     codes = behavior_codes(pa.array(list(names.values()), pa.string())).to_pylist()
     return dict(zip(names, codes, strict=True))
-
-
-def _texts(path: Path, column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Any column of texts as strings; null and what is not UTF-8 are empty."""
-    if pa.types.is_binary(column.type):
-        return texts(column)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_large_string(column.type) or pa.types.is_string(column.type):
-        words = pc.fill_null(column.cast(pa.string()), "")
-        return words, np.zeros(len(column), bool)
-    if pa.types.is_integer(column.type):
-        return pc.fill_null(column.cast(pa.string()), ""), np.zeros(len(column), bool)
-    msg = f"{path}: found a column of {column.type}, expected integers or strings"
-    raise BadInputError(msg)
-
-
-def _numbers(column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
-    values, bad = integers(column)
-    faults[bad] = _WRONG_TYPE
-    if bad.any():
-        faults[bad & pc.equal(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)] = (
-            _MISSING
-        )
-    return values
-
-
-def _truth(path: Path, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Booleans, numbers (0 is no), or the texts 0, 1, true, false."""
-    if pa.types.is_floating(column.type):
-        column = pc.not_equal(pc.if_else(pc.is_nan(column), None, column), 0)
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    if pa.types.is_integer(column.type):
-        truth: NDArray[np.bool_] = whole_numbers(column, faults) != 0
-        return truth
-    lower = pc.ascii_lower(_texts(path, column)[0])
-    at = pc.index_in(lower, value_set=pa.array(["0", "false", "1", "true"]))
-    faults[at.is_null().to_numpy(zero_copy_only=False)] = _WRONG_TYPE
-    faults[pc.equal(lower, "").to_numpy(zero_copy_only=False)] = _MISSING
-    found: NDArray[np.bool_] = pc.fill_null(at, 0).to_numpy() >= 2
-    return found
 
 
 __all__ = ["TableColumns", "TableImporter", "TimeUnit"]

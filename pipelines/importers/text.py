@@ -22,7 +22,8 @@ from uic.pipelines.log.events import Reason
 
 _BLOCK_BYTES: Final = 1 << 24
 _MAX_LINE_BYTES: Final = 1 << 26
-_INTEGER: Final = re.compile(rb"-?[0-9]{1,19}")
+# pandas writes whole numbers of a column with a null as 12.0.
+_INTEGER: Final = re.compile(rb"(-?[0-9]{1,19})(?:\.0+)?")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -218,7 +219,8 @@ def integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     values = np.zeros(len(column), np.int64)
     bad = np.zeros(len(column), bool)
     for row, raw in enumerate(column.to_pylist()):
-        number = int(raw) if _INTEGER.fullmatch(raw) else None
+        match = _INTEGER.fullmatch(raw)
+        number = int(match[1]) if match else None
         if number is None or not -(2**63) <= number < 2**63:
             bad[row] = True
         else:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.pipelines.days import CalendarDays
+from uic.pipelines.importers.cells import words_of
 from uic.pipelines.importers.checked import whole_numbers
 from uic.pipelines.importers.plausible import (
     UNIT_OF_WORD,
@@ -27,7 +28,7 @@ from uic.pipelines.importers.plausible import (
     milliseconds,
 )
 from uic.pipelines.importers.source import FAULTS, TIME_OUT_OF_RANGE
-from uic.pipelines.importers.text import integers, texts
+from uic.pipelines.importers.text import integers
 
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")
 _MISSING: Final = FAULTS.index("missing_field")
@@ -77,8 +78,15 @@ class EventTimes:
         self._log_zone = log_zone
         self._days = CalendarDays(log_zone)
 
-    def read(self, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
+    def read(
+        self, column: pa.Array, faults: NDArray[np.int8], *, first: bool = True
+    ) -> NDArray[np.int64]:
         """Milliseconds since 1970 UTC, (rows,); what is none is marked in `faults`.
+
+        Args:
+            column: (rows,).
+            faults: (rows,).
+            first: no row was good before; then a column of texts for numbers is refused.
 
         Raises:
             BadInputError: the column is of another type, or its times have no zone.
@@ -92,9 +100,9 @@ class EventTimes:
             times = milliseconds(stamps, _UNITS_A_SECOND[kind.unit])
             return times if kind.tz else self._placed(times)
         if not isinstance(self._unit, TimeUnit) or self._unit is TimeUnit.ISO:
-            words, bad = self._words(column)
-            faults[bad] = _WRONG_TYPE
-            return self._of_texts(words, faults)
+            return self._of_texts(words_of(self._where, column, faults), faults)
+        if first and pa.types.is_binary(kind):
+            self._refuse_texts(column)
         return self._of_numbers(column, UNITS_A_SECOND[self._unit], faults)
 
     def unit_of(self, column: pa.Field) -> TimeUnit | None:
@@ -121,7 +129,6 @@ class EventTimes:
             numbers, bad = integers(column)
             empty = pc.equal(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
             faults[bad] = np.where(empty[bad], _MISSING, _WRONG_TYPE)
-            self._refuse_texts(column.filter(pa.array(~empty)), bad[~empty])
             return milliseconds(numbers, units_a_second)
         msg = (
             f"{self._where} is {kind}, expected an integer or a timestamp; for texts use "
@@ -129,7 +136,9 @@ class EventTimes:
         )
         raise BadInputError(msg)
 
-    def _refuse_texts(self, column: pa.Array, bad: NDArray[np.bool_]) -> None:
+    def _refuse_texts(self, column: pa.Array) -> None:
+        column = column.filter(pc.greater(pc.binary_length(column), 0))
+        _, bad = integers(column)
         if not len(bad) or not bad.all():
             return
         first = column[0].as_py().decode(errors="backslashreplace")
@@ -143,20 +152,10 @@ class EventTimes:
         msg = f"{self._where} holds no whole numbers, found {first[:80]!r}: say {way}"
         raise BadInputError(msg)
 
-    def _words(self, column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-        if pa.types.is_binary(column.type):
-            return texts(column)
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            msg = f"{self._where} is {column.type}, expected texts, as --time-unit says"
-            raise BadInputError(msg)
-        return pc.fill_null(column.cast(pa.string()), ""), np.zeros(len(column), bool)
-
     def _of_texts(self, words: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
         """Texts by the format, or as ISO 8601: days, times with a zone and times without."""
         empty = pc.equal(words, "").to_numpy(zero_copy_only=False)
-        faults[empty] = _MISSING
+        faults[empty & (faults == 0)] = _MISSING
         times = np.zeros(len(words), np.int64)
         if not isinstance(self._unit, TimeUnit):
             template = self._unit

@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def test_a_clicked_column_of_any_plain_type(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"c": pa.array([[1], [2]])}, r"found a column of list<.*>, expected integers or strings"),
-        ({"c": TWO.cast(pa.timestamp("ms"))}, r"found a column of timestamp\[ms\], expected"),
+        ({"c": pa.array([[1], [2]])}, r"column c is list<.*>, expected integers or strings"),
+        ({"c": TWO.cast(pa.timestamp("ms"))}, r"column c is timestamp\[ms\], expected"),
     ],
 )
 def test_a_clicked_column_of_another_type_is_refused(
@@ -206,3 +207,72 @@ def test_amazon_faults_name_the_file_of_reviews(tmp_path: Path, log: EventLog) -
     reviews.write_bytes(b'{"reviewerID":"u"}\n')
     with pytest.raises(BadInputError, match=r"first: .*reviews\.json: line 1: missing_field"):
         run(Amazon(reviews, meta), log)
+
+
+@pytest.mark.parametrize(
+    ("column", "numbers"),
+    [
+        (pa.array([1.0, None]), [1]),
+        (pa.array([1.0, float("nan")], pa.float32()), [1]),
+        (pa.array([Decimal(25), None], pa.decimal128(18, 0)), [25]),
+        (pa.array([Decimal("7.00"), None], pa.decimal128(10, 2)), [7]),
+    ],
+)
+def test_whole_floats_and_decimals_are_ids(
+    tmp_path: Path, log: EventLog, column: pa.Array, numbers: list[int]
+) -> None:
+    summary = run(
+        TableImporter(parquet(tmp_path / "t.parquet", u=column, i=TWO, t=TWO), COLUMNS), log
+    )
+    assert pq.read_table(log.behavior_files()[0].path)["user_id"].to_pylist() == numbers
+    assert rejects(summary) == [(2, "missing_field")]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([1.5, 2.0]), r"column u is double, and not .* a pandas column with a null"),
+        (pa.array([2.0**53 + 2, 1]), r"column u is double and holds ids above 2\^53"),
+        (
+            pa.array([Decimal("1.5"), Decimal(1)]),
+            r"u is decimal.*not every value is a whole",
+        ),
+        (pa.array([True, False]), r"column u is bool, expected integers or strings"),
+    ],
+)
+def test_ids_of_another_type_name_the_column_and_the_way(
+    tmp_path: Path, log: EventLog, column: pa.Array, message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        run(TableImporter(parquet(tmp_path / "t.parquet", u=column, i=TWO, t=TWO), COLUMNS), log)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            b"00000025,1,5\n25,1,6\n",
+            r"u: found '00000025'; .* not '25'\): say --string-id user",
+        ),
+        (b"ann,1,5\nbob,1,6\n", r"column u holds no whole numbers .*'ann': say --string-id user"),
+        (b"99999999999999999999,1,5\n", r"column u holds no whole numbers below 2\^63"),
+        (b"", r"no row could be imported; it has none"),
+    ],
+)
+def test_texts_for_numbers_in_csv_name_the_option(
+    tmp_path: Path, log: EventLog, rows: bytes, message: str
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"u,i,t\n" + rows)
+    with pytest.raises(BadInputError, match=message):
+        run(TableImporter(file, COLUMNS), log)
+    assert log.epochs() == ()
+
+
+def test_leading_zeros_of_texts_stay(tmp_path: Path, log: EventLog) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("u,i,t\n007,1.0,5\n7,2,6\n")
+    run(TableImporter(file, TableColumns("u", "i", "t", string_ids=frozenset({"user"}))), log)
+    path = log.ids_file("user")
+    assert path is not None
+    assert sorted(pq.read_table(path)["text"].to_pylist()) == ["007", "7"]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
+from uic.pipelines.importers import text
 from uic.pipelines.importers.string_ids import number_of
 from uic.pipelines.importers.table import TableColumns, TableImporter, TimeUnit
 from uic.pipelines.log.event_log import EventLog
@@ -89,7 +90,8 @@ def test_a_click_column_makes_impressions_and_clicks(tmp_path: Path) -> None:
         (b"wh\xff,what,when\n1,2,3\n", r"t\.csv: line 1 is not UTF-8"),
         (b"", r"t\.csv: is empty"),
         (b"who,what,when\n", r"t\.csv: no row could be imported"),
-        (b"who,what,when\nann,x,5\n", r"line 2: wrong_type: 'ann,x,5'"),
+        (b"who,what,when\n1,x,5\n1,y,6\n", r"column what holds no whole .* found 'x'"),
+        (b"who,what,when\n1,x,5\ny,2,6\n", r"first: .*t\.csv: line 2: wrong_type: '1,x,5'"),
     ],
 )
 def test_a_csv_table_of_another_shape_is_refused(
@@ -107,7 +109,7 @@ def test_a_parquet_table_of_another_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"t\.parquet: column when is missing"):
         TableImporter(file, COLUMNS)
     pq.write_table(pa.table({"who": [1.5], "what": [2], "when": [3]}), file)
-    with pytest.raises(BadInputError, match=r"t\.parquet: .*double, expected integers or strings"):
+    with pytest.raises(BadInputError, match=r"column who is double.* expected integers or"):
         run(TableImporter(file, COLUMNS), EventLog(tmp_path / "log"))
 
 
@@ -133,3 +135,14 @@ def test_an_open_quote_costs_one_line(tmp_path: Path) -> None:
     summary = run(TableImporter(file, COLUMNS), log)
     assert [row[4] for row in behaviors(log)] == [3, 4, 5]
     assert rejects(summary) == [(3, "malformed")]
+
+
+def test_a_last_block_without_a_number_costs_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text.line_blocks, "__defaults__", (20,))
+    monkeypatch.setitem(text.csv_rows.__kwdefaults__, "block_bytes", 20)
+    file = tmp_path / "t.csv"
+    file.write_text("who,what,when\n11111,22222,333\n11111,22222,334\nann,x,soon\n")
+    log = EventLog(tmp_path / "log")
+    assert rejects(run(TableImporter(file, COLUMNS), log)) == [(4, "wrong_type")]
