@@ -240,9 +240,10 @@ def _times(published: "Publication", zone: str) -> "list[tuple[str, str]]":
         for time in (span.first_ms, span.last_ms)
     )
     years = ", ".join(f"{year}: {share:.1%}" for year, share in span.share_by_year.items())
+    median = f"{span.median_rows_a_day:,.1f}".removesuffix(".0")
     return [
         ("first time", first),
         ("last time", last),
-        ("a day", f"{span.median_rows_a_day:,.0f} {span.what} (median)"),
+        ("a day", f"{median} {span.what} (median)"),
         ("years", years),
     ]
