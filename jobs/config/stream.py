@@ -25,6 +25,12 @@ class StreamSettings(Section):
         description="whether offsets may have gaps (transactional producers); finding lost events "
         "is weaker then: true|false",
     )
+    partitioner: Literal["any", "murmur2"] = Field(
+        "any",
+        description="how the topic's producers place a user: any binds a user to the partition of "
+        "the first event, murmur2 (Kafka's default, of the id in decimal digits) refuses an event "
+        "that lies elsewhere, also the first; any|murmur2",
+    )
     files: Path | None = Field(
         None,
         description="folder of gzip JSON lines for source: files; none means `events` in the "

@@ -77,6 +77,8 @@ class FoldFunction:
             marker, or at the start as long as the marker has not fallen; else the store has.
         offset_gaps: whether offsets may leave out some (a transactional topic).
         exclude: which events the generation leaves out; None for none.
+        home: the partition of users (n,), where the topic's partitioner is declared; None binds a
+            user to the partition of the first event.
         sequences: the last events of users, kept beside the memories; None to keep none.
         cache_users: memories kept between batches.
         retry_seconds: how long to wait for a store that is away.
@@ -96,6 +98,7 @@ class FoldFunction:
     start_markers: Mapping[int, int] = field(default_factory=dict)
     offset_gaps: bool = False
     exclude: Exclude | None = None
+    home: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     sequences: SequenceStore | None = None
     cache_users: int = 100_000
     retry_seconds: float = 60.0
@@ -205,6 +208,11 @@ class FoldFunction:
             for partition in batch.first:
                 undone &= (partitions != partition) | (offsets > self._markers[partition])
             self.counters.add("skipped", int((~undone).sum()))
+        if self.home is not None:
+            away = self.home(batch.events.user_ids) != partitions
+            for position in at[away].tolist():
+                batch.events.reasons[position] = PARTITION_MOVED
+            undone &= ~away
         if self.exclude is not None:
             left_out = undone & self.exclude(batch.events, batch.log_times_ms[at])
             self.counters.add("excluded", int(left_out.sum()))

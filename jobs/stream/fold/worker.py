@@ -14,6 +14,7 @@ from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.sequence_writer import SequenceWriter
 from uic.jobs.stream.fold.fitness import UnfitGenerationError, check_state_and_hash
 from uic.jobs.stream.fold.fold_function import Exclude, FoldFunction
+from uic.jobs.stream.fold.home import home_of
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.memory.fold import MemoryFolder
@@ -73,6 +74,7 @@ def make_fold_function(plan: JobPlan) -> FoldFunction:
         start_markers=plan.start_markers,
         offset_gaps=plan.stream.offset_gaps,
         exclude=exclusion(plan),
+        home=home_of(plan.stream.partitioner, len(plan.starts)),
         sequences=sequence_writer(plan, store) if plan.stream.sequences else None,
         cache_users=plan.stream.cache_users,
         retry_seconds=plan.stream.retry_seconds,

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from uic.jobs.config.context import Context
 from uic.jobs.stream.fold.counters import PARTITION_MOVED
+from uic.jobs.stream.fold.home import home_of
 from uic.jobs.stream.letters.archive import committed_files, file_range
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
@@ -83,9 +84,18 @@ def _compact_epoch(
     part = Part(f"epoch-{epoch.number}", details={"archive": f"epoch={epoch.number:05d}"})
     # Today's setting speaks of today's topic; an older one is judged as it was when it streamed.
     gaps = context.config.stream.offset_gaps if epoch.offset_gaps is None else epoch.offset_gaps
+    # What a wrong producer sent before the partitioner was declared has no letter; beside the right
+    # events of the same users it would be users in two partitions, which the log refuses.
+    newest = max(one.number for one in log.epochs() if one.kind == "topic")
+    partitioner = context.config.stream.partitioner if epoch.number == newest else "any"
+    home = home_of(partitioner, epoch.partitions)
     with LogWriter(log, part, time_zone=context.config.time_zone, topic=epoch) as writer:
         for chunk in _chunks(archive, epoch, end_ms, gaps=gaps):
             table, refused = _parsed(chunk, parser, moved)
+            if home is not None:
+                users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
+                table = table.filter(pa.array(home(users) == places))
+                refused = len(chunk) - table.num_rows
             writer.add_behaviors(table)
             rows += table.num_rows
             rejected += refused

@@ -13,6 +13,8 @@ from uic.feature_repo.store.errors import (
     StoreUnavailableError,
 )
 from uic.jobs.stream.fold.counters import freshness_quantile
+from uic.jobs.stream.fold.home import home_of
+from uic.models.hashing import murmur2_partition
 from uic.pipelines.log.positions import LogGapError
 
 NOW_MS = 1_700_000_000_000  # when all events of these tests were logged
@@ -226,3 +228,18 @@ def test_partitions_may_come_in_any_order(bench, send, make_payload):
         [(1, item, 0, item) for item in range(5)] + [(10, item, 1, item) for item in range(5)]
     )
     assert bench.memories([1, 10]) == [expected[1], expected[10]]
+
+
+def test_with_a_declared_partitioner_a_wrong_producer_binds_nobody(bench, send, make_payload):
+    assert murmur2_partition(np.array([2, 3]), 2).tolist() == [0, 1]
+    wrong = (make_payload(2, 5), 1, 0)
+    right = (make_payload(2, 6), 0, 0)
+    assert send(bench.function(), [wrong, right]) == [None, "partition_moved"]
+    bench.forget_everything()
+    function = bench.function(home=home_of("murmur2", 2))
+    assert send(function, [wrong, right]) == ["partition_moved", None]
+    assert bench.memories([2]) == [bench.folded([(2, 6, 0, 0)])[2]]
+    assert function.counters.totals["rejected_partition_moved"] == 1
+    # Read again, it is refused again: its letter may not have been written.
+    assert send(bench.function(home=home_of("murmur2", 2)), [wrong]) == ["partition_moved"]
+    assert home_of("any", 2) is None
