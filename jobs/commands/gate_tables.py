@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,8 @@ def _show(report: "GateReport", page: Path | None, *, everything: bool) -> None:
         console.print(_table(report, shown))
     for result in report.failed:
         _print_examples(result)
+    for remark in report.remarks:
+        ERR.print(f"[yellow]remark:[/] {escape(remark)}")
     passed = len(report.results) - len(report.failed)
     seconds = report.seconds
     ERR.print(

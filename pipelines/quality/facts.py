@@ -22,6 +22,7 @@ from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS, misfit
 from uic.pipelines.quality.positions import CrossFault, PartitionRuns
+from uic.pipelines.quality.repetitions import Repetitions
 from uic.pipelines.quality.rows import BEHAVIOR_RULES, IMPRESSION_RULES, JudgedRows, RowRule
 from uic.pipelines.settings import QualitySettings
 
@@ -94,6 +95,8 @@ def log_facts(
     counts = {day: dict.fromkeys(("rows", "manifest", *_metrics(table)), 0) for day in days}
     clicks = dict.fromkeys(days, 0)
     runs = PartitionRuns()
+    expected = {day: sum(file.rows for file in files if file.dt == day) for day in days}
+    repetitions = {day: Repetitions(rows) for day, rows in expected.items()}
     for file in files:
         of_day = counts[file.dt]
         for rows in file_rows(file.path, file.dt, table, rules):
@@ -104,6 +107,7 @@ def log_facts(
                     of_day[rule.metric] += int(np.count_nonzero(mask))
             if table.has_positions:
                 runs.add(file, rows)
+                repetitions[file.dt].add(rows)
             else:
                 clicks[file.dt] += int(np.count_nonzero(rows.values("clicked")))
             advance(rows.batch.num_rows)
@@ -113,6 +117,8 @@ def log_facts(
         counts[fault.file.dt][fault.metric] += fault.rows
     frame = pd.DataFrame.from_dict(counts, orient="index").astype("float64")
     frame["rows.not_as_manifest"] = (frame["rows"] - frame.pop("manifest")).abs()
+    if table.has_positions:
+        frame["rows.repeated"] = [float(repetitions[day].count()) for day in days]
     frame["rows.missing_day"] = (frame["rows"] == 0).astype("float64")
     rows_of_days = dict(zip(days, frame["rows"], strict=True))
     frame["rows.volume_ratio"] = _volume_ratios(rows_of_days, earlier_rows or {}, rules)

@@ -25,6 +25,7 @@ from uic.pipelines.quality.facts import (
     LogRules,
     log_facts,
 )
+from uic.pipelines.quality.repetitions import repetition_remark
 from uic.pipelines.quality.sample_facts import sample_checks, sample_facts
 from uic.pipelines.quality.suite import CheckVerdict, Judgement, judge, limits, number
 from uic.pipelines.settings import QualitySettings
@@ -72,6 +73,7 @@ class GateReport:
         results: one a check, in order.
         frame: the metrics that were judged.
         judgement: what Great Expectations said; `page` renders it.
+        remarks: what is worth a look and no failure.
         seconds: spent on `facts`, `judging` (the first pays the import) and `examples`.
     """
 
@@ -82,6 +84,7 @@ class GateReport:
     frame: pd.DataFrame
     judgement: Judgement
     seconds: Mapping[str, float]
+    remarks: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[CheckResult, ...]:
@@ -185,7 +188,12 @@ def _gate_log(  # noqa: PLR0917 - as `gate_behaviors`, after the table and its f
     judgement, results, spent = _judged(table.name, frame, checks, "day", examples)
     seconds = {"facts": counted, **spent}
     subject, rows = f"{first} to {last}", int(frame["rows"].sum())
-    return GateReport(table.name, subject, rows, results, frame, judgement, seconds)
+    remark = None
+    if table.has_positions:
+        repeated = dict(zip(days, frame["rows.repeated"].astype("Int64")[: len(days)], strict=True))
+        remark = repetition_remark({day: int(count) for day, count in repeated.items()}, rows)
+    remarks = () if remark is None else (remark,)
+    return GateReport(table.name, subject, rows, results, frame, judgement, seconds, remarks)
 
 
 def _judged(

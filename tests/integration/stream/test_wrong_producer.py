@@ -127,5 +127,5 @@ def test_producers_place_users_by_murmur2(kafka: KafkaServer):
     users = np.array([*range(150), 2**63 - 1, 10**12 + 7])
     payloads = [payload_of(user, 1, 1, "click", DAY_MS) for user in users.tolist()]
     send_to_kafka([Outgoing(payloads, users, users)], kafka.brokers, "placed", Pace())
-    logged = {row.payload: row.partition for row in read_topic(kafka.brokers, "placed")}
+    logged = {row.payload: row.partition for row in read_topic(kafka.brokers, "placed", 3)}
     assert [logged[one] for one in payloads] == murmur2_partition(users, 5).tolist()
