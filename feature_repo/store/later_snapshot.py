@@ -52,9 +52,12 @@ def notice_load(
         store: of the memories.
         generations: of the memories.
     """
-    marks = generations.markers(later.number)
-    if _reached(marks, later.positions) or not _are_loaded(later, batches, store, generations):
-        return generations.get(later.number)
+    known = generations.get(later.number)
+    # A snapshot of another bundle under the same number was never loaded, and has other records.
+    if known.bundle != later.bundle or _reached(generations.markers(later.number), later.positions):
+        return known
+    if not _are_loaded(later, batches, store, generations):
+        return known
     return move_on(later, store, generations)
 
 

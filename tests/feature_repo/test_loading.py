@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from uic.feature_repo.store.errors import (
     StoreUnavailableError,
 )
 from uic.feature_repo.store.generations import Generations, State
+from uic.feature_repo.store.later_snapshot import move_on, notice_load
 from uic.feature_repo.store.layout import ViewKeys
-from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.packed import MarkerMove, PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
 from uic.models.errors import ManifestError
@@ -291,3 +293,28 @@ def test_reads_are_answered_while_a_snapshot_is_loaded(
     load_values(newer, store, generations, look)
     assert offsets <= {100, 200}
     assert (header_view(store.read(1, IDS)[0])["offset"] == 200).all()
+
+
+def test_a_later_snapshot_that_is_not_loaded_moves_nothing(
+    parts: tuple[PackedStore, Generations], tmp_path: Path
+) -> None:
+    store, generations = parts
+    load_values(write_snapshot(tmp_path, IDS), store, generations)
+    later = write_snapshot(tmp_path, IDS, offset=200, day="2024-03-07")
+    described = replace(later.as_generation(), positions={1: {0: 200}})
+    # Half of it is there: a load that was interrupted, or has not ended.
+    store.write(1, IDS[:1500], records_of(IDS[:1500], 200))
+    notice_load(described, later.batches(), store, generations)
+    assert store.markers(1, epoch=1) == {0: 100}
+    # Of another bundle under the same number it is none of this generation's.
+    other = replace(described, bundle=b"bundle-2", record_bytes=1)
+    assert notice_load(other, iter(()), store, generations).bundle == b"bundle-1"
+    store.write(1, IDS[1500:], records_of(IDS[1500:], 200))
+    moved = notice_load(described, later.batches(), store, generations)
+    assert (moved.snapshot, moved.state) == ("generation=001/dt=2024-03-07", State.READY)
+    assert store.markers(1, epoch=1) == {0: 200}
+    # A stream's marker that is beyond stays.
+    store.write(1, IDS[:0], records_of(IDS[:0], 1), [MarkerMove(1, 0, 300, 200)])
+    last = replace(described, positions={1: {0: 250}}, snapshot="generation=001/dt=2024-03-08")
+    assert move_on(last, store, generations).snapshot == last.snapshot
+    assert store.markers(1, epoch=1) == {0: 300}
