@@ -29,6 +29,7 @@ USERS = """
 user default on nopass ~* &* +@all
 user shop on >s3cret ~* &* +@all
 user managed on >s3cret ~* &* +@all -@dangerous
+user narrow on >s3cret ~uic:* +@read +@write +@scripting +@transaction +@connection +time
 """
 
 
@@ -54,6 +55,7 @@ class Secured:
         return {
             "acl": {"ADDRESS": plain} | shop,
             "without_info": {"ADDRESS": plain, "USERNAME": "managed", "PASSWORD": "s3cret"},
+            "narrow": {"ADDRESS": plain, "USERNAME": "narrow", "PASSWORD": "s3cret"},
             "tls": {"ADDRESS": f"127.0.0.1:{self.tls_port}"} | shop | files,
             "unix": {"ADDRESS": f"unix://{self.folder}/redis.sock"},
             "ipv6": {"ADDRESS": f"[::1]:{self.port}"},
@@ -129,7 +131,7 @@ def stock_feast() -> FeatureStore:
     return FeatureStore(config=load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml"))
 
 
-@pytest.mark.parametrize("name", ["acl", "without_info", "tls", "unix", "ipv6", "db"])
+@pytest.mark.parametrize("name", ["acl", "without_info", "narrow", "tls", "unix", "ipv6", "db"])
 def test_uic_and_feast_get_into_the_same_redis(
     secured: Secured, shop: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
