@@ -61,8 +61,13 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
         if known is not None and not log.behavior_files(day):
             return known
         epochs, manifests = log.epochs(), log.manifests()
-        if len(epochs) != 1 or len(manifests) != 1 or epochs[0].kind != "import":
-            msg = f"{log_root}: has {len(epochs)} epochs; a day is held back from a single import"
+        # The import comes first; impressions alone may follow, which have no epoch.
+        ordered = [number for number, one in enumerate(manifests) if one["epoch"] is not None]
+        if len(epochs) != 1 or epochs[0].kind != "import" or ordered != [0]:
+            msg = (
+                f"{log_root}: has {len(epochs)} epochs; a day is held back from a single import, "
+                "the first of its log; impressions alone may follow it"
+            )
             raise ReplayError(msg)
         taken = log.behavior_files(day)
         if not any(file.dt == day for file in taken):
@@ -104,7 +109,11 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
         epoch = {**epoch_to_json(epochs[0]), "last_offsets": _as_json(last)}
         write_json_atomically(
             log_root / EPOCHS_NAME,
-            {"schema_version": LOG_SCHEMA_VERSION, "epochs": [epoch], "manifests": [name]},
+            {
+                "schema_version": LOG_SCHEMA_VERSION,
+                "epochs": [epoch],
+                "manifests": [name, *document["manifests"][1:]],
+            },
         )
         # Step 3
         log.remove_unpublished()

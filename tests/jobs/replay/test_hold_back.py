@@ -174,3 +174,30 @@ def test_a_day_without_impressions_is_not_held_back(log, tmp_path):
 def test_a_replay_without_a_held_back_day_says_what_to_do(log, tmp_path):
     with pytest.raises(ReplayError, match="run `uic replay hold-back DAY` first"):
         open_day(log.root, tmp_path / "replay")
+
+
+def test_impressions_that_were_imported_alone_stay_through_a_replay(log, tmp_path):
+    more = pa.table(
+        {
+            "user_id": [1],
+            "item_id": [2],
+            "category_id": [0],
+            "event_time": pa.array([np.datetime64(LAST, "ms")]),
+            "clicked": [True],
+        }
+    )
+
+    def show(name):
+        part = Part(name)
+        with LogWriter(log, part, time_zone="UTC", impressions_only=True) as writer:
+            writer.add_impressions(more)
+            writer.publish()
+
+    show("before")
+    behaviors = [file.path for file in log.behavior_files()]
+    held = hold_back(log.root, tmp_path / "replay", LAST)
+    show("since")
+    assert undo(tmp_path, tmp_path / "replay") == held.events + held.later
+    assert [file.path for file in log.behavior_files()] == behaviors
+    assert [manifest["name"] for manifest in log.manifests()] == ["test", "before", "since"]
+    assert len(log.impression_files(LAST, LAST)) == 3
