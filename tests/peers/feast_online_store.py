@@ -26,24 +26,24 @@ from uic.feature_repo.store.server import EmbeddedRedis
 SELECTIONS = {
     "universal online, push, types, materialization": (
         "--integration",
-        "tests/integration/online_store/test_universal_online.py",
-        "tests/integration/online_store/test_universal_online_types.py",
-        "tests/integration/online_store/test_universal_e2e.py",
-        "tests/integration/online_store/test_push_features_to_online_store.py",
-        "tests/integration/materialization/test_universal_materialization.py",
+        "integration/online_store/test_universal_online.py",
+        "integration/online_store/test_universal_online_types.py",
+        "integration/online_store/test_universal_e2e.py",
+        "integration/online_store/test_push_features_to_online_store.py",
+        "integration/materialization/test_universal_materialization.py",
     ),
     "Redis units, versioning, key helpers": (
-        "tests/unit/infra/online_store",
-        "tests/unit/test_feature_view_versioning.py",
+        "unit/infra/online_store",
+        "unit/test_feature_view_versioning.py",
         "-k",
         "redis or key_encoding or online_store_base or versioned",
     ),
     "units that read and write online": (
-        "tests/unit/online_store",
-        "tests/unit/test_feature_server.py",
-        "tests/unit/test_on_demand_python_transformation.py",
-        "tests/unit/test_precomputed_feature_vectors.py",
-        "tests/unit/test_stream_feature_view.py",
+        "unit/online_store",
+        "unit/test_feature_server.py",
+        "unit/test_on_demand_python_transformation.py",
+        "unit/test_precomputed_feature_vectors.py",
+        "unit/test_stream_feature_view.py",
     ),
 }
 # What a test names instead of the store under test; a plugin puts that in its place.
@@ -134,7 +134,8 @@ def outcomes(root: Path, selection: tuple[str, ...], store: dict[str, str]) -> d
         "UIC_WORKSPACE": str(root / "workspace"),
         "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
     }
-    words = [word for word in selection if not word.startswith("tests/") or (root / word).exists()]
+    tests = root / "tests"
+    words = [str(tests / word) if (tests / word).exists() else word for word in selection]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "store_under_test"]
     subprocess.run(
         [*command, f"--junit-xml={report}", "--continue-on-collection-errors", *words],
