@@ -11,6 +11,7 @@ import pytest
 
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
+from uic.models.hashing import stable_hash
 from uic.pipelines.importers.plausible import ImplausibleTimesError
 from uic.pipelines.importers.table import TableColumns, TableImporter, TimeUnit
 from uic.pipelines.importers.taobao import Taobao
@@ -191,10 +192,13 @@ def test_repeated_rows_are_counted_and_kept(tmp_path: Path) -> None:
 
 def test_an_item_has_the_category_of_its_newest_event(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    # Users of both partitions; item 5 changes its category at 20:00, the file is not in order.
-    rows = [f"{user},5,{3 if hour < 20 else 8},{hour * 3_600_000}" for user in range(1, 9)
-            for hour in (20, 10)]  # fmt: skip
-    file.write_text("u,i,c,t\n" + "\n".join([*rows, "9,5,3,1", "99,5,3,36000000"]) + "\n")
+    # Item 5 has category 8 at 20:00 in the first partition, and 3 at 10:00 in the second.
+    first, second = (
+        next(user for user in range(99) if stable_hash(user) % np.uint64(2) == partition)
+        for partition in (0, 1)
+    )
+    late, early = 20 * 3_600_000, 10 * 3_600_000
+    file.write_text(f"u,i,c,t\n{first},5,8,{late}\n{second},5,3,{early}\n{first},5,7,{early}\n")
     log = EventLog(tmp_path / "log")
     run(TableImporter(file, TableColumns("u", "i", "t", category_id="c")), log)
     items = log.items_file()
