@@ -210,6 +210,8 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     for label, text in _times(published, workspace.config.time_zone):
         table.add_row(label, text)
     table.add_row("rejects", f"{rejected} in {summary.rejects_path}" if rejected else "0")
+    if summary.first_reject:
+        table.add_row("first reject", escape(summary.first_reject))
     if summary.next_item:
         counts = summary.next_item
         left_out = f"{counts.too_short:,} with too few events"

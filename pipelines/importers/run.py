@@ -20,11 +20,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import published."""
+    """What an import published; `first_reject` is a line with the place and reason of one."""
 
     publication: Publication
     rejects: Mapping[str, int]
     rejects_path: Path | None
+    first_reject: str | None
     next_item: NextItemCounts | None
 
 
@@ -120,6 +121,7 @@ def run_import(
         published,
         dict(rejects.by_reason),
         rejects.path if rejects.rows else None,
+        rejects.first_of(importer.sources()[0]),
         protocol.counts if protocol else None,
     )
 
