@@ -1,5 +1,6 @@
 """Reads what a topic holds, without Flink: for dead letters and for the drill."""
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +11,7 @@ from uic.jobs.stream.topics.kafka_topic import Setting, describe_topic, quiet
 from uic.models.errors import UicError
 
 SILENCE_SECONDS: Final = 30.0
+_WAIT_SECONDS: Final = 0.5
 _BATCH: Final = 5000
 _SETTINGS: Final[dict[str, Setting]] = {
     "group.id": "uic-read",
@@ -44,8 +46,13 @@ def read_topic(
         for partition, end in topic.end.items():
             following = topic.first[partition]
             consumer.assign([TopicPartition(name, partition, following)])
+            heard = time.monotonic()
             while following < end:
-                messages = consumer.consume(_BATCH, timeout=silence_seconds)
+                # A call waits for a whole batch: at the end of a partition, for all of its timeout.
+                messages = consumer.consume(_BATCH, timeout=min(_WAIT_SECONDS, silence_seconds))
+                if not messages and time.monotonic() - heard < silence_seconds:
+                    continue
+                heard = time.monotonic()
                 where = f"{brokers}: topic {name}, partition {partition}, offset {following}"
                 if not messages:
                     msg = (
