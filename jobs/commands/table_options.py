@@ -49,6 +49,16 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "quantity": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="COL",
+                help="A row whose number is below 0 is a cancellation: left out, and counted.",
+            ),
+        ],
+        None,
+    ),
     "string_id": (
         Annotated[
             list[str] | None,

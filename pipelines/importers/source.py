@@ -173,6 +173,7 @@ def fault_codes(
 TIME_OUT_OF_RANGE: Final = "event_time_out_of_range"
 IMPLAUSIBLE_TIME: Final = "implausible_time"
 NOT_UTF8: Final = "not_utf8"
+CANCELLATION: Final = "cancellation"
 FAULTS: Final[tuple[str, ...]] = (
     "",
     Reason.UNKNOWN_BEHAVIOR,
@@ -182,4 +183,5 @@ FAULTS: Final[tuple[str, ...]] = (
     Reason.MISSING_FIELD,
     IMPLAUSIBLE_TIME,
     NOT_UTF8,
+    CANCELLATION,
 )

@@ -27,7 +27,7 @@ from uic.pipelines.importers.formats import (
 )
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
 from uic.pipelines.importers.plausible import TimeUnit
-from uic.pipelines.importers.source import FAULTS, Batch, IdNumbers, Rejects
+from uic.pipelines.importers.source import CANCELLATION, FAULTS, Batch, IdNumbers, Rejects
 from uic.pipelines.importers.text import csv_rows, header_of
 from uic.pipelines.importers.times import EventTimes
 from uic.pipelines.log.columns import behavior_codes, one_chunk
@@ -35,6 +35,7 @@ from uic.pipelines.log.schemas import BEHAVIORS
 
 _PARQUET_MAGIC: Final = b"PAR1"
 _MISSING: Final = FAULTS.index("missing_field")
+_CANCELLATION: Final = FAULTS.index(CANCELLATION)
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -46,6 +47,8 @@ class TableColumns:
         user_id, item_id, event_time: column names.
         category_id: column name; None puts every item into category 0.
         behavior: column name; None makes every row a click.
+        quantity: column name; a row whose number is below 0 takes something back, and is left out
+            as a cancellation.
         clicked: column name; then every row is an impression, and a clicked one also a click.
         behavior_names: what the file calls a behaviour, to its name here.
         string_ids: kinds (user, item, category) whose CSV columns are texts; a Parquet column
@@ -63,6 +66,7 @@ class TableColumns:
     category_id: str | None = None
     behavior: str | None = None
     clicked: str | None = None
+    quantity: str | None = None
     behavior_names: Mapping[str, str] = field(default_factory=dict)
     string_ids: frozenset[str] = frozenset()
     time_unit: TimeUnit | str = TimeUnit.MILLISECONDS
@@ -78,6 +82,7 @@ class TableColumns:
             self.event_time,
             self.behavior,
             self.clicked,
+            self.quantity,
         )
         return list(dict.fromkeys(name for name in used if name is not None))
 
@@ -169,6 +174,8 @@ class TableImporter:
         if columns.clicked is not None:
             where = self._where(columns.clicked)
             clicked = truths(where, one_chunk(table, columns.clicked), faults)
+        if columns.quantity is not None:
+            self._cancellations(one_chunk(table, columns.quantity), faults)
         moments = one_chunk(table, columns.event_time)
         times = self._times.read(moments, faults, first=self._first)
         rows = Columns(
@@ -202,6 +209,15 @@ class TableImporter:
         values = np.zeros(len(column), np.int64)
         values[good] = ids.numbers(kind, words.take(pa.array(good)))
         return values
+
+    def _cancellations(self, column: pa.Array, faults: NDArray[np.int8]) -> None:
+        if is_number(column.type):
+            negative = pc.less(column, 0)
+        else:
+            words = words_of(self._where(self._columns.quantity), column, faults)
+            negative = pc.starts_with(pc.utf8_trim_whitespace(words), "-")
+        taken_back = pc.fill_null(negative, fill_value=False).to_numpy(zero_copy_only=False)
+        faults[taken_back & (faults == 0)] = _CANCELLATION
 
     def _behaviors(self, column: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
         words = words_of(self._where(self._columns.behavior), column, faults)

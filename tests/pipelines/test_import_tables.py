@@ -52,6 +52,22 @@ def test_a_csv_table_with_string_ids_keeps_one_table_of_ids(tmp_path: Path) -> N
     }
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_row_that_takes_something_back_is_a_cancellation(tmp_path: Path, kind: str) -> None:
+    log, file = EventLog(tmp_path / "log"), tmp_path / f"shop.{kind}"
+    start = 1_704_067_200_000  # 2024-01-01
+    rows = [(1, 10, start, 6), (1, 10, start + 1, -6), (2, 11, start + 2, 1)]
+    if kind == "csv":
+        lines = [",".join(map(str, row)) for row in rows]
+        file.write_text("\n".join(["who,what,when,many", *lines, ""]))
+    else:
+        columns = dict(zip(("who", "what", "when", "many"), zip(*rows, strict=True), strict=True))
+        pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), file)
+    summary = run(TableImporter(file, TableColumns("who", "what", "when", quantity="many")), log)
+    assert [reason for _, reason in rejects(summary)] == ["cancellation"]
+    assert [row[0] for row in behaviors(log)] == [1, 2]
+
+
 def test_a_parquet_table_says_its_types_itself(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     stamps = [datetime(2024, 1, 1), None, datetime(2024, 1, 2)]  # noqa: DTZ001 - as in a file
