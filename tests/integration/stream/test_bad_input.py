@@ -34,7 +34,7 @@ def _send(kafka, topic, count):
 
 def test_no_broker(trial):
     context = trial(brokers=f"127.0.0.1:{free_port()}")
-    with pytest.raises(NoBrokerError, match=r"no Kafka broker answers.*make kafka"):
+    with pytest.raises(NoBrokerError, match=r"no Kafka broker answers.*uic events broker"):
         _plan(context)
 
 
