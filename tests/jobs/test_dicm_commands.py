@@ -72,6 +72,7 @@ def test_ranks_publish_what_one_process_publishes(workspace):
         json.loads(run(workspace, "evaluate", f"dicm/{version}")) for version in ("0002", "0003")
     )
     assert alone.pop("bundle") != ranks.pop("bundle")
+    assert alone.pop("baselines") == ranks.pop("baselines")
     assert ranks == pytest.approx(alone, abs=1e-4)
     stored = json.loads((workspace / "bundles/dicm/0003/metrics.json").read_text())
     assert stored["test"] == pytest.approx(ranks, abs=1e-6)

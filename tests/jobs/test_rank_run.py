@@ -81,6 +81,7 @@ def test_ranks_publish_what_one_process_publishes(model, more, workspace):
         for version in ("0001", "0002")
     )
     assert alone.pop("bundle") != ranks.pop("bundle")
+    assert alone.pop("baselines") == ranks.pop("baselines")
     assert ranks == pytest.approx(alone, abs=1e-4)
     measured = json.loads((workspace / f"reports/ranks/{model}-0002.json").read_text())["measured"]
     assert measured["values_wanted"] > measured["values_asked"] > 0

@@ -105,7 +105,7 @@ def test_an_unknown_device_or_table_is_refused(workspace):
     message = refused(workspace, "train", "mimn", "--samples", "small", "--device", "tpu")
     assert "expected auto, cpu or cuda" in message
     message = refused(workspace, "experiment", "table9", "--samples", "small")
-    assert "known: table2" in message
+    assert "known: big-sale, dicm-figure5" in message
 
 
 def test_a_table_has_our_figures_beside_the_published_ones(workspace):
