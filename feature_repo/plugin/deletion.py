@@ -8,7 +8,7 @@ Memories take days of events to make, and a definition is a line of Python. So:
 3. All views are looked at before the first key is deleted.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import redis
@@ -82,19 +82,22 @@ class Deletion:
             if keys is not None and keys not in set(used):
                 going[keys] = view.name
         if not self._allowed:
-            for keys, name in going.items():
-                self._refuse_values(keys, name)
+            self._refuse_values(going)
         for keys in going:
             self._delete(keys)
 
-    def _refuse_values(self, keys: ViewKeys, name: str) -> None:
-        count = sum(_is_entity(key, keys) for key in self._keys(keys))
-        if count:
+    def _refuse_values(self, going: Mapping[ViewKeys, str]) -> None:
+        counts = {keys: sum(_is_entity(key, keys) for key in self._keys(keys)) for keys in going}
+        if any(counts.values()):
+            each = ", ".join(
+                f"{count} values of {going[keys]} (key_name {keys.view})"
+                for keys, count in counts.items()
+                if count
+            )
             msg = (
-                f"{self._address}: this would delete {count} values of {name} (keys "
-                f"{keys.everything}), and nothing was deleted; to rename a view keep its tag "
-                f"key_name {keys.view!r}, to delete them set UIC_STORE__ALLOW_DELETION=true "
-                "(store.allow_deletion) for this one command"
+                f"{self._address}: this would delete {each}, and nothing was deleted; to rename a "
+                "view keep its tag key_name, to delete all of these set "
+                "UIC_STORE__ALLOW_DELETION=true (store.allow_deletion) for this one command"
             )
             raise DeletionRefusedError(msg)
 

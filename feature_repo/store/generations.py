@@ -169,6 +169,13 @@ class Generations:
             packed = b"".join(self._client.smembers(self.keys.forgotten))
         return np.frombuffer(packed, dtype=">i8").astype(np.int64)
 
+    def holding(self, user_id: int) -> list[int]:
+        """Numbers of the generations that hold a user, ascending."""
+        name = big_endian([user_id])
+        with typed_errors(self.address):
+            numbers = sorted(int(text) for text in self._client.smembers(self.keys.generations))
+            return [one for one in numbers if self._client.exists(self.keys.prefix(one) + name)]
+
     def forget(self, user_id: int) -> list[int]:
         """Delete a user in every generation, and their sequence; the generations that held them.
 

@@ -94,7 +94,9 @@ def drop(version: VersionArgument, *, yes: YesOption = False, workspace: Workspa
 
     `uic images load` brings it back. Says what goes and asks.
     """
-    confirm([f"the vectors of item version {version} in the store"], yes=yes)
+    rows = {stored.number: stored.rows for stored in workspace.images.stored_versions()}
+    if version in rows:
+        confirm([f"{rows[version]:,} vectors of item version {version} in the store"], yes=yes)
     with shown_progress() as progress:
         deleted = workspace.images.drop(version, progress=progress)
     OUT.print(f"item version {version} dropped, {deleted:,} vectors deleted")

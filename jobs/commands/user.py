@@ -69,8 +69,18 @@ def forget(user: UserArgument, *, yes: YesOption = False, workspace: Workspace) 
     stream job brings the user back. Snapshots and the event log keep what they have: they are
     pruned by their own age.
     """
-    confirm([f"the memory of user {user} in every generation"], yes=yes)
+    holding = workspace.generations_of(user)
+    if holding:
+        numbers = ", ".join(str(number) for number in holding)
+        goes = f"the memory of user {user} in generation {numbers}"
+    else:
+        goes = (
+            f"nothing yet: no generation has user {user}; a tombstone keeps the user out for good"
+        )
+    confirm([goes], yes=yes)
     generations = workspace.forget(user)
+    if not generations:
+        ERR.print(f"warning: no generation had user {user}; is the id right?", markup=False)
     where = ", ".join(str(number) for number in generations)
     OUT.print(
         f"user {user} forgotten" + (f"; deleted in generation {where}" if generations else "")

@@ -60,6 +60,7 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
         known = _held_already(held_root, day)
         if known is not None and not log.behavior_files(day):
             return known
+        _refuse_second(held_root)
         epochs, manifests = log.epochs(), log.manifests()
         # The import comes first; impressions alone may follow, which have no epoch.
         ordered = [number for number, one in enumerate(manifests) if one["epoch"] is not None]
@@ -113,11 +114,20 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
                 "schema_version": LOG_SCHEMA_VERSION,
                 "epochs": [epoch],
                 "manifests": [name, *document["manifests"][1:]],
+                "held_back": day.isoformat(),
             },
         )
         # Step 3
         log.remove_unpublished()
     return held
+
+
+def _refuse_second(held_root: Path) -> None:
+    """A second day would write over the way back of the first."""
+    if (held_root / "manifest.json").is_file():
+        held = read_manifest(held_root, HELD_KIND, HELD_SCHEMA_VERSION)["day"]
+        msg = f"{held_root}: {held} is held back; `uic replay undo` gives it back first"
+        raise ReplayError(msg)
 
 
 def _held_already(held_root: Path, day: date) -> HeldBack | None:

@@ -20,7 +20,9 @@ from uic.models.published import MANIFEST_NAME, read_manifest, write_json_atomic
 from uic.pipelines.log.event_log import EPOCHS_NAME, EventLog
 
 _EVENTS = "events"
-_STREAM = "stream"
+# What a stream makes in its folder; a user's own file beside it stays.
+_STREAM = ("archive", "checkpoints", "dead-letters", "generation=*")
+_HELD = ("behaviors", "impressions")
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class ResetPlan:
 
     Attributes:
         workspace: of the replay.
-        event_files: that hold the replayed day.
-        folders: that go whole: the stream's state and the embedded store's data.
+        event_files: that hold the replayed day, by the names that a replay gives them.
+        folders: that the stream made, and the embedded store's data.
         epochs: of the log that go, by name.
     """
 
@@ -82,10 +84,11 @@ def plan_reset(workspace: Path, held_root: Path) -> ResetPlan:
             "workspace that has nothing else"
         )
         raise ReplayError(msg)
-    folders = [workspace / name for name in (_STREAM, STORE_FOLDER)]
+    folders = [*(path for name in _STREAM for path in sorted((workspace / "stream").glob(name)))]
+    folders.append(workspace / STORE_FOLDER)
     return ResetPlan(
         workspace,
-        tuple(sorted((workspace / _EVENTS).rglob(f"*{SUFFIX}"))),
+        tuple(sorted((workspace / _EVENTS).glob(f"partition=*-*{SUFFIX}"))),
         tuple(folder for folder in folders if folder.is_dir()),
         tuple(f"{epoch.number} ({epoch.name})" for epoch in epochs[1:]),
     )
@@ -125,7 +128,10 @@ def undo(workspace: Path, held_root: Path) -> int:
         write_json_atomically(log.root / EPOCHS_NAME, document)
         log.remove_unpublished()  # step 3
         (held_root / MANIFEST_NAME).unlink()
-        shutil.rmtree(held_root)
+        for name in _HELD:
+            shutil.rmtree(held_root / name, ignore_errors=True)
+        if not any(held_root.iterdir()):  # what was measured stays
+            held_root.rmdir()
     return sum(int(entry["rows"]) for entry in held["files"])
 
 

@@ -67,6 +67,15 @@ class UsersPanel(WorkspacePanel):
             nearest = nearest_items(record, bundle, items_file, items)
         return UserMemory(details, view, bundle, nearest)
 
+    def generations_of(self, user: int) -> list[int]:
+        """The generations that have a memory of a user.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with self._open_store() as store:
+            return store.generations.holding(user)
+
     def forget(self, user: int) -> list[int]:
         """Delete a user in every generation, for good: a tombstone stays.
 

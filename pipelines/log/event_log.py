@@ -110,6 +110,11 @@ class EventLog:
         """`id, text` of every string id of `kind` (user, item, category); None if none."""
         return self._newest(f"{kind}_ids")
 
+    def held_back(self) -> str | None:
+        """The day that a replay has taken out of the log, with all later ones; None if none."""
+        day = self._document().get("held_back")
+        return None if day is None else str(day)
+
     def append_epoch(
         self,
         *,

@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from uic.jobs.replay.reset import plan_reset, undo
 from uic.jobs.stream.topics.produce import write_files
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.publication import BackfillError
 from uic.pipelines.log.writer import LogWriter, Part
 
 LAST = FIRST + timedelta(days=3)
@@ -110,8 +112,10 @@ def replayed(log, tmp_path):
     log.append_epoch(
         kind="topic", name="files.events", partitions=3, first_offsets=dict.fromkeys(range(3), 0)
     )
-    for name in ("events/0.jsonl.gz", "events/my-notes.txt", "stream/run.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    names = ("events/partition=00000-00000000000000000000.jsonl.gz", "events/mine.jsonl.gz",
+             "stream/generation=001/run.json", "stream/mine.txt")  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("x")
 
 
@@ -122,13 +126,14 @@ def test_a_reset_says_what_goes_and_leaves_the_log_as_it_was_held_back(log, tmp_
     plan = plan_reset(tmp_path, tmp_path / "replay")
     assert plan.lines() == [
         f"1 event files of {tmp_path / 'events'}",
-        f"{tmp_path / 'stream'}",
+        f"{tmp_path / 'stream' / 'generation=001'}",
         f"epoch 2 (files.events) of {tmp_path / 'log'}",
     ]
     assert len(log.epochs()) == 2
     plan.carry_out()
     assert (log.epochs(), [file.path for file in log.behavior_files()]) == before
-    assert [path.name for path in (tmp_path / "events").iterdir()] == ["my-notes.txt"]
+    assert [path.name for path in (tmp_path / "events").iterdir()] == ["mine.jsonl.gz"]
+    assert [path.name for path in (tmp_path / "stream").iterdir()] == ["mine.txt"]
     assert plan_reset(tmp_path, tmp_path / "replay").lines() == []
 
 
@@ -140,14 +145,22 @@ def test_a_workspace_without_a_replay_is_not_reset(log, tmp_path):
     assert files_of(tmp_path) == before
 
 
-def test_an_import_after_the_day_was_held_back_is_never_removed(log, tmp_path):
+def test_nothing_is_imported_while_a_day_is_held_back(log, tmp_path):
     hold_back(log.root, tmp_path / "replay", LAST)
-    with LogWriter(log, Part("later"), time_zone="UTC", partitions=3) as writer:
-        writer.add_behaviors(random_behaviors(days=1, events=10, users=3))
-        writer.publish()
     before = files_of(tmp_path)
-    with pytest.raises(ReplayError, match=r"epoch 2 \(later\) was imported after the day"):
-        plan_reset(tmp_path, tmp_path / "replay")
+    with (
+        pytest.raises(BackfillError, match=r"later days are held back .* `uic replay undo`"),
+        LogWriter(log, Part("later"), time_zone="UTC", partitions=3),
+    ):
+        pass
+    assert files_of(tmp_path) == before | {Path("log/.lock"): b""}
+
+
+def test_a_second_day_is_not_held_back_beside_the_first(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    before = files_of(tmp_path)
+    with pytest.raises(ReplayError, match=f"{LAST} is held back; `uic replay undo` gives it back"):
+        hold_back(log.root, tmp_path / "replay", LAST - timedelta(days=1))
     assert files_of(tmp_path) == before
 
 
