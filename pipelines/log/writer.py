@@ -140,9 +140,9 @@ class LogWriter:
         """A stream skips events of an epoch before the one that a memory has folded."""
         if (held := self.log.held_back()) is not None:
             msg = (
-                f"{self.log.root}: {held} and later days are held back for a replay, and would come "
-                "after what is imported now. Nothing was written; `uic replay undo` gives them back "
-                "first"
+                f"{self.log.root}: {held} and later days are held back for a replay, and would "
+                "come after what is imported now. Nothing was written; `uic replay undo` gives "
+                "them back first"
             )
             raise BackfillError(msg)
         topic = next((epoch for epoch in self.log.epochs() if epoch.kind == "topic"), None)

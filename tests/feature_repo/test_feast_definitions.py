@@ -66,7 +66,7 @@ def test_deleting_memories_needs_a_setting_and_the_message_says_how_many(
     feast: FeatureStore, redis_server: redis.Redis, stored: list[bytes]
 ) -> None:
     old = feast.get_feature_view("user_interest")
-    expected = r"delete 4 values of user_interest \(keys uic:uic:m:\*\).*UIC_STORE__ALLOW_DELETION"
+    expected = r"delete 4 values of user_interest \(key_name m\).*UIC_STORE__ALLOW_DELETION"
     with pytest.raises(DeletionRefusedError, match=expected):
         feast.apply([], objects_to_delete=[old], partial=False)
     with pytest.raises(DeletionRefusedError, match=expected):

@@ -1,6 +1,7 @@
 """Taking a day out of the log, and the day in order: nothing lost, nothing twice."""
 
 import itertools
+import json
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -154,6 +155,22 @@ def test_nothing_is_imported_while_a_day_is_held_back(log, tmp_path):
     ):
         pass
     assert files_of(tmp_path) == before | {Path("log/.lock"): b""}
+
+
+def test_an_import_after_the_day_was_held_back_is_never_removed(log, tmp_path):
+    """Version 0.1 let one in: its logs do not say that a day is held back."""
+    hold_back(log.root, tmp_path / "replay", LAST)
+    path = log.root / "epochs.json"
+    document = json.loads(path.read_text())
+    assert document.pop("held_back") == str(LAST)
+    path.write_text(json.dumps(document))
+    with LogWriter(log, Part("later"), time_zone="UTC", partitions=3) as writer:
+        writer.add_behaviors(random_behaviors(days=1, events=10, users=3))
+        writer.publish()
+    before = files_of(tmp_path)
+    with pytest.raises(ReplayError, match=r"epoch 2 \(later\) was imported after the day"):
+        plan_reset(tmp_path, tmp_path / "replay")
+    assert files_of(tmp_path) == before
 
 
 def test_a_second_day_is_not_held_back_beside_the_first(log, tmp_path):
