@@ -7,6 +7,7 @@ import typer
 
 from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import OUT
+from uic.jobs.workspace.models import BundleLine
 from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and choose trained models.")
@@ -19,17 +20,27 @@ BundleArgument = Annotated[
 @app.command("list")
 @takes_workspace
 def list_bundles(*, workspace: Workspace) -> None:
-    """One line a bundle: version, hash, training days, AUC; `*` marks the current one."""
+    """One line a bundle: version, hash, days trained on, AUC of its test; `*` is the current one.
+
+    `!` is a test that says little or a model below simple baselines; `uic report` says why.
+    """
     for line in workspace.bundles():
         data = line.training_data
         OUT.print(
             f"{'*' if line.current else ' '} {line.model}/{line.version}",
             line.hash[:16],
-            f"{data['samples']} {data['first_day']} to {data['last_day']}",
-            "no AUC" if line.auc is None else f"AUC {line.auc:.4f}",
+            f"{data['samples']} trained on {data['first_day']} to {data['last_day']}",
+            _tested(line),
             sep="  ",
             markup=False,
         )
+
+
+def _tested(line: BundleLine) -> str:
+    if not line.impressions:
+        return "no test"
+    measured = "no AUC" if line.auc is None else f"AUC {line.auc:.4f}"
+    return f"{measured} on {line.impressions:,} impressions{' !' if line.remarks else ''}"
 
 
 @app.command()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from uic.pipelines.importers.table import TableColumns
     from uic.pipelines.log.publication import Publication
 
+# A share above which rejects are no odd rows any more, but a misunderstanding.
+_MANY_REJECTS = 0.05
 app = typer.Typer(
     no_args_is_help=True,
     help="""Import behaviours and impressions into the event log (WORKSPACE/log).
@@ -226,6 +228,13 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {log}")
     table.add_row("manifest", escape(str(published.manifest)))
     OUT.print(table)
+    lost = sum(summary.rejects.values())
+    total = published.behaviors + published.impressions + lost
+    if lost > total * _MANY_REJECTS:
+        ERR.print(
+            f"warning: {lost:,} of {total:,} rows ({lost / total:.0%}) were left out; look at the "
+            "first reject: an option of that column may say what its values are"
+        )
     if summary.rejects.get("not_utf8"):
         ERR.print("remark: rows that are not UTF-8: `iconv -f latin1 -t utf-8 FILE` converts them")
     if published.overlap:

@@ -93,6 +93,7 @@ def build(
         OUT.print(f"nothing new: {snapshot.name} holds the log until {until}", markup=False)
     else:
         _describe(snapshot)
+        _warn_of_days(workspace, snapshot)
 
 
 @app.command()
@@ -271,4 +272,23 @@ def _describe(snapshot: "Snapshot") -> None:
         ERR.print(
             f"{events['moved']:,} events were left out: their users are in two partitions of one "
             "epoch"
+        )
+
+
+def _warn_of_days(workspace: Workspace, snapshot: "Snapshot") -> None:
+    """Say what the days of a build leave out, and whether the log reaches its last one."""
+    from uic.pipelines.log.event_log import EventLog
+    from uic.pipelines.memories.nightly import outside_days
+
+    outside = outside_days(EventLog(workspace.context.log), snapshot)
+    manifest = snapshot.manifest
+    if outside.older_events and manifest["from"] is None:
+        ERR.print(
+            f"warning: {outside.older_events:,} older events, before {manifest['first_day']}, are "
+            "in none of these memories; `--days N` or memories.warm_up_days takes more days"
+        )
+    if outside.last_day is not None and outside.last_day.isoformat() < manifest["until"]:
+        ERR.print(
+            f"warning: the log ends on {outside.last_day}, before {manifest['until']}; what comes "
+            "in later for these days is folded by the next build"
         )

@@ -17,8 +17,14 @@ def models_section(page: Page, models: list[dict[str, Any]], _: Context) -> None
         caption = "AUC and GAUC of each model's own test days; the line on a bar is 95 %."
         page.figure("figure-models", figures.model_table(models), caption)
         page.table(_MODEL_COLUMNS, [_model_row(row) for row in models if row["test"]])
-        for line in dict.fromkeys(line for row in models for line in _remarks(row)):
-            page.note(line)
+        lines = list(dict.fromkeys(line for row in models for line in _remarks(row)))
+        few = [line for line in lines if "test impressions are few" in line]
+        for line in lines:
+            if line not in few:
+                page.note(line)
+        if few:
+            more = f" The same holds for {len(few) - 1} others." if len(few) > 1 else ""
+            page.note(few[0] + more)
 
 
 _MODEL_COLUMNS: Final = (

@@ -18,7 +18,7 @@ from uic.jobs.demo.run import STATE_NAME
 from uic.jobs.replay.run import FOLDER, LIVE_NAME, RESULT_NAME
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.training.metrics import Metrics, auc, auc_interval
-from uic.models.training.popularity import SimpleBaselines, remarks
+from uic.models.training.popularity import remarks_of
 from uic.pipelines.log.event_log import EventLog
 
 # MIMN section 4.5 and the authors' UIC: about 2.7 TB for 600 million users.
@@ -107,7 +107,7 @@ def _test_of(metrics: dict[str, Any]) -> dict[str, Any]:
         measured = Metrics.from_json({"gauc_impressions": 0, **test})
         low, high = auc_interval(measured)
         interval = (None, None) if np.isnan(low) else (low, high)
-        lines = remarks(measured, SimpleBaselines.from_json(baselines) if baselines else None)
+        lines = remarks_of(metrics)
     return {
         "test": test,
         "test_days": metrics.get("test_days"),

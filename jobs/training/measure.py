@@ -86,4 +86,12 @@ def evaluate_bundle(context: Context, request: EvaluateRequest, progress: Progre
     baselines = None
     if before:
         baselines = simple_baselines(reader, (before[0], before[-1]), (first, last))
-    return Evaluation(label, metrics, baselines, remarks(metrics, baselines))
+    lines = remarks(metrics, baselines, "--first and --last")
+    trained = loaded.manifest["training_data"]
+    if trained["first_day"] <= last.isoformat() and first.isoformat() <= trained["last_day"]:
+        lines.insert(
+            0,
+            f"{label} was trained on {trained['first_day']} to {trained['last_day']}: these "
+            "metrics are of days that it has seen",
+        )
+    return Evaluation(label, metrics, baselines, lines)

@@ -91,7 +91,7 @@ class MemoriesPanel(WorkspacePanel):
         number = self._live() if generation == "live" else generation
         first: Snapshot | None = None
         if start == "latest":
-            first = self._latest(self._live() if number is None else number)
+            first = self._latest(self._live() if number is None else number, last)
             if first.manifest["until"] >= last.isoformat() and exclude is None:
                 return first
         elif start is not None:
@@ -300,16 +300,20 @@ class MemoriesPanel(WorkspacePanel):
             raise BadInputError(msg)
         return number
 
-    def _latest(self, generation: int) -> "Snapshot":
-        """The snapshot of the last day of a generation."""
+    def _latest(self, generation: int, until: date) -> "Snapshot":
+        """The snapshot of a generation to go on from."""
+        from uic.pipelines.log.event_log import EventLog
+        from uic.pipelines.memories.nightly import newest_before
+
         mine = [one for one in self.snapshots() if one.generation == generation]
-        if not mine:
+        newest = newest_before(mine, until, EventLog(self.context.log))
+        if newest is None:
             msg = (
                 f"--from latest: {self.context.memories} has no snapshot of generation "
-                f"{generation}; build one from nothing (leave out --from)"
+                f"{generation} to go on from; build one from nothing (leave out --from)"
             )
             raise BadInputError(msg)
-        return max(mine, key=lambda one: str(one.manifest["until"]))
+        return newest
 
     def _newest_snapshot(self) -> "Snapshot":
         snapshots = self.snapshots()

@@ -27,6 +27,8 @@ class BundleLine:
         hash: hex.
         training_data: samples, first and last day.
         auc: on its test days; None without any.
+        impressions: of the test.
+        remarks: what a person should know before they trust it.
     """
 
     model: str
@@ -35,6 +37,8 @@ class BundleLine:
     hash: str
     training_data: Mapping[str, Any]
     auc: float | None
+    impressions: int
+    remarks: Sequence[str]
 
 
 class ModelsPanel(WorkspacePanel):
@@ -221,6 +225,7 @@ class ModelsPanel(WorkspacePanel):
         """
         from uic.models.bundles.bundle import read_bundle_manifest
         from uic.models.bundles.shelf import BundleShelf
+        from uic.models.training.popularity import remarks_of
 
         shelf = BundleShelf(self.context.bundles)
         lines = []
@@ -237,6 +242,8 @@ class ModelsPanel(WorkspacePanel):
                         hash=manifest["hash"],
                         training_data=manifest["training_data"],
                         auc=(metrics["test"] or {}).get("auc"),
+                        impressions=(metrics["test"] or {}).get("impressions", 0),
+                        remarks=remarks_of(metrics),
                     )
                 )
         return lines

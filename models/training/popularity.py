@@ -70,8 +70,16 @@ def simple_baselines(
     )
 
 
-def remarks(metrics: Metrics, baselines: SimpleBaselines | None) -> list[str]:
-    """What a person should know before they trust these metrics; empty if nothing."""
+def remarks(
+    metrics: Metrics, baselines: SimpleBaselines | None, more_by: str = "--test-days"
+) -> list[str]:
+    """What a person should know before they trust these metrics; empty if nothing.
+
+    Args:
+        metrics: of a test.
+        baselines: of the same test.
+        more_by: option that makes the test larger.
+    """
     lines = []
     if math.isnan(metrics.auc):
         lines.append(
@@ -84,7 +92,7 @@ def remarks(metrics: Metrics, baselines: SimpleBaselines | None) -> list[str]:
         low, high = auc_interval(metrics)
         lines.append(
             f"{metrics.impressions:,} test impressions are few: AUC is between {low:.3f} and "
-            f"{high:.3f} (95 %); take more with --test-days"
+            f"{high:.3f} (95 %); take more with {more_by}"
         )
     if baselines is None:
         return lines
@@ -100,3 +108,14 @@ def remarks(metrics: Metrics, baselines: SimpleBaselines | None) -> list[str]:
             f"this model's {metrics.logloss:.4f}: its probabilities are worse than a constant"
         )
     return lines
+
+
+def remarks_of(document: dict[str, Any]) -> list[str]:
+    """The remarks of a bundle's `metrics.json`; none without a test."""
+    if not document.get("test"):
+        return []
+    baselines = document.get("baselines")
+    return remarks(
+        Metrics.from_json({"gauc_impressions": 0, **document["test"]}),
+        SimpleBaselines.from_json(baselines) if baselines else None,
+    )

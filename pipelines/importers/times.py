@@ -121,15 +121,21 @@ class EventTimes:
             values = pc.fill_null(known, 0).to_numpy().astype(np.float64)
             # Rounded at a thousandth of a millisecond: 0.123 s is not 122 ms.
             floored = np.floor(np.round(values * (1000 / units_a_second), 3))
-            times: NDArray[np.int64] = np.clip(floored, -1.0, 2.0**62).astype(np.int64)
-            return times
+            clipped: NDArray[np.int64] = np.clip(floored, -1.0, 2.0**62).astype(np.int64)
+            return clipped
         if pa.types.is_integer(kind):
             return milliseconds(whole_numbers(column, faults), units_a_second)
         if pa.types.is_binary(kind):
             numbers, bad = integers(column)
+            times = milliseconds(numbers, units_a_second)
+            decimal = _decimals(column, bad)
+            if decimal.any():
+                written = column.filter(pa.array(decimal)).cast(pa.string()).cast(pa.float64())
+                times[decimal] = self._of_numbers(written, units_a_second, faults[decimal])
+            bad = bad & ~decimal
             empty = pc.equal(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
             faults[bad] = np.where(empty[bad], _MISSING, _WRONG_TYPE)
-            return milliseconds(numbers, units_a_second)
+            return times
         msg = (
             f"{self._where} is {kind}, expected an integer or a timestamp; for texts use "
             "--time-unit iso, or a format"
@@ -139,6 +145,7 @@ class EventTimes:
     def _refuse_texts(self, column: pa.Array) -> None:
         column = column.filter(pc.greater(pc.binary_length(column), 0))
         _, bad = integers(column)
+        bad = bad & ~_decimals(column, bad)
         if not len(bad) or not bad.all():
             return
         first = column[0].as_py().decode(errors="backslashreplace")
@@ -201,6 +208,15 @@ class EventTimes:
         )
         placed: NDArray[np.int64] = instants.cast(pa.int64()).to_numpy()
         return placed
+
+
+def _decimals(column: pa.Array, unread: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the values that are no integers are decimal numbers: (rows,)."""
+    if not unread.any():
+        return unread
+    matched = pc.match_substring_regex(column, r"^\s*-?[0-9]+\.[0-9]+\s*$")
+    decimal: NDArray[np.bool_] = matched.to_numpy(zero_copy_only=False) & unread
+    return decimal
 
 
 def _stamps(

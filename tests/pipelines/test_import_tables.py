@@ -68,6 +68,20 @@ def test_a_row_that_takes_something_back_is_a_cancellation(tmp_path: Path, kind:
     assert [row[0] for row in behaviors(log)] == [1, 2]
 
 
+def test_decimal_seconds_of_a_csv_are_those_of_a_parquet_file(tmp_path: Path) -> None:
+    stamps, seen = [1_740_821_400.25, 1_740_821_401.0, 1_740_821_402.9996], []
+    rows = "".join(f"{n},{n},{stamp}\n" for n, stamp in enumerate(stamps, 1))
+    (tmp_path / "a.csv").write_text("who,what,when\n" + rows)
+    columns = {"who": [1, 2, 3], "what": [1, 2, 3], "when": stamps}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        log = EventLog(tmp_path / name.partition(".")[2])
+        seconds = TableColumns("who", "what", "when", time_unit=TimeUnit.SECONDS)
+        run(TableImporter(tmp_path / name, seconds), log)
+        seen.append(behaviors(log))
+    assert seen[0] == seen[1]
+
+
 def test_a_parquet_table_says_its_types_itself(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     stamps = [datetime(2024, 1, 1), None, datetime(2024, 1, 2)]  # noqa: DTZ001 - as in a file

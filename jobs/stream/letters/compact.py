@@ -48,7 +48,7 @@ def compact(context: Context, day: date) -> list[Compaction]:
     """Publish what streamed up to and including `day`; one part an epoch that has something new.
 
     Raises:
-        BadInputError: there is no archive: nothing has streamed from this workspace.
+        BadInputError: a topic has streamed, and there is no archive of it.
         ArchiveGapError: offsets are missing; names the partition and both.
         UicError: the log refuses the rows.
     """
@@ -56,7 +56,7 @@ def compact(context: Context, day: date) -> list[Compaction]:
     end = datetime.combine(day + timedelta(days=1), clock_time(), zone)
     log = EventLog(context.log)
     archive = context.workspace / "stream" / "archive"
-    if not archive.is_dir():
+    if not archive.is_dir() and any(epoch.kind == "topic" for epoch in log.epochs()):
         msg = (
             f"{archive}: no archive: nothing has streamed from this workspace yet, or with "
             "stream.archive off; there is nothing to compact"

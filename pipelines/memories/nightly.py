@@ -1,0 +1,63 @@
+"""Which snapshot a nightly build goes on from, and what a build leaves out by its days."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.pipelines.log.event_log import EventLog
+
+
+@dataclass(frozen=True)
+class OutsideDays:
+    """What lies outside the days of a snapshot that was built from nothing.
+
+    Attributes:
+        older_events: behaviours of days before its first.
+        last_day: of the log's behaviours; None for an empty log.
+    """
+
+    older_events: int
+    last_day: date | None
+
+
+def outside_days(log: EventLog, snapshot: Snapshot) -> OutsideDays:
+    """Count what a snapshot's days leave out; reads manifests alone."""
+    files = log.behavior_files()
+    first = date.fromisoformat(snapshot.manifest["first_day"])
+    older = sum(file.rows for file in files if file.dt < first)
+    return OutsideDays(older, max((file.dt for file in files), default=None))
+
+
+def newest_before(snapshots: Sequence[Snapshot], until: date, log: EventLog) -> Snapshot | None:
+    """The snapshot of one generation to go on from; the one of `until` or later if it holds all.
+
+    A snapshot of a day can have been built before the day's events were in the log: then an older
+    one is gone on from, and the day's is made anew.
+
+    Returns:
+        None if there is none to go on from.
+    """
+    ordered = sorted(snapshots, key=lambda one: str(one.manifest["until"]))
+    for snapshot in reversed(ordered):
+        if snapshot.manifest["until"] < until.isoformat() or not _lacks(snapshot, until, log):
+            return snapshot
+    return None
+
+
+def _lacks(snapshot: Snapshot, until: date, log: EventLog) -> bool:
+    """Whether the log has events of the snapshot's last days beyond its positions."""
+    last = min(date.fromisoformat(snapshot.manifest["until"]), until)
+    for file in log.behavior_files(last - timedelta(days=1), last):
+        with pq.ParquetFile(file.path) as opened:
+            table = opened.read(columns=["epoch", "partition", "offset"])
+        epochs, partitions, offsets = (column.to_numpy() for column in table.columns)
+        for epoch, partition in {*zip(epochs.tolist(), partitions.tolist(), strict=True)}:
+            here = (epochs == epoch) & (partitions == partition)
+            covered = snapshot.positions.get(epoch, {}).get(partition, -1)
+            if int(np.max(offsets[here])) > covered:
+                return True
+    return False
