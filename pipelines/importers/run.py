@@ -110,6 +110,7 @@ def run_import(
             first = f"; first: {reject}" if reject else "; it has none"
             msg = f"{importer.sources()[0]}: no row could be imported{first}"
             raise BadInputError(msg)
+        ids.refuse_another_kind(importer.sources()[0])
         if protocol:
             _predict(protocol, writer, importer)
         rejects.close()

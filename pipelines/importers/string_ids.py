@@ -92,6 +92,26 @@ class StringIds:
         buckets = pairs["id"].to_numpy() >> (63 - _BUCKET_BITS)
         spool.add(pairs, buckets.astype(np.int32))
 
+    def refuse_another_kind(self, source: Path) -> None:
+        """Refuse texts in a log of numbers, and numbers in a log of texts: one user would be two.
+
+        Raises:
+            BadInputError: ids of users or items are of the other kind.
+        """
+        if not self._log.manifests():
+            return
+        for kind in ("user", "item"):
+            texts, here = self._log.ids_file(kind) is not None, kind in self._spools
+            if texts == here:
+                continue
+            was, now = ("texts", "numbers") if texts else ("numbers", "texts")
+            way = f"; say --string-id {kind}" if texts else ", or import its numbers"
+            msg = (
+                f"{source}: {kind} ids are {now} here and {was} in {self._log.root}: the same "
+                f"{kind} would be two{way}"
+            )
+            raise BadInputError(msg)
+
     def publish(self, writer: LogWriter) -> None:
         """Write what occurred, with what earlier imports had, as files of the writer's part.
 

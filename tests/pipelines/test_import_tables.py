@@ -68,6 +68,21 @@ def test_a_row_that_takes_something_back_is_a_cancellation(tmp_path: Path, kind:
     assert [row[0] for row in behaviors(log)] == [1, 2]
 
 
+def test_texts_and_numbers_of_the_same_users_are_not_mixed(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log")
+    texts, numbers = tmp_path / "texts.csv", tmp_path / "numbers.csv"
+    texts.write_text("who,what,when\n00003,1,1740821400000\n")
+    numbers.write_text("who,what,when\n3,1,1740907800000\n")
+    said = TableColumns("who", "what", "when", string_ids=frozenset({"user"}))
+    run(TableImporter(texts, said), log)
+    before = behaviors(log)
+    with pytest.raises(BadInputError, match=r"user ids are numbers here and texts in .*user would"):
+        run(TableImporter(numbers, COLUMNS), log)
+    assert behaviors(log) == before
+    run(TableImporter(numbers, said), log)
+    assert len(behaviors(log)) == 2
+
+
 def test_decimal_seconds_of_a_csv_are_those_of_a_parquet_file(tmp_path: Path) -> None:
     stamps, seen = [1_740_821_400.25, 1_740_821_401.0, 1_740_821_402.9996], []
     rows = "".join(f"{n},{n},{stamp}\n" for n, stamp in enumerate(stamps, 1))
