@@ -1,8 +1,8 @@
 """Feast's file store, in which memories are read as of the time of each row.
 
 The source that Feast knows, `memories/current`, is one cut. Feast's own store would drop every row
-before it without a word. Here `get_historical_features` reads all cuts of that generation that are
-kept, and a row of a user who had no memory by then stays, with a null.
+before it without a word. Here `get_historical_features` reads all cuts of the live generation that
+are kept, and a row of a user who had no memory by then stays, with a null.
 
 A cut is a day's; a service answers with memories a second old. Rows get the last cut before their
 time, which is up to a day older than what was served.
@@ -19,9 +19,12 @@ from feast import FeatureView, FileSource, RepoConfig
 from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig
 from feast.infra.offline_stores.offline_store import RetrievalJob
 
+from uic.feature_repo.plugin.config import PackedStoreConfig
 from uic.feature_repo.plugin.packed_view import is_packed
 from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.layout import MEMORY_KEY_NAME
+from uic.feature_repo.store.opened import open_memories
 from uic.models.published import MANIFEST_NAME
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +55,8 @@ class UicOfflineStore(DaskOfflineStore):  # type: ignore[misc] # Feast has no ty
         **options: Any,
     ) -> RetrievalJob:
         """As Feast's, with every cut of memories, and with every row that was asked for."""
-        sources = [_source_of_all_cuts(view) for view in feature_views]
+        live = _live_generation(config)
+        sources = [_source_of_all_cuts(view, live) for view in feature_views]
         views = [
             view if source is None else _with_source(view, source)
             for view, source in zip(feature_views, sources, strict=True)
@@ -93,14 +97,34 @@ def _every_row(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     return whole
 
 
-def _source_of_all_cuts(view: FeatureView) -> FileSource | None:
-    """All snapshots of the generation that a view of memories has as its source."""
+def _live_generation(config: RepoConfig) -> int | None:
+    """The generation that readers read; None where the store does not answer or has none."""
+    online = config.online_store
+    if not isinstance(online, PackedStoreConfig):
+        return None
+    try:
+        with open_memories(online.settings, online.workspace) as store:
+            return store.generations.live()
+    except StoreError:
+        return None
+
+
+def _source_of_all_cuts(view: FeatureView, live: int | None) -> FileSource | None:
+    """All snapshots of the live generation, or of the one that was built last.
+
+    What was built last may be a trial that is never loaded; what is live is what was served.
+    """
     if not is_packed(view) or view.tags.get("key_name") != MEMORY_KEY_NAME:
         return None
     folder = Path(view.batch_source.path).parent.resolve()
     if not (folder / MANIFEST_NAME).exists():
         return None
     generation = Snapshot.open(folder).path.parent
+    served = None if live is None else generation.parent / f"generation={live:03d}"
+    if served is not None and any(served.glob(f"dt=*/{MANIFEST_NAME}")):
+        generation = served
+    elif served is not None:
+        LOG.warning("generation %d is live and has no snapshot here; reading %s", live, generation)
     return FileSource(
         name=view.batch_source.name,
         path=str(generation / "dt=*" / "*.parquet"),

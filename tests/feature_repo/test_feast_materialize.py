@@ -149,6 +149,17 @@ def test_history_answers_from_the_last_cut_before_each_row_and_drops_none(
     assert "2 of 6 rows are of users without a memory" in caplog.text
 
 
+def test_history_is_of_the_live_generation_and_not_of_a_trial_built_since(
+    feast: FeatureStore, workspace: Path
+) -> None:
+    point_current_to(write_snapshot(workspace, IDS).path)
+    feast.materialize(CUT - DAY, CUT)
+    point_current_to(write_snapshot(workspace, IDS[:3], offset=7, generation=6).path)
+    rows = pd.DataFrame({"user_id": [20], "event_timestamp": [CUT + timedelta(hours=1)]})
+    answer = feast.get_historical_features(rows, ["user_interest_decoded:offset"]).to_df()
+    assert answer["offset"].tolist() == [100]
+
+
 def test_images_are_materialized_once_they_are_there(feast: FeatureStore, workspace: Path) -> None:
     assert not feast.get_feature_view("item_image").online
     (workspace / "item_images" / "version=001").mkdir(parents=True)
