@@ -1,5 +1,7 @@
 """`uic samples`: grouped training samples from the event log."""
 
+import json
+from datetime import date
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +46,7 @@ def samples(
     workspace must be a folder that all workers share.
     """
     days = parse_day(first, "--first"), parse_day(last, "--last")
+    _say_what_is_replaced(workspace, out, days)
     with shown_progress() as progress:
         made = workspace.samples(
             *days,
@@ -58,6 +61,16 @@ def samples(
     for line in _summary(made.manifest):
         OUT.print(line, markup=False)
     OUT.print(f"samples: {made.path}", markup=False)
+
+
+def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date]) -> None:
+    path = workspace.context.samples / out / "manifest.json"
+    if not path.is_file():
+        return
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    before = (manifest["first"], manifest["last"])
+    if before != tuple(day.isoformat() for day in days):
+        ERR.print(f"replacing samples {out}, which are of {' to '.join(before)}", markup=False)
 
 
 def _remark(manifest: dict[str, Any]) -> None:

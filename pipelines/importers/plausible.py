@@ -58,6 +58,11 @@ def milliseconds(numbers: NDArray[np.int64], units_a_second: int) -> NDArray[np.
     return numbers.clip(-(2**62) // scale, 2**62 // scale) * scale
 
 
+# Days that are written as one number, year first.
+_FIRST_DATE: Final = 20_000_101
+_LAST_DATE: Final = 20_991_231
+
+
 class ImplausibleTimesError(BadInputError):
     """Most times of a file cannot be true: another unit, or no times at all."""
 
@@ -133,6 +138,7 @@ class PlausibleTimes:
     def _guess(self) -> str:
         if self.unit is None:
             return "are these the times of the events?"
+        advice = " --time-unit says what the numbers count" if self.option else ""
         scale = UNITS_A_SECOND[self.unit] / 1000
         number = self._median * scale
         for unit, units in UNITS_A_SECOND.items():
@@ -142,12 +148,14 @@ class PlausibleTimes:
                     return f"these look like {word}, this format has {_WORD_OF_UNIT[self.unit]}"
                 return f"these look like {unit.name.lower()}: say `--time-unit {word}`"
         low, high = (int(value * scale) for value in (self._low, self._high))
+        if self.option and _FIRST_DATE <= low <= high <= _LAST_DATE:
+            return "these look like dates: say `--time-unit '%Y%m%d'`"
         if low >= 0 and high < _LARGEST_COUNTER:
             return (
                 f"{low} to {high} look like numbers of days or steps; make a column of dates of "
                 "them first"
             )
-        return "are these the times of the events? --time-unit says what the numbers count"
+        return f"are these the times of the events?{advice}"
 
 
 def _shown(time_ms: int) -> str:

@@ -35,6 +35,7 @@ from uic.pipelines.log.schemas import BEHAVIORS
 
 _PARQUET_MAGIC: Final = b"PAR1"
 _MISSING: Final = FAULTS.index("missing_field")
+_WRONG_TYPE: Final = FAULTS.index("wrong_type")
 _CANCELLATION: Final = FAULTS.index(CANCELLATION)
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -215,7 +216,13 @@ class TableImporter:
             negative = pc.less(column, 0)
         else:
             words = words_of(self._where(self._columns.quantity), column, faults)
-            negative = pc.starts_with(pc.utf8_trim_whitespace(words), "-")
+            words = pc.utf8_trim_whitespace(words)
+            negative = pc.starts_with(words, "-")
+            number = pc.match_substring_regex(words, r"^-?[0-9]*\.?[0-9]+$")
+            other = pc.fill_null(pc.invert(number), fill_value=False)
+            wrong = other.to_numpy(zero_copy_only=False) & (faults == 0)
+            empty = pc.equal(words, "").to_numpy(zero_copy_only=False)
+            faults[wrong] = np.where(empty[wrong], _MISSING, _WRONG_TYPE)
         taken_back = pc.fill_null(negative, fill_value=False).to_numpy(zero_copy_only=False)
         faults[taken_back & (faults == 0)] = _CANCELLATION
 

@@ -68,6 +68,14 @@ def test_a_row_that_takes_something_back_is_a_cancellation(tmp_path: Path, kind:
     assert [row[0] for row in behaviors(log)] == [1, 2]
 
 
+def test_a_quantity_that_is_no_number_is_no_purchase(tmp_path: Path) -> None:
+    log, file = EventLog(tmp_path / "log"), tmp_path / "shop.csv"
+    lines = [f"{n},10,{1_704_067_200_000 + n},{many}" for n, many in enumerate(("2", "", "x"), 1)]
+    file.write_text("\n".join(["who,what,when,many", *lines, ""]))
+    summary = run(TableImporter(file, TableColumns("who", "what", "when", quantity="many")), log)
+    assert [reason for _, reason in rejects(summary)] == ["missing_field", "wrong_type"]
+
+
 def test_texts_and_numbers_of_the_same_users_are_not_mixed(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "log")
     texts, numbers = tmp_path / "texts.csv", tmp_path / "numbers.csv"
