@@ -180,8 +180,16 @@ def switch(generation: GenerationArgument, *, workspace: Workspace) -> None:
     `feast materialize` has loaded is held against its snapshot first. Switching back works until
     the old generation is dropped.
     """
+    live = workspace.live_generation()
+    before = 0 if live is None else workspace.generation(live).generation.rows
     seconds = workspace.switch(generation)
     OUT.print(f"generation {generation} is live in {seconds:.1f} s")
+    rows = workspace.generation(generation).generation.rows
+    if rows < before:
+        ERR.print(
+            f"warning: it has {rows:,} users, generation {live} has {before:,}; "
+            f"`uic memories switch {live}` goes back"
+        )
 
 
 @app.command()
