@@ -22,6 +22,7 @@ from uic.jobs.stream.run.supervisor import (
 from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
 from uic.jobs.stream.topics.kafka_server import free_port
 from uic.models.errors import UicError
+from uic.pipelines.log.event_log import EventLog
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,6 @@ def test_a_run_file_of_a_dead_process_does_not_count(tmp_path):
         (["drill", "crash", "--kills", "worker,cat"], "--kills: found 'cat'"),
         (["events", "produce"], "no events to send"),
         (["memories", "upgrade", "--bundle", "mimn/none"], "no bundle 'mimn/none'; there is: none"),
-        (["log", "compact", "2026-03-01"], "no archive: nothing has streamed"),
     ],
 )
 def test_a_wrong_argument_is_one_line(tmp_path, arguments, text):
@@ -113,6 +113,20 @@ def test_a_wrong_argument_is_one_line(tmp_path, arguments, text):
     result = CliRunner().invoke(app, [*arguments, *extra])
     assert isinstance(result.exception, UicError)
     with pytest.raises(UicError, match=text):
+        raise result.exception
+
+
+def test_where_nothing_has_streamed_there_is_nothing_to_compact(tmp_path):
+    result = CliRunner().invoke(app, ["log", "compact", "2026-03-01", "-w", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "nothing new" in result.stdout
+
+
+def test_without_an_archive_what_has_streamed_cannot_be_compacted(tmp_path):
+    log = EventLog(tmp_path / "log")
+    log.append_epoch(kind="topic", name="files.events", partitions=1, first_offsets={0: 0})
+    result = CliRunner().invoke(app, ["log", "compact", "2026-03-01", "-w", str(tmp_path)])
+    with pytest.raises(UicError, match="no archive: nothing has streamed"):
         raise result.exception
 
 
