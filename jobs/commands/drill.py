@@ -56,7 +56,8 @@ def crash(
     worker waits, `restore` puts it back to a copy of its files from before. Takes a few minutes;
     needs Java, and for Kafka `make jars`.
     """
-    from uic.jobs.drills.crash import KILLS, DrillOptions, run_drill
+    from uic.jobs.drills.crash import DrillOptions, run_drill
+    from uic.jobs.drills.killer import KILLS
 
     chosen = tuple(name.strip() for name in kills.split(",") if name.strip())
     for name in chosen:

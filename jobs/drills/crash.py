@@ -9,9 +9,6 @@
 4. Compare every memory, byte for byte, and the dead letters with what the parser says.
 """
 
-import os
-import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,34 +18,24 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.config.config import load_config
 from uic.jobs.config.context import Context
 from uic.jobs.drills.errors import DrillFailedError
+from uic.jobs.drills.killer import RETRY_SECONDS, Killer
 from uic.jobs.drills.log import DrillLog, batch_fold
 from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.start_positions import folder_name
-from uic.jobs.stream.run.supervisor import Supervisor, running
+from uic.jobs.stream.run.supervisor import Supervisor
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.models.memory.fold import MemoryFolder
 
-KILLS: Final = ("worker", "java", "redis", "away", "restore")
-AOF_NAME: Final = "appendonly.aof"
-_LOOK_SECONDS: Final = 0.05
-# Between the copy of Redis' files and their return: more than one batch is lost.
-_RESTORE_EVENTS: Final = 2000
 _OLD_AGE_SECONDS: Final = 1200.0
-# A worker waits 4 s in a drill: `redis` is within the limit, `away` is beyond it.
-_RETRY_SECONDS: Final = 4.0
-_REDIS_BACK_SECONDS: Final = {"redis": 1.0, "away": 9.0}
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ def run_drill(folder: Path, options: DrillOptions, say: Callable[[str], None]) -
                 "checkpoint_seconds": 2.0,
                 "archive_roll_seconds": 4.0,
                 "backoff_seconds": 0.5,
-                "retry_seconds": _RETRY_SECONDS,
+                "retry_seconds": RETRY_SECONDS,
             },
         )
         server, fold = start_trial(context)
@@ -159,9 +146,9 @@ def _streamed(
 
     supervision = threading.Thread(target=supervise)
     supervision.start()
-    killer = _Killer(planner, server, options, supervision)
+    killer = Killer(planner, server, supervision.is_alive)
     try:
-        for name, at in killer.schedule():
+        for name, at in _schedule(options):
             if not killer.wait_for(at):
                 break
             text = f"{time.monotonic() - began:6.1f} s  {killer.kill(name)}"
@@ -178,99 +165,15 @@ def _streamed(
     return report
 
 
-class _Killer:
-    """Waits for moments of the log, and kills."""
-
-    def __init__(
-        self,
-        planner: Planner,
-        server: EmbeddedRedis,
-        options: DrillOptions,
-        supervision: threading.Thread,
-    ) -> None:
-        self._planner = planner
-        self._server = server
-        self._options = options
-        self._supervision = supervision
-
-    def schedule(self) -> list[tuple[str, int]]:
-        """What to kill when so many events are folded."""
-        kills = self._options.kills
-        share = self._options.events / (len(kills) + 1)
-        moments = np.random.default_rng(self._options.seed).uniform(0.1, 0.9, len(kills))
-        return [
-            (name, int((index + moment) * share))
-            for index, (name, moment) in enumerate(zip(kills, moments.tolist(), strict=True))
-        ]
-
-    def folded(self) -> int:
-        """Events that the store's markers have passed; -1 while it does not answer."""
-        try:
-            marks = self._planner.generations.markers(1)
-        except StoreError:
-            return -1
-        return sum(offset + 1 for epoch in marks.values() for offset in epoch.values())
-
-    def wait_for(self, events: int) -> bool:
-        """Wait until so many events are folded; False if the stream ended before."""
-        while self._supervision.is_alive():
-            if self.folded() >= events:
-                return True
-            time.sleep(_LOOK_SECONDS)
-        return False
-
-    def kill(self, name: str) -> str:
-        """Kill, start Redis again if it was that, and say what was done."""
-        at = self.folded()
-        if name == "restore":
-            return self._restore(at)
-        if name in _REDIS_BACK_SECONDS:
-            seconds = _REDIS_BACK_SECONDS[name]
-            found = self._server.running()
-            self._server.kill()
-            time.sleep(seconds)
-            self._server.start()
-            pid = found.pid if found else 0
-            return (
-                f"killed redis-server (process {pid}) at {at:,} events, back after {seconds:.0f} s"
-            )
-        process = self._process(name)
-        if process is None:
-            return f"no {name} to kill at {at:,} events: it had just ended"
-        os.kill(process.pid, signal.SIGKILL)
-        return f"killed the {name} (process {process.pid}) at {at:,} events"
-
-    def _restore(self, at: int) -> str:
-        aof = self._server.directory / AOF_NAME
-        copy = aof.with_name("copy.aof")
-        shutil.copyfile(aof, copy)
-        self.wait_for(at + _RESTORE_EVENTS)
-        later = self.folded()
-        self._server.kill()
-        copy.replace(aof)
-        self._server.start()
-        return f"put Redis at {later:,} events back to its files of {at:,} events"
-
-    def _process(self, name: str) -> psutil.Process | None:
-        """The attempt's Python worker or Java; waits while the attempt is only starting."""
-        mark = "beam_boot" if name == "worker" else "java"
-        folder = self._planner.folder / folder_name(1)
-        while self._supervision.is_alive():
-            found = running(folder)
-            try:
-                group = (
-                    psutil.Process(found["attempt_pid"]).children(recursive=True) if found else []
-                )
-                for process in group:
-                    command = process.cmdline()
-                    if command and (
-                        mark in " ".join(command) if name == "worker" else "java" in command[0]
-                    ):
-                        return process
-            except psutil.NoSuchProcess:
-                pass  # ended between two looks: the next attempt is coming
-            time.sleep(_LOOK_SECONDS)
-        return None
+def _schedule(options: DrillOptions) -> list[tuple[str, int]]:
+    """What to kill when so many events are folded."""
+    kills = options.kills
+    share = options.events / (len(kills) + 1)
+    moments = np.random.default_rng(options.seed).uniform(0.1, 0.9, len(kills))
+    return [
+        (name, int((index + moment) * share))
+        for index, (name, moment) in enumerate(zip(kills, moments.tolist(), strict=True))
+    ]
 
 
 def _compare(context: Context, log: DrillLog, fold: MemoryFolder, report: DrillReport) -> None:
