@@ -55,6 +55,11 @@ class Snapshot(PublishedValues):
         return positions_of(self.manifest["positions"])
 
     @property
+    def log_times(self) -> dict[int, dict[int, int]]:
+        """Largest log time up to the positions, in milliseconds; empty in older snapshots."""
+        return positions_of(self.manifest.get("log_times", {}))
+
+    @property
     def name(self) -> str:
         """`generation=NNN/dt=YYYY-MM-DD`."""
         return f"{self.path.parent.name}/{self.path.name}"
@@ -70,6 +75,7 @@ class Snapshot(PublishedValues):
             positions=self.positions,
             snapshot=self.name,
             exclude=self.manifest["exclude"],
+            log_times=self.log_times,
         )
 
     def check(self, values: Records, path: Path) -> None:

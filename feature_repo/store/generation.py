@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from uic.feature_repo.store.markers import NO_TIME, marker_text
+
 Positions = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last event
 
 
@@ -34,6 +36,7 @@ class Generation:
         positions: last event per epoch and partition that the snapshot has folded.
         snapshot: name of the snapshot (`generation=001/dt=…`).
         exclude: rules for what is left out (`uic.pipelines.memories.exclude`), as JSON.
+        log_times: largest log time up to the positions, milliseconds; empty in older snapshots.
     """
 
     number: int
@@ -44,6 +47,7 @@ class Generation:
     positions: Positions
     snapshot: str
     exclude: Mapping[str, Any] = field(default_factory=dict)
+    log_times: Positions = field(default_factory=dict)
     state: State = State.LOADING
     rows: int = 0
 
@@ -56,28 +60,35 @@ def positions_of(document: Mapping[str, Mapping[str, int]]) -> dict[int, dict[in
     }
 
 
-def marker_fields(positions: Positions) -> dict[str, int]:
-    """The markers' hash for these positions."""
+def positions_json(positions: Positions) -> dict[str, dict[str, int]]:
+    """Positions as JSON has them."""
     return {
-        f"{epoch}:{partition}": offset
+        str(epoch): {str(partition): offset for partition, offset in partitions.items()}
         for epoch, partitions in positions.items()
+    }
+
+
+def marker_fields(generation: Generation) -> dict[str, str]:
+    """The markers' hash of a generation as its snapshot left it."""
+    return {
+        f"{epoch}:{partition}": marker_text(
+            offset, generation.log_times.get(epoch, {}).get(partition, NO_TIME)
+        )
+        for epoch, partitions in generation.positions.items()
         for partition, offset in partitions.items()
     }
 
 
 def to_fields(generation: Generation) -> dict[str, Any]:
     """The hash of a generation as it is registered."""
-    positions = {
-        str(epoch): {str(partition): offset for partition, offset in partitions.items()}
-        for epoch, partitions in generation.positions.items()
-    }
     return {
         "state": State.LOADING,
         "rows_expected": generation.rows_expected,
         "bundle": generation.bundle,
         "bundle_name": generation.bundle_name,
         "record_bytes": generation.record_bytes,
-        "positions": json.dumps(positions, sort_keys=True),
+        "positions": json.dumps(positions_json(generation.positions), sort_keys=True),
+        "log_times": json.dumps(positions_json(generation.log_times), sort_keys=True),
         "snapshot": generation.snapshot,
         "exclude": json.dumps(generation.exclude, sort_keys=True),
     }
@@ -92,6 +103,7 @@ def from_fields(number: int, fields: Mapping[bytes, bytes]) -> Generation:
         bundle_name=fields[b"bundle_name"].decode(),
         record_bytes=int(fields[b"record_bytes"]),
         positions=positions_of(json.loads(fields[b"positions"])),
+        log_times=positions_of(json.loads(fields.get(b"log_times", b"{}"))),
         snapshot=fields[b"snapshot"].decode(),
         exclude=json.loads(fields[b"exclude"]),
         state=State(fields[b"state"].decode()),

@@ -29,6 +29,7 @@ from uic.feature_repo.store.generation import (
 )
 from uic.feature_repo.store.layout import NO_GENERATION, ViewKeys, big_endian
 from uic.feature_repo.store.live import EMPTY, LivePointer, milliseconds, resolved
+from uic.feature_repo.store.markers import markers_of
 
 __all__ = ["Generation", "Generations", "Positions", "State"]
 
@@ -80,7 +81,7 @@ class Generations:
             pipe.hset(self.keys.generation(number), mapping=to_fields(generation))
             pipe.hsetnx(self.keys.generation(number), "rows", 0)
             pipe.delete(self.keys.markers(number))
-            marks = marker_fields(generation.positions)
+            marks = marker_fields(generation)
             if marks:
                 pipe.hset(self.keys.markers(number), mapping=marks)
             pipe.execute()
@@ -122,11 +123,10 @@ class Generations:
         """Offset of the last folded event: epoch -> partition -> offset."""
         with typed_errors(self.address):
             fields = self._client.hgetall(self.keys.markers(number))
-        marks: dict[int, dict[int, int]] = {}
-        for name, offset in sorted(fields.items()):
-            epoch, partition = (int(part) for part in name.split(b":"))
-            marks.setdefault(epoch, {})[partition] = int(offset)
-        return marks
+        return {
+            epoch: {partition: marker.offset for partition, marker in of_epoch.items()}
+            for epoch, of_epoch in markers_of(fields).items()
+        }
 
     def complete(self, number: int, user_ids: NDArray[np.int64]) -> Generation:
         """Declare a loading generation ready, once every user of its snapshot is in the store.

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.feature_repo.store.generations import Generation, Generations, Positions, State
+from uic.feature_repo.store.markers import NO_OFFSET, NO_TIME
 from uic.feature_repo.store.packed import PackedStore
-from uic.feature_repo.store.writer import NO_OFFSET, MarkerMove
+from uic.feature_repo.store.writer import MarkerMove
 from uic.models.records.record import Records, header_view
 
 
@@ -26,7 +27,12 @@ def move_on(later: Generation, store: PackedStore, generations: Generations) -> 
     if known.state is State.LOADING or not newer or not later.positions:
         return known
     moves = [
-        MarkerMove(epoch, partition, offset, NO_OFFSET)
+        MarkerMove(
+            epoch,
+            partition,
+            offset,
+            log_time_ms=later.log_times.get(epoch, {}).get(partition, NO_TIME),
+        )
         for epoch, partitions in later.positions.items()
         for partition, offset in partitions.items()
     ]

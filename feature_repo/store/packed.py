@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from uic.feature_repo.store.errors import ForeignValueError, GenerationStateError, typed_errors
 from uic.feature_repo.store.item_vectors import ITEM_VECTOR, item_vector_headers
 from uic.feature_repo.store.layout import MEMORY, NO_GENERATION, PackedLayout, ViewKeys
+from uic.feature_repo.store.markers import NO_OFFSET, Marker, markers_of
 from uic.feature_repo.store.writer import (
     FOLDABLE_STATES,
     LOADABLE_STATES,
-    NO_OFFSET,
     MarkerMove,
     ScriptWriter,
     WriteTarget,
@@ -208,13 +208,8 @@ class PackedStore:
                 if cursor == 0:
                     return dict(counts)
 
-    def markers(self, generation: int, epoch: int) -> dict[int, int]:
-        """Offset of the last folded event per partition of `epoch`; empty if none is known."""
+    def markers(self, generation: int, epoch: int) -> dict[int, Marker]:
+        """How far each partition of `epoch` is folded; empty if none is known."""
         with typed_errors(self.address):
             fields = self.client.hgetall(self.keys.markers(generation))
-        marks: dict[int, int] = {}
-        for field, offset in fields.items():
-            marked_epoch, partition = field.split(b":")
-            if int(marked_epoch) == epoch:
-                marks[int(partition)] = int(offset)
-        return marks
+        return markers_of(fields).get(epoch, {})

@@ -14,6 +14,9 @@ local prefix, ids, values = ARGV[1], ARGV[2], ARGV[3]
 local width, magic, first, format = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local count = #ids / 8
 
+-- A marker is an offset, or an offset and a log time: `15@1735689600000`.
+local function offset_of(marker) return tonumber(string.match(marker, "^%-?%d+")) end
+
 if KEYS[1] ~= "" then
   local known = redis.call("HMGET", KEYS[1], "state", "bundle")
   if not known[1] then return {"EMPTY"} end
@@ -24,7 +27,9 @@ if KEYS[1] ~= "" then
 end
 for at = 10, #ARGV, 3 do
   local stored = redis.call("HGET", KEYS[3], ARGV[at]) or "-1"
-  if tonumber(stored) < tonumber(ARGV[at + 1]) then return {"BEHIND", ARGV[at], stored} end
+  if offset_of(stored) < tonumber(ARGV[at + 1]) then
+    return {"BEHIND", ARGV[at], string.match(stored, "^%-?%d+")}
+  end
 end
 
 local forgotten = {}
@@ -86,7 +91,7 @@ for at = 1, #lands, 2 do redis.call("SET", lands[at], lands[at + 1]) end
 if KEYS[1] ~= "" and fresh > 0 then redis.call("HINCRBY", KEYS[1], "rows", fresh) end
 for at = 10, #ARGV, 3 do
   local stored = redis.call("HGET", KEYS[3], ARGV[at])
-  if ARGV[at + 2] ~= "" and (not stored or tonumber(stored) < tonumber(ARGV[at + 2])) then
+  if ARGV[at + 2] ~= "" and (not stored or offset_of(stored) < offset_of(ARGV[at + 2])) then
     redis.call("HSET", KEYS[3], ARGV[at], ARGV[at + 2])
   end
 end

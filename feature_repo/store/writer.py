@@ -38,11 +38,11 @@ from uic.feature_repo.store.layout import (
     ViewKeys,
     big_endian,
 )
+from uic.feature_repo.store.markers import NO_OFFSET, NO_TIME, marker_text
 
 # A retired generation can be switched back to, so its stream job may keep it fresh.
 FOLDABLE_STATES: Final = ("ready", "live", "retired")
 LOADABLE_STATES: Final = ("loading", "ready", "live", "retired")
-NO_OFFSET: Final = -1
 # Scripts of one round trip: bounds what a bulk load holds in memory (16 x 500 x 1.3 KB = 10 MB).
 SCRIPTS_PER_ROUND_TRIP: Final = 16
 _SCRIPT: Final = files("uic.feature_repo.store").joinpath("write.lua").read_bytes()
@@ -58,12 +58,14 @@ class MarkerMove:
         offset: of the last event that this batch dealt with; a marker never moves back.
         expected: offset that this writer has seen or written before; NO_OFFSET for none. A store
             whose marker is smaller was restored to an older copy, or failed over.
+        log_time_ms: largest log time of the partition up to `offset`; NO_TIME if not known.
     """
 
     epoch: int
     partition: int
     offset: int
     expected: int = NO_OFFSET
+    log_time_ms: int = NO_TIME
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _script_call(
         marker_fields += [
             f"{entry.epoch}:{entry.partition}",
             entry.expected,
-            entry.offset if move else "",
+            marker_text(entry.offset, entry.log_time_ms) if move else "",
         ]
     return [
         "EVAL",

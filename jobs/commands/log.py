@@ -12,6 +12,12 @@ from uic.jobs.workspace.workspace import Workspace
 app = typer.Typer(no_args_is_help=True, help="Make the event log of what has streamed.")
 
 
+AcceptLossOption = Annotated[
+    bool,
+    typer.Option(help="Go on without events that were not archived; the log notes which ones."),
+]
+
+
 @app.callback()
 def _group() -> None:
     """Keep `compact` a command of its own."""
@@ -24,6 +30,7 @@ def compact(
         datetime, typer.Argument(formats=DAY_FORMATS, help="Last day, in the time zone.")
     ],
     *,
+    accept_loss: AcceptLossOption = False,
     workspace: Workspace,
 ) -> None:
     """Add what streamed up to and including a day to the event log.
@@ -33,7 +40,7 @@ def compact(
     is left alone.
     """
     with ERR.status("reading the archive"):
-        done = workspace.compact(day.date())
+        done = workspace.compact(day.date(), accept_loss=accept_loss)
     for entry in done:
         made = entry.publication
         OUT.print(

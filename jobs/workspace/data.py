@@ -293,18 +293,19 @@ class DataPanel(WorkspacePanel):
         report(f"grouping the impressions of {days[0]} to {days[1]}", 0, None)
         return Samples(name, request.output, make_samples(request, runner, beam_arguments))
 
-    def compact(self, day: date | str) -> "list[Compaction]":
+    def compact(self, day: date | str, *, accept_loss: bool = False) -> "list[Compaction]":
         """Add what streamed up to and including a day to the event log.
 
         Args:
             day: the last one, in the time zone of the settings.
+            accept_loss: go on without events that were not archived; the log notes which.
 
         Raises:
             ArchiveGapError: the stream's archive lacks events before this day.
         """
         from uic.jobs.stream.letters.compact import compact
 
-        return compact(self.context, day_of(day, "day"))
+        return compact(self.context, day_of(day, "day"), accept_loss=accept_loss)
 
 
 def _tell_nobody(report: "GateReport", page: Path | None) -> None:

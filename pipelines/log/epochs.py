@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from uic.models.errors import ManifestError, UicError
 
 EpochKind = Literal["import", "topic"]
+Loss = tuple[int, int, int]  # partition, first offset, last offset
 
 
 class EpochHandOverError(UicError):
@@ -33,6 +34,8 @@ class Epoch:
     Offsets are per partition; `last_offsets[p] == first_offsets[p] - 1` means that none is known.
     `offset_gaps` says of a topic whether its offsets may leave out some (transactional producers),
     as it was when the topic streamed; None for imports, and for topics of older logs.
+    `losses` are events that are gone for good and were accepted as lost: (partition, first offset,
+    last offset), in order.
     """
 
     number: int
@@ -42,6 +45,14 @@ class Epoch:
     first_offsets: dict[int, int]
     last_offsets: dict[int, int]
     offset_gaps: bool | None = None
+    losses: tuple[Loss, ...] = ()
+
+    def is_lost(self, partition: int, first: int, last: int) -> bool:
+        """Whether all offsets from `first` to `last` were accepted as lost."""
+        for of_partition, lost_first, lost_last in sorted(self.losses):
+            if of_partition == partition and lost_first <= first <= lost_last:
+                first = lost_last + 1
+        return first > last
 
 
 def check_new_epoch(epoch: Epoch, known: Sequence[Epoch], path: Path) -> None:
@@ -98,6 +109,21 @@ def check_grown_epoch(epoch: Epoch, known: Sequence[Epoch], path: Path) -> None:
             raise EpochHandOverError(msg)
 
 
+def refuse_overtaken(topic: Epoch, known: Sequence[Epoch], root: Path) -> None:
+    """Refuse to publish more of a topic than was looked at, if another writer has done so since.
+
+    Raises:
+        EpochHandOverError: the log under `root` has other last offsets of it by now.
+    """
+    reached = known[topic.number - 1].last_offsets
+    if reached != topic.last_offsets:
+        msg = (
+            f"{root}: epoch {topic.number} ({topic.name}) was published up to {reached} by another "
+            "process meanwhile; run this again"
+        )
+        raise EpochHandOverError(msg)
+
+
 def refuse_moved_users(
     user_ids: NDArray[np.int64], partitions: NDArray[np.int32], where: str
 ) -> None:
@@ -130,6 +156,8 @@ def epoch_to_json(epoch: Epoch) -> dict[str, Any]:
         entry[field] = {str(key): value for key, value in sorted(entry[field].items())}
     if epoch.offset_gaps is None:
         del entry["offset_gaps"]
+    if not epoch.losses:
+        del entry["losses"]
     return entry
 
 
@@ -148,6 +176,9 @@ def epoch_from_json(entry: Mapping[str, Any], path: Path) -> Epoch:
             first_offsets={int(key): value for key, value in entry["first_offsets"].items()},
             last_offsets={int(key): value for key, value in entry["last_offsets"].items()},
             offset_gaps=entry.get("offset_gaps"),
+            losses=tuple(
+                (int(p), int(first), int(last)) for p, first, last in entry.get("losses", ())
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         msg = f"{path}: an epoch is not complete: {entry!r}; restore the file from a backup"

@@ -15,7 +15,7 @@ removes it (`uic.pipelines.log.writer`).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -27,6 +27,7 @@ from uic.models.published import only_writer, sync_directory, sync_file, write_j
 from uic.pipelines.log.epochs import (
     Epoch,
     EpochKind,
+    Loss,
     check_grown_epoch,
     check_new_epoch,
     epoch_from_json,
@@ -153,6 +154,20 @@ class EventLog:
             document["epochs"][number - 1]["offset_gaps"] = True
             write_json_atomically(self._epochs_path, document)
 
+    def note_losses(self, number: int, losses: Iterable[Loss]) -> None:
+        """Note events of an epoch that are gone for good, and were accepted as lost.
+
+        Raises:
+            LogBusyError: another process writes to this log.
+        """
+        with self.locked():
+            document = self._document()
+            entry = document["epochs"][number - 1]
+            known = {tuple(loss) for loss in entry.get("losses", ())}
+            entry["losses"] = [list(loss) for loss in sorted(known | set(losses))]
+            if len(entry["losses"]) > len(known):
+                write_json_atomically(self._epochs_path, document)
+
     def publish(self, epoch: Epoch | None, manifest: Mapping[str, Any]) -> Path:
         """Make the files durable, write their manifest, then `epochs.json` with it and `epoch`.
 
@@ -171,7 +186,8 @@ class EventLog:
             entries.append(epoch_to_json(epoch))
         else:
             check_grown_epoch(epoch, self.epochs(), self._epochs_path)
-            entries[epoch.number - 1] = epoch_to_json(epoch)
+            # What was noted of the epoch meanwhile stays.
+            entries[epoch.number - 1] |= {"last_offsets": epoch_to_json(epoch)["last_offsets"]}
         kind = str(manifest["name"]) if epoch is None else epoch.name
         name = f"{len(document['manifests']) + 1:06d}-{kind}.json"
         path = self.root / "manifests" / name

@@ -43,6 +43,30 @@ def at_or_before(
     return inside
 
 
+def largest_so_far(
+    stamps_ms: NDArray[np.int64], partitions: NDArray[Any], before: Mapping[int, int]
+) -> NDArray[np.int64]:
+    """The log time of events: the largest stamp of their partition so far.
+
+    A stamp is the clock of the partition's leader, and steps back when another broker with a slower
+    clock becomes the leader, or when the clock is set. The largest so far never falls.
+
+    Args:
+        stamps_ms: (n,), milliseconds since 1970 UTC; each partition's in order of offset.
+        partitions: (n,), integers.
+        before: by partition, the largest stamp of earlier events; no entry for none.
+
+    Returns:
+        (n,), milliseconds.
+    """
+    times = stamps_ms.copy()
+    for partition in np.unique(partitions).tolist():
+        own = partitions == partition
+        so_far = np.maximum.accumulate(stamps_ms[own])
+        times[own] = np.maximum(so_far, before.get(partition, so_far[0]))
+    return times
+
+
 class Positions:
     """Gives offsets to one slice of the log after the other, in (day, partition, time) order.
 

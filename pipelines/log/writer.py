@@ -26,7 +26,7 @@ from uic.models.hashing import stable_hash
 from uic.pipelines.days import CalendarDays, day_number, day_of_number
 from uic.pipelines.log.catalog import Contents
 from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
-from uic.pipelines.log.epochs import Epoch
+from uic.pipelines.log.epochs import Epoch, refuse_overtaken
 from uic.pipelines.log.event_log import EventLog, same_sources
 from uic.pipelines.log.files import table_entry, write_item_table, write_rows
 from uic.pipelines.log.ordering import SLICE_ROWS, Piece, ordered_slices
@@ -87,8 +87,7 @@ class LogWriter:
         self._contents = Contents()
         self._files: list[dict[str, Any]] = []
         self._stack = ExitStack()
-        self._tag = ""
-        self._number = 0
+        self._tag, self._number = "", 0
 
     def __enter__(self) -> Self:
         """Lock the log and clean it.
@@ -98,6 +97,7 @@ class LogWriter:
             DuplicateImportError: a source is in the log, and `again` is not set.
             BadInputError: the log's days are of another time zone.
             BackfillError: behaviours of an import would come after a topic's.
+            EpochHandOverError: another writer has published more of the topic.
             LogWriteError: the log's folder cannot be made.
         """
         with ExitStack() as stack:
@@ -126,7 +126,9 @@ class LogWriter:
                 "history: use another --workspace, or --again if that is what you want"
             )
             raise DuplicateImportError(msg)
-        if self._topic is None and not self._impressions_only:
+        if self._topic is not None:
+            refuse_overtaken(self._topic, self.log.epochs(), self.log.root)
+        elif not self._impressions_only:
             self._refuse_backfill()
         for manifest in manifests:
             if manifest["time_zone"] != self._days.time_zone:

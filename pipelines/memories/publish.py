@@ -9,6 +9,7 @@ import torch
 
 from uic.feature_repo.snapshots.published_values import point_current_to
 from uic.feature_repo.snapshots.snapshots import SNAPSHOT_KIND, SNAPSHOT_SCHEMA_VERSION, Snapshot
+from uic.feature_repo.store.generation import positions_json
 from uic.models.published import name_draft, publish_manifest, sync_directory
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.positions import LogGapError
@@ -61,7 +62,11 @@ class SnapshotPublication:
                 for file in files
             ],
             "rows": sum(file.rows for file in files),
-            "positions": _merged(covered, bounds),
+            "positions": _merged(covered, ((*at, last) for at, (_, last) in bounds.items())),
+            "log_times": _merged(
+                {} if self.start is None else self.start.log_times,
+                (entry for part in parts for entry in part.log_times),
+            ),
             "events": {
                 "read": sum(part.rows for part in parts),
                 "new": sum(part.new for part in parts),
@@ -117,12 +122,11 @@ class SnapshotPublication:
 
 
 def _merged(
-    covered: Mapping[int, Mapping[int, int]],
-    bounds: Mapping[tuple[int, int], tuple[int, int]],
+    covered: Mapping[int, Mapping[int, int]], new: Iterable[tuple[int, int, int]]
 ) -> dict[str, dict[str, int]]:
-    """The positions of the snapshot: as the manifest has them."""
-    merged = {str(epoch): {str(p): at for p, at in of.items()} for epoch, of in covered.items()}
-    for (epoch, partition), (_, last) in bounds.items():
+    """The largest value of each epoch and partition, as the manifest has them."""
+    merged = positions_json(covered)
+    for epoch, partition, value in new:
         of_epoch = merged.setdefault(str(epoch), {})
-        of_epoch[str(partition)] = max(last, of_epoch.get(str(partition), -1))
+        of_epoch[str(partition)] = max(value, of_epoch.get(str(partition), value))
     return merged

@@ -46,12 +46,14 @@ class PartFacts:
         new: those after the snapshot's positions.
         excluded: new ones that the generation leaves out.
         positions: (epoch, partition, first new offset, last new offset), excluded ones included.
+        log_times: (epoch, partition, largest log time of a new event in milliseconds).
     """
 
     rows: int
     new: int
     excluded: int
     positions: tuple[tuple[int, int, int, int], ...]
+    log_times: tuple[tuple[int, int, int], ...] = ()
 
 
 def read_events(part: Part, covered: Covered, exclusion: Exclusion) -> tuple[pa.Table, PartFacts]:
@@ -79,14 +81,25 @@ def read_events(part: Part, covered: Covered, exclusion: Exclusion) -> tuple[pa.
         values = fresh.column("source").to_pylist() if named else [None] * fresh.num_rows
         sources = np.array(values, dtype=object)
     users = fresh.column("user_id").to_numpy()
-    log_times = fresh.column("log_time").cast(_MILLISECONDS).cast(pa.int64()).to_numpy()
+    times = fresh.column("log_time").cast(_MILLISECONDS).cast(pa.int64())
+    log_times = times.to_numpy()
     left_out = exclusion.covers(users, log_times, sources)
     runs = tuple(runs_of_positions(fresh))
-    facts = PartFacts(table.num_rows, fresh.num_rows, int(left_out.sum()), runs)
+    facts = PartFacts(
+        table.num_rows, fresh.num_rows, int(left_out.sum()), runs, _largest(fresh, times)
+    )
     remaining = fresh.filter(pa.array(~left_out)) if left_out.any() else fresh
     at = remaining.column_names.index("event_time")
     remaining = remaining.set_column(at, "event_time", remaining.column(at).cast(_MILLISECONDS))
     return remaining.select(EVENT_COLUMNS.names).cast(EVENT_COLUMNS), facts
+
+
+def _largest(events: pa.Table, times: pa.ChunkedArray) -> tuple[tuple[int, int, int], ...]:
+    """The largest log time of each epoch and partition."""
+    table = events.select(["epoch", "partition"]).append_column("ms", times)
+    largest = table.group_by(["epoch", "partition"]).aggregate([("ms", "max")])
+    columns = (largest.column(name).to_pylist() for name in ("epoch", "partition", "ms_max"))
+    return tuple(zip(*columns, strict=True))
 
 
 def read_memories(path: Path, sha256: str) -> pa.Table:

@@ -31,31 +31,21 @@ from uic.feature_repo.store.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from uic.feature_repo.store.writer import NO_OFFSET, MarkerMove
+from uic.feature_repo.store.markers import NO_OFFSET, Marker
+from uic.feature_repo.store.writer import MarkerMove
+from uic.jobs.stream.fold.batch import StreamBatch, offset_ranges, refuse_gaps
 from uic.jobs.stream.fold.counters import PARTITION_MOVED, StreamCounters
 from uic.jobs.stream.fold.memory_cache import MemoryCache
 from uic.jobs.stream.fold.stores import MemoryStore, SequenceStore
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
 from uic.pipelines.log.events import EventParser, ParsedEvents
-from uic.pipelines.log.positions import LogGapError
+from uic.pipelines.log.positions import largest_so_far
 
 # What may pass by itself; everything else ends the task at once.
 _PASSING: Final = (StoreUnavailableError, StoreReadOnlyError, StoreFullError)
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The rows of one call: where each stands in the log, and what the parser made of it."""
-
-    partitions: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    log_times_ms: NDArray[np.int64]
-    events: ParsedEvents
-    first: dict[int, int]  # smallest offset by partition
-    last: dict[int, int]  # largest offset by partition
 
 
 # Events that a generation leaves out: parsed columns and log times in, (events,) bool out.
@@ -112,7 +102,7 @@ class FoldFunction:
         """Start with an empty cache and no marker known."""
         self._cache = MemoryCache(self.cache_users, self.folder.record_bytes)
         # By partition, what this worker knows to be folded: read once, then its own writes.
-        self._markers: dict[int, int] = {}
+        self._marks: dict[int, Marker] = {}
         # By partition, the largest offset that has come in.
         self._seen: dict[int, int] = {}
 
@@ -129,7 +119,8 @@ class FoldFunction:
             payloads: (events,), each partition's in order of offset.
             partitions: (events,), int64.
             offsets: (events,), int64.
-            log_times_ms: (events,), int64, milliseconds since 1970 UTC.
+            log_times_ms: (events,), int64, milliseconds since 1970 UTC, as the log stamped them. A
+                broker's clock may step back; what an event counts at is the largest so far.
 
         Returns:
             (events,): None for an event that is dealt with, else why it was rejected.
@@ -146,11 +137,14 @@ class FoldFunction:
         counters.add("events", len(payloads))
         with counters.stage("parse"):
             events = self.parser.parse(payloads, log_times_ms)
-            first, last = _ranges(partitions, offsets)
+            first, last = offset_ranges(partitions, offsets)
         if not self.offset_gaps:
-            self._refuse_gaps(partitions, offsets)
-        batch = _Batch(partitions, offsets, log_times_ms, events, first, last)
+            refuse_gaps(self.epoch, partitions, offsets, self._seen)
         self._open_partitions(first)
+        times = largest_so_far(
+            log_times_ms, partitions, {at: mark.log_time_ms for at, mark in self._marks.items()}
+        )
+        batch = StreamBatch(partitions, offsets, log_times_ms, times, events, first, last)
         undone = self._undone(batch)
         try:
             self._fold(batch, undone)
@@ -163,30 +157,15 @@ class FoldFunction:
         counters.add_rejects(events.reasons)
         return events.reasons
 
-    def _refuse_gaps(self, partitions: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
-        """A broker whose retention has overtaken the job would go on at its earliest offset."""
-        for partition in np.unique(partitions).tolist():
-            own = offsets[partitions == partition]
-            before = np.concatenate([[self._seen.get(partition, own[0] - 1)], own[:-1]])
-            jumps = np.flatnonzero(own > before + 1)
-            if jumps.size:
-                at = int(jumps[0])
-                msg = (
-                    f"epoch {self.epoch}, partition {partition}: offset {own[at]} follows "
-                    f"{before[at]}: events are missing; retention may have overtaken the job "
-                    "(--accept-loss goes on), or producers are transactional (set "
-                    "stream.offset_gaps)"
-                )
-                raise LogGapError(msg)
-
     def _open_partitions(self, first: Mapping[int, int]) -> None:
         """Step 2, for partitions that this worker sees for the first time."""
-        unknown = [partition for partition in first if partition not in self._markers]
+        unknown = [partition for partition in first if partition not in self._marks]
         if not unknown:
             return
         stored = self._retried(lambda: self.store.markers(self.folder.generation, self.epoch))
         for partition in unknown:
-            marker = stored.get(partition, NO_OFFSET)
+            mark = stored.get(partition, Marker(NO_OFFSET))
+            marker = mark.offset
             start = self.starts.get(partition, 0)
             stands = marker >= self.start_markers.get(partition, NO_OFFSET)
             beyond = first[partition] > (max(marker + 1, start) if stands else marker + 1)
@@ -197,17 +176,18 @@ class FoldFunction:
                     f"started at {start}: the store fell behind; start again from its marker"
                 )
                 raise StoreFellBehindError(msg)
-            self._markers[partition] = marker
+            self._marks[partition] = mark
 
-    def _undone(self, batch: _Batch) -> NDArray[np.int64]:
+    def _undone(self, batch: StreamBatch) -> NDArray[np.int64]:
         """Steps 2 and 3: rows of the accepted columns that are to be folded."""
         at = batch.events.index
         partitions, offsets = batch.partitions[at], batch.offsets[at]
         undone = np.ones(len(at), dtype=np.bool_)
         if self.position_check:
             for partition in batch.first:
-                undone &= (partitions != partition) | (offsets > self._markers[partition])
+                undone &= (partitions != partition) | (offsets > self._marks[partition].offset)
             self.counters.add("skipped", int((~undone).sum()))
+            self._refuse_again(batch, np.flatnonzero(~undone))
         if self.home is not None:
             away = self.home(batch.events.user_ids) != partitions
             for position in at[away].tolist():
@@ -219,7 +199,22 @@ class FoldFunction:
             undone &= ~left_out
         return np.flatnonzero(undone)
 
-    def _fold(self, batch: _Batch, chosen: NDArray[np.int64]) -> None:
+    def _refuse_again(self, batch: StreamBatch, skipped: NDArray[np.int64]) -> None:
+        """Give the events that moved their reason, too, when they are read once more.
+
+        The letter of the first time may have been lost with a checkpoint, and the fold, which
+        refused the event then, does not see it now.
+        """
+        if not skipped.size:
+            return
+        at = batch.events.index[skipped]
+        users, index = np.unique(batch.events.user_ids[skipped], return_inverse=True)
+        header = header_view(self._memories(users))[index]
+        moved = (header["epoch"] == self.epoch) & (header["partition"] != batch.partitions[at])
+        for position in at[moved].tolist():
+            batch.events.reasons[position] = PARTITION_MOVED
+
+    def _fold(self, batch: StreamBatch, chosen: NDArray[np.int64]) -> None:
         """Steps 4 to 7, for the `chosen` rows of the accepted columns."""
         events, at = batch.events, batch.events.index[chosen]
         users, user_index = np.unique(events.user_ids[chosen], return_inverse=True)
@@ -242,12 +237,12 @@ class FoldFunction:
         if self.sequences is not None and folded.any():
             self._keep(self.sequences, users, todo.select(folded))
         changed = np.unique(user_index[folded])
-        self._write(users[changed], outcome.records[changed], batch.last)
+        self._write(users[changed], outcome.records[changed], batch)
         for position in at[outcome.moved].tolist():
             events.reasons[position] = PARTITION_MOVED
         self.counters.add("folded", int(folded.sum()))
         self.counters.add("skipped", int(outcome.skipped.sum()))
-        self.counters.add_freshness(int(self.clock() * 1000) - batch.log_times_ms[at[folded]])
+        self.counters.add_freshness(int(self.clock() * 1000) - batch.stamps_ms[at[folded]])
 
     def _memories(self, users: NDArray[np.int64]) -> Records:
         """Step 4: (users, record_bytes); new users get the initial memory."""
@@ -274,12 +269,18 @@ class FoldFunction:
             left_out = self._retried(lambda: sequences.append(users, folded))
         self.counters.add("left_out_of_sequences", left_out)
 
-    def _write(self, users: NDArray[np.int64], records: Records, last: Mapping[int, int]) -> None:
+    def _write(self, users: NDArray[np.int64], records: Records, batch: StreamBatch) -> None:
         """Step 6, second half, and step 7."""
         moves = [
-            MarkerMove(self.epoch, partition, offset, self._markers[partition])
-            for partition, offset in sorted(last.items())
-            if offset > self._markers[partition]
+            MarkerMove(
+                self.epoch,
+                partition,
+                offset,
+                self._marks[partition].offset,
+                int(batch.log_times_ms[batch.partitions == partition].max()),
+            )
+            for partition, offset in sorted(batch.last.items())
+            if offset > self._marks[partition].offset
         ]
         if not moves and not len(users):
             return
@@ -289,7 +290,7 @@ class FoldFunction:
                 lambda: self.store.write(self.folder.generation, users, records, moves)
             )
         for move in moves:
-            self._markers[move.partition] = move.offset
+            self._marks[move.partition] = Marker(move.offset, move.log_time_ms)
         self.counters.add("users", len(users))
         self._cache.put(users[landed], records[landed])
         if not landed.all():
@@ -311,17 +312,6 @@ class FoldFunction:
                 self.counters.add("retries")
                 self.sleep(min(wait, left))
                 wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
-
-
-def _ranges(
-    partitions: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> tuple[dict[int, int], dict[int, int]]:
-    """First and last offset of the batch, by partition."""
-    first, last = {}, {}
-    for partition in np.unique(partitions).tolist():
-        own = offsets[partitions == partition]
-        first[partition], last[partition] = int(own.min()), int(own.max())
-    return first, last
 
 
 def _without_positions(records: Records) -> Records:

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.feature_repo.store.markers import Marker
 from uic.feature_repo.store.writer import MarkerMove
 from uic.models.memory.fold import EventBatch
 from uic.models.records.record import Records
@@ -28,8 +29,8 @@ class MemoryStore(Protocol):
     ) -> NDArray[np.bool_]:
         """Write records and move markers; which records landed."""
 
-    def markers(self, generation: int, epoch: int) -> dict[int, int]:
-        """Offset of the last folded event by partition."""
+    def markers(self, generation: int, epoch: int) -> dict[int, Marker]:
+        """How far each partition is folded."""
 
 
 class SequenceStore(Protocol):

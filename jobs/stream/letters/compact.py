@@ -5,8 +5,8 @@ parsed, sorted by position, freed of repetitions and published. So batch folds t
 what was streamed today.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from datetime import time as clock_time
 from pathlib import Path
@@ -15,15 +15,17 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from uic.jobs.config.context import Context
 from uic.jobs.stream.fold.counters import PARTITION_MOVED
 from uic.jobs.stream.fold.home import home_of
-from uic.jobs.stream.letters.archive import committed_files, file_range
+from uic.jobs.stream.letters.archive import committed_files, epoch_folder, file_range
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
 from uic.models.errors import BadInputError, UicError
-from uic.pipelines.log.epochs import Epoch
+from uic.pipelines.log.columns import times_ms
+from uic.pipelines.log.epochs import Epoch, Loss
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import EventParser
 from uic.pipelines.log.writer import LogWriter, Part, Publication
@@ -44,8 +46,15 @@ class Compaction:
     rejected: int
 
 
-def compact(context: Context, day: date) -> list[Compaction]:
+def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[Compaction]:
     """Publish what streamed up to and including `day`; one part an epoch that has something new.
+
+    An epoch that cannot be published does not keep the others from it; its error comes last.
+
+    Args:
+        context: of the workspace.
+        day: of the workspace's time zone.
+        accept_loss: go on without events that were not archived, and note them in `epochs.json`.
 
     Raises:
         BadInputError: a topic has streamed, and there is no archive of it.
@@ -63,11 +72,21 @@ def compact(context: Context, day: date) -> list[Compaction]:
         )
         raise BadInputError(msg)
     done = []
+    failure: UicError | None = None
     for epoch in log.epochs():
-        if epoch.kind == "topic" and (archive / f"epoch={epoch.number:05d}").is_dir():
-            made = _compact_epoch(context, log, epoch, archive, int(end.timestamp() * 1000))
+        if epoch.kind == "topic" and epoch_folder(archive, epoch.number).is_dir():
+            if accept_loss:
+                log.note_losses(epoch.number, _holes(archive, epoch))
+                epoch = log.epochs()[epoch.number - 1]  # noqa: PLW2901 - with what was noted
+            try:
+                made = _compact_epoch(context, log, epoch, archive, int(end.timestamp() * 1000))
+            except UicError as error:
+                failure = failure or error
+                continue
             if made is not None:
                 done.append(made)
+    if failure is not None:
+        raise failure
     return done
 
 
@@ -76,7 +95,7 @@ def _compact_epoch(
 ) -> Compaction | None:
     moved = {
         (letter.partition, letter.offset)
-        for letter in letters_of(context)
+        for letter in letters_of(context, unfinished=True)
         if letter.epoch == epoch.number and letter.reason == PARTITION_MOVED
     }
     parser = EventParser(context.config.log)
@@ -90,42 +109,90 @@ def _compact_epoch(
     partitioner = context.config.stream.partitioner if epoch.number == newest else "any"
     home = home_of(partitioner, epoch.partitions)
     with LogWriter(log, part, time_zone=context.config.time_zone, topic=epoch) as writer:
-        for chunk in _chunks(archive, epoch, end_ms, gaps=gaps):
+        before = _log_times(log, epoch)
+        for chunk in _chunks(archive, epoch, end_ms, before, gaps=gaps):
             table, refused = _parsed(chunk, parser, moved)
             if home is not None:
                 users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
                 table = table.filter(pa.array(home(users) == places))
-                refused = len(chunk) - table.num_rows
+                refused = len(chunk.rows) - table.num_rows
             writer.add_behaviors(table)
             rows += table.num_rows
             rejected += refused
         return Compaction(epoch.number, writer.publish(), rejected) if rows else None
 
 
+@dataclass
+class _Chunk:
+    """Some payloads, and the log time of each: the largest stamp of its partition so far."""
+
+    rows: list[LoggedPayload] = field(default_factory=list)
+    log_times_ms: list[int] = field(default_factory=list)
+
+
 def _chunks(
-    archive: Path, epoch: Epoch, end_ms: int, *, gaps: bool
-) -> Iterator[list[LoggedPayload]]:
+    archive: Path, epoch: Epoch, end_ms: int, before: Mapping[int, int], *, gaps: bool
+) -> Iterator[_Chunk]:
     """New payloads, partition after partition in order of offset, each once."""
-    chunk: list[LoggedPayload] = []
+    chunk = _Chunk()
     for partition in range(epoch.partitions):
         last = epoch.last_offsets[partition]
+        log_time = before.get(partition, 0)
         for row in _ordered(committed_files(archive, epoch.number, partition), last):
-            if row.log_time_ms >= end_ms:
+            log_time = max(log_time, row.log_time_ms)
+            if log_time >= end_ms:
                 break
-            if row.offset > last + 1 and not gaps:
+            hole = row.offset > last + 1 and not epoch.is_lost(partition, last + 1, row.offset - 1)
+            if hole and not gaps:
                 msg = (
                     f"{archive}: epoch {epoch.number}, partition {partition}: offset {row.offset} "
                     f"follows {last}; what lies between was not archived: stream it again with "
-                    "stream.archive on"
+                    "stream.archive on, or, if it is gone for good, `uic log compact DAY "
+                    "--accept-loss` goes on without it"
                 )
                 raise ArchiveGapError(msg)
             last = row.offset
-            chunk.append(row)
-            if len(chunk) == _ROWS:
+            chunk.rows.append(row)
+            chunk.log_times_ms.append(log_time)
+            if len(chunk.rows) == _ROWS:
                 yield chunk
-                chunk = []
-    if chunk:
+                chunk = _Chunk()
+    if chunk.rows:
         yield chunk
+
+
+def _log_times(log: EventLog, epoch: Epoch) -> dict[int, int]:
+    """By partition, the log time of the last event that the log has."""
+    wanted = {
+        partition
+        for partition, last in epoch.last_offsets.items()
+        if last >= epoch.first_offsets[partition]
+    }
+    times: dict[int, int] = {}
+    day: date | None = None
+    for file in reversed(log.behavior_files()):
+        if file.dt != day and wanted <= times.keys():
+            break
+        day = file.dt
+        if file.epoch == epoch.number:
+            table = pq.ParquetFile(file.path).read(columns=["partition", "log_time"])
+            latest = table.group_by("partition").aggregate([("log_time", "max")])
+            stamps = times_ms(latest["log_time_max"].combine_chunks())
+            for partition, stamp in zip(latest["partition"].to_pylist(), stamps, strict=True):
+                times[partition] = max(int(stamp), times.get(partition, 0))
+    return times
+
+
+def _holes(archive: Path, epoch: Epoch) -> Iterator[Loss]:
+    """Offsets between the archive's files, or between the log and the first of them."""
+    for partition in range(epoch.partitions):
+        last = epoch.last_offsets[partition]
+        for first, final in sorted(
+            map(file_range, committed_files(archive, epoch.number, partition))
+        ):
+            if first > last + 1 and not epoch.is_lost(partition, last + 1, first - 1):
+                yield partition, last + 1, first - 1
+            last = max(last, final)
 
 
 def _ordered(paths: list[Path], last: int) -> Iterator[LoggedPayload]:
@@ -140,16 +207,19 @@ def _ordered(paths: list[Path], last: int) -> Iterator[LoggedPayload]:
 
 
 def _parsed(
-    chunk: list[LoggedPayload], parser: EventParser, moved: set[tuple[int, int]]
+    chunk: _Chunk, parser: EventParser, moved: set[tuple[int, int]]
 ) -> tuple[pa.Table, int]:
     """The accepted rows as the writer takes them, and how many were refused."""
-    partitions = np.array([row.partition for row in chunk], np.int32)
-    offsets = np.array([row.offset for row in chunk], np.int64)
-    times = np.array([row.log_time_ms for row in chunk], np.int64)
-    events = parser.parse([row.payload for row in chunk], times)
+    rows = chunk.rows
+    partitions = np.array([row.partition for row in rows], np.int32)
+    offsets = np.array([row.offset for row in rows], np.int64)
+    # The parser judges by the stamp, as it does in the stream.
+    stamps = np.array([row.log_time_ms for row in rows], np.int64)
+    events = parser.parse([row.payload for row in rows], stamps)
+    times = np.array(chunk.log_times_ms, np.int64)
     at = events.index
     kept = np.array(
-        [(chunk[row].partition, chunk[row].offset) not in moved for row in at.tolist()],
+        [(rows[row].partition, rows[row].offset) not in moved for row in at.tolist()],
         dtype=np.bool_,
     )
     table = pa.table(
@@ -166,4 +236,4 @@ def _parsed(
         }
     )
     table = table.filter(pa.array(kept)) if len(kept) else table
-    return table, len(chunk) - table.num_rows
+    return table, len(rows) - table.num_rows

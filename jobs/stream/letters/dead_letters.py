@@ -41,18 +41,26 @@ class DeadLetter:
         return self.epoch, self.partition, self.offset
 
 
-def read_dead_letters(folder: Path) -> Iterator[DeadLetter]:
+def read_dead_letters(folder: Path, *, unfinished: bool = False) -> Iterator[DeadLetter]:
     """Every letter once, by epoch and in the order of files.
+
+    Args:
+        folder: with a folder an epoch.
+        unfinished: read files that are still written to, too, up to their last whole line. Flink
+            brings them to disk with every checkpoint, and names them only when they are closed.
 
     Raises:
         BadInputError: a file is not one of dead letters.
     """
     seen: set[tuple[int, int, int]] = set()
     for path in sorted(folder.glob("epoch=*/*")):
-        if path.name.startswith(".") or not path.is_file():
+        hidden = path.name.startswith(".")
+        if (hidden and not (unfinished and "inprogress" in path.name)) or not path.is_file():
             continue
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
+                if hidden and not line.endswith(b"\n"):
+                    break
                 letter = _letter(line, f"{path}: line {number}")
                 if letter.place not in seen:
                     seen.add(letter.place)
@@ -78,11 +86,17 @@ def _letter(line: bytes, where: str) -> DeadLetter:
         raise BadInputError(msg) from error
 
 
-def letters_of(context: Context) -> Iterator[DeadLetter]:
-    """The letters of a workspace: from its files, or from the dead-letter topic."""
+def letters_of(context: Context, *, unfinished: bool = False) -> Iterator[DeadLetter]:
+    """The letters of a workspace: from its files, or from the dead-letter topic.
+
+    Args:
+        context: of the workspace.
+        unfinished: read files that are still written to, too.
+    """
     stream = context.config.stream
     if stream.dead_letter_topic is None:
-        yield from read_dead_letters(context.workspace / "stream" / "dead-letters")
+        folder = context.workspace / "stream" / "dead-letters"
+        yield from read_dead_letters(folder, unfinished=unfinished)
         return
     from uic.jobs.stream.letters.topic_reader import read_topic  # noqa: PLC0415 - only with a topic
 

@@ -156,6 +156,9 @@ class Planner:
                 self.folder / folder_name(generation), epoch, marks.get(epoch.number, {})
             ),
         )
+        losses = [(start.partition, *start.lost) for start in starts if start.lost]
+        if losses:
+            EventLog(self.context.log).note_losses(epoch.number, losses)
         offsets = {start.partition: start.offset for start in starts}
         if self.stream.archive:
             note_first_starts(archive, epoch.number, offsets)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from uic.feature_repo.store.generation import Generation
-from uic.feature_repo.store.writer import NO_OFFSET
+from uic.feature_repo.store.markers import NO_OFFSET
 from uic.models.errors import BadInputError
 from uic.pipelines.log.epochs import Epoch
 
@@ -35,12 +35,14 @@ class Start:
         offset: first one to read.
         marker: the store's, NO_OFFSET for none.
         why: for people.
+        lost: first and last offset of events that are gone, which was accepted; None if none are.
     """
 
     partition: int
     offset: int
     marker: int
     why: str
+    lost: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def choose_starts(
         epoch: of the source.
         available: what the source has.
         archived: by partition, offset from which the archive must be written again.
-        accept_loss: start at what is left where retention has eaten the position.
+        accept_loss: start at what is left where retention has eaten the position. What was
+            accepted before (`epoch.losses`) needs no second word.
         reached: by partition, a position beyond the marker up to which there is no event (a
             transactional topic's commits).
 
@@ -144,10 +147,11 @@ def choose_starts(
             offset = archived[partition]
             why = "where the archive goes on; what the store has is skipped"
         first, end = available.first[partition], available.end[partition]
+        lost = None
         if offset < first:
             if offset <= after and first <= after:
                 why = "where the source begins; what the store has is skipped"
-            elif not accept_loss:
+            elif not accept_loss and not epoch.is_lost(partition, max(offset, after), first - 1):
                 msg = (
                     f"{available.name}, partition {partition}: the next event to fold is at offset "
                     f"{max(offset, after)}, retention has left {first} and later; rebuild "
@@ -156,7 +160,8 @@ def choose_starts(
                 )
                 raise StartPositionError(msg)
             else:
-                why = f"events {max(offset, after)} to {first - 1} are lost, as accepted"
+                lost = max(offset, after), first - 1
+                why = f"events {lost[0]} to {lost[1]} are lost, as accepted"
             offset = first
         if marker + 1 > end:
             msg = (
@@ -165,7 +170,7 @@ def choose_starts(
                 "the log was made anew, give it another name"
             )
             raise StartPositionError(msg)
-        starts.append(Start(partition, offset, marker, why))
+        starts.append(Start(partition, offset, marker, why, lost))
     return starts
 
 

@@ -30,7 +30,7 @@ from typing import Any, Final
 import psutil
 
 from uic.feature_repo.store.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
-from uic.feature_repo.store.writer import NO_OFFSET
+from uic.feature_repo.store.markers import NO_OFFSET
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.attempt import JOB_FILE
 from uic.jobs.stream.run.failures import failure_of, readable

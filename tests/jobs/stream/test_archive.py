@@ -4,6 +4,8 @@ import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from uic.jobs.cli import main
@@ -19,6 +21,8 @@ from uic.jobs.stream.letters.compact import ArchiveGapError, compact
 from uic.jobs.stream.letters.dead_letters import read_dead_letters
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of
 from uic.models.errors import BadInputError
+from uic.pipelines.log.columns import times_ms
+from uic.pipelines.log.epochs import EpochHandOverError
 from uic.pipelines.log.event_log import EventLog
 
 DAY_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
@@ -62,6 +66,12 @@ def context(tmp_path: Path) -> Context:
 
 def _archive(context: Context) -> Path:
     return context.workspace / "stream" / "archive"
+
+
+def _log_times(context: Context) -> list[int]:
+    """Log times of all events of one partition, in order of offset."""
+    tables = [pq.read_table(file.path) for file in EventLog(context.log).behavior_files()]
+    return times_ms(pa.concat_tables(tables).sort_by("offset")["log_time"]).tolist()
 
 
 def test_the_newest_file_does_not_count(tmp_path, archived):
@@ -121,18 +131,103 @@ def test_a_hole_in_the_archive_is_refused(context, archived):
     assert EventLog(context.log).behavior_files() == []
 
 
-def test_an_event_that_the_stream_refused_as_moved_stays_out(context, archived, make_payload):
+def test_a_clock_that_steps_back_gives_the_largest_log_time_so_far(context, archived):
+    """A broker with a slower clock became the leader at offset 4: 2 s back, over midnight."""
+    midnight = DAY_MS + 86_400_000
+    stamps = [0, 1000, 2000, 3000, 1500, 2500, 4000]
+    rows = [
+        LoggedPayload(row.payload, 0, row.offset, midnight - 3000 + stamp)
+        for row, stamp in zip(archived(0, 0, 6), stamps, strict=True)
+    ]
+    _write(_archive(context), "part-a", rows[:6])
+    (done,) = compact(context, DAY)
+    # From offset 3 on it is the next day, whatever the clock said afterwards.
+    assert done.publication.behaviors == 3
+    (done,) = compact(context, date(2026, 3, 2))
+    assert done.publication.behaviors == 3
+    _write(_archive(context), "part-b", rows[5:])
+    compact(context, date(2026, 3, 2))
+    times = [time - midnight for time in _log_times(context)]
+    assert times == [-3000, -2000, -1000, 0, 0, 0, 1000]
+
+
+def test_a_clock_that_steps_back_between_two_compactions_too(context, archived):
+    rows = archived(0, 0, 3)
+    _write(_archive(context), "part-a", rows[:2])
+    compact(context, DAY)
+    later = LoggedPayload(rows[0].payload, 0, 2, rows[1].log_time_ms - 400_000)
+    _write(_archive(context), "part-b", [later])
+    compact(context, DAY)
+    last = rows[1].log_time_ms
+    assert _log_times(context) == [last - 1_000_000, last, last]
+
+
+def test_accepted_losses_are_holes_that_compaction_passes(context, archived):
+    log = EventLog(context.log)
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    _write(_archive(context), "part-b", archived(0, 12, 19))
+    log.note_losses(1, [(0, 10, 10), (0, 11, 11), (1, 0, 4)])
+    (done,) = compact(context, DAY)
+    assert done.publication.behaviors == 18
+    assert log.epochs()[0].losses == ((0, 10, 10), (0, 11, 11), (1, 0, 4))
+    _write(_archive(context), "part-c", archived(0, 22, 22))
+    with pytest.raises(ArchiveGapError, match="--accept-loss"):
+        compact(context, DAY)
+
+
+def test_holes_of_the_archive_can_be_accepted_afterwards(context, archived):
+    _write(_archive(context), "part-a", archived(0, 2, 9))
+    _write(_archive(context), "part-b", archived(0, 12, 19))
+    (done,) = compact(context, DAY, accept_loss=True)
+    assert done.publication.behaviors == 16
+    assert EventLog(context.log).epochs()[0].losses == ((0, 0, 1), (0, 10, 11))
+    assert compact(context, DAY, accept_loss=True) == []
+
+
+def test_an_epoch_with_a_hole_does_not_keep_the_next_from_the_log(context, archived):
+    _write(_archive(context), "part-a", archived(0, 3, 9))
+    log = EventLog(context.log)
+    log.append_epoch(kind="topic", name="two", partitions=1, first_offsets={0: 0})
+    path = epoch_folder(_archive(context), 2) / f"dt={DAY}" / "part=0" / "part-a"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(line_of(row) for row in archived(0, 0, 4)))
+    with pytest.raises(ArchiveGapError, match="epoch 1, partition 0"):
+        compact(context, DAY)
+    assert log.epochs()[1].last_offsets == {0: 4}
+
+
+def test_of_two_compactions_at_once_the_later_publishes_nothing_twice(
+    context, archived, monkeypatch
+):
+    """The first has read the log's epochs when the second publishes the same events."""
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    compact_module = sys.modules[compact.__module__]
+    read = compact_module.letters_of
+
+    def letters_after_another(context, **options):
+        monkeypatch.undo()
+        compact(context, DAY)
+        return read(context, **options)
+
+    monkeypatch.setattr(compact_module, "letters_of", letters_after_another)
+    with pytest.raises(EpochHandOverError, match="by another process meanwhile"):
+        compact(context, DAY)
+    assert [file.rows for file in EventLog(context.log).behavior_files()] == [10]
+
+
+@pytest.mark.parametrize("name", ["part-x", ".part-x.inprogress.0a1b"])
+def test_an_event_that_the_stream_refused_as_moved_stays_out(name, context, archived, make_payload):
     rows = archived(0, 0, 3)
     moved = LoggedPayload(
         make_payload(0, 9, event_time=DAY_MS), 1, 0, DAY_MS
     )  # user 0 is in partition 0
     _write(_archive(context), "part-a", rows)
     _write(_archive(context), "part-b", [moved])
-    letters = context.workspace / "stream" / "dead-letters" / "epoch=00001" / "part-x"
+    letters = context.workspace / "stream" / "dead-letters" / "epoch=00001" / name
     letters.parent.mkdir(parents=True)
     line = line_of(moved).rstrip(b"}\n") + b',"reason":"partition_moved","log_epoch":1}\n'
-    letters.write_bytes(line + line)
-    (letter,) = read_dead_letters(letters.parents[1])
+    letters.write_bytes(line + line + (b"" if name == "part-x" else b"{half a li"))
+    (letter,) = read_dead_letters(letters.parents[1], unfinished=True)
     assert (letter.place, letter.reason) == ((1, 1, 0), "partition_moved")
     (done,) = compact(context, DAY)
     assert (done.publication.behaviors, done.rejected) == (4, 1)

@@ -12,6 +12,7 @@ from uic.feature_repo.store.errors import (
     StoreFellBehindError,
     StoreUnavailableError,
 )
+from uic.feature_repo.store.markers import Marker
 from uic.jobs.stream.fold.counters import freshness_quantile
 from uic.jobs.stream.fold.home import home_of
 from uic.models.hashing import murmur2_partition
@@ -41,7 +42,7 @@ def test_an_event_changes_its_users_memory(bench, send, make_payload):
     assert reasons == [None, None]
     expected = bench.folded([(1, 5, 0, 0), (2, 6, 0, 1)])
     assert bench.memories([1, 2, 3]) == [expected[1], expected[2], b""]
-    assert bench.store().markers(1, 1) == {0: 1}
+    assert {p: mark.offset for p, mark in bench.store().markers(1, 1).items()} == {0: 1}
 
 
 def test_rejected_events_get_reasons_and_the_marker_passes_them(bench, send, make_payload):
@@ -53,7 +54,7 @@ def test_rejected_events_get_reasons_and_the_marker_passes_them(bench, send, mak
         (make_payload(1, 5, behavior="stare"), 0, 3),
     ]
     assert send(function, rows) == ["malformed", None, "malformed", "unknown_behavior"]
-    assert bench.store().markers(1, 1) == {0: 3}
+    assert {p: mark.offset for p, mark in bench.store().markers(1, 1).items()} == {0: 3}
     assert bench.memories([1]) == [bench.folded([(1, 5, 0, 1)])[1]]
     assert function.counters.totals["rejected_malformed"] == 2
     assert function.counters.totals["folded"] == 1
@@ -121,7 +122,7 @@ def test_of_two_workers_of_one_partition_one_wins(bench, send, make_payload):
     assert worker.counters.totals["refused_writes"] == 0
     expected = bench.folded([(item % 3, item, 0, item) for item in range(12)])
     assert bench.memories([0, 1, 2]) == [expected[0], expected[1], expected[2]]
-    assert bench.store().markers(1, 1) == {0: 11}
+    assert {p: mark.offset for p, mark in bench.store().markers(1, 1).items()} == {0: 11}
 
 
 def test_a_start_beyond_the_marker_is_a_store_that_fell_behind(bench, send, make_payload):
@@ -187,7 +188,7 @@ def test_excluded_events_are_passed_over(bench, send, make_payload):
     assert send(function, rows) == [None] * 3
     assert bench.memories([1]) == [bench.folded([(1, 5, 0, 0), (1, 7, 0, 2)])[1]]
     assert function.counters.totals["excluded"] == 1
-    assert bench.store().markers(1, 1) == {0: 2}
+    assert {p: mark.offset for p, mark in bench.store().markers(1, 1).items()} == {0: 2}
 
 
 def test_freshness_is_counted_from_log_time(bench, send, make_payload):
@@ -206,7 +207,7 @@ def test_missing_offsets_are_lost_events(bench, send, make_payload):
     within = [(make_payload(1, 6), 0, 1), (make_payload(1, 7), 0, 5)]
     with pytest.raises(LogGapError, match="offset 5 follows 1"):
         send(function, within)
-    assert bench.store().markers(1, 1) == {0: 0}
+    assert {p: mark.offset for p, mark in bench.store().markers(1, 1).items()} == {0: 0}
 
 
 def test_a_transactional_topic_may_have_gaps(bench, send, make_payload):
@@ -214,7 +215,7 @@ def test_a_transactional_topic_may_have_gaps(bench, send, make_payload):
     send(function, [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 0, 2)])
     assert send(function, [(make_payload(1, 7), 0, 4)]) == [None]
     assert send(bench.function(offset_gaps=True), [(make_payload(1, 8), 0, 6)]) == [None]
-    assert bench.store().markers(1, 1) == {0: 6}
+    assert {p: mark.offset for p, mark in bench.store().markers(1, 1).items()} == {0: 6}
 
 
 def test_partitions_may_come_in_any_order(bench, send, make_payload):
@@ -243,3 +244,34 @@ def test_with_a_declared_partitioner_a_wrong_producer_binds_nobody(bench, send, 
     # Read again, it is refused again: its letter may not have been written.
     assert send(bench.function(home=home_of("murmur2", 2)), [wrong]) == ["partition_moved"]
     assert home_of("any", 2) is None
+
+
+def test_an_event_counts_at_the_largest_log_time_so_far(bench, make_payload):
+    """A broker's clock steps back; a new worker goes on from the marker, not from the stamps."""
+    asked: list[list[int]] = []
+
+    def exclude(events, log_times_ms):
+        asked.append((log_times_ms - NOW_MS).tolist())
+        return np.zeros(len(log_times_ms), dtype=np.bool_)
+
+    def send_stamped(first: int, stamps: list[int]) -> None:
+        count = len(stamps)
+        bench.function(exclude=exclude, starts={0: first})(
+            [make_payload(1, item) for item in range(count)],
+            np.zeros(count, np.int64),
+            np.arange(first, first + count),
+            NOW_MS + np.array(stamps, np.int64),
+        )
+
+    send_stamped(0, [0, 5, 3])
+    send_stamped(3, [4, 2, 6])
+    assert asked == [[0, 5, 5], [5, 5, 6]]
+    assert bench.store().markers(1, 1) == {0: Marker(5, NOW_MS + 6)}
+
+
+def test_an_event_that_moved_is_refused_again_when_it_is_read_again(bench, send, make_payload):
+    """Its letter may have been lost with the checkpoint of the worker that was killed."""
+    rows = [(make_payload(1, 5), 0, 0), (make_payload(1, 6), 1, 0), (make_payload(2, 6), 1, 1)]
+    assert send(bench.function(), rows) == [None, "partition_moved", None]
+    assert send(bench.function(), rows) == [None, "partition_moved", None]
+    assert bench.memories([1]) == [bench.folded([(1, 5, 0, 0)])[1]]

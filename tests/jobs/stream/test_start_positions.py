@@ -1,5 +1,7 @@
 """Where a run starts, and when it refuses to."""
 
+from dataclasses import replace
+
 import pytest
 
 from uic.feature_repo.store.generation import Generation
@@ -71,6 +73,17 @@ def test_a_loss_can_be_accepted():
     eaten = Available({0: 150, 1: 20}, {0: 500, 1: 500}, "topic behaviours")
     starts = _starts({2: {0: 99, 1: 30}}, source=eaten, accept_loss=True)
     assert starts[0] == (150, "events 100 to 149 are lost, as accepted")
+
+
+def test_a_loss_that_was_accepted_before_needs_no_second_word():
+    eaten = Available({0: 150, 1: 20}, {0: 500, 1: 500}, "topic behaviours")
+    epoch = replace(TOPIC, losses=((0, 90, 120), (0, 121, 149)))
+    marks = {2: {0: 99, 1: 30}}
+    (start, _) = choose_starts(_generation({}), marks, epoch, eaten, {}, accept_loss=False)
+    assert (start.offset, start.lost) == (150, (100, 149))
+    epoch = replace(TOPIC, losses=((0, 90, 120),))
+    with pytest.raises(StartPositionError, match="retention has left 150"):
+        choose_starts(_generation({}), marks, epoch, eaten, {}, accept_loss=False)
 
 
 def test_what_only_the_archive_lacks_is_no_loss():
