@@ -57,7 +57,7 @@ def _complete(registry: Generations, number: int, source: PublishedValues | None
     if source is None or source.as_generation().number != number:
         return
     try:
-        registry.complete(number, source.ids())
+        registry.complete(number, source.ids(), source.as_generation().snapshot)
     except GenerationStateError:  # rows are still to come: those missing were not the forgotten
         return
     try:

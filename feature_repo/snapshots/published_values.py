@@ -133,17 +133,20 @@ def load_values(
     """Load values until their generation is ready; `progress` gets the rows written so far.
 
     Raises:
-        GenerationStateError: the number is taken by values of another bundle.
+        GenerationStateError: the number is taken by values of another bundle, or another load of
+            this generation has begun meanwhile.
         StoreError: Redis does not take the writes; the generation stays as it was.
     """
     generation = published.as_generation()
     generations.register(generation)  # step 1
     rows = landed = 0
     for ids, values in published.batches():  # step 2
-        landed += int(store.write(generation.number, ids, values).sum())
+        landed += int(
+            store.write(generation.number, ids, values, snapshot=generation.snapshot).sum()
+        )
         rows += len(ids)
         progress(rows)
-    generations.complete(generation.number, published.ids())  # step 3
+    generations.complete(generation.number, published.ids(), generation.snapshot)  # step 3
     return Loaded(rows, landed, move_on(generation, store, generations))
 
 

@@ -128,19 +128,30 @@ class Generations:
             for epoch, of_epoch in markers_of(fields).items()
         }
 
-    def complete(self, number: int, user_ids: NDArray[np.int64]) -> Generation:
+    def complete(
+        self, number: int, user_ids: NDArray[np.int64], snapshot: str | None = None
+    ) -> Generation:
         """Declare a loading generation ready, once every user of its snapshot is in the store.
 
         Args:
             number: of the generation.
             user_ids: (rows,), int64: users of the snapshot; forgotten ones may be missing.
+            snapshot: that they are of; None takes the registered one's word.
 
         Raises:
-            GenerationStateError: users are missing, or it is being dropped.
+            GenerationStateError: users are missing, it is being dropped, or it became another
+                load's, whose markers would speak of memories that are not there.
         """
         generation = self.get(number)
         if generation.state is not State.LOADING:
             return generation
+        registered = generation.snapshot
+        if snapshot not in (None, registered):
+            msg = (
+                f"generation {number}: another load has begun meanwhile, of {registered}; this one "
+                f"was of {snapshot}; load one of them again"
+            )
+            raise GenerationStateError(msg)
         if len(user_ids) != generation.rows_expected:
             msg = (
                 f"generation {number} expects {generation.rows_expected} users, the snapshot has "
@@ -156,9 +167,9 @@ class Generations:
             )
             raise GenerationStateError(msg)
         with self._watched(self.keys.generation(number)) as pipe:
-            state = pipe.hget(self.keys.generation(number), "state")
+            now = pipe.hmget(self.keys.generation(number), "state", "snapshot")
             pipe.multi()
-            if state == State.LOADING.encode():
+            if now == [State.LOADING.encode(), registered.encode()]:
                 pipe.hset(self.keys.generation(number), "state", State.READY)
             pipe.execute()
         return self.get(number)

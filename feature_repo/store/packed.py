@@ -140,6 +140,7 @@ class PackedStore:
         user_ids: ArrayLike,
         records: Records,
         moves: Sequence[MarkerMove] | None = None,
+        snapshot: str = "",
     ) -> NDArray[np.bool_]:
         """Write memories; of each user the one with the largest position stays.
 
@@ -149,6 +150,7 @@ class PackedStore:
             records: (users, record_bytes), uint8.
             moves: of the partitions that the batch comes from (a stream job): the generation must
                 then be ready, and its markers not behind `expected`. None: a load.
+            snapshot: that is loaded; a loading generation must not have become another load's.
 
         Returns:
             (users,), bool: landed. A record that did not land met one at the same or a larger
@@ -164,6 +166,7 @@ class PackedStore:
             generation=generation,
             states=LOADABLE_STATES if moves is None else FOLDABLE_STATES,
             bundle=self._bundle_of(generation, records),
+            snapshot=snapshot,
         )
         fates = self._writer.compare_and_set(target, ids, records, moves or ())
         return np.equal(fates, ord("L"))

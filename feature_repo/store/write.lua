@@ -8,7 +8,8 @@
 -- KEYS: generation, forgotten, markers ("" for a layout that has none)
 -- ARGV: 1 prefix  2 ids, 8 bytes each  3 values, one after the other  4 bytes of a value
 --       5 magic and version  6 first byte of the position (1-based)  7 its struct format
---       8 states that allow this write, comma-separated  9 bundle  then field, expected, new marker…
+--       8 states that allow this write, comma-separated  9 bundle  10 snapshot that a loading generation must be of, "" for any
+--       then field, expected, new marker…
 redis.replicate_commands()
 local prefix, ids, values = ARGV[1], ARGV[2], ARGV[3]
 local width, magic, first, format = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7]
@@ -18,14 +19,17 @@ local count = #ids / 8
 local function offset_of(marker) return tonumber(string.match(marker, "^%-?%d+")) end
 
 if KEYS[1] ~= "" then
-  local known = redis.call("HMGET", KEYS[1], "state", "bundle")
+  local known = redis.call("HMGET", KEYS[1], "state", "bundle", "snapshot")
   if not known[1] then return {"EMPTY"} end
   if not string.find("," .. ARGV[8] .. ",", "," .. known[1] .. ",", 1, true) then
     return {"STATE", known[1]}
   end
   if count > 0 and known[2] ~= ARGV[9] then return {"BUNDLE", known[2]} end
+  if ARGV[10] ~= "" and known[1] == "loading" and known[3] ~= ARGV[10] then
+    return {"SNAPSHOT", known[3]}
+  end
 end
-for at = 10, #ARGV, 3 do
+for at = 11, #ARGV, 3 do
   local stored = redis.call("HGET", KEYS[3], ARGV[at]) or "-1"
   if offset_of(stored) < tonumber(ARGV[at + 1]) then
     return {"BEHIND", ARGV[at], string.match(stored, "^%-?%d+")}
@@ -89,7 +93,7 @@ end
 
 for at = 1, #lands, 2 do redis.call("SET", lands[at], lands[at + 1]) end
 if KEYS[1] ~= "" and fresh > 0 then redis.call("HINCRBY", KEYS[1], "rows", fresh) end
-for at = 10, #ARGV, 3 do
+for at = 11, #ARGV, 3 do
   local stored = redis.call("HGET", KEYS[3], ARGV[at])
   if ARGV[at + 2] ~= "" and (not stored or offset_of(stored) < offset_of(ARGV[at + 2])) then
     redis.call("HSET", KEYS[3], ARGV[at], ARGV[at + 2])

@@ -78,6 +78,7 @@ class WriteTarget:
         generation: NO_GENERATION for views without generations.
         states: of the generation that allow the write.
         bundle: first 8 bytes of the bundle's hash, which all values must share.
+        snapshot: that a loading generation must be registered with; "" for any.
     """
 
     keys: ViewKeys
@@ -85,6 +86,7 @@ class WriteTarget:
     generation: int
     states: tuple[str, ...] = LOADABLE_STATES
     bundle: bytes = b""
+    snapshot: str = ""
 
 
 class ScriptWriter:
@@ -177,6 +179,7 @@ def _script_call(
         target.layout.position_format,
         ",".join(target.states),
         target.bundle,
+        target.snapshot,
         *marker_fields,
     ]
 
@@ -207,6 +210,12 @@ def _fates_of(reply: list[bytes], target: WriteTarget, address: str) -> bytes:
         msg = (
             f"{name} holds memories of bundle {details[0].hex()}, these are of bundle "
             f"{target.bundle.hex()}; build a generation of their own for them"
+        )
+        raise GenerationStateError(msg)
+    if code == b"SNAPSHOT":
+        msg = (
+            f"{name}: another load has begun meanwhile, of {details[0].decode()}; this one, of "
+            f"{target.snapshot}, ends here"
         )
         raise GenerationStateError(msg)
     if code == b"BEHIND":

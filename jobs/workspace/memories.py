@@ -221,7 +221,7 @@ class MemoriesPanel(WorkspacePanel):
             found = store.generations.get(generation)
             if found.state is State.LOADING:
                 snapshot = Snapshot.open(self.context.memories / found.snapshot)
-                store.generations.complete(generation, snapshot.ids())
+                store.generations.complete(generation, snapshot.ids(), snapshot.name)
             delay = self.config.store.switch_delay_seconds
             return store.generations.switch(generation, delay)
 
@@ -328,7 +328,7 @@ class MemoriesPanel(WorkspacePanel):
 
         store.generations.register(snapshot.as_generation())
         materialize_memories(self.config.store, self.path, snapshot)
-        store.generations.complete(snapshot.generation, snapshot.ids())
+        store.generations.complete(snapshot.generation, snapshot.ids(), snapshot.name)
         move_on(snapshot.as_generation(), store.memories, store.generations)
 
 

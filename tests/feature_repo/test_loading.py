@@ -148,6 +148,26 @@ def test_bulk_load_and_feast_materialize_end_in_the_same_bytes(
     assert found == [newer.tobytes(), in_bulk[KEYS.entities(1, [7])[0]], None]
 
 
+def test_of_two_loads_of_one_generation_the_later_has_it(
+    redis_server: redis.Redis, parts: tuple[PackedStore, Generations], tmp_path: Path
+) -> None:
+    """The earlier would go on beneath the later one's markers: users that no stream repairs."""
+    store, generations = parts
+    earlier = write_snapshot(tmp_path / "1", IDS)
+    later = replace(earlier, path=tmp_path / "2" / "generation=001" / "dt=2025-03-09")
+
+    first = replace(earlier.as_generation(), snapshot=earlier.name)
+    generations.register(first)
+    store.write(1, IDS[:10], records_of(IDS[:10], 100), snapshot=earlier.name)
+    generations.register(replace(first, snapshot=later.name))
+    with pytest.raises(GenerationStateError, match="another load has begun meanwhile"):
+        store.write(1, IDS[10:20], records_of(IDS[10:20], 100), snapshot=earlier.name)
+    with pytest.raises(GenerationStateError, match="another load has begun meanwhile"):
+        generations.complete(1, earlier.ids(), earlier.name)
+    load_values(earlier, store, generations)
+    assert generations.get(1).snapshot == earlier.name
+
+
 def test_a_generation_with_a_missing_user_is_not_ready(
     redis_server: redis.Redis, parts: tuple[PackedStore, Generations], tmp_path: Path
 ) -> None:
