@@ -11,6 +11,11 @@ class UicError(Exception):
     """Anything a user can put right; ends a command with one line and `exit_code`."""
 
     exit_code: ClassVar[int] = 2
+    # Whether the same step may succeed a little later, with nothing put right by hand.
+    passing: ClassVar[bool] = False
+    # Whether a new attempt of the stream, planned afresh from the store's markers, gets past it:
+    # waiting does not help, and a restart from Flink's checkpoint does not either.
+    replanned: ClassVar[bool] = False
 
 
 class BadInputError(UicError):

@@ -18,7 +18,12 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from uic.feature_repo.store.errors import EmptyStoreError, GenerationStateError, typed_errors
+from uic.feature_repo.store.errors import (
+    EmptyStoreError,
+    GenerationsBusyError,
+    GenerationStateError,
+    typed_errors,
+)
 from uic.feature_repo.store.generation import (
     Generation,
     Positions,
@@ -314,4 +319,4 @@ class Generations:
                 msg = (
                     f"{self.address}: another command changed the generations meanwhile; try again"
                 )
-                raise GenerationStateError(msg) from error
+                raise GenerationsBusyError(msg) from error

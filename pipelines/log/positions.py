@@ -20,6 +20,9 @@ class LogOrderError(BadInputError):
 class LogGapError(BadInputError):
     """Offsets of a partition do not follow each other: events between them are missing."""
 
+    # The plan of the next attempt says exactly what is lost, and whether that was accepted.
+    replanned = True
+
 
 def at_or_before(
     epochs: NDArray[Any],

@@ -10,7 +10,7 @@ from typing import Final
 from uic.feature_repo.store.generation import Generation
 from uic.feature_repo.store.writer import FOLDABLE_STATES
 from uic.models.errors import BadInputError
-from uic.models.published import read_manifest
+from uic.models.published import read_manifest, verify_checksums
 
 # As `uic.models.bundles.bundle` writes them; importing it would load torch.
 _BUNDLE_KIND: Final = "bundle"
@@ -27,9 +27,11 @@ def check_fit(generation: Generation, bundle: Path) -> None:
 
     Raises:
         UnfitGenerationError: says which.
-        ManifestError: `bundle` is not a published bundle.
+        ManifestError: `bundle` is not a published bundle, or a file of it is damaged.
     """
     manifest = read_manifest(bundle, _BUNDLE_KIND, _BUNDLE_FORMAT)
+    # A worker would find a damaged file too, but in the middle of a task, again and again.
+    verify_checksums(bundle, manifest)
     check_state_and_hash(generation, bytes.fromhex(manifest["hash"])[:_HASH_BYTES], bundle)
 
 

@@ -24,26 +24,19 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.feature_repo.store.errors import (
-    PartitionMovedError,
-    StoreFellBehindError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
+from uic.feature_repo.store.errors import PartitionMovedError, StoreFellBehindError
 from uic.feature_repo.store.markers import NO_OFFSET, Marker
 from uic.feature_repo.store.writer import MarkerMove
 from uic.jobs.stream.fold.batch import StreamBatch, offset_ranges, refuse_gaps
 from uic.jobs.stream.fold.counters import PARTITION_MOVED, StreamCounters
 from uic.jobs.stream.fold.memory_cache import MemoryCache
 from uic.jobs.stream.fold.stores import MemoryStore, SequenceStore
+from uic.models.errors import UicError
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
 from uic.pipelines.log.events import EventParser, ParsedEvents
 from uic.pipelines.log.positions import largest_so_far
 
-# What may pass by itself; everything else ends the task at once.
-_PASSING: Final = (StoreUnavailableError, StoreReadOnlyError, StoreFullError)
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
 
@@ -305,9 +298,9 @@ class FoldFunction:
         while True:
             try:
                 return operation()
-            except _PASSING:
+            except UicError as error:
                 left = self.retry_seconds - (self.elapsed() - began)
-                if left <= 0:
+                if left <= 0 or not error.passing:
                     raise
                 self.counters.add("retries")
                 self.sleep(min(wait, left))

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import redis
 
+from uic.feature_repo.store.errors import typed_errors
+
 PUBLISH_SECONDS: Final = 1.0
 # A worker that has not published for this long is gone: its counts belong to the past.
 GONE_SECONDS: Final = 30.0
@@ -84,9 +86,14 @@ class StatusPublisher:
             publish_worker(self._client, self._project, self._generation, self._worker, self._text)
 
 
-def clear_workers(client: Any, project: str, generation: int) -> None:
-    """Forget the workers of earlier attempts."""
-    client.delete(status_key(project, generation))
+def clear_workers(client: Any, project: str, generation: int, address: str) -> None:
+    """Forget the workers of earlier attempts.
+
+    Raises:
+        StoreError: Redis at `address` does not answer, or takes no writes.
+    """
+    with typed_errors(address):
+        client.delete(status_key(project, generation))
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class Planner:
             self._ends = dict(available.end)
         run_folder = self.folder / folder_name(generation) / f"attempt={attempt:04d}"
         (run_folder / STAGED).mkdir(parents=True, exist_ok=True)
-        clear_workers(self.client, self.keys.project, generation)
+        clear_workers(self.client, self.keys.project, generation, str(self.address))
         store = self.context.config.store
         return JobPlan(
             generation=generation,

@@ -7,10 +7,13 @@ task manager stays RUNNING for ever. An attempt ends when
 * its process ends,
 * there is no task manager for ten seconds,
 * no checkpoint completes for several intervals,
-* a worker found that the store fell behind its marker (a restart by Flink would start from the
-  checkpoint, which is beyond it).
+* a worker ended with an error that a restart by Flink cannot mend (`UicError.passing` is False),
+* the store's markers stand behind what they were at the look before: an older copy was restored,
+* the topic is not the one that the attempt was planned for.
 
-The next attempt is planned from the store's marker, after a pause that doubles.
+The next attempt is planned from the store's marker, after a pause that doubles. Where that is of no
+use either (`UicError.replanned` is False, too), the run ends with the error's line. An error of the
+system, such as a full disk, may pass.
 """
 
 import contextlib
@@ -23,44 +26,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
-from uic.feature_repo.store.errors import StoreFullError, StoreReadOnlyError, StoreUnavailableError
-from uic.feature_repo.store.markers import NO_OFFSET
 from uic.jobs.stream.fold.plan import JobPlan
-from uic.jobs.stream.run.attempt import JOB_FILE
-from uic.jobs.stream.run.failures import failure_of, readable
-from uic.jobs.stream.run.file_feed import FileFeed
-from uic.jobs.stream.run.flink_rest import FlinkError, FlinkRest
+from uic.jobs.stream.run.attempt_watch import AttemptWatch, Outcome
 from uic.jobs.stream.run.planner import Planner
 from uic.jobs.stream.run.start_positions import folder_name, summary
-from uic.jobs.stream.run.topic_watch import TopicWatch
-from uic.jobs.stream.topics.kafka_topic import NoBrokerError
 from uic.models.errors import UicError
 from uic.models.published import only_writer, write_json_atomically
 
 RUN_FILE: Final = "run.json"
-_LOOK_SECONDS: Final = 2.0
-_NO_TASK_MANAGER_SECONDS: Final = 10.0
-_START_SECONDS: Final = 180.0
-# A worker that starts anew loads the bundle and compiled code before its first batch.
-_SHORTEST_STALL_SECONDS: Final = 60.0
 _LONGEST_BACKOFF_SECONDS: Final = 60.0
 _KEPT_ATTEMPTS: Final = 5
-# Errors of planning that may pass by themselves; others end the run.
-_PASSING: Final = (StoreUnavailableError, StoreReadOnlyError, StoreFullError, NoBrokerError)
-# A restart from Flink's checkpoint cannot mend these.
-_FATAL_FOR_ATTEMPT: Final = (
-    "StoreFellBehindError",
-    "EmptyStoreError",
-    "GenerationStateError",
-    "UnfitGenerationError",
-    "LogGapError",
-)
 
 
 class StreamFailedError(UicError):
@@ -71,15 +51,6 @@ class StreamFailedError(UicError):
 
 class StreamBusyError(UicError):
     """A stream of this generation runs already."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended: finished, stopped or failed, and why."""
-
-    kind: str
-    reason: str = ""
-    progressed: bool = False
 
 
 class Supervisor:
@@ -104,7 +75,8 @@ class Supervisor:
 
         Raises:
             StreamBusyError: this generation streams already.
-            StreamFailedError: `attempts` in a row failed without progress.
+            StreamFailedError: `attempts` in a row failed without progress, or the last one with an
+                error that no further attempt can mend.
             UicError: the job cannot be planned.
         """
         settings = self._planner.stream
@@ -117,6 +89,9 @@ class Supervisor:
             while True:
                 attempt += 1
                 outcome = self._attempt(generation, attempt, folder)
+                if outcome.kind == "refused":
+                    msg = f"generation {generation}: {outcome.reason}; logs are in {folder}"
+                    raise StreamFailedError(msg)
                 if outcome.kind != "failed":
                     self._say(f"attempt {attempt} {outcome.kind}{_because(outcome.reason)}")
                     return
@@ -135,10 +110,18 @@ class Supervisor:
                 _remove_old_attempts(folder, keep=_KEPT_ATTEMPTS)
 
     def _attempt(self, generation: int, attempt: int, folder: Path) -> Outcome:
+        """Plan an attempt and run it; what may pass by itself makes a failed one."""
         try:
-            plan, starts = self._planner.plan(generation, attempt)
-        except _PASSING as error:
+            return self._planned(generation, attempt, folder)
+        except UicError as error:
+            if not error.passing:
+                raise
             return Outcome("failed", str(error))
+        except OSError as error:  # a full disk, a file system that is away
+            return Outcome("failed", f"the system says: {error}")
+
+    def _planned(self, generation: int, attempt: int, folder: Path) -> Outcome:
+        plan, starts = self._planner.plan(generation, attempt)
         if attempt == 1 or self._planner.stream.source == "kafka":
             for line in summary(starts):
                 self._say(f"generation {generation}, epoch {plan.epoch}, {line}")
@@ -169,119 +152,6 @@ class Supervisor:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stopping:
             time.sleep(0.1)
-
-
-class AttemptWatch:
-    """Looks at one running attempt until it is over."""
-
-    def __init__(
-        self,
-        plan: JobPlan,
-        process: "subprocess.Popen[bytes]",
-        planner: Planner,
-        stopping: Callable[[], bool],
-    ) -> None:
-        self._plan = plan
-        self._process = process
-        self._stopping = stopping
-        self._feed = FileFeed(plan, planner) if plan.source == "files" else None
-        now = time.monotonic()
-        self._started = self._task_manager_at = self._checkpoint_at = now
-        self._checkpoints = 0
-        self._planner = planner
-        self._markers: dict[int, int] = {}
-        self._topic = TopicWatch(plan, plan.run_folder.parent)
-        stream = plan.stream
-        self._stall_seconds = max(
-            _SHORTEST_STALL_SECONDS,
-            stream.stalled_checkpoints * stream.checkpoint_seconds,
-            stream.retry_seconds + _SHORTEST_STALL_SECONDS,
-        )
-
-    def until_end(self) -> Outcome:
-        """Wait for the attempt's end, and look once more at how far it came."""
-        outcome = self._until_end()
-        self._read_markers()
-        if self._markers:
-            self._topic.look(self._markers, now=True)
-        return replace(outcome, progressed=self._progressed())
-
-    def _until_end(self) -> Outcome:
-        looked = 0.0
-        while self._process.poll() is None:
-            if self._stopping():
-                return self._stop()
-            if time.monotonic() - looked >= _LOOK_SECONDS:
-                looked = time.monotonic()
-                reason = self._look()
-                if reason:
-                    return Outcome("failed", reason)
-            time.sleep(0.1)
-        if self._process.returncode == 0:
-            return Outcome("finished")
-        return Outcome("failed", failure_of(self._plan.run_folder))
-
-    def _read_markers(self) -> None:
-        """A store that is away leaves those that were read last."""
-        with contextlib.suppress(UicError):
-            marks = self._planner.generations.markers(self._plan.generation)
-            self._markers = marks.get(self._plan.epoch, {})
-
-    def _progressed(self) -> bool:
-        """Whether events were folded; a checkpoint while what is known is read again is none."""
-        return any(
-            marker > self._plan.start_markers.get(partition, NO_OFFSET)
-            for partition, marker in self._markers.items()
-        )
-
-    def _rest(self) -> FlinkRest | None:
-        with contextlib.suppress(OSError):
-            job = (self._plan.run_folder / JOB_FILE).read_text(encoding="utf-8")
-            return FlinkRest(self._plan.rest_port, job) if job else None
-        return None
-
-    def _look(self) -> str:
-        """Why this attempt is over; empty if it is well."""
-        now = time.monotonic()
-        rest = self._rest()
-        if rest is None:
-            late = now - self._started > _START_SECONDS
-            self._task_manager_at = self._checkpoint_at = now
-            return f"the job did not start in {_START_SECONDS:.0f} s" if late else ""
-        if self._feed is not None:
-            self._feed.hand_on()
-        try:
-            if rest.task_managers():
-                self._task_manager_at = now
-            completed = rest.completed_checkpoints()
-            if completed > self._checkpoints:
-                self._checkpoints, self._checkpoint_at = completed, now
-                self._read_markers()
-            failures = rest.failures()
-        except FlinkError:
-            failures = ""  # no answer counts as no task manager
-        if any(name in failures for name in _FATAL_FOR_ATTEMPT):
-            return readable(failures)
-        if now - self._task_manager_at > _NO_TASK_MANAGER_SECONDS:
-            return f"no task manager for {_NO_TASK_MANAGER_SECONDS:.0f} s"
-        limit = (
-            self._stall_seconds if self._checkpoints else max(_START_SECONDS, self._stall_seconds)
-        )
-        if now - self._checkpoint_at > limit:
-            return f"no checkpoint completed for {limit:.0f} s; {readable(failures)}"
-        return self._topic.look(self._markers)
-
-    def _stop(self) -> Outcome:
-        rest = self._rest()
-        if rest is None:
-            return Outcome("stopped", "before the job had started")
-        try:
-            savepoint = rest.stop_with_savepoint()
-        except FlinkError as error:
-            return Outcome("stopped", f"without a savepoint: {error}")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(30)
-        return Outcome("stopped", f"savepoint {savepoint.removeprefix('file:')}")
 
 
 def _start(plan: JobPlan, password: str | None) -> "subprocess.Popen[bytes]":

@@ -53,7 +53,7 @@ class TopicWatch:
             partitions = partitions_of(plan.stream.brokers, plan.stream.topic)
             if plan.stream.offset_gaps:
                 note_reached(self._folder, plan.epoch, markers, events_ahead(plan, markers))
-        except UicError:
+        except (UicError, OSError):
             return ""  # the job itself notices a broker that is away
         return grown(partitions, len(plan.starts), plan.epoch) or ""
 

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from uic.jobs.cli import app
 from uic.jobs.drills.trial import start_trial, trial_context
-from uic.jobs.stream.run.failures import failure_of, readable
+from uic.jobs.stream.run.attempt_watch import AttemptWatch
+from uic.jobs.stream.run.failures import failure_of, read_failure
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import (
-    AttemptWatch,
     StreamBusyError,
     StreamFailedError,
     Supervisor,
@@ -48,21 +48,21 @@ def test_the_error_of_a_worker_is_found_in_javas_stack_trace():
             at org.apache.beam.runners.fnexecution
         """
     )
-    assert readable(text) == "StoreFellBehindError: epoch 1, partition 0: it fell behind"
+    assert read_failure(text).reason == "StoreFellBehindError: epoch 1, partition 0: it fell behind"
 
 
 def test_without_one_of_ours_the_last_cause_is_told():
     text = "org.apache.flink.SomeException: no\nCaused by: java.io.IOException: disk full\n\tat x"
-    assert readable(text) == "Caused by: java.io.IOException: disk full"
+    assert read_failure(text).reason == "Caused by: java.io.IOException: disk full"
 
 
 def test_a_lost_java_process_is_called_so(tmp_path):
     (tmp_path / "failure").write_text("An error occurred while calling o142.await")
-    assert failure_of(tmp_path) == "its Java process is gone"
+    assert failure_of(tmp_path).reason == "its Java process is gone"
 
 
 def test_a_process_that_left_nothing_was_killed(tmp_path):
-    assert failure_of(tmp_path).startswith("its process was killed")
+    assert failure_of(tmp_path).reason.startswith("its process was killed")
 
 
 def test_it_gives_up_after_its_attempts(context):
