@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress, no_progress
+from uic.jobs.stream.letters.tail import ArchiveTail
+from uic.jobs.stream.run.supervisor import is_streaming
 from uic.models.published import write_json_atomically
 from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
 from uic.pipelines.audit.report import GenerationAudit, ServedAudit, require_no_mismatch
@@ -156,13 +158,18 @@ def run_audit(
             served = open_feature_store(config, context.workspace)
             apply_definitions(served, context.workspace)
             feast = FeastMemories(served)
+        streams = is_streaming(context.workspace)
         audits = []
         for generation in generations:
             number = generation.number
             with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
                 audits.append(
                     audit_generation(
-                        replace(request, scratch=Path(scratch) / "spool"),
+                        replace(
+                            request,
+                            scratch=Path(scratch) / "spool",
+                            tail=ArchiveTail(context, Path(scratch) / "tail", streams=streams),
+                        ),
                         store,
                         generation,
                         feast if number == live else None,
@@ -181,4 +188,5 @@ def run_served_audit(context: Context, settings: AuditSettings) -> ServedAudit |
     request = AuditRequest(context.log, context.memories, context.bundles, Path(), settings)
     with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
         features = context.workspace / "serving" / "features"
-        return audit_served(replace(request, scratch=Path(scratch) / "spool"), features)
+        tail = ArchiveTail(context, Path(scratch) / "tail", streams=False)
+        return audit_served(replace(request, scratch=Path(scratch) / "spool", tail=tail), features)

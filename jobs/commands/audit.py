@@ -32,23 +32,28 @@ def audit(
 
     Users are taken by a hash of their id. Each one's log is folded from nothing up to the position
     that the served memory carries, and compared byte for byte: some users through Feast's own API,
-    the others read in bulk. A stream job may run meanwhile; memories whose position the log does
-    not have yet are counted as ahead and not judged (`uic log compact` brings the log up to date).
+    the others read in bulk. A stream job may run meanwhile: what it has archived since the last
+    `uic log compact` is read behind the log, and for the last seconds the audit waits.
 
     matched: the same bytes. within tolerance: folded on another type of machine. differing: other
     numbers or header. behind: later events of the user lie at or before a marker. missing: the log
     has a user whom the store has not. extra: the store has one whom the log has not, or who was
-    forgotten.
+    forgotten. ahead: neither log nor archive has the memory's position, so it was not judged.
+    not passed: offsets that have streamed and that no marker has passed; of the live generation
+    they say that the store was put back to an older copy, or that nothing streams into it.
 
     If the service has written down what it scored with (serve.log_features), those memories are
     folded again too, and their candidates scored again by the model as it was trained.
 
-    Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing or
-    extra.
+    Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing,
+    extra or ahead, if the live generation's markers are behind, if the log has a position twice, or
+    if no user was compared.
     """
     with shown_progress() as progress:
         done = workspace.audit(sample_rate=sample_rate, generation=generation, progress=progress)
     OUT.print(_table(done.generations))
+    for epoch, partition, first, last in done.generations[0].losses:
+        OUT.print(f"epoch {epoch}, partition {partition}: {first} to {last} are lost, as accepted")
     served = done.served
     if served is not None:
         OUT.print(
@@ -74,5 +79,6 @@ def _table(audits: "list[GenerationAudit]") -> Table:
     for verdict in Verdict:
         name = verdict.name.lower().replace("_", " ")
         table.add_row(name, *(f"{audit.counts[verdict]:,}" for audit in audits))
+    table.add_row("not passed", *(f"{audit.unpassed:,}" for audit in audits))
     table.add_row("largest difference", *(f"{audit.largest_difference:g}" for audit in audits))
     return table

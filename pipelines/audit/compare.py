@@ -29,7 +29,14 @@ class Verdict(IntEnum):
     AHEAD = 6
 
 
-MISMATCHES: Final = (Verdict.DIFFERING, Verdict.BEHIND, Verdict.MISSING, Verdict.EXTRA)
+# What was not judged is none of "all is well".
+MISMATCHES: Final = (
+    Verdict.DIFFERING,
+    Verdict.BEHIND,
+    Verdict.MISSING,
+    Verdict.EXTRA,
+    Verdict.AHEAD,
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from uic.models.memory.fold import MemoryFolder
+from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
 from uic.pipelines.log.columns import event_batch
 from uic.pipelines.log.positions import at_or_before
@@ -24,11 +24,13 @@ class Expected:
         records: (users, record_bytes): folded up to each served memory's own position.
         behind: (users,): events after that position lie at or before a marker.
         events: that were folded.
+        repeated: events at a position that another has, too.
     """
 
     records: Records
     behind: NDArray[np.bool_]
     events: int
+    repeated: int
 
 
 def fold_to_positions(
@@ -72,4 +74,14 @@ def fold_to_positions(
     # Events in a user's second partition of an epoch are refused, and so leave no memory behind.
     further = folder.fold(outcome.records, batch.select(later))
     behind = (further.records != outcome.records).any(axis=1)
-    return Expected(outcome.records, behind, int(chosen.sum()))
+    return Expected(outcome.records, behind, int(chosen.sum()), _repeated(batch))
+
+
+def _repeated(events: EventBatch) -> int:
+    """How many events share their position with one before; a log has each position once."""
+    order = np.lexsort((events.offsets, events.partitions, events.epochs))
+    same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
+    for column in (events.epochs, events.partitions, events.offsets):
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    return int(same.sum())

@@ -4,36 +4,41 @@ The order matters, for the store may be written to meanwhile:
 
 1. Read the markers. Whatever they name must be in memories that are read later.
 2. List who is in the store (by one scan of its keys), and read the sampled part of the log.
-3. Bucket after bucket: read the served memories, fold the log up to each one's own position,
-   compare.
-4. Read the markers again: a memory beyond the log is excused only if the stream has been there.
+3. Bucket after bucket: read the served memories, fold log and tail (what has streamed since) up
+   to each one's own position, compare. A memory beyond the tail waits, if a marker has passed it.
+4. When the tail has reached those that wait, fold and compare them. What is still beyond it is
+   not judged, which is a mismatch.
+5. Read the markers again: what log and tail have of a topic, they must have passed.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
-from uic.feature_repo.store.errors import typed_errors
 from uic.feature_repo.store.generation import Generation
-from uic.feature_repo.store.layout import ids_of_keys
 from uic.feature_repo.store.opened import OpenedStore
 from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import BadInputError
 from uic.models.memory.fold import MemoryFolder
 from uic.models.records.record import Records, header_view
-from uic.pipelines.audit.compare import MISMATCHES, Verdict, compare_memories
+from uic.pipelines.audit.compare import compare_memories
 from uic.pipelines.audit.expected import Marks, fold_to_positions
-from uic.pipelines.audit.report import Example, GenerationAudit
+from uic.pipelines.audit.log_tail import LogTail, NoTail, TailReader
+from uic.pipelines.audit.report import AuditTally, GenerationAudit
 from uic.pipelines.audit.sampled import SampledLog, UserSample, buckets_for, by_bucket
 from uic.pipelines.audit.settings import AuditSettings
+from uic.pipelines.audit.stored import FeastReader, MemoryReader, stored_users
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.positions import at_or_before
@@ -46,16 +51,6 @@ class AuditError(BadInputError):
     """There is nothing to audit, or what the comparison needs is gone."""
 
 
-class FeastReader(Protocol):
-    """Reads memories through Feast's API."""
-
-    def read(
-        self, user_ids: NDArray[np.int64], record_bytes: int
-    ) -> tuple[Records, NDArray[np.bool_]]:
-        """As `PackedStore.read`, of the live generation."""
-        ...
-
-
 @dataclass(frozen=True)
 class AuditRequest:
     """What is compared.
@@ -66,6 +61,7 @@ class AuditRequest:
         bundles: folder of all bundles.
         scratch: a folder that may be made and removed again.
         settings: the section `audit`.
+        tail: what streamed after the end of the log.
     """
 
     log: Path
@@ -73,43 +69,7 @@ class AuditRequest:
     bundles: Path
     scratch: Path
     settings: AuditSettings
-
-
-@dataclass
-class _Tally:
-    """Counts while buckets pass."""
-
-    examples_of_each: int
-    users: int = 0
-    events: int = 0
-    largest: float = 0.0
-    counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
-    examples: list[Example] = field(default_factory=list)
-
-    def add(
-        self,
-        users: NDArray[np.int64],
-        verdicts: NDArray[np.int8],
-        differences: NDArray[np.float64],
-        positions: NDArray[np.void],
-    ) -> None:
-        self.users += len(users)
-        self.largest = max(self.largest, float(differences.max(initial=0.0)))
-        for verdict in Verdict:
-            rows = np.flatnonzero(verdicts == verdict)
-            room = max(0, self.examples_of_each - self.counts[verdict])
-            self.counts[verdict] += len(rows)
-            if verdict in MISMATCHES:
-                self.examples += [
-                    Example(
-                        int(users[row]),
-                        verdict,
-                        float(differences[row]),
-                        int(positions["epoch"][row]),
-                        int(positions["offset"][row]),
-                    )
-                    for row in rows[:room].tolist()
-                ]
+    tail: TailReader = field(default_factory=NoTail)
 
 
 def audit_generation(
@@ -132,74 +92,179 @@ def audit_generation(
         AuditError: the log has nothing, or no snapshot of the generation is left.
         StoreError: Redis does not answer, or holds something else.
     """
-    # Step 1
-    marks = store.generations.markers(generation.number)
-    log = EventLog(request.log)
-    snapshot = snapshot_of(request.memories, generation.number, generation.bundle)
-    folder = MemoryFolder(
-        load_bundle(BundleShelf(request.bundles).find(generation.bundle_name)), generation.number
-    )
-    # Step 2
-    sample = UserSample(request.settings.sample_rate)
-    stored, sample = _stored_users(store, generation.number, sample)
-    files = log.behavior_files(date.fromisoformat(snapshot.manifest["first_day"]))
-    total = sum(file.rows for file in files)
-    buckets = buckets_for(total * sample.rate, len(stored))
-    sampled = SampledLog(request.scratch, buckets)
-    done = 0
+    audit = _Auditor(request, store, generation, feast, progress)
+    audit.judge_all()
+    audit.judge_late()
+    return audit.result()
 
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress(done, total)
 
-    tally = _Tally(request.settings.examples)
-    reader = _Reader(
-        store, generation.number, folder.record_bytes, feast, request.settings.feast_users
-    )
-    tolerance = _tolerance(snapshot, request.settings)
-    try:
-        sampled.read(files, Exclusion.from_json(generation.exclude), sample.takes, advance)
-        forgotten = store.generations.forgotten()
-        # Step 3
-        for bucket, here in enumerate(by_bucket(stored, buckets)):
-            events = sampled.events(bucket)
-            users = np.union1d(here, events.column("user_id").to_numpy())
-            if not len(users):
-                continue
-            served, found = reader.read(users)
-            expected = fold_to_positions(
-                folder, users, events, served=served, found=found, marks=marks
+@dataclass(frozen=True)
+class _Late:
+    """Memories of a bucket that are beyond the tail, and what log and tail have of their users."""
+
+    users: NDArray[np.int64]
+    served: Records
+    events: pa.Table
+
+
+class _Auditor:
+    """The steps of one audit, and what they know of each other."""
+
+    def __init__(
+        self,
+        request: AuditRequest,
+        store: OpenedStore,
+        generation: Generation,
+        feast: FeastReader | None,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._request, self._store, self._generation = request, store, generation
+        self._progress = progress
+        # Step 1
+        self._marks = store.generations.markers(generation.number)
+        self._log = EventLog(request.log)
+        self._epochs = self._log.epochs()
+        self._tail = request.tail.read()
+        self._snapshot = snapshot_of(request.memories, generation.number, generation.bundle)
+        bundle = load_bundle(BundleShelf(request.bundles).find(generation.bundle_name))
+        self._folder = MemoryFolder(bundle, generation.number)
+        self._exclusion = Exclusion.from_json(generation.exclude)
+        self._tolerance = _tolerance(self._snapshot, request.settings)
+        self._forgotten = store.generations.forgotten()
+        self._reader = MemoryReader(
+            store,
+            generation.number,
+            self._folder.record_bytes,
+            feast,
+            request.settings.feast_users,
+        )
+        self._tally = AuditTally(request.settings.examples)
+        self._late: list[_Late] = []
+
+    def judge_all(self) -> None:
+        """Steps 2 and 3."""
+        sample = UserSample(self._request.settings.sample_rate)
+        stored, sample = stored_users(self._store, self._generation.number, sample)
+        first_day = date.fromisoformat(self._snapshot.manifest["first_day"])
+        files = [*self._log.behavior_files(first_day), *self._tail.files]
+        total = sum(file.rows for file in files)
+        buckets = buckets_for(total * sample.rate, len(stored))
+        sampled = SampledLog(self._request.scratch, buckets)
+        done = 0
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._progress(done, total)
+
+        try:
+            sampled.read(files, self._exclusion, sample.takes, advance)
+            for bucket, here in enumerate(by_bucket(stored, buckets)):
+                events = sampled.events(bucket)
+                users = np.union1d(here, events.column("user_id").to_numpy())
+                if len(users):
+                    served, found = self._reader.read(users)
+                    self._judge(users, events, served, found)
+        finally:
+            sampled.close()
+
+    def judge_late(self) -> None:
+        """Step 4."""
+        late, self._late = self._late, []
+        if not late:
+            return
+        header = header_view(np.concatenate([part.served for part in late]))
+        wanted: dict[int, dict[int, int]] = {}
+        for epoch, partition, offset in header[["epoch", "partition", "offset"]].tolist():
+            of_epoch = wanted.setdefault(epoch, {})
+            of_epoch[partition] = max(offset, of_epoch.get(partition, offset))
+        before, self._tail = self._tail, self._request.tail.wait_for(wanted)
+        compacted = self._log.epochs() != self._epochs  # then the tail has a hole before it
+        sampled = SampledLog(self._request.scratch, len(late))
+        users = np.concatenate([part.users for part in late])
+        try:
+            if not compacted:
+                takes = partial(np.isin, test_elements=users)
+                sampled.read(self._tail.files, self._exclusion, takes, lambda _rows: None)
+            grown = pa.concat_tables([sampled.events(bucket) for bucket in range(len(late))])
+        finally:
+            sampled.close()
+        epochs, partitions, offsets = (
+            grown.column(name).to_numpy() for name in ("epoch", "partition", "offset")
+        )
+        known = at_or_before(epochs, partitions, offsets, before.last_offsets)
+        grown = grown.filter(pa.array(~known))
+        for part in late:
+            new = grown.filter(pa.array(np.isin(grown.column("user_id").to_numpy(), part.users)))
+            events = pa.concat_tables([part.events, new])
+            found = np.ones(len(part.users), dtype=np.bool_)
+            self._judge(part.users, events, part.served, found, last=True)
+
+    def _judge(
+        self,
+        users: NDArray[np.int64],
+        events: pa.Table,
+        served: Records,
+        found: NDArray[np.bool_],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Compare some users; those beyond the tail wait, unless this is their `last` time."""
+        passed = self._store.generations.markers(self._generation.number)
+        beyond = _beyond(served, found, self._epochs, self._tail, passed)
+        if beyond.any() and not last:
+            waiting = users[beyond]
+            theirs = pa.array(np.isin(events.column("user_id").to_numpy(), waiting))
+            self._late.append(_Late(waiting, served[beyond], events.filter(theirs)))
+            events = events.filter(pc.invert(theirs))
+            users, served, found = users[~beyond], served[~beyond], found[~beyond]
+            beyond = beyond[~beyond]
+        expected = fold_to_positions(
+            self._folder, users, events, served=served, found=found, marks=self._marks
+        )
+        compared = compare_memories(
+            expected.records,
+            served,
+            found,
+            ahead=beyond,
+            behind=expected.behind,
+            forgotten=np.isin(users, self._forgotten),
+            tolerance=self._tolerance,
+        )
+        self._tally.events += expected.events
+        self._tally.repeated += expected.repeated
+        self._tally.add(users, compared.verdicts, compared.differences, header_view(served))
+
+    def result(self) -> GenerationAudit:
+        """Step 5, and everything that was counted."""
+        tally, generation = self._tally, self._generation
+        marks = self._store.generations.markers(generation.number)
+        unpassed = sum(
+            max(
+                0,
+                last
+                - marks.get(epoch.number, {}).get(partition, epoch.first_offsets[partition] - 1),
             )
-            # Step 4
-            passed = store.generations.markers(generation.number)
-            ahead = _ahead(served, found, log.epochs(), passed)
-            compared = compare_memories(
-                expected.records,
-                served,
-                found,
-                ahead=ahead,
-                behind=expected.behind,
-                forgotten=np.isin(users, forgotten),
-                tolerance=tolerance,
-            )
-            tally.events += expected.events
-            tally.add(users, compared.verdicts, compared.differences, header_view(served))
-    finally:
-        sampled.close()
-    return GenerationAudit(
-        number=generation.number,
-        state=str(generation.state),
-        bundle=generation.bundle_name,
-        first_day=str(snapshot.manifest["first_day"]),
-        users=tally.users,
-        events=tally.events,
-        counts=tally.counts,
-        largest_difference=tally.largest,
-        tolerance=tolerance,
-        through_feast=reader.through_feast,
-        examples=tuple(tally.examples),
-    )
+            for epoch in self._epochs
+            if epoch.kind == "topic"
+            for partition, last in self._tail.end(epoch).items()
+        )
+        return GenerationAudit(
+            number=generation.number,
+            state=str(generation.state),
+            bundle=generation.bundle_name,
+            first_day=str(self._snapshot.manifest["first_day"]),
+            users=tally.users,
+            events=tally.events,
+            unpassed=unpassed,
+            repeated=tally.repeated,
+            losses=tuple((epoch.number, *loss) for epoch in self._epochs for loss in epoch.losses),
+            counts=tally.counts,
+            largest_difference=tally.largest,
+            tolerance=self._tolerance,
+            through_feast=self._reader.through_feast,
+            examples=tuple(tally.examples),
+        )
 
 
 def snapshot_of(memories: Path, number: int, bundle: bytes | None = None) -> Snapshot:
@@ -229,66 +294,16 @@ def _tolerance(snapshot: Snapshot, settings: AuditSettings) -> float:
     return 0.0 if here == there else settings.tolerance
 
 
-def _stored_users(
-    store: OpenedStore, generation: int, sample: UserSample
-) -> tuple[NDArray[np.int64], UserSample]:
-    """Sampled users who have a memory, by one scan; (users,), ascending.
-
-    If the sample takes none of them, it is made to take one, and is returned so.
-    """
-    pattern = store.memories.keys.prefix(generation) + b"*"
-    parts = [np.zeros(0, dtype=np.int64)]
-    lowest = np.zeros(0, dtype=np.int64)
-    with typed_errors(str(store.address)):
-        cursor = 0
-        while True:
-            cursor, keys = store.memories.client.scan(cursor, match=pattern, count=_SCAN_KEYS)
-            ids = ids_of_keys(keys)
-            parts.append(ids[sample.takes(ids)])
-            lowest = np.concatenate([lowest, ids])
-            lowest = lowest if not len(lowest) else np.array([sample.lowest(lowest)])
-            if cursor == 0:
-                break
-    stored = np.unique(np.concatenate(parts))
-    if len(stored) or not len(lowest):
-        return stored, sample
-    return lowest, UserSample(sample.rate, int(lowest[0]))
-
-
-@dataclass
-class _Reader:
-    """Reads served memories: the first ones through Feast, the others below it."""
-
-    store: OpenedStore
-    generation: int
-    record_bytes: int
-    feast: FeastReader | None
-    through_feast_left: int
-    through_feast: int = 0
-
-    def read(self, users: NDArray[np.int64]) -> tuple[Records, NDArray[np.bool_]]:
-        """(users, record_bytes) and (users,): found."""
-        share = min(len(users), self.through_feast_left) if self.feast else 0
-        below, found_below = self.store.memories.read(
-            self.generation, users[share:], self.record_bytes
-        )
-        if self.feast is None or not share:
-            return below, found_below
-        through, found = self.feast.read(users[:share], self.record_bytes)
-        self.through_feast_left -= share
-        self.through_feast += share
-        return np.concatenate([through, below]), np.concatenate([found, found_below])
-
-
-def _ahead(
+def _beyond(
     served: Records,
     found: NDArray[np.bool_],
     epochs: Sequence[Epoch],
+    tail: LogTail,
     marks: Marks,
 ) -> NDArray[np.bool_]:
-    """Memories whose position the log does not have yet, but the stream has passed."""
+    """Memories whose position log and tail do not have yet, but the stream has passed."""
     header = header_view(served)
     position = (header["epoch"], header["partition"], header["offset"])
     passed = {epoch.number: marks.get(epoch.number, {}) for epoch in epochs}
-    logged = {epoch.number: epoch.last_offsets for epoch in epochs}
-    return found & at_or_before(*position, passed) & ~at_or_before(*position, logged)
+    there = {epoch.number: tail.end(epoch) for epoch in epochs}
+    return found & at_or_before(*position, passed) & ~at_or_before(*position, there)

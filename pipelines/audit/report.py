@@ -1,8 +1,11 @@
 """What an audit found, as data: one entry a generation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from uic.models.errors import QualityGateError
 from uic.pipelines.audit.compare import MISMATCHES, Verdict
@@ -26,6 +29,52 @@ class Example:
     offset: int
 
 
+@dataclass
+class AuditTally:
+    """Counts while buckets pass."""
+
+    examples_of_each: int
+    users: int = 0
+    events: int = 0
+    repeated: int = 0
+    largest: float = 0.0
+    counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
+    examples: list[Example] = field(default_factory=list)
+
+    def add(
+        self,
+        users: NDArray[np.int64],
+        verdicts: NDArray[np.int8],
+        differences: NDArray[np.float64],
+        positions: NDArray[np.void],
+    ) -> None:
+        """Count some users.
+
+        Args:
+            users: (users,).
+            verdicts: (users,), `Verdict`.
+            differences: (users,), of a number of a state.
+            positions: (users,), the headers of what is served.
+        """
+        self.users += len(users)
+        self.largest = max(self.largest, float(differences.max(initial=0.0)))
+        for verdict in Verdict:
+            rows = np.flatnonzero(verdicts == verdict)
+            room = max(0, self.examples_of_each - self.counts[verdict])
+            self.counts[verdict] += len(rows)
+            if verdict in MISMATCHES:
+                self.examples += [
+                    Example(
+                        int(users[row]),
+                        verdict,
+                        float(differences[row]),
+                        int(positions["epoch"][row]),
+                        int(positions["offset"][row]),
+                    )
+                    for row in rows[:room].tolist()
+                ]
+
+
 @dataclass(frozen=True)
 class GenerationAudit:
     """One generation.
@@ -37,6 +86,9 @@ class GenerationAudit:
         first_day: of the log, from which its memories were folded.
         users: that were looked at, in log or store.
         events: that were folded to compare.
+        unpassed: offsets of topics that log and archive have, and no marker has passed.
+        repeated: events of the log whose position another event has, too.
+        losses: (epoch, partition, first offset, last offset) of events that were accepted as lost.
         counts: users by verdict.
         largest_difference: of a number of a state that was compared.
         tolerance: that was granted.
@@ -50,6 +102,9 @@ class GenerationAudit:
     first_day: str
     users: int
     events: int
+    unpassed: int
+    repeated: int
+    losses: tuple[tuple[int, int, int, int], ...]
     counts: dict[Verdict, int]
     largest_difference: float
     tolerance: float
@@ -58,8 +113,41 @@ class GenerationAudit:
 
     @property
     def mismatches(self) -> int:
-        """Users whose memory is not what the log says."""
+        """Users whose memory is not what the log says, or of whom nothing can be said."""
         return sum(self.counts[verdict] for verdict in MISMATCHES)
+
+    def faults(self) -> list[str]:
+        """What is wrong, a phrase each; empty if every memory is what the log says."""
+        counts = ", ".join(
+            f"{self.counts[verdict]} {verdict.name.lower()}"
+            for verdict in MISMATCHES
+            if self.counts[verdict]
+        )
+        first: dict[Verdict, int] = {}
+        for example in self.examples:
+            first.setdefault(example.verdict, example.user_id)
+        users = ", ".join(f"user {user} {verdict.name.lower()}" for verdict, user in first.items())
+        faults = [f"{counts} of {self.users} users" + (f" ({users})" if users else "")] * bool(
+            counts
+        )
+        if self.counts[Verdict.AHEAD]:
+            faults.append(
+                "those ahead have positions that neither log nor archive has, so nothing can be "
+                "said of them (is stream.archive on?)"
+            )
+        if self.unpassed and self.state == "live":
+            faults.append(
+                f"its markers have not passed {self.unpassed:,} offsets that have streamed: the "
+                "store was put back to an older copy, or nothing streams into this generation"
+            )
+        if self.repeated:
+            faults.append(f"the log has {self.repeated} positions twice")
+        if not self.users:
+            faults.append(
+                "no user was compared: the store has no memory, and the sample takes no user of "
+                "the log; load a snapshot (`uic memories load`), or raise --sample-rate"
+            )
+        return faults
 
     def to_json(self) -> dict[str, Any]:
         """For files and programs."""
@@ -70,6 +158,9 @@ class GenerationAudit:
             "first_day": self.first_day,
             "users": self.users,
             "events": self.events,
+            "unpassed": self.unpassed,
+            "repeated": self.repeated,
+            "losses": [list(loss) for loss in self.losses],
             **{verdict.name.lower(): count for verdict, count in self.counts.items()},
             "largest_difference": self.largest_difference,
             "tolerance": self.tolerance,
@@ -124,53 +215,26 @@ def require_no_mismatch(
 ) -> None:
     """Raise if a memory is not what the log says, or an answer not what the model says.
 
+    What could not be judged is an error, too, with its reason.
+
     Raises:
         AuditMismatchError: names the generation, the counts and a user of each kind.
     """
-    wrong = [audit for audit in audits if audit.mismatches]
-    if served is not None and served.mismatches and not wrong:
+    wrong = [
+        f"generation {audit.number}: {'; '.join(faults)}"
+        for audit in audits
+        if (faults := audit.faults())
+    ]
+    if served is not None and served.mismatches:
+        wrong.append(
+            f"what was served: {served.differing} memories differ, probabilities by up to "
+            f"{served.largest_difference:.2g}"
+        )
+    elif served is not None and served.memories and served.memories == served.ahead:
+        wrong.append("what was served: no memory is in log or archive yet, so none was judged")
+    if wrong:
         msg = (
-            f"what was served is not what the log says: {served.differing} memories differ, "
-            f"probabilities by up to {served.largest_difference:.2g}; docs/operations.md says what "
-            "to look at"
-        )
-        raise AuditMismatchError(msg)
-    if not wrong:
-        _require_users(audits)
-        return
-    parts = []
-    for audit in wrong:
-        counts = ", ".join(
-            f"{audit.counts[verdict]} {verdict.name.lower()}"
-            for verdict in MISMATCHES
-            if audit.counts[verdict]
-        )
-        first: dict[Verdict, int] = {}
-        for example in audit.examples:
-            first.setdefault(example.verdict, example.user_id)
-        users = ", ".join(f"user {user} {verdict.name.lower()}" for verdict, user in first.items())
-        parts.append(
-            f"generation {audit.number}: {counts} of {audit.users} users"
-            + (f" ({users})" if users else "")
-        )
-    msg = (
-        f"the store is not what the log says: {'; '.join(parts)}; docs/operations.md says what "
-        "to look at, and how to build the generation again"
-    )
-    raise AuditMismatchError(msg)
-
-
-def _require_users(audits: Sequence[GenerationAudit]) -> None:
-    """An audit that compared no user has shown nothing.
-
-    Raises:
-        AuditMismatchError: names the generations without a user.
-    """
-    empty = [str(audit.number) for audit in audits if not audit.users]
-    if empty:
-        msg = (
-            f"generation {', '.join(empty)}: no user was compared: the store has no memory, and "
-            "the sample takes no user of the log; load a snapshot (`uic memories load`), or raise "
-            "--sample-rate"
+            f"the store is not what the log says, or was not judged: {'. '.join(wrong)}. "
+            "docs/operations.md says what to look at, and how to build a generation again"
         )
         raise AuditMismatchError(msg)

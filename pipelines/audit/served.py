@@ -83,10 +83,12 @@ def _audit_rows(
     buckets = buckets_for(sum(file.rows for file in files), rows.num_rows)
     sampled = SampledLog(request.scratch, buckets)
     categories = _categories(log)
-    last = {epoch.number: epoch.last_offsets for epoch in log.epochs()}
+    tail = request.tail.read()
+    last = {epoch.number: tail.end(epoch) for epoch in log.epochs()}
     try:
         exclusion = Exclusion.from_json(snapshot.manifest["exclude"])
-        sampled.read(files, exclusion, partial(np.isin, test_elements=users), progress)
+        takes = partial(np.isin, test_elements=users)
+        sampled.read([*files, *tail.files], exclusion, takes, progress)
         for bucket, here in enumerate(by_bucket(users, buckets)):
             if not len(here):
                 continue

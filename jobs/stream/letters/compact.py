@@ -46,6 +46,11 @@ class Compaction:
     rejected: int
 
 
+def archive_of(context: Context) -> Path:
+    """The folder of what streams from a workspace."""
+    return context.workspace / "stream" / "archive"
+
+
 def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[Compaction]:
     """Publish what streamed up to and including `day`; one part an epoch that has something new.
 
@@ -64,7 +69,7 @@ def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[C
     zone = ZoneInfo(context.config.time_zone)
     end = datetime.combine(day + timedelta(days=1), clock_time(), zone)
     log = EventLog(context.log)
-    archive = context.workspace / "stream" / "archive"
+    archive = archive_of(context)
     if not archive.is_dir() and any(epoch.kind == "topic" for epoch in log.epochs()):
         msg = (
             f"{archive}: no archive: nothing has streamed from this workspace yet, or with "
@@ -79,7 +84,7 @@ def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[C
                 log.note_losses(epoch.number, _holes(archive, epoch))
                 epoch = log.epochs()[epoch.number - 1]  # noqa: PLW2901 - with what was noted
             try:
-                made = _compact_epoch(context, log, epoch, archive, int(end.timestamp() * 1000))
+                made = _compact_epoch(context, log, epoch, int(end.timestamp() * 1000))
             except UicError as error:
                 failure = failure or error
                 continue
@@ -90,17 +95,38 @@ def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[C
     return done
 
 
-def _compact_epoch(
-    context: Context, log: EventLog, epoch: Epoch, archive: Path, end_ms: int
-) -> Compaction | None:
+def _compact_epoch(context: Context, log: EventLog, epoch: Epoch, end_ms: int) -> Compaction | None:
+    rows = rejected = 0
+    part = Part(f"epoch-{epoch.number}", details={"archive": f"epoch={epoch.number:05d}"})
+    with LogWriter(log, part, time_zone=context.config.time_zone, topic=epoch) as writer:
+        for table, refused in new_rows(context, log, epoch, end_ms):
+            writer.add_behaviors(table)
+            rows += table.num_rows
+            rejected += refused
+        return Compaction(epoch.number, writer.publish(), rejected) if rows else None
+
+
+def new_rows(
+    context: Context, log: EventLog, epoch: Epoch, end_ms: int
+) -> Iterator[tuple[pa.Table, int]]:
+    """What streamed of an epoch and is not in the log, and how many payloads were refused.
+
+    Args:
+        context: of the workspace.
+        log: its log.
+        epoch: a topic's, as the log has it now.
+        end_ms: log time at which to stop.
+
+    Raises:
+        ArchiveGapError: offsets are missing; names the partition and both.
+    """
+    archive = archive_of(context)
     moved = {
         (letter.partition, letter.offset)
         for letter in letters_of(context, unfinished=True)
         if letter.epoch == epoch.number and letter.reason == PARTITION_MOVED
     }
     parser = EventParser(context.config.log)
-    rows = rejected = 0
-    part = Part(f"epoch-{epoch.number}", details={"archive": f"epoch={epoch.number:05d}"})
     # Today's setting speaks of today's topic; an older one is judged as it was when it streamed.
     gaps = context.config.stream.offset_gaps if epoch.offset_gaps is None else epoch.offset_gaps
     # What a wrong producer sent before the partitioner was declared has no letter; beside the right
@@ -108,18 +134,14 @@ def _compact_epoch(
     newest = max(one.number for one in log.epochs() if one.kind == "topic")
     partitioner = context.config.stream.partitioner if epoch.number == newest else "any"
     home = home_of(partitioner, epoch.partitions)
-    with LogWriter(log, part, time_zone=context.config.time_zone, topic=epoch) as writer:
-        before = _log_times(log, epoch)
-        for chunk in _chunks(archive, epoch, end_ms, before, gaps=gaps):
-            table, refused = _parsed(chunk, parser, moved)
-            if home is not None:
-                users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
-                table = table.filter(pa.array(home(users) == places))
-                refused = len(chunk.rows) - table.num_rows
-            writer.add_behaviors(table)
-            rows += table.num_rows
-            rejected += refused
-        return Compaction(epoch.number, writer.publish(), rejected) if rows else None
+    before = _log_times(log, epoch)
+    for chunk in _chunks(archive, epoch, end_ms, before, gaps=gaps):
+        table, refused = _parsed(chunk, parser, moved)
+        if home is not None:
+            users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
+            table = table.filter(pa.array(home(users) == places))
+            refused = len(chunk.rows) - table.num_rows
+        yield table, refused
 
 
 @dataclass

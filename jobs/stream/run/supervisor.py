@@ -201,6 +201,11 @@ def running(folder: Path) -> dict[str, Any] | None:
     return document if same and process.is_running() else None
 
 
+def is_streaming(workspace: Path) -> bool:
+    """Whether the supervisor of any generation of a workspace is alive."""
+    return any(running(folder) for folder in (workspace / "stream").glob("generation=*"))
+
+
 def _remove_old_attempts(folder: Path, keep: int) -> None:
     attempts = sorted(folder.glob("attempt=*"))
     for old in attempts[: len(attempts) - keep]:

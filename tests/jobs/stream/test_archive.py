@@ -1,6 +1,7 @@
 """The archive: where reading must start again, and the event log that is made of it."""
 
 import sys
+import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from uic.jobs.stream.letters.archive import (
 )
 from uic.jobs.stream.letters.compact import ArchiveGapError, compact
 from uic.jobs.stream.letters.dead_letters import read_dead_letters
+from uic.jobs.stream.letters.tail import ArchiveTail
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of
 from uic.models.errors import BadInputError
 from uic.pipelines.log.columns import times_ms
@@ -184,6 +186,33 @@ def test_holes_of_the_archive_can_be_accepted_afterwards(context, archived):
     assert compact(context, DAY, accept_loss=True) == []
 
 
+def test_the_tail_of_the_log_is_what_a_compaction_would_add(context, archived):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    compact(context, DAY)
+    rows = archived(0, 10, 19)
+    rows[4] = LoggedPayload(b"{", 0, 14, rows[4].log_time_ms)
+    _write(_archive(context), "part-b", rows)
+    tail = ArchiveTail(context, context.workspace / "tail", streams=False).read()
+    assert tail.last_offsets == {1: {0: 19, 1: -1}}
+    assert [file.rows for file in tail.files] == [9]
+    compact(context, DAY)
+    added = EventLog(context.log).behavior_files()[-1]
+    assert pq.read_table(tail.files[0].path).equals(pq.read_table(added.path))
+
+
+def test_an_audit_waits_for_the_archive(context, archived):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    tail = ArchiveTail(context, context.workspace / "tail", streams=True)
+
+    def write() -> None:
+        _write(_archive(context), "part-b", archived(0, 10, 12))
+
+    timer = threading.Timer(0.7, write)
+    timer.start()
+    assert tail.wait_for({1: {0: 11}}).last_offsets == {1: {0: 12, 1: -1}}
+    timer.join()
+
+
 def test_an_epoch_with_a_hole_does_not_keep_the_next_from_the_log(context, archived):
     _write(_archive(context), "part-a", archived(0, 3, 9))
     log = EventLog(context.log)
@@ -202,14 +231,14 @@ def test_of_two_compactions_at_once_the_later_publishes_nothing_twice(
     """The first has read the log's epochs when the second publishes the same events."""
     _write(_archive(context), "part-a", archived(0, 0, 9))
     compact_module = sys.modules[compact.__module__]
-    read = compact_module.letters_of
+    writer = compact_module.LogWriter
 
-    def letters_after_another(context, **options):
+    def after_another(*arguments, **options):
         monkeypatch.undo()
         compact(context, DAY)
-        return read(context, **options)
+        return writer(*arguments, **options)
 
-    monkeypatch.setattr(compact_module, "letters_of", letters_after_another)
+    monkeypatch.setattr(compact_module, "LogWriter", after_another)
     with pytest.raises(EpochHandOverError, match="by another process meanwhile"):
         compact(context, DAY)
     assert [file.rows for file in EventLog(context.log).behavior_files()] == [10]

@@ -20,6 +20,7 @@ from uic.feature_repo.store.writer import MarkerMove
 from uic.models.bundles.bundle import load_bundle
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records
+from uic.pipelines.audit.log_tail import NoTail, TailReader
 from uic.pipelines.audit.memories import AuditRequest, audit_generation
 from uic.pipelines.audit.report import GenerationAudit
 from uic.pipelines.audit.settings import AuditSettings
@@ -102,13 +103,16 @@ class Audited:
     def remove(self, generation: int, user: int) -> None:
         self.store.client.delete(*self.store.memories.keys.entities(generation, [user]))
 
-    def audit(self, generation: int, rate: float = 1.0) -> GenerationAudit:
+    def audit(
+        self, generation: int, rate: float = 1.0, tail: TailReader | None = None
+    ) -> GenerationAudit:
         request = AuditRequest(
             log=self.workspace / "log",
             memories=self.workspace / "memories",
             bundles=self.workspace / "bundles",
             scratch=self.workspace / "spool",
             settings=AuditSettings(sample_rate=rate),
+            tail=tail or NoTail(),
         )
         found = self.store.generations.get(generation)
         return audit_generation(request, self.store, found, feast=None)

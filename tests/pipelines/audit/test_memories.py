@@ -1,6 +1,10 @@
 """The audit on a real Redis: nothing to say of a right store, and every way of being wrong."""
 
+import json
+import shutil
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,9 @@ from tests.pipelines.memories.conftest import write_log
 from uic.models.hashing import stable_hash
 from uic.models.records.record import header_view
 from uic.pipelines.audit.compare import Verdict
+from uic.pipelines.audit.log_tail import LogTail
 from uic.pipelines.audit.report import AuditMismatchError, require_no_mismatch
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.exclude import ExcludeRule
 
 
@@ -94,19 +100,110 @@ def test_an_old_memory_of_somebody_who_has_clicked_since_is_behind(bench):
     assert bench.audit(number).counts == only(matched=29, behind=1)
 
 
-def test_memories_that_the_log_does_not_reach_yet_are_ahead_and_not_judged(bench, tmp_path):
-    number = bench.build()
-    bench.stream(number)
-    # The log as it was at the snapshot: the stream's archive is not compacted yet.
+class Archived:
+    """The log's own later files as a tail; `late` shows them only to who waits."""
+
+    def __init__(self, tail: LogTail, *, late: bool) -> None:
+        self._now = LogTail() if late else tail
+        self._tail = tail
+        self.waited_for: list[dict[int, dict[int, int]]] = []
+
+    def read(self) -> LogTail:
+        return self._now
+
+    def wait_for(self, positions: dict[int, dict[int, int]]) -> LogTail:
+        self.waited_for.append(positions)
+        return self._tail
+
+
+def cut_log_at_snapshot(folder: Path) -> LogTail:
+    """Make the log what it was at the snapshot; what streamed since is the tail."""
+    log = EventLog(folder / "log")
+    (epoch,) = log.epochs()
+    later = [
+        replace(file, path=shutil.copy(file.path, folder / f"{file.dt}.parquet"))
+        for file in log.behavior_files(SNAPSHOT_DAY + timedelta(days=1))
+    ]
     whole = everybody()
     end = np.datetime64(SNAPSHOT_DAY + timedelta(days=1), "ms")
     early = whole.filter(whole.column("event_time").to_numpy() < end)
-    for path in sorted((tmp_path / "log").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    write_log(tmp_path / "log", early)
+    shutil.rmtree(folder / "log")
+    write_log(folder / "log", early)
+    return LogTail(tuple(later), {1: epoch.last_offsets})
+
+
+def test_memories_that_log_and_archive_do_not_reach_are_not_judged_which_is_no_pass(
+    bench, tmp_path
+):
+    number = bench.build()
+    bench.stream(number)
+    cut_log_at_snapshot(tmp_path)
     found = bench.audit(number)
     assert found.counts[Verdict.AHEAD] > 5
-    assert found.mismatches == 0
+    assert found.mismatches == found.counts[Verdict.AHEAD]
+    with pytest.raises(AuditMismatchError, match="neither log nor archive has"):
+        require_no_mismatch([found])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_the_archive_has_behind_the_log_is_judged(bench, tmp_path, late):
+    """Of a live store the last seconds are archived only later: the audit waits for them."""
+    number = bench.build()
+    bench.stream(number)
+    spoilt = bench.record(number, 7)
+    spoilt[0, 60] ^= 1
+    bench.put(number, 7, spoilt)
+    tail = Archived(cut_log_at_snapshot(tmp_path), late=late)
+    found = bench.audit(number, tail=tail)
+    assert found.counts == only(matched=29, differing=1)
+    assert found.events == 800
+    assert bool(tail.waited_for) is late
+
+
+def test_a_log_that_was_compacted_while_the_audit_waited_is_not_judged(bench, tmp_path):
+    number = bench.build()
+    bench.stream(number)
+    tail = Archived(cut_log_at_snapshot(tmp_path), late=True)
+
+    def wait_for(positions):
+        path = tmp_path / "log" / "epochs.json"
+        document = json.loads(path.read_text())
+        document["epochs"][0]["last_offsets"]["0"] += 1
+        path.write_text(json.dumps(document))
+        return LogTail()
+
+    tail.wait_for = wait_for
+    found = bench.audit(number, tail=tail)
+    assert found.counts[Verdict.AHEAD] > 5
+    assert found.counts[Verdict.DIFFERING] == 0
+
+
+def test_a_live_store_whose_markers_are_behind_the_log_is_no_pass(bench, tmp_path):
+    """It was put back to an older copy, and nobody has sent an event since."""
+    number = bench.build()
+    path = tmp_path / "log" / "epochs.json"
+    document = json.loads(path.read_text())
+    document["epochs"][0] |= {"kind": "topic", "name": "behaviours.x"}
+    path.write_text(json.dumps(document))
+    ready = bench.audit(number)
+    assert ready.counts == only(matched=30)
+    assert ready.unpassed == 800 - ready.events
+    require_no_mismatch([ready])  # it waits for its stream
+    bench.store.generations.switch(number, 0)
+    with pytest.raises(AuditMismatchError, match=f"not passed {ready.unpassed} offsets"):
+        require_no_mismatch([bench.audit(number)])
+    bench.stream(number)
+    require_no_mismatch([bench.audit(number)])
+
+
+def test_a_log_that_has_an_event_twice_is_no_pass(bench, tmp_path):
+    number = bench.build()
+    (first, *_) = EventLog(tmp_path / "log").behavior_files()
+    tail = Archived(LogTail((first,)), late=False)
+    found = bench.audit(number, tail=tail)
+    assert found.repeated == first.rows
+    with pytest.raises(AuditMismatchError, match=f"the log has {first.rows} positions twice"):
+        require_no_mismatch([found])
 
 
 def test_a_sample_is_the_same_users_in_log_and_store(bench):
