@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pyflink
 from pyflink.common import Configuration
 from pyflink.table import DataTypes, EnvironmentSettings, StatementSet, TableEnvironment
 from pyflink.table.udf import udf
@@ -20,6 +21,7 @@ _FILE_COLUMNS: Final = (
     "payload BYTES, log_partition INT, log_offset BIGINT, log_time TIMESTAMP_LTZ(3)"
 )
 _JSON: Final = "'format' = 'json', 'json.timestamp-format.standard' = 'ISO-8601'"
+_PYTHON_JAR: Final = "flink-python-*.jar"
 _WATCH_INTERVAL: Final = "500 ms"
 # Flink cuts texts, not bytes; in Latin-1 each byte is a character.
 _LATIN_1: Final = "DECODE(payload, 'ISO-8859-1')"
@@ -56,7 +58,10 @@ def configuration(plan: JobPlan, *, local: bool) -> dict[str, str]:
     }
     if plan.source == "kafka" or stream.dead_letter_topic:
         connector = jars("flink", stream.jars_folder)
-        settings["pipeline.jars"] = ";".join(_uri(jar) for jar in connector)
+        # The setting takes the place of the jar that `flink run -py` ships, so a cluster gets that
+        # one, too. The mini-cluster has it on its class path.
+        python = [] if local else sorted((Path(pyflink.__file__).parent / "opt").glob(_PYTHON_JAR))
+        settings["pipeline.jars"] = ";".join(_uri(jar) for jar in (*connector, *python))
     if plan.restore_from is not None:
         settings["execution.state-recovery.path"] = _uri(plan.restore_from)
     if local:
