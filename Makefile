@@ -66,9 +66,15 @@ jars: infra/jars/kafka/.fetched infra/jars/flink/.fetched  ## Fetch the jars of 
 kafka: install jars  ## Start a real Kafka broker on loopback; Ctrl-C stops it
 	$(BIN)/uic events broker
 
-lock:  ## Compile requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --extra test --extra docs --python-version 3.11 \
-		pyproject.toml -o requirements.lock
+# Two locks: everything, and what runs in production (infra/Dockerfile), the same versions.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml
+lock:  ## Compile requirements.lock and infra/requirements.lock from pyproject.toml
+	$(LOCK) --extra test --extra docs -o requirements.lock
+	$(LOCK) -c requirements.lock -o infra/requirements.lock
+
+sbom: install  ## Write build/sbom.json: what production runs, in CycloneDX
+	mkdir -p build
+	$(BIN)/uvx --from cyclonedx-bom==7.5.0 cyclonedx-py requirements infra/requirements.lock -o build/sbom.json
 
 clean:  ## Remove what make made, but not the workspace
 	rm -rf $(VENV) .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
