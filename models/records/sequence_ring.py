@@ -48,6 +48,7 @@ RING_POSITION_FIRST_BYTE: Final = 16
 RING_EVENT: Final = np.dtype(
     [("item_id", "<i8"), ("category_id", "<i4"), ("seconds", "<u4"), ("behavior", "i1")]
 )
+_LARGEST_COUNT: Final = 2**62  # events; beyond it the sum with a batch leaves int64
 LARGEST_CATEGORY: Final = 2**31 - 1
 
 Rings = NDArray[np.uint8]
@@ -97,7 +98,9 @@ class SequenceRing:
 
     def holds(self, value: bytes) -> bool:
         """Whether a value is a ring of this capacity."""
-        return len(value) == self.ring_bytes and value.startswith(RING_MAGIC)
+        if len(value) != self.ring_bytes:
+            return False
+        return bool(self._good(np.frombuffer(value, dtype=np.uint8).reshape(1, -1))[0])
 
     def header(self, rings: Rings) -> NDArray[np.void]:
         """The headers as a view, (users,), dtype `RING_HEADER`."""
@@ -112,16 +115,22 @@ class SequenceRing:
         if rings.shape[1] != self.ring_bytes:
             msg = f"{where}: a sequence of {rings.shape[1]} bytes, expected {self.ring_bytes}"
             raise RingFormatError(msg)
-        header = self.header(rings)
-        good = (
-            (header["magic"] == RING_MAGIC)
-            & (header["version"] == RING_VERSION)
-            & (header["capacity"] == self.capacity)
-        )
+        good = self._good(rings)
         if not good.all():
             first = bytes(rings[np.flatnonzero(~good)[0], :8])
             msg = f"{where}: starts with {first!r}, expected a sequence of {self.capacity} events"
             raise RingFormatError(msg)
+
+    def _good(self, rings: Rings) -> NDArray[np.bool_]:
+        """Which headers are of this capacity and version, with a counter that can be right."""
+        header = self.header(rings)
+        good: NDArray[np.bool_] = (
+            (header["magic"] == RING_MAGIC)
+            & (header["version"] == RING_VERSION)
+            & (header["capacity"] == self.capacity)
+            & (header["appended"] <= _LARGEST_COUNT)
+        )
+        return good
 
     def append(self, rings: Rings, events: EventBatch) -> Rings:
         """New rings with the events behind those that are there.

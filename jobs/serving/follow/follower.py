@@ -31,6 +31,7 @@ from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import Changes
 from uic.jobs.serving.follow.loader import Loader
+from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.score.items import ItemsStamp, ItemTable, items_stamp
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
@@ -66,13 +67,24 @@ class Follower(Generic[S]):
         swap: puts a new one into use.
         probes: looked at in this order.
         every_seconds: between two looks.
+        metrics: count failed looks, and say when the last good one was; None outside a service.
+        stage: `rank` or `prerank`, a label of these metrics.
+        looked: when each probe last looked without an error, of `time.monotonic`, by its name.
     """
 
     current: S
     swap: Callable[[S], None]
     probes: Sequence[ChangeProbe[S]]
     every_seconds: float
+    metrics: ServiceMetrics | None = None
+    stage: str = "rank"
+    looked: dict[str, float] = field(default_factory=dict)
     _errors: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """The age of a look that never comes counts from here."""
+        for probe in self.probes:
+            self._looked(probe.name)
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -95,9 +107,12 @@ class Follower(Generic[S]):
                 scorer = await probe.look(self.current)
             except Exception as error:
                 errors[probe.name] = error
+                if self.metrics is not None:
+                    self.metrics.look_failures.labels(self.stage, probe.name).inc()
                 self._log(probe.name, error)
                 continue
             self._errors.pop(probe.name, None)
+            self._looked(probe.name)
             if scorer is not None and scorer is not self.current:
                 self.current = scorer
                 self.swap(scorer)
@@ -108,6 +123,16 @@ class Follower(Generic[S]):
         """The version of a bundle that is being loaded."""
         pointers = [probe for probe in self.probes if isinstance(probe, PointerProbe)]
         return next((probe.pending for probe in pointers if probe.pending), None)
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each probe last looked without an error, by its name."""
+        now = time.monotonic()
+        return {name: round(now - then, 1) for name, then in self.looked.items()}
+
+    def _looked(self, name: str) -> None:
+        self.looked[name] = time.monotonic()
+        if self.metrics is not None:
+            self.metrics.last_look.labels(self.stage, name).set_to_current_time()
 
     def _log(self, name: str, error: Exception) -> None:
         if self._errors.get(name) == repr(error):
@@ -237,7 +262,7 @@ class GenerationsProbe:
             return None  # it may be copied here any time
         try:
             return self.loader.memories(path, current.items.table, current.items)
-        except UicError as error:
+        except Exception as error:
             # Said once: its memories are answered as degraded, and counted.
             self._failed.add(hash8)
             LOG.error("bundle of memories in the store cannot be read: %s", error)  # noqa: TRY400

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.item_store import ItemStore
 from uic.jobs.config.serve import ServeSettings
-from uic.jobs.serving.rank.engine import CandidateScorer
+from uic.jobs.serving.rank.scorer import CandidateScorer
 from uic.jobs.serving.read.breaker import CircuitBreaker
+from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.read.vector_source import VectorSource
 from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.item_vectors import ItemVectors
@@ -190,8 +191,10 @@ class Loader:
             for version in self.shelf.versions(model):
                 path = self.shelf.root / model / version
                 if path not in self._hashes:
-                    manifest = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
-                    self._hashes[path] = bytes.fromhex(manifest.get("hash", ""))[:HASH_BYTES]
+                    digest = _hash_of(path)
+                    if digest is None:
+                        continue  # it may be half copied: read again next time
+                    self._hashes[path] = digest
         return next((path for path, known in self._hashes.items() if known == hash8), None)
 
     def _images(
@@ -209,6 +212,16 @@ class Loader:
             raise BundleError(msg)
         number = None if version is None else version.number
         return self.item_vectors(bundle, number, table, like)
+
+
+def _hash_of(path: Path) -> bytes | None:
+    """Of a bundle's manifest; None if it cannot be read, which must not hide other bundles."""
+    try:
+        manifest = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+        return bytes.fromhex(manifest.get("hash", ""))[:HASH_BYTES]
+    except Exception as error:
+        log_unexpected(f"reading the manifest of {path}", error)
+        return None
 
 
 def warm(scorer: CandidateScorer) -> None:

@@ -1,6 +1,5 @@
 """From scored candidates to the JSON that a client gets."""
 
-import math
 from typing import Any
 
 import msgspec
@@ -51,10 +50,10 @@ def answer_of(
 
 def _explanation(scored: Scored, at: int) -> dict[str, Any]:
     assert scored.without_memory is not None  # noqa: S101 - the caller asked
-    without = float(scored.without_memory[at])
+    without = scored.without_memory[at : at + 1]
     weights = scored.slot_weights
     return {
         "logit": float(scored.logits[at]),
-        "probability_without_memory": 1.0 / (1.0 + math.exp(-without)),
+        "probability_without_memory": float(probabilities(without)[0]),
         "slot_weights": None if weights is None else weights[at].tolist(),
     }

@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -49,14 +50,15 @@ class FeatureLog:
     Args:
         folder: `<workspace>/serving/features`.
         share: of the users that are written, 0 to 1.
+        dropped: counts rows that are not written.
     """
 
-    def __init__(self, folder: Path, share: float) -> None:
+    def __init__(self, folder: Path, share: float, dropped: Callable[[int], None]) -> None:
         self._folder = folder
         self._below = int(share * 2**32)
         self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING_ROWS)
         self._number = 0
-        self.dropped = 0
+        self._dropped = dropped
         self._thread = threading.Thread(target=self._run, name="feature-log", daemon=True)
         self._thread.start()
 
@@ -78,7 +80,7 @@ class FeatureLog:
         try:
             self._rows.put_nowait(row)
         except queue.Full:
-            self.dropped += 1
+            self._dropped(1)
 
     def close(self) -> None:
         """Write what is left."""
@@ -111,5 +113,6 @@ class FeatureLog:
         try:
             with replacement(target) as draft:
                 pq.write_table(pa.Table.from_pylist(rows, schema=SERVED), draft, compression="zstd")
-        except OSError:
+        except Exception:  # the thread must outlive whatever one file meets
+            self._dropped(len(rows))
             LOG.exception("%s: %d served rows could not be written", target, len(rows))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.unexpected import log_unexpected
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,7 +57,23 @@ class Limits:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        send = self._counting(scope["path"], send)
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        counting = self._counting(scope["path"], noting)
+        try:
+            await self._limited(scope, receive, counting)
+        except Exception as error:  # here, so that it is counted: Starlette's handler is outside
+            log_unexpected("a request", error)
+            if started:
+                raise
+            await refuse(counting, 500, None, "an error of the service; its log says which")
+
+    async def _limited(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["path"] in _ALWAYS:
             await self._application(scope, receive, send)
             return

@@ -129,18 +129,20 @@ class ServiceParts:
         items = ItemTableProbe(loader, loader.prerank_with, stamp)
         version = ItemVersionProbe[PrerankScorer](loader)
         pointer = self._pointer(reference, load)
-        return stage, self._follower(scorer, stage.use, items, pointer, version)
+        probes = (items, pointer, version)
+        return stage, self._follower(scorer, stage.use, *probes, stage="prerank")
 
     def _pointer(self, reference: str, load: Callable[[Path, S], S]) -> PointerProbe[S]:
         pointer = self.loader.pointer_of(reference)
         return PointerProbe(pointer, load, self.settings.swap_delay_seconds)
 
     def _follower(
-        self, scorer: S, use: Callable[[S], None], *probes: ChangeProbe[S]
+        self, scorer: S, use: Callable[[S], None], *probes: ChangeProbe[S], stage: str = "rank"
     ) -> Follower[S]:
         with_registry: list[ChangeProbe[S]] = [RegistryProbe[S](self.store)]
         with_registry.extend(probes)
-        return Follower(scorer, use, with_registry, self.settings.watch_seconds)
+        every_seconds = self.settings.watch_seconds
+        return Follower(scorer, use, with_registry, every_seconds, self.metrics, stage)
 
     def _engine(self, feature: str, scorers: Chooser, not_understood: set[str]) -> RankingEngine:
         return RankingEngine(

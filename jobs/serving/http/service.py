@@ -18,6 +18,7 @@ from uic.jobs.serving.http.feature_log import FeatureLog
 from uic.jobs.serving.http.parts import ServiceParts
 from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.memories import MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer, PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
@@ -81,7 +82,7 @@ class Service:
             engine, follower = parts.memories(bundle)
         else:
             engine, follower = parts.sequences(bundle)
-        log = _feature_log(context)
+        log = _feature_log(context, metrics)
         service = cls(parts.settings, engine, follower, metrics, parts.store, log)
         if prerank_bundle:
             service.prerank, service.prerank_follower = parts.prerank(prerank_bundle)
@@ -95,7 +96,9 @@ class Service:
         gc.freeze()
         for follower in (self.follower, self.prerank_follower):
             if follower is not None:
-                self._following.append(asyncio.create_task(follower.run()))
+                task = asyncio.create_task(follower.run(), name=f"following for {follower.stage}")
+                task.add_done_callback(_say_if_dead)
+                self._following.append(task)
 
     async def stop(self) -> None:
         """Close connections and write what is left to write."""
@@ -117,6 +120,11 @@ class Service:
             "bundle": current.label,
             "bundle_hash": current.bundle.hash8.hex(),
             "pending": None if self.follower is None else self.follower.pending,
+            "looked_seconds_ago": {
+                one.stage: one.ages()
+                for one in (self.follower, self.prerank_follower)
+                if one is not None
+            },
             "reads_also": sorted(other.label for other in scorers.others),
             "items": current.table.version,
             "item_version": current.item_version,
@@ -128,8 +136,15 @@ class Service:
         }
 
 
-def _feature_log(context: Context) -> FeatureLog | None:
+def _say_if_dead(task: "asyncio.Task[None]") -> None:
+    """A task that should run until it is cancelled has ended by an error."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log_unexpected(task.get_name(), error)
+
+
+def _feature_log(context: Context, metrics: ServiceMetrics) -> FeatureLog | None:
     settings = context.config.serve
     if not settings.log_features:
         return None
-    return FeatureLog(context.workspace / "serving" / "features", settings.log_features_sample)
+    folder = context.workspace / "serving" / "features"
+    return FeatureLog(folder, settings.log_features_sample, metrics.served_rows_dropped.inc)

@@ -17,43 +17,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from uic.jobs.serving.rank.scorer import WITHOUT_RECORD, CandidateScorer, score_each, unscored
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.records import Fetched
+from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
-from uic.jobs.serving.score.items import ItemTable
-from uic.models.bundles.bundle import Bundle
+from uic.models.errors import BadInputError
 
 # Candidates of a pass that are tried at start; each is several users with a part of it.
 PASS_SIZES: Final = (64, 128, 256, 512, 1024)
-
-
-class CandidateScorer(Protocol):
-    """Scores the candidates of some users in one forward pass.
-
-    Attributes:
-        bundle: that is loaded.
-        label: `model/version` of it.
-        table: of items.
-        item_version: of the image vectors that are used; None without images.
-    """
-
-    bundle: Bundle
-    label: str
-    table: ItemTable
-
-    @property
-    def item_version(self) -> int | None: ...  # noqa: D102
-
-    def cache_counts(self) -> tuple[int, int]:
-        """Items that its cache had, and that it lacked, since it was made."""
-
-    async def answer(self, asks: Sequence[Ask]) -> list[Scored]:
-        """Logits for each ask; the loop goes on while the store is read for them."""
-
-    def answer_now(self, asks: Sequence[Ask]) -> list[Scored]:
-        """As `answer`, holding up the caller: to warm, and to measure."""
 
 
 class Chooser(Protocol):
@@ -190,9 +164,12 @@ class RankingEngine:
             try:
                 await self._serve(self._in_time(requests))
             except Exception as error:
+                log_unexpected("a round of requests", error)
                 for waiting in requests:
                     if not waiting.done.done():
-                        waiting.done.set_exception(error)
+                        waiting.record = None
+                        label = self.scorers.current.label
+                        self._answer(waiting, unscored(label, len(waiting.item_ids)))
 
     def _in_time(self, requests: list[_Waiting]) -> list[_Waiting]:
         """Those whose client still waits, and has not waited too long."""
@@ -219,7 +196,13 @@ class RankingEngine:
         # Step 3: one set of scorers for the round, so that a swap falls between two rounds.
         scorers = self.scorers
         for waiting, value, reason in zip(requests, fetched.values, fetched.reasons, strict=True):
-            self._place(waiting, scorers, value, reason)
+            try:
+                self._place(waiting, scorers, value, reason)
+            except BadInputError:  # the value is not what its header says
+                waiting.reasons.append(DegradedReason.FOREIGN_VALUE)
+            except Exception as error:
+                log_unexpected("looking at a user's record", error)
+                waiting.reasons.append(DegradedReason.INTERNAL_ERROR)
         for scorer, members in _passes(requests, self.pass_rows):
             await self._score(scorer, members)
             # Step 4
@@ -263,7 +246,7 @@ class RankingEngine:
             Ask(member.item_ids, member.record, member.explain, moment_ms, member.user_id)
             for member in members
         ]
-        answers = await scorer.answer(asks)
+        answers = await score_each(scorer, asks)
         metrics = self.metrics
         metrics.score.observe(time.perf_counter() - started)
         metrics.pass_rows.observe(sum(len(ask.item_ids) for ask in asks))
@@ -271,25 +254,32 @@ class RankingEngine:
         metrics.cache_hits.inc(hits_after - hits)
         metrics.cache_misses.inc(misses_after - misses)
         for member, scored in zip(members, answers, strict=True):
-            if not scored.known.all():
-                member.reasons.append(DegradedReason.UNKNOWN_ITEM)
-            member.reasons.extend(scored.reasons)
-            if scored.without_image:
-                metrics.items_without_image.inc(scored.without_image)
-            for reason in member.reasons:
-                metrics.degraded.labels(reason.value).inc()
-            # A client that went away has cancelled its future.
-            with contextlib.suppress(asyncio.InvalidStateError):
-                member.done.set_result(
-                    RankedCandidates(
-                        member.item_ids,
-                        scored,
-                        member.facts,
-                        member.age_seconds,
-                        tuple(member.reasons),
-                        member.record,
-                    )
+            self._answer(member, scored)
+
+    def _answer(self, member: _Waiting, scored: Scored) -> None:
+        """Tell one request its scores, and count why they are degraded."""
+        if not scored.known.all():
+            member.reasons.append(DegradedReason.UNKNOWN_ITEM)
+        member.reasons.extend(scored.reasons)
+        if WITHOUT_RECORD.intersection(scored.reasons):
+            member.record = None
+        member.reasons = list(dict.fromkeys(member.reasons))
+        if scored.without_image:
+            self.metrics.items_without_image.inc(scored.without_image)
+        for reason in member.reasons:
+            self.metrics.degraded.labels(reason.value).inc()
+        # A client that went away has cancelled its future.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            member.done.set_result(
+                RankedCandidates(
+                    member.item_ids,
+                    scored,
+                    member.facts,
+                    member.age_seconds,
+                    tuple(member.reasons),
+                    member.record,
                 )
+            )
 
 
 def _passes(

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.reasons import DegradedReason
+from uic.models.errors import BadInputError
 
 _STATUS: Final = {
     DegradedReason.UNKNOWN_USER: 404,
@@ -21,7 +22,11 @@ async def interests_of(engine: RankingEngine, user_id: int) -> tuple[int, dict[s
         word = reason.value if reason is not None else "nothing"
         problem = {"field": "user_id", "detail": f"user_id: no memory of {user_id}: {word}"}
         return (_STATUS.get(reason, 503) if reason else 404), problem
-    facts = engine.scorers.facts(record)
+    try:
+        facts = engine.scorers.facts(record)
+        state = engine.scorers.state_numbers(record)
+    except BadInputError as error:
+        return 404, {"field": "user_id", "detail": f"user_id: no memory of {user_id}: {error}"}
     return 200, {
         "user_id": user_id,
         "events": facts.events,
@@ -32,5 +37,5 @@ async def interests_of(engine: RankingEngine, user_id: int) -> tuple[int, dict[s
         "epoch": facts.epoch,
         "partition": facts.partition,
         "offset": facts.offset,
-        "state": engine.scorers.state_numbers(record),
+        "state": state,
     }

@@ -65,6 +65,18 @@ class ServiceMetrics:
         self.pass_rows = Histogram(
             "uic_serve_pass_candidates", "Candidates of one forward pass", buckets=_ROWS
         )
+        self.look_failures = Counter(
+            "uic_serve_look_failures", "Looks at what may change that failed", ["stage", "probe"]
+        )
+        self.last_look = Gauge(
+            "uic_serve_last_look_timestamp_seconds",
+            "When a probe last looked without an error, of the worker where it is longest ago",
+            ["stage", "probe"],
+            multiprocess_mode="livemin",
+        )
+        self.served_rows_dropped = Counter(
+            "uic_serve_feature_log_dropped", "Rows of the feature log that were not written"
+        )
         self.other_bundle = Counter(
             "uic_serve_other_bundle", "Memories read that the current bundle did not fold"
         )

@@ -24,6 +24,7 @@ from uic.feature_repo.store.errors import (
 )
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.reasons import DegradedReason
+from uic.jobs.serving.read.unexpected import log_unexpected
 
 USER_KEY: Final = "user_id"
 
@@ -112,6 +113,10 @@ class MemoryReader:
         except (StoreError, TimeoutError, OSError):
             self.breaker.failed()
             return Fetched.nothing(len(user_ids), DegradedReason.STORE_UNAVAILABLE)
+        except Exception as error:  # a damaged registry, pointer or value: never a 5xx
+            self.breaker.succeeded()
+            log_unexpected("reading from the store", error)
+            return await self._one_by_one(user_ids)
         self.breaker.succeeded()
         return Fetched(values, [None if value else DegradedReason.UNKNOWN_USER for value in values])
 
@@ -141,4 +146,8 @@ class MemoryReader:
             except (StoreError, TimeoutError, OSError):
                 values.append(None)
                 reasons.append(DegradedReason.STORE_UNAVAILABLE)
+            except Exception as error:
+                log_unexpected("reading a user from the store", error)
+                values.append(None)
+                reasons.append(DegradedReason.INTERNAL_ERROR)
         return Fetched(values, reasons)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.records import MemoryReader
+from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
 from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, ranker_batch
@@ -276,7 +277,15 @@ class PrerankStage:
         record, reason = fetched.values[0], fetched.reasons[0]
         if record is not None and not RING.holds(record):
             record, reason = None, DegradedReason.FOREIGN_VALUE
-        answer = await scorer.answer(user_id, np.array(item_ids, dtype=np.int64), record)
+        items = np.array(item_ids, dtype=np.int64)
+        try:
+            answer = await scorer.answer(user_id, items, record)
+        except Exception as error:
+            if record is None:
+                raise
+            log_unexpected(f"the pre-rank of one user with {scorer.label}", error)
+            reason = DegradedReason.INTERNAL_ERROR
+            answer = await scorer.answer(user_id, items, None)
         self._store.observe(read - started)
         self._score.observe(time.perf_counter() - read)
         reasons = (() if reason is None else (reason,)) + answer.reasons

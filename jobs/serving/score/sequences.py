@@ -24,7 +24,7 @@ from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImag
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
 from uic.models.rankers.dicm.image_ranker import ImageRanker
-from uic.models.records.sequence_ring import RING_HEADER, SequenceRing, Sequences
+from uic.models.records.sequence_ring import SequenceRing, Sequences
 from uic.models.samples.batch import RankerBatch
 from uic.models.samples.groups import GroupBatch, offsets_of
 
@@ -186,10 +186,15 @@ class SequenceScorer:
         return self if RING.holds(record) else None
 
     def facts(self, record: bytes) -> RecordFacts:
-        """Position and events of a ring; it has neither a generation nor a bundle."""
-        header = np.frombuffer(record, dtype=RING_HEADER, count=1)[0]
-        ring = SequenceRing(int(header["capacity"]))
-        last = ring.read(np.frombuffer(record, dtype=np.uint8).reshape(1, -1), limit=1)
+        """Position and events of a ring; it has neither a generation nor a bundle.
+
+        Raises:
+            RingFormatError: the value is no ring of this capacity and version.
+        """
+        stored = np.frombuffer(record, dtype=np.uint8).reshape(1, -1)
+        RING.check(stored, "user_sequence")
+        header = RING.header(stored)[0]
+        last = RING.read(stored, limit=1)
         return RecordFacts(
             generation=NO_GENERATION,
             events=int(header["appended"]),

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.jobs.serving.counting import METRICS
 from uic.jobs.serving.follow.follower import Follower, PointerProbe
+from uic.jobs.serving.follow.loader import Loader
+from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import BadInputError
 
 
@@ -90,3 +93,24 @@ def test_a_bundle_that_cannot_be_loaded_is_tried_again_until_it_can(tmp_path):
     assert asyncio.run(follower.look()) == {}  # it is served: nothing to do
     assert tries == [(tmp_path / "0002", "mimn/0001")] * 2
     assert swapped == ["mimn/0002"]
+
+
+def test_how_long_ago_each_probe_looked_and_how_often_it_failed_is_told():
+    probes = (Says("items", KeyError("files")), Says("bundle"))
+    follower = Follower(scorer("0001"), lambda _: None, probes, 0.0, METRICS, "here")
+    follower.looked = {"items": -1000.0, "bundle": -1000.0}
+    asyncio.run(follower.look())
+    assert follower.ages()["items"] > 900
+    assert follower.ages()["bundle"] < 900
+    assert METRICS.look_failures.labels("here", "items")._value.get() == 1
+    assert METRICS.look_failures.labels("here", "bundle")._value.get() == 0
+    asyncio.run(follower.look())
+    assert follower.ages()["items"] < 900
+
+
+def test_a_manifest_that_cannot_be_read_hides_no_other_bundle(tmp_path):
+    for version, text in (("0001", "[]"), ("0002", "no json"), ("0003", '{"hash": "0708"}')):
+        (tmp_path / "mimn" / version).mkdir(parents=True)
+        (tmp_path / "mimn" / version / "manifest.json").write_text(text)
+    loader = Loader(BundleShelf(tmp_path), None, None, None, None)
+    assert loader.path_of(b"\x07\x08") == tmp_path / "mimn" / "0003"

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.jobs.serving.counting import METRICS
+from uic.feature_repo.store.errors import ForeignValueError
+from uic.jobs.serving.http.limits import Limits
 from uic.jobs.serving.rank.engine import OverloadedError, RankingEngine
 from uic.jobs.serving.read.breaker import CircuitBreaker
-from uic.jobs.serving.read.records import Fetched
+from uic.jobs.serving.read.records import Fetched, MemoryReader
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemCache, ItemTable
+from uic.jobs.serving.score.sequences import RING
 
 
 class Clock:
@@ -192,18 +195,88 @@ def test_a_memory_is_used_if_it_is_young_and_understood(value, options, reasons)
     assert answer.facts is not None  # what was found is told either way
 
 
-def test_an_error_in_a_pass_reaches_those_who_wait_and_nobody_else():
-    class Broken(Doubles):
-        def answer_now(self, asks):
-            if asks[0].item_ids == [13]:
+class Breaks(Doubles):
+    """Fails for the item 13 with a record, and for the item 14 always; 15 gives no number."""
+
+    def answer_now(self, asks):
+        for ask in asks:
+            if ask.item_ids == [14, 1] or (ask.record and ask.item_ids == [13, 1]):
                 raise ArithmeticError
-            return super().answer_now(asks)
+        scored = super().answer_now(asks)
+        for ask, one in zip(asks, scored, strict=True):
+            if ask.record and ask.item_ids == [15, 1]:
+                one.logits[0] = np.nan
+        return scored
 
-    line = engine(Broken())
 
-    async def one_after_the_other():
-        with pytest.raises(ArithmeticError):
-            await line.rank(1, [13])
-        return await line.rank(1, [1])
+def test_a_user_whose_scoring_fails_is_answered_without_memory_and_leaves_the_others_theirs():
+    line = engine(Breaks())
 
-    assert asyncio.run(one_after_the_other()).scored.logits.tolist() == [1.0]
+    async def at_once():
+        users = [line.rank(user, [item, 1]) for user, item in enumerate((12, 13, 14, 15))]
+        return await asyncio.gather(*users)
+
+    good, failed, always, not_a_number = asyncio.run(at_once())
+    assert (good.scored.logits.tolist(), good.reasons, good.record) == ([12.0, 1.0], (), b"mine")
+    assert failed.scored.logits.tolist() == [13.0, 1.0]
+    assert (failed.reasons, failed.record) == (("internal_error",), None)
+    assert always.scored.logits.tolist() == [0.0, 0.0]
+    assert (always.reasons, always.record) == (("internal_error",), None)
+    assert not_a_number.scored.logits.tolist() == [15.0, 1.0]
+    assert (not_a_number.reasons, not_a_number.record) == (("not_finite",), None)
+
+
+def test_a_record_that_cannot_be_looked_at_costs_its_user_alone():
+    line = engine(Doubles())
+    line.scorers.facts = lambda _: int("no number")
+    answer = asyncio.run(line.rank(1, [7]))
+    assert (answer.reasons, answer.record) == (("internal_error",), None)
+    assert answer.scored.logits.tolist() == [7.0]
+
+
+def test_a_reader_that_meets_what_nobody_expects_answers_user_by_user():
+    class Damaged:
+        async def get_online_features_async(self, _, entities):
+            if 13 in entities["user_id"]:
+                raise IndexError
+            raise ForeignValueError
+
+    reader = MemoryReader(Damaged(), "memory:packed", CircuitBreaker(3, 1.0), 5.0)
+    fetched = asyncio.run(reader.fetch([1, 13]))
+    assert fetched.values == [None, None]
+    assert fetched.reasons == ["foreign_value", "internal_error"]
+    assert not reader.breaker.is_open
+
+
+def test_an_error_that_gets_out_of_the_application_is_counted_and_answered():
+    async def application(scope, receive, send):
+        raise ZeroDivisionError
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    limits = Limits(
+        application,
+        METRICS,
+        max_body_bytes=10,
+        max_in_flight=1,
+        token=None,
+        is_draining=lambda: False,
+    )
+    counted = METRICS.requests.labels("/v1/rank", 500)
+    before = counted._value.get()
+    scope = {"type": "http", "path": "/v1/rank", "headers": []}
+    asyncio.run(limits(scope, None, send))
+    assert sent[0]["status"] == 500
+    assert counted._value.get() == before + 1
+
+
+@pytest.mark.parametrize("damage", [slice(0, 2), slice(2, 4), slice(4, 8), slice(8, 16)], ids=str)
+def test_a_ring_with_a_damaged_header_is_no_ring(damage):
+    ring = bytearray(RING.empty(1).tobytes())
+    assert RING.holds(bytes(ring))
+    ring[damage] = b"\xff" * (damage.stop - damage.start)
+    assert not RING.holds(bytes(ring))
+    assert not RING.holds(bytes(RING.empty(1).tobytes()[:-1]))
