@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from uic.models.settings import ADVANCED, Section
 
@@ -101,3 +101,15 @@ class ServeSettings(Section):
         description="share of requests that are written; 0 to 1, chosen by a hash of the user",
         json_schema_extra=ADVANCED,
     )
+
+    @field_validator("token")
+    @classmethod
+    def _says_something(cls, token: SecretStr | None) -> SecretStr | None:
+        """Without the line break that a mounted file ends with; an empty one would let all in."""
+        if token is None:
+            return None
+        text = token.get_secret_value().strip()
+        if not text:
+            msg = "an empty token would let everyone in; set one, or leave it out for none"
+            raise ValueError(msg)
+        return SecretStr(text)
