@@ -14,6 +14,7 @@ from uic.feature_repo.store.errors import EmptyStoreError, GenerationStateError
 from uic.feature_repo.store.generations import Generations, State
 from uic.feature_repo.store.item_vectors import ITEM_VECTOR
 from uic.feature_repo.store.layout import PackedLayout
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.models.published import MANIFEST_NAME
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ def write_generation(
         if source is None or source.as_generation().number != generation:
             raise
         registry.register(source.as_generation())
+        if isinstance(source, Snapshot):
+            Tombstones(source.path.parents[2]).tell(registry)
         opened.store.write(generation, rows.ids, rows.values)
     known = registry.get(generation)
     there = known.rows + len(registry.forgotten()) if known.state is State.LOADING else -1

@@ -195,18 +195,30 @@ class Generations:
     def forget(self, user_id: int) -> list[int]:
         """Delete a user in every generation, and their sequence; the generations that held them.
 
-        The tombstone is written first and in the same transaction, and outlives every drop.
+        A store that is full takes deletions, but neither a tombstone nor a transaction: so what is
+        there goes first, one by one. Then the tombstone is set, and what was written in between
+        goes with it. It outlives every drop.
+
+        Raises:
+            StoreFullError: the user is deleted, but could come back: there is no room for the
+                tombstone.
         """
         name = big_endian([user_id])
+        sequence = ViewKeys.of_sequences(self.keys.project).prefix(NO_GENERATION) + name
+        held = self.holding(user_id)
+        with typed_errors(self.address):
+            for key in (sequence, *(self.keys.prefix(number) + name for number in held)):
+                self._client.delete(key)
         with self._watched(self.keys.generations) as pipe:
             numbers = sorted(int(text) for text in pipe.smembers(self.keys.generations))
             pipe.multi()
-            pipe.sadd(self.keys.forgotten, name)
-            pipe.delete(ViewKeys.of_sequences(self.keys.project).prefix(NO_GENERATION) + name)
             for number in numbers:
                 pipe.delete(self.keys.prefix(number) + name)
-            deleted = pipe.execute()[2:]
-        held = [number for number, count in zip(numbers, deleted, strict=True) if count]
+            pipe.delete(sequence)
+            pipe.sadd(self.keys.forgotten, name)
+            deleted = pipe.execute()[: len(numbers)]
+        held += [number for number, count in zip(numbers, deleted, strict=True) if count]
+        held = sorted(set(held))
         with typed_errors(self.address):
             for number in held:
                 self._client.hincrby(self.keys.generation(number), "rows", -1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.stream.letters.tail import ArchiveTail
@@ -137,6 +138,7 @@ def run_audit(
         bundles=context.bundles,
         scratch=Path(),
         settings=settings,
+        forgotten=Tombstones(context.workspace).ids(),
     )
     config = context.config.store
     with open_memories(config, context.workspace) as store:

@@ -11,7 +11,7 @@ from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from uic.pipelines.audit.report import GenerationAudit
+    from uic.pipelines.audit.report import GenerationAudit, ServedAudit
 
 SampleRateOption = Annotated[
     float | None,
@@ -54,15 +54,18 @@ def audit(
     OUT.print(_table(done.generations))
     for epoch, partition, first, last in done.generations[0].losses:
         OUT.print(f"epoch {epoch}, partition {partition}: {first} to {last} are lost, as accepted")
-    served = done.served
-    if served is not None:
-        OUT.print(
-            f"served: {served.matched:,} of {served.memories:,} memories of {served.answers:,} "
-            f"answers are the log's ({served.ahead:,} ahead of it); {served.scored:,} "
-            f"probabilities differ by {served.largest_difference:.2g} at most"
-        )
+    if done.served is not None:
+        OUT.print(_served(done.served))
     ERR.print(f"written to {done.report}", markup=False)
     done.require_no_mismatch()
+
+
+def _served(served: "ServedAudit") -> str:
+    return (
+        f"served: {served.matched:,} of {served.memories:,} memories of {served.answers:,} "
+        f"answers are the log's ({served.ahead:,} ahead of it); {served.scored:,} "
+        f"probabilities differ by {served.largest_difference:.2g} at most"
+    )
 
 
 def _table(audits: "list[GenerationAudit]") -> Table:

@@ -38,6 +38,10 @@ def compact(
     The stream's archive is parsed again with the same parser, put in order of position and freed
     of repetitions; so batch folds what the stream has folded. Can be repeated: what the log has
     is left alone.
+
+    Then log, snapshots, archive, dead letters and served features are written anew without the
+    users who were forgotten since (`uic user forget`), and files of the last three that are older
+    than stream.archive_days, stream.dead_letter_days and serve.feature_days are removed.
     """
     with ERR.status("reading the archive"):
         done = workspace.compact(day.date(), accept_loss=accept_loss)
@@ -50,3 +54,10 @@ def compact(
         )
     if not done:
         OUT.print(f"nothing new: the log has all that streamed up to {day.date()}")
+    with ERR.status("forgotten users"):
+        erased = workspace.erase_forgotten()
+    for place in erased:
+        OUT.print(f"{place.place}: {place.rows:,} rows of forgotten users erased")
+    for pruned in workspace.stream.prune():
+        size = pruned.bytes / 2**20
+        OUT.print(f"{pruned.place}: {pruned.files:,} old files removed, {size:,.1f} MiB")

@@ -6,12 +6,13 @@ options --workspace and --config instead and opens the workspace that they name.
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import TaskID
@@ -22,6 +23,7 @@ from uic.jobs.config.progress import Progress
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 
+_UMASKS: Final = {"owner": 0o077, "group": 0o027}
 WorkspaceOption = Annotated[
     Path,
     typer.Option(
@@ -65,7 +67,10 @@ def takes_workspace(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*, workspace: Path, config: Path | None, **values: Any) -> None:
-        command(workspace=Workspace(workspace, config), **values)
+        opened = Workspace(workspace, config)
+        # What the process and its children write from here on: Java's files, too.
+        os.umask(_UMASKS[opened.config.file_access])
+        command(workspace=opened, **values)
 
     options = [
         inspect.Parameter(

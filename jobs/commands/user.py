@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from uic.jobs.commands.options import YesOption, confirm, takes_workspace
 from uic.jobs.config.console import ERR, OUT
@@ -62,12 +64,21 @@ def _print_channels(memory: UserMemory) -> None:
 
 @app.command(context_settings={"ignore_unknown_options": True})
 @takes_workspace
-def forget(user: UserArgument, *, yes: YesOption = False, workspace: Workspace) -> None:
+def forget(
+    user: UserArgument,
+    *,
+    now: Annotated[
+        bool, typer.Option("--now", help="Erase the files, too, without waiting for the night.")
+    ] = False,
+    yes: YesOption = False,
+    workspace: Workspace,
+) -> None:
     """Delete a user in every generation, for good: there is no way back.
 
-    A tombstone stays in the store, also when generations are dropped, so that no replay, load or
-    stream job brings the user back. Snapshots and the event log keep what they have: they are
-    pruned by their own age.
+    A tombstone stays, in the store and in WORKSPACE/forgotten.json, so that no replay, load, stream
+    job or loss of Redis brings the user back. The user's rows in the files of the workspace (log,
+    snapshots, archive, dead letters, served features) are erased by the next `uic log compact`, or
+    at once with --now. Prints what remains, and until when.
     """
     holding = workspace.generations_of(user)
     if holding:
@@ -85,3 +96,27 @@ def forget(user: UserArgument, *, yes: YesOption = False, workspace: Workspace) 
     OUT.print(
         f"user {user} forgotten" + (f"; deleted in generation {where}" if generations else "")
     )
+    for erased in workspace.erase_forgotten() if now else ():
+        OUT.print(f"{erased.place}: {erased.rows:,} rows of forgotten users erased")
+    OUT.print(_what_remains(workspace, now=now))
+
+
+def _what_remains(workspace: Workspace, *, now: bool) -> Table:
+    """Where a forgotten user still is, and until when."""
+    stream = workspace.config.stream
+    table = Table("what remains of a forgotten user", "until", box=SIMPLE_HEAD)
+    if not now:
+        files = "log, snapshots, archive, dead letters, served features"
+        table.add_row(files, "the next `uic log compact`, every night (or --now)")
+    else:
+        table.add_row("files that the stream has open", "the next `uic log compact`")
+    samples = workspace.context.samples.glob("*/manifest.json")
+    names = ", ".join(sorted(path.parent.name for path in samples))
+    if names:
+        table.add_row(f"samples {names}, and bundles trained on them", "they are made anew")
+    if stream.source == "kafka":
+        table.add_row(f"topic {stream.topic}", "its retention (retention.ms), or a null per key")
+    if stream.dead_letter_topic:
+        table.add_row(f"topic {stream.dead_letter_topic}", "its retention")
+    table.add_row("Redis' append-only file, its backups", "BGREWRITEAOF, and their own age")
+    return table

@@ -5,7 +5,7 @@ both. `uic config show` prints the result with each field's description.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
@@ -44,6 +44,11 @@ class Config(EnvironmentOverFile):
 
     time_zone: Annotated[str, AfterValidator(_known_zone)] = Field(
         "UTC", description="the zone whose calendar days are `dt`; IANA name"
+    )
+    file_access: Literal["owner", "group"] = Field(
+        "owner",
+        description="who may read what `uic` writes: owner alone (0600), or the group, too (0640); "
+        "histories and memories are personal data",
     )
     log: LogSettings = Field(default_factory=LogSettings)
     sale: SaleSettings = Field(default_factory=SaleSettings)

@@ -96,6 +96,10 @@ class ServeSettings(Section):
         default=False,
         description="write what each request was scored with to serving/features in the workspace",
     )
+    feature_days: Annotated[float, Field(ge=0, le=3650)] | None = Field(
+        30.0,
+        description="how long what was written of requests stays; days, 0 to 3650, none for ever",
+    )
     log_features_sample: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0,
         description="share of requests that are written; 0 to 1, chosen by a hash of the user",

@@ -111,6 +111,14 @@ class StreamSettings(Section):
         description="age at which a file of the archive is closed; seconds, 0.1 to 86400",
         json_schema_extra=ADVANCED,
     )
+    archive_days: Annotated[float, Field(ge=0, le=3650)] | None = Field(
+        7.0,
+        description="how long a file of the archive stays after `uic log compact` has published "
+        "it; days, 0 to 3650, none keeps it for ever",
+    )
+    dead_letter_days: Annotated[float, Field(ge=0, le=3650)] | None = Field(
+        30.0, description="how long dead letters in files stay; days, 0 to 3650, none for ever"
+    )
     jvm_memory_mib: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         1024, description="heap of the mini-cluster's Java process; MiB, 256 to 1000000"
     )

@@ -145,6 +145,7 @@ class MemoriesPanel(WorkspacePanel):
         """
         from uic.feature_repo.snapshots.published_values import point_current_to
         from uic.feature_repo.snapshots.snapshots import Snapshot
+        from uic.feature_repo.store.tombstones import Tombstones
 
         if snapshot is None:
             chosen = self._newest_snapshot()
@@ -152,6 +153,7 @@ class MemoriesPanel(WorkspacePanel):
             chosen = Snapshot.open(folder_of(self.context.memories, snapshot, "SNAPSHOT"))
         report = partial(progress or no_progress, f"loading {chosen.name}")
         with self._open_store() as store:
+            Tombstones(self.path).tell(store.generations)
             point_current_to(chosen.path)
             landed = None
             if by_feast:

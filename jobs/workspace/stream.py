@@ -12,6 +12,7 @@ from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.jobs.stream.fold.plan import JobPlan
+    from uic.jobs.stream.letters.pruning import Pruned
     from uic.jobs.stream.run.detached import DetachedStream
     from uic.jobs.stream.run.start_positions import Start
     from uic.jobs.stream.run.supervisor import Supervisor
@@ -27,6 +28,17 @@ class StreamPlan:
 
 class StreamPanel(WorkspacePanel):
     """Methods of `Workspace.stream`."""
+
+    def prune(self) -> "list[Pruned]":
+        """Remove old files of the archive, of dead letters and of served features.
+
+        Returns:
+            The places that had some. How old: `stream.archive_days`, `stream.dead_letter_days`,
+            `serve.feature_days`.
+        """
+        from uic.jobs.stream.letters.pruning import prune_streamed
+
+        return prune_streamed(self.context)
 
     def supervisor(
         self,

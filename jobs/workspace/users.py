@@ -10,6 +10,7 @@ from uic.models.errors import BadInputError
 if TYPE_CHECKING:
     from uic.feature_repo.store.generation import Generation
     from uic.jobs.checks.audit import WorkspaceAudit
+    from uic.jobs.checks.forgetting import Erased
     from uic.jobs.checks.user_view import UserView
     from uic.models.bundles.bundle import Bundle
 
@@ -53,7 +54,7 @@ class UsersPanel(WorkspacePanel):
         with self._open_store() as store:
             number = generation if generation is not None else store.live.resolve()
             details = store.generations.get(number)
-            record, present = store.memories.read(number, [user])
+            record, present = store.memories.read(number, [_checked(user)])
             forgotten = bool((store.generations.forgotten() == user).any())
         if not present[0]:
             why = "was forgotten on request" if forgotten else "has no behaviour in it"
@@ -74,19 +75,40 @@ class UsersPanel(WorkspacePanel):
             StoreError: the store does not answer.
         """
         with self._open_store() as store:
-            return store.generations.holding(user)
+            return store.generations.holding(_checked(user))
 
     def forget(self, user: int) -> list[int]:
-        """Delete a user in every generation, for good: a tombstone stays.
+        """Delete a user in every generation, for good: a tombstone stays in workspace and store.
+
+        The files of the workspace follow with `erase_forgotten`.
 
         Returns:
             The generations that had the user.
 
         Raises:
-            StoreError: the store does not answer.
+            BadInputError: the number is no id.
+            StoreError: the store does not answer; the workspace's tombstone stays.
         """
+        from uic.feature_repo.store.tombstones import Tombstones
+
+        Tombstones(self.path).add(_checked(user))
         with self._open_store() as store:
             return store.generations.forget(user)
+
+    def erase_forgotten(self) -> "list[Erased]":
+        """Write the workspace's files anew without forgotten users.
+
+        Those are log, snapshots, archive, dead letters, and what the service wrote down.
+
+        Returns:
+            The places that had some, with their rows.
+
+        Raises:
+            LogBusyError: another process writes to the log.
+        """
+        from uic.jobs.checks.forgetting import erase_forgotten
+
+        return erase_forgotten(self.context)
 
     def audit(
         self,
@@ -120,3 +142,15 @@ class UsersPanel(WorkspacePanel):
                 raise BadInputError(msg)
             settings = settings.model_copy(update={"sample_rate": sample_rate})
         return audit_workspace(self.context, settings, generation, progress or no_progress)
+
+
+def _checked(user: int) -> int:
+    """The id, if it is one.
+
+    Raises:
+        BadInputError: it is not.
+    """
+    if not 0 <= user < 2**63:
+        msg = f"user {user}: no id; expected 0 to 2^63 - 1"
+        raise BadInputError(msg)
+    return user

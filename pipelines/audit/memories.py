@@ -62,6 +62,7 @@ class AuditRequest:
         scratch: a folder that may be made and removed again.
         settings: the section `audit`.
         tail: what streamed after the end of the log.
+        forgotten: users who were deleted on request, (users,), beside those that the store knows.
     """
 
     log: Path
@@ -70,6 +71,7 @@ class AuditRequest:
     scratch: Path
     settings: AuditSettings
     tail: TailReader = field(default_factory=NoTail)
+    forgotten: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def audit_generation(
@@ -130,7 +132,7 @@ class _Auditor:
         self._folder = MemoryFolder(bundle, generation.number)
         self._exclusion = Exclusion.from_json(generation.exclude)
         self._tolerance = _tolerance(self._snapshot, request.settings)
-        self._forgotten = store.generations.forgotten()
+        self._forgotten = np.union1d(store.generations.forgotten(), request.forgotten)
         self._reader = MemoryReader(
             store,
             generation.number,

@@ -34,7 +34,7 @@ from uic.pipelines.log.epochs import (
     epoch_to_json,
 )
 
-__all__ = ["Epoch", "EventLog", "LogBusyError", "LogFile", "same_sources"]
+__all__ = ["Epoch", "EventLog", "LogBusyError", "LogFile"]
 
 EPOCHS_NAME: Final = "epochs.json"
 LOG_SCHEMA_VERSION: Final = 1
@@ -199,6 +199,21 @@ class EventLog:
         write_json_atomically(self._epochs_path, document)
         return path
 
+    def replace(self, manifests: Mapping[int, Mapping[str, Any]]) -> None:
+        """Publish other versions of manifests, by their place; call within `locked`.
+
+        Their files must be written. Those that no manifest names any more are removed.
+        """
+        document = self._document()
+        for number, manifest in manifests.items():
+            stem, _, version = document["manifests"][number].removesuffix(".json").partition("@")
+            name = f"{stem}@{int(version or 1) + 1}.json"
+            self._sync([str(entry["path"]) for entry in manifest["files"]])
+            write_json_atomically(self.root / "manifests" / name, manifest)
+            document["manifests"][number] = name
+        write_json_atomically(self._epochs_path, document)
+        self.remove_unpublished()
+
     def _sync(self, paths: Sequence[str]) -> None:
         """Bring files and the folders that name them to disk, each folder once."""
         folders: set[Path] = set()
@@ -305,19 +320,6 @@ def range_of_days(files: Sequence[LogFile]) -> str:
     """The days that have rows in `files`, as half a sentence about the log."""
     days = sorted({file.dt for file in files if file.rows})
     return f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
-
-
-def same_sources(
-    manifests: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]
-) -> str | None:
-    """The first published manifest's name that holds one of these sources (by sha256), or None."""
-    sums = {source["sha256"] for source in sources}
-    for manifest in manifests:
-        if any(source["sha256"] in sums for source in manifest.get("sources", ())):
-            number = manifest["epoch"]
-            where = "impressions" if number is None else f"epoch {number}"
-            return f"{where} ({manifest['name']})"
-    return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

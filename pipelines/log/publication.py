@@ -90,3 +90,16 @@ class Part:
     sources: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def same_sources(
+    manifests: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The first published manifest's name that holds one of these sources (by sha256), or None."""
+    sums = {source["sha256"] for source in sources}
+    for manifest in manifests:
+        if any(source["sha256"] in sums for source in manifest.get("sources", ())):
+            number = manifest["epoch"]
+            where = "impressions" if number is None else f"epoch {number}"
+            return f"{where} ({manifest['name']})"
+    return None

@@ -27,7 +27,7 @@ from uic.pipelines.days import CalendarDays, day_number, day_of_number
 from uic.pipelines.log.catalog import Contents
 from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
 from uic.pipelines.log.epochs import Epoch, refuse_overtaken
-from uic.pipelines.log.event_log import EventLog, same_sources
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import table_entry, write_item_table, write_rows
 from uic.pipelines.log.ordering import SLICE_ROWS, Piece, ordered_slices
 from uic.pipelines.log.positions import Positions
@@ -37,6 +37,7 @@ from uic.pipelines.log.publication import (
     LogWriteError,
     Part,
     Publication,
+    same_sources,
 )
 from uic.pipelines.log.schemas import IMPRESSIONS
 from uic.pipelines.log.spool import RUN_ROWS, KeyedSpool
@@ -97,7 +98,6 @@ class LogWriter:
             DuplicateImportError: a source is in the log, and `again` is not set.
             BadInputError: the log's days are of another time zone.
             BackfillError: behaviours of an import would come after a topic's.
-            EpochHandOverError: another writer has published more of the topic.
             LogWriteError: the log's folder cannot be made.
         """
         with ExitStack() as stack:

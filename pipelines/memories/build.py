@@ -117,10 +117,12 @@ def build_memories(
     options = pipeline_options(runner, beam_arguments)
     inputs = _find_input(request)
     parts = log_parts(inputs.files, BEHAVIOR_EVENTS)
+    log = EventLog(request.log)
     publication = SnapshotPublication(
         root=inputs.plan.root,
         start=inputs.start,
-        epochs=EventLog(request.log).epochs(),
+        epochs=log.epochs(),
+        thinned=frozenset(m["epoch"] for m in log.manifests() if m.get("forgotten")),
         facts=_facts(request, inputs),
     )
     msg = f"{inputs.plan.root}: another run builds this snapshot; wait for it to end"

@@ -26,12 +26,14 @@ class SnapshotPublication:
         root: folder of the snapshot.
         start: the snapshot that the build started from.
         epochs: of the log.
+        thinned: numbers of the epochs from which users were taken out (`forgotten`).
         facts: the manifest's part that is known before the run.
     """
 
     root: Path
     start: Snapshot | None
     epochs: Sequence[Epoch]
+    thinned: frozenset[int]
     facts: Mapping[str, Any]
 
     def publish(
@@ -95,7 +97,12 @@ class SnapshotPublication:
         Only an import has every offset: a topic's rejected events are not in the log, and its
         missing files are refused by their manifest.
         """
-        imports = {epoch.number: epoch for epoch in self.epochs if epoch.kind == "import"}
+        # Of an import from which users were taken out, offsets are missing where they were.
+        imports = {
+            epoch.number: epoch
+            for epoch in self.epochs
+            if epoch.kind == "import" and epoch.number not in self.thinned
+        }
         for (number, partition), (first, _) in bounds.items():
             if number not in imports:
                 continue

@@ -21,6 +21,7 @@ from uic.feature_repo.store.layout import NO_GENERATION, SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.settings import StoreSettings
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.models.errors import BadInputError
 from uic.models.hashing import stable_hash
 from uic.models.records.positions import EventBatch
@@ -65,6 +66,7 @@ def fill_from_log(
             keys_per_script=settings.keys_per_script,
             keys_per_read=settings.keys_per_read,
         )
+        Tombstones(workspace).tell(store.generations)
         gone = store.generations.forgotten()
         left = users[~np.isin(users, gone)]
         written = fill_sequences(log, packed, SequenceRing(), left, progress)

@@ -7,7 +7,8 @@ partition, and may repeat what another file has (a run that was started again); 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from uic.models.published import write_json_atomically
 
 _TAIL_BYTES: Final = 1 << 16
 _STARTS_NAME: Final = "first-starts.json"
+_RANGES_NAME: Final = "ranges.json"
 
 
 class _Position(msgspec.Struct, gc=False):
@@ -53,7 +55,8 @@ def archived_up_to(archive: Path, epoch: int, partitions: int) -> dict[int, int]
         for partition, offset in (json.loads(noted.read_text()) if noted.exists() else {}).items()
     }
     for partition in range(partitions):
-        ranges = sorted(file_range(path) for path in committed_files(archive, epoch, partition))
+        files = committed_files(archive, epoch, partition)
+        ranges = sorted((first, last) for first, last, _ in file_ranges(archive, epoch, files))
         if not ranges:
             continue
         newest = max(last for _, last in ranges)
@@ -69,6 +72,33 @@ def note_first_starts(archive: Path, epoch: int, starts: Mapping[int, int]) -> N
     document = {str(partition): offset for partition, offset in starts.items()} | known
     if document != known:
         write_json_atomically(noted, document)
+
+
+def file_ranges(archive: Path, epoch: int, paths: Sequence[Path]) -> list[tuple[int, int, Path]]:
+    """First and last offset of files of an epoch, and the file.
+
+    A file does not change its range, so each is opened once and then looked up in `ranges.json`
+    beside them, which any look may write anew: without it, they are read again.
+    """
+    folder = epoch_folder(archive, epoch)
+    index = folder / _RANGES_NAME
+    try:
+        known: dict[str, list[int]] = json.loads(index.read_text())
+    except (OSError, ValueError):
+        known = {}
+    ranges, read = [], False
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        if name not in known:
+            known[name] = list(file_range(path))
+            read = True
+        first, last = known[name]
+        ranges.append((first, last, path))
+    if read:
+        there = {name: both for name, both in known.items() if (folder / name).exists()}
+        with suppress(OSError):  # an index that cannot be written costs time, no more
+            write_json_atomically(index, there)
+    return ranges
 
 
 def file_range(path: Path) -> tuple[int, int]:

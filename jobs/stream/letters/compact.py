@@ -15,12 +15,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.stream.fold.counters import PARTITION_MOVED
 from uic.jobs.stream.fold.home import home_of
-from uic.jobs.stream.letters.archive import committed_files, epoch_folder, file_range
+from uic.jobs.stream.letters.archive import committed_files, epoch_folder, file_ranges
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
 from uic.models.errors import BadInputError, UicError
@@ -127,6 +129,7 @@ def new_rows(
         if letter.epoch == epoch.number and letter.reason == PARTITION_MOVED
     }
     parser = EventParser(context.config.log)
+    forgotten = pa.array(Tombstones(context.workspace).ids())
     # Today's setting speaks of today's topic; an older one is judged as it was when it streamed.
     gaps = context.config.stream.offset_gaps if epoch.offset_gaps is None else epoch.offset_gaps
     # What a wrong producer sent before the partitioner was declared has no letter; beside the right
@@ -136,12 +139,12 @@ def new_rows(
     home = home_of(partitioner, epoch.partitions)
     before = _log_times(log, epoch)
     for chunk in _chunks(archive, epoch, end_ms, before, gaps=gaps):
-        table, refused = _parsed(chunk, parser, moved)
+        table = _parsed(chunk, parser, moved)
+        table = table.filter(pc.invert(pc.is_in(table["user_id"], value_set=forgotten)))
         if home is not None:
             users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
             table = table.filter(pa.array(home(users) == places))
-            refused = len(chunk.rows) - table.num_rows
-        yield table, refused
+        yield table, len(chunk.rows) - table.num_rows
 
 
 @dataclass
@@ -160,7 +163,8 @@ def _chunks(
     for partition in range(epoch.partitions):
         last = epoch.last_offsets[partition]
         log_time = before.get(partition, 0)
-        for row in _ordered(committed_files(archive, epoch.number, partition), last):
+        files = committed_files(archive, epoch.number, partition)
+        for row in _ordered(file_ranges(archive, epoch.number, files), last):
             log_time = max(log_time, row.log_time_ms)
             if log_time >= end_ms:
                 break
@@ -209,18 +213,16 @@ def _holes(archive: Path, epoch: Epoch) -> Iterator[Loss]:
     """Offsets between the archive's files, or between the log and the first of them."""
     for partition in range(epoch.partitions):
         last = epoch.last_offsets[partition]
-        for first, final in sorted(
-            map(file_range, committed_files(archive, epoch.number, partition))
-        ):
+        paths = committed_files(archive, epoch.number, partition)
+        for first, final, _ in sorted(file_ranges(archive, epoch.number, paths)):
             if first > last + 1 and not epoch.is_lost(partition, last + 1, first - 1):
                 yield partition, last + 1, first - 1
             last = max(last, final)
 
 
-def _ordered(paths: list[Path], last: int) -> Iterator[LoggedPayload]:
+def _ordered(ranges: list[tuple[int, int, Path]], last: int) -> Iterator[LoggedPayload]:
     """Rows after offset `last` in ascending order, without repetitions."""
-    ranges = sorted((*file_range(path), path) for path in paths)
-    for _, final, path in ranges:
+    for _, final, path in sorted(ranges):
         if final > last:
             for row in read_lines(path):
                 if row.offset > last:
@@ -228,10 +230,8 @@ def _ordered(paths: list[Path], last: int) -> Iterator[LoggedPayload]:
                     yield row
 
 
-def _parsed(
-    chunk: _Chunk, parser: EventParser, moved: set[tuple[int, int]]
-) -> tuple[pa.Table, int]:
-    """The accepted rows as the writer takes them, and how many were refused."""
+def _parsed(chunk: _Chunk, parser: EventParser, moved: set[tuple[int, int]]) -> pa.Table:
+    """The accepted rows as the writer takes them."""
     rows = chunk.rows
     partitions = np.array([row.partition for row in rows], np.int32)
     offsets = np.array([row.offset for row in rows], np.int64)
@@ -257,5 +257,4 @@ def _parsed(
             "source": pa.array(events.sources, pa.string()),
         }
     )
-    table = table.filter(pa.array(kept)) if len(kept) else table
-    return table, len(rows) - table.num_rows
+    return table.filter(pa.array(kept)) if len(kept) else table

@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from uic.jobs.config.context import Context
-from uic.jobs.stream.letters.archive import committed_files, file_range
+from uic.jobs.stream.letters.archive import committed_files, file_ranges
 from uic.jobs.stream.letters.compact import archive_of, new_rows
 from uic.pipelines.audit.log_tail import LogTail, Positions
 from uic.pipelines.log.columns import event_table
@@ -73,13 +73,12 @@ class ArchiveTail:
     def _archived(self, epoch: Epoch) -> dict[int, int]:
         """By partition, the last offset of log or archive."""
         archive = archive_of(self._context)
-        return {
-            partition: max(
-                (file_range(path)[1] for path in committed_files(archive, epoch.number, partition)),
-                default=last,
-            )
-            for partition, last in epoch.last_offsets.items()
-        }
+        ends = dict(epoch.last_offsets)
+        for partition, last in epoch.last_offsets.items():
+            files = committed_files(archive, epoch.number, partition)
+            ranges = file_ranges(archive, epoch.number, files)
+            ends[partition] = max([last, *(final for _, final, _ in ranges)])
+        return ends
 
     def _reached(self, positions: Positions) -> bool:
         return all(

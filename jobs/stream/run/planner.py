@@ -16,6 +16,7 @@ from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.later_snapshot import notice_load
 from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.fold.fitness import check_fit
@@ -124,6 +125,7 @@ class Planner:
             UicError: whatever speaks against starting, in one line.
         """
         refuse_eviction(self.client, str(self.address))
+        Tombstones(self.context.workspace).tell(self.generations)
         memories = PackedStore(self.client, self.keys, address=str(self.address))
         current = self.context.memories / CURRENT
         if (current / MANIFEST_NAME).exists():

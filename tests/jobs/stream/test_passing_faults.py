@@ -94,7 +94,7 @@ def test_a_damaged_bundle_ends_the_run_before_a_worker_meets_it(planner):
         ("uic.pipelines.log.positions.LogGapError: offset 9 follows 3", True, False),
         ("uic.models.errors.ManifestError: sha256 is", True, True),
         ("uic.feature_repo.store.errors.EmptyStoreError: wiped", True, True),
-        ("uic.jobs.stream.nowhere.OfAnotherVersionError: what", False, False),
+        ("uic.another.OfAnotherVersionError: what", False, False),
         ("KeyError: 'x'", False, False),
     ],
 )

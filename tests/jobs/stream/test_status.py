@@ -7,7 +7,7 @@ from uic.jobs.stream.fold.status import StatusPublisher, clear_workers, read_sta
 
 def test_the_last_counts_of_a_quiet_stream_are_seen(bench):
     client = bench.client()
-    clear_workers(client, "quiet", 1)
+    clear_workers(client, "quiet", 1, "redis")
     status = StatusPublisher(client, "quiet", 1, "worker")
     for folded in (10, 20, 30):
         status.report({"folded": folded}, {0: folded - 1})
