@@ -17,7 +17,7 @@ FRESHNESS_NAMES: Final = (
     *(f"freshness_ms_le_{bound}" for bound in FRESHNESS_BOUNDS_MS),
     "freshness_ms_more",
 )
-STAGES: Final = ("parse", "read", "fold", "sequence", "write")
+STAGES: Final = ("parse", "read", "fold", "identity", "sequence", "write")
 COUNTER_NAMES: Final = (
     "events",  # rows that came in
     "folded",

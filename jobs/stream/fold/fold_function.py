@@ -8,9 +8,10 @@ Flink. The order of one batch:
 3. Drop what the generation's rules and the sale calendar leave out.
 4. Group by user; take memories from the cache, and read those that it lacks in one bulk read.
 5. Fold.
-6. Add the folded events to their users' sequences, if those are kept; write the changed memories,
+6. Be sure that the topic was still the planned one after the batch had come in.
+7. Add the folded events to their users' sequences, if those are kept; write the changed memories,
    then move the markers, on one connection.
-7. Keep the written memories in the cache.
+8. Keep the written memories in the cache.
 
 An event counts as dealt with when the marker has passed it. So a crash anywhere in here means that
 the batch comes again, and that what had landed is skipped (docs/concepts.md, "Effectively once").
@@ -30,7 +31,7 @@ from uic.feature_repo.store.writer import MarkerMove
 from uic.jobs.stream.fold.batch import StreamBatch, offset_ranges, refuse_gaps
 from uic.jobs.stream.fold.counters import PARTITION_MOVED, StreamCounters
 from uic.jobs.stream.fold.memory_cache import MemoryCache
-from uic.jobs.stream.fold.stores import MemoryStore, SequenceStore
+from uic.jobs.stream.fold.stores import MemoryStore, SequenceStore, SourceGuard
 from uic.models.errors import UicError
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
@@ -63,6 +64,7 @@ class FoldFunction:
         home: the partition of users (n,), where the topic's partitioner is declared; None binds a
             user to the partition of the first event.
         sequences: the last events of users, kept beside the memories; None to keep none.
+        source: asked for each batch whether the topic is still the planned one; None for files.
         cache_users: memories kept between batches.
         retry_seconds: how long to wait for a store that is away.
         counters: totals.
@@ -83,6 +85,7 @@ class FoldFunction:
     exclude: Exclude | None = None
     home: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     sequences: SequenceStore | None = None
+    source: SourceGuard | None = None
     cache_users: int = 100_000
     retry_seconds: float = 60.0
     counters: StreamCounters = field(default_factory=StreamCounters)
@@ -120,11 +123,14 @@ class FoldFunction:
 
         Raises:
             StoreFellBehindError: the store has lost what was folded; start again from its marker.
+            TopicChangedError: the topic is another one by now; nothing of the batch was written.
             LogGapError: offsets are missing between this batch and the one before, or within it.
             StoreError: the store was away for longer than `retry_seconds`, or refuses the writer.
         """
         if not len(payloads):
             return []
+        if self.source is not None:
+            self.source.ask()  # answered while the batch is parsed and folded
         counters = self.counters
         counters.add("batches")
         counters.add("events", len(payloads))
@@ -208,7 +214,7 @@ class FoldFunction:
             batch.events.reasons[position] = PARTITION_MOVED
 
     def _fold(self, batch: StreamBatch, chosen: NDArray[np.int64]) -> None:
-        """Steps 4 to 7, for the `chosen` rows of the accepted columns."""
+        """Steps 4 to 8, for the `chosen` rows of the accepted columns."""
         events, at = batch.events, batch.events.index[chosen]
         users, user_index = np.unique(events.user_ids[chosen], return_inverse=True)
         records = self._memories(users)
@@ -226,6 +232,9 @@ class FoldFunction:
             outcome = self.folder.fold(
                 records if self.position_check else _without_positions(records), todo
             )
+        if self.source is not None:
+            with self.counters.stage("identity"):
+                self._retried(self.source.confirm)
         folded = ~(outcome.skipped | outcome.moved)
         if self.sequences is not None and folded.any():
             self._keep(self.sequences, users, todo.select(folded))
@@ -257,13 +266,13 @@ class FoldFunction:
         return records
 
     def _keep(self, sequences: SequenceStore, users: NDArray[np.int64], folded: EventBatch) -> None:
-        """Step 6, first half: an event that a memory has seen is in its user's sequence."""
+        """Step 7, first half: an event that a memory has seen is in its user's sequence."""
         with self.counters.stage("sequence"):
             left_out = self._retried(lambda: sequences.append(users, folded))
         self.counters.add("left_out_of_sequences", left_out)
 
     def _write(self, users: NDArray[np.int64], records: Records, batch: StreamBatch) -> None:
-        """Step 6, second half, and step 7."""
+        """Step 7, second half, and step 8."""
         moves = [
             MarkerMove(
                 self.epoch,

@@ -29,6 +29,7 @@ class JobPlan(Section):
     epoch: int = Field(description="number of the epoch in epochs.json")
     starts: dict[int, int] = Field(description="by partition, the first offset to read")
     start_markers: dict[int, int] = Field(description="by partition, the store's marker then")
+    topic_id: str | None = Field(None, description="Kafka's id of the topic; None for files")
     ends: dict[int, int] = Field(description="by partition, one past the last offset when planned")
     until_end: bool = Field(description="whether the job ends at `ends`")
     source: Literal["kafka", "files"] = Field(description="where events come from")

@@ -33,6 +33,16 @@ class MemoryStore(Protocol):
         """How far each partition is folded."""
 
 
+class SourceGuard(Protocol):
+    """Knows whether the source is still the one that the offsets are of."""
+
+    def ask(self) -> None:
+        """Begin to find out."""
+
+    def confirm(self) -> None:
+        """Raise a `UicError` if it is not, or if that cannot be told; for what `ask` began."""
+
+
 class SequenceStore(Protocol):
     """What the function needs of `uic.feature_repo.store.sequence_writer.SequenceWriter`."""
 

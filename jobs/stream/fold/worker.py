@@ -16,6 +16,7 @@ from uic.jobs.stream.fold.fitness import UnfitGenerationError, check_state_and_h
 from uic.jobs.stream.fold.fold_function import Exclude, FoldFunction
 from uic.jobs.stream.fold.home import home_of
 from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.fold.source import guard_of
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.memory.fold import MemoryFolder
 from uic.pipelines.log.events import EventParser, ParsedEvents
@@ -76,6 +77,7 @@ def make_fold_function(plan: JobPlan) -> FoldFunction:
         exclude=exclusion(plan),
         home=home_of(plan.stream.partitioner, len(plan.starts)),
         sequences=sequence_writer(plan, store) if plan.stream.sequences else None,
+        source=guard_of(plan),
         cache_users=plan.stream.cache_users,
         retry_seconds=plan.stream.retry_seconds,
         position_check=plan.position_check,

@@ -86,6 +86,7 @@ class Planner:
     options: RunOptions
     _files: dict[Path, EventFile | None] = field(default_factory=dict)
     _ends: dict[int, int] | None = None
+    _renewed: bool = False
 
     def __post_init__(self) -> None:
         """Find the store; nothing is asked of it yet."""
@@ -180,6 +181,7 @@ class Planner:
             keys_per_read=store.keys_per_read,
             epoch=epoch.number,
             starts=offsets,
+            topic_id=epoch.name.rpartition(".")[2] if self.stream.source == "kafka" else None,
             start_markers={start.partition: start.marker for start in starts},
             ends=self._ends,
             until_end=self.options.until_end,
@@ -288,12 +290,14 @@ class Planner:
             for epoch in epochs
             if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name
         ]
-        if others and not self.options.new_epoch:
+        # One word of consent is for one topic: for one that is made anew later it is asked again.
+        if others and (self._renewed or not self.options.new_epoch):
             msg = (
                 f"topic {topic.name} was made anew since epoch {others[-1].number}: what was not "
                 "folded of the old one is gone; give --new-epoch to go on with the new one"
             )
             raise TopicError(msg)
+        self._renewed = bool(others)
         return log.append_epoch(
             kind="topic",
             name=name,

@@ -1,10 +1,10 @@
-"""What a stream has to know of its topic while it runs, looked at about once a minute.
+"""What a stream has to know of its topic while it runs.
 
-* How many partitions the topic has: a topic that grows sends users to partitions that this job does
-  not read, and its lag stays 0.
-* How far a partition is folded for sure. On a transactional topic the offset after the last event
-  may be a commit; when retention has eaten it, there is no telling any more that it was no event.
-  So the next position is noted while it can be read.
+* Whether it is the planned one, at every look: its id, how many partitions it has (one that grows
+  sends users to partitions that this job does not read), and that it has the broker's times.
+* About once a minute, how far a partition is folded for sure. On a transactional topic the offset
+  after the last event may be a commit; when retention has eaten it, there is no telling any more
+  that it was no event. So the next position is noted while it can be read.
 """
 
 import json
@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.fold.source import guard_of
 from uic.jobs.stream.topics.kafka_positions import next_events
-from uic.jobs.stream.topics.kafka_topic import end_offsets, partitions_of
+from uic.jobs.stream.topics.kafka_topic import end_offsets
+from uic.jobs.stream.topics.topic_guard import TopicChangedError
 from uic.models.errors import UicError
 from uic.models.published import write_json_atomically
 from uic.pipelines.log.epochs import Epoch
 
-LOOK_SECONDS: Final = 60.0
+NOTE_SECONDS: Final = 60.0
 _NAME: Final = "reached.json"
 
 
@@ -34,28 +36,29 @@ class TopicWatch:
 
     def __init__(self, plan: JobPlan, folder: Path) -> None:
         self._plan, self._folder = plan, folder
-        self._looked = time.monotonic()
+        self._noted = time.monotonic()
+        self._guard = guard_of(plan)
 
     def look(self, markers: Mapping[int, int], *, now: bool = False) -> str:
-        """Why the attempt must end, empty if it is well; at most once a minute unless `now`.
+        """Why the attempt must end, empty if it is well.
 
         Args:
             markers: the store's, of the attempt's epoch.
-            now: do not wait for the minute.
+            now: note how far they are without waiting for the minute.
         """
         plan = self._plan
-        if plan.source != "kafka":
+        if self._guard is None:
             return ""
-        if not now and time.monotonic() - self._looked < LOOK_SECONDS:
-            return ""
-        self._looked = time.monotonic()
         try:
-            partitions = partitions_of(plan.stream.brokers, plan.stream.topic)
-            if plan.stream.offset_gaps:
+            self._guard.confirm()
+            if plan.stream.offset_gaps and (now or time.monotonic() - self._noted > NOTE_SECONDS):
+                self._noted = time.monotonic()
                 note_reached(self._folder, plan.epoch, markers, events_ahead(plan, markers))
+        except TopicChangedError as error:
+            return str(error)
         except (UicError, OSError):
-            return ""  # the job itself notices a broker that is away
-        return grown(partitions, len(plan.starts), plan.epoch) or ""
+            pass  # the job itself notices a broker that is away, or a full disk
+        return ""
 
 
 def grown(partitions: int, known: int, epoch: int) -> str | None:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import (
     Consumer,
@@ -46,6 +47,10 @@ class TopicError(BadInputError):
     """A topic is missing, or has not what was expected of it."""
 
 
+class NoTopicError(TopicError):
+    """There is no topic of this name."""
+
+
 @dataclass(frozen=True)
 class Topic:
     """One incarnation of a topic.
@@ -85,7 +90,7 @@ def describe_topic(brokers: str, name: str) -> Topic:
 
     Raises:
         NoBrokerError: none answers.
-        TopicError: there is no such topic.
+        NoTopicError: there is no such topic.
     """
     admin = AdminClient(quiet(brokers))
     try:
@@ -99,8 +104,11 @@ def describe_topic(brokers: str, name: str) -> Topic:
     if name not in metadata.topics:
         others = ", ".join(sorted(topic for topic in metadata.topics if not topic.startswith("_")))
         msg = f"{brokers}: no topic {name!r}; there is {others or 'none'}; set stream.topic"
-        raise TopicError(msg)
-    description = admin.describe_topics(TopicCollection([name]))[name].result(_TIMEOUT_SECONDS)
+        raise NoTopicError(msg)
+    asked = admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT_SECONDS)
+    description = answer(asked[name], brokers, name)
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    settings = admin.describe_configs([resource], request_timeout=_TIMEOUT_SECONDS)[resource]
     consumer = Consumer(quiet(brokers, {"group.id": "uic-look", "enable.auto.commit": False}))
     try:
         marks = {
@@ -111,18 +119,43 @@ def describe_topic(brokers: str, name: str) -> Topic:
         consumer.close()
     return Topic(
         name=name,
-        # URL-safe base64, as Kafka's own tools print it: the id becomes part of a file's name.
-        topic_id=str(description.topic_id).replace("+", "-").replace("/", "_"),
+        topic_id=url_safe(description.topic_id),
         first={partition: low for partition, (low, _) in marks.items()},
         end={partition: high for partition, (_, high) in marks.items()},
-        log_append_time=_appends_time(admin, name),
+        log_append_time=appends_time(answer(settings, brokers, name)),
     )
 
 
-def _appends_time(admin: AdminClient, name: str) -> bool:
-    resource = ConfigResource(ResourceType.TOPIC, name)
-    found = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
-    return bool(found["message.timestamp.type"].value == "LogAppendTime")
+def url_safe(topic_id: Any) -> str:
+    """As Kafka's own tools print it, in URL-safe base64: it becomes part of a file's name."""
+    return str(topic_id).replace("+", "-").replace("/", "_")
+
+
+def appends_time(settings: Mapping[str, Any]) -> bool:
+    """Whether a topic of these settings has the broker's times."""
+    return bool(settings["message.timestamp.type"].value == "LogAppendTime")
+
+
+def answer(
+    asked: "Future[Any]", brokers: str, topic: str, timeout_seconds: float = 2 * _TIMEOUT_SECONDS
+) -> Any:
+    """What the broker says to a question about a topic.
+
+    Raises:
+        NoTopicError: there is none of this name.
+        NoBrokerError: no answer in time, or one that it cannot answer now.
+    """
+    try:
+        return asked.result(timeout_seconds)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            msg = f"{brokers}: there is no topic {topic!r} any more; set stream.topic"
+            raise NoTopicError(msg) from error
+        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
+        raise NoBrokerError(msg) from error
+    except TimeoutError as error:
+        msg = f"{brokers}: no Kafka broker answers within {timeout_seconds:.0f} s"
+        raise NoBrokerError(msg) from error
 
 
 def largest_message(brokers: str, topic: str) -> int:
