@@ -13,6 +13,7 @@ from typing import Final
 import psutil
 
 from uic.feature_repo.store.generation import Generation
+from uic.jobs.checks.listeners import stream_listeners
 from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError, UicError
 
@@ -52,6 +53,7 @@ def examine(context: Context) -> Iterator[Finding]:
         ("models", _models),
         ("store", _store),
         ("kafka", _kafka),
+        ("ports", _ports),
     )
     for subject, check in checks:
         try:
@@ -258,3 +260,14 @@ def _kafka(context: Context) -> Iterator[Finding]:
     if stream.parallelism > topic.partitions:
         text = f"stream.parallelism is {stream.parallelism}, the topic has {topic.partitions}"
         yield Finding(Level.WRONG, "kafka", f"{text}; at most one subtask a partition")
+
+
+def _ports(context: Context) -> Iterator[Finding]:
+    found = stream_listeners(context.workspace)
+    beyond = ", ".join(str(listener.port) for listener in found if listener.is_open)
+    if beyond:
+        fence = "they ask for no password: docs/operations.md, What listens, has a fence"
+        text = f"the stream listens on all addresses of this machine, ports {beyond}; {fence}"
+        yield Finding(Level.REMARK, "ports", text)
+    elif found:
+        yield Finding(Level.OK, "ports", "the stream listens on loopback alone")

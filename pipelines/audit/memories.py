@@ -38,7 +38,7 @@ from uic.pipelines.audit.log_tail import LogTail, NoTail, TailReader
 from uic.pipelines.audit.report import AuditTally, GenerationAudit
 from uic.pipelines.audit.sampled import SampledLog, UserSample, buckets_for, by_bucket
 from uic.pipelines.audit.settings import AuditSettings
-from uic.pipelines.audit.stored import FeastReader, MemoryReader, stored_users
+from uic.pipelines.audit.stored import FeastReader, StoredMemories, stored_users
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.positions import at_or_before
@@ -133,7 +133,7 @@ class _Auditor:
         self._exclusion = Exclusion.from_json(generation.exclude)
         self._tolerance = _tolerance(self._snapshot, request.settings)
         self._forgotten = np.union1d(store.generations.forgotten(), request.forgotten)
-        self._reader = MemoryReader(
+        self._reader = StoredMemories(
             store,
             generation.number,
             self._folder.record_bytes,

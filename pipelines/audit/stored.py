@@ -52,7 +52,7 @@ def stored_users(
 
 
 @dataclass
-class MemoryReader:
+class StoredMemories:
     """Reads served memories: the first ones through Feast, the others below it."""
 
     store: OpenedStore

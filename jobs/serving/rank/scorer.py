@@ -49,7 +49,7 @@ class CandidateScorer(Protocol):
 
 
 async def score_each(scorer: CandidateScorer, asks: Sequence[Ask]) -> list[Scored]:
-    """One pass over all, and whoever it fails for again without the others.
+    """One pass over all, and those it fails for again without the others.
 
     Returns:
         finite logits for each ask, with the reason where they are not what was asked for.
