@@ -67,7 +67,7 @@ def configuration(plan: JobPlan, *, local: bool) -> dict[str, str]:
     if local:
         settings["rest.port"] = str(plan.rest_port)
         settings["rest.bind-address"] = "127.0.0.1"
-        # A jar that is sent to it would run as us: whoever reaches the port may look, not submit.
+        # A jar that is sent to it would run as us: who reaches the port may look, not submit.
         settings["web.submit.enable"] = "false"
     if local and stream.prometheus_port:
         settings |= {
