@@ -92,6 +92,24 @@ class ServeSettings(Section):
         "the port is closed; seconds",
         json_schema_extra=ADVANCED,
     )
+    head_seconds: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        10.0,
+        description="from a connection to the end of a request's head, then it is closed; seconds",
+        json_schema_extra=ADVANCED,
+    )
+    body_seconds: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        10.0,
+        description="from its head to the end of a request's body, then it is refused; seconds",
+        json_schema_extra=ADVANCED,
+    )
+    max_head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = Field(
+        32 * 1024,
+        description="of a request's head, line and headers; bytes",
+        json_schema_extra=ADVANCED,
+    )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        4000, description="of a worker; more are closed at once; count", json_schema_extra=ADVANCED
+    )
     log_features: bool = Field(
         default=False,
         description="write what each request was scored with to serving/features in the workspace",

@@ -20,6 +20,8 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 # Answered without a token and however many are in flight: what a load balancer asks.
 _ALWAYS: Final = frozenset({"/healthz", "/readyz"})
 RETRY_AFTER_SECONDS: Final = b"1"
+# Of a body that is too large, so many times the limit are read to their end.
+_THROWN_AWAY: Final = 8
 
 
 class Limits:
@@ -86,33 +88,42 @@ class Limits:
         if self._in_flight >= self._max_in_flight:
             await refuse(send, 429, None, f"{self._in_flight} requests are in flight; come again")
             return
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        # A request counts when its body is there: one that comes slowly keeps no other out.
+        replay = await self._read(receive, headers.get(b"content-length", b""))
+        if replay is None:
             await self._too_large(send)
+            return
+        if self._in_flight >= self._max_in_flight:
+            await refuse(send, 429, None, f"{self._in_flight} requests are in flight; come again")
             return
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
-            if b"transfer-encoding" in headers:  # a body that does not say how long it is
-                replay = await self._read(receive)
-                if replay is None:
-                    await self._too_large(send)
-                    return
-                receive = replay
-            await self._application(scope, receive, send)
+            await self._application(scope, replay, send)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
 
-    async def _read(self, receive: Receive) -> Receive | None:
-        """Read a body up to the limit, to be received again; None if it is larger."""
+    async def _read(self, receive: Receive, length: bytes) -> Receive | None:
+        """Read a body up to the limit, to be received again; None if it is larger.
+
+        A body that is somewhat too large is read and thrown away: a client that is still sending
+        when its connection is closed never sees the answer.
+        """
         messages: list[Message] = []
         read = 0
+        known = int(length) if length.isdigit() else 0
+        if known > _THROWN_AWAY * self._max_body_bytes:
+            return None
         while not messages or messages[-1].get("more_body", False):
             messages.append(await receive())
             read += len(messages[-1].get("body", b""))
-            if read > self._max_body_bytes:
+            if max(read, known) > self._max_body_bytes:
+                messages = messages[-1:]
+            if read > _THROWN_AWAY * self._max_body_bytes:
                 return None
+        if max(read, known) > self._max_body_bytes:
+            return None
         waiting = iter(messages)
 
         async def replay() -> Message:

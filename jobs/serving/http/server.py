@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,11 +148,19 @@ def _serve_in_workers(request: ServeRequest, listener: socket.socket, workers: i
 
 
 def _options(request: ServeRequest) -> dict[str, Any]:
+    from uic.jobs.serving.http.guarded import Bounds, GuardedProtocol  # noqa: PLC0415 - uvicorn
+
     settings = request.open_context().config.serve
+    bounds = Bounds(
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        head_bytes=settings.max_head_bytes,
+        connections=settings.max_connections,
+    )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     return {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": partial(GuardedProtocol, bounds=bounds),  # workers get it pickled
         "ws": "none",
         "access_log": False,
         "log_level": "warning",

@@ -1,0 +1,103 @@
+"""Clients that send slowly, too much, or nothing: others are answered meanwhile."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
+
+import httpx
+import pytest
+
+from tests.jobs.serving.running import RunningService, running_service
+from tests.jobs.serving.shop import Shop
+
+pytestmark = pytest.mark.slow
+
+ITEMS = list(range(1000, 1020))
+BODY = json.dumps({"user_id": 3, "item_ids": ITEMS}).encode()
+HEAD = b"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: "
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    shop = Shop.open(tmp_path_factory.mktemp("slow"))
+    shop.generation(1, shop.bundle("0001"), [20] * 5)
+    settings = {"head_seconds": "2", "body_seconds": "2", "max_in_flight": "8"}
+    with running_service(shop.workspace, **settings) as running:
+        yield running
+    shop.stop()
+
+
+@pytest.fixture
+def connect(service: RunningService) -> Iterator[Callable[[], socket.socket]]:
+    """Makes connections, which are closed at the end."""
+    url = httpx.URL(service.url)
+    with ExitStack() as stack:
+
+        def made() -> socket.socket:
+            connection = socket.create_connection((url.host, url.port), timeout=30)
+            return stack.enter_context(connection)
+
+        yield made
+
+
+def end_of(connection: socket.socket) -> bytes:
+    """Everything until the service closes the connection."""
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
+
+
+def test_bodies_that_never_end_hold_up_nobody_and_are_refused_in_time(service, connect):
+    slow = [connect() for _ in range(30)]
+    for connection in slow:
+        connection.sendall(HEAD + b"1000\r\n\r\n{")
+    for _ in range(5):
+        assert service.rank(3, ITEMS)["items"]
+    answers = [end_of(connection) for connection in slow]
+    assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nx: "])
+def test_connections_that_send_no_head_are_closed(connect, sent):
+    idle = [connect() for _ in range(50)]
+    for connection in idle:
+        connection.sendall(sent)
+    began = time.monotonic()
+    for connection in idle:
+        end_of(connection)
+    assert time.monotonic() - began < 25
+
+
+def test_a_head_of_megabytes_is_refused_at_its_bound(service, connect):
+    connection = connect()
+    sent = 0
+    with suppress(OSError):  # the service reads no further, and closes
+        for _ in range(400):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nx: " + b"a" * 100_000)
+            sent += 100_000
+    assert sent < 20_000_000
+    assert service.rank(3, ITEMS)["items"]
+
+
+def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(connect):
+    large = b" " * 3_000_000
+    connection = connect()
+    connection.sendall(HEAD + str(len(large)).encode() + b"\r\n\r\n" + large)
+    assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_connection_that_is_kept_serves_one_request_after_the_other(service):
+    url = httpx.URL(service.url)
+    with closing(HTTPConnection(url.host, url.port, timeout=30)) as connection:
+        local = []
+        for _ in range(3):
+            connection.request("POST", "/v1/rank", BODY, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
+            local.append(connection.sock.getsockname())
+            time.sleep(1.2)  # together longer than the deadline of a head
+    assert len(set(local)) == 1
