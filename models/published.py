@@ -189,7 +189,7 @@ def read_manifest(root: Path, kind: str, schema_version: int) -> dict[str, Any]:
     except FileNotFoundError as error:
         msg = f"{path}: missing: {root} was never published, or its run was cut off; run it again"
         raise ManifestError(msg) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         msg = f"{path}: not JSON ({error}); publish the directory again"
         raise ManifestError(msg) from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
@@ -202,14 +202,40 @@ def read_manifest(root: Path, kind: str, schema_version: int) -> dict[str, Any]:
             f"this code reads {schema_version}; make it again with this version"
         )
         raise ManifestError(msg)
-    for entry in manifest["files"]:
+    for entry in _entries(path, manifest):
         file = root / entry["path"]
-        size = file.stat().st_size if file.exists() else None
+        size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:
             state = "missing" if size is None else f"{size} bytes"
             msg = f"{file}: {state}, the manifest says {entry['bytes']} bytes; make it again"
             raise ManifestError(msg)
     return manifest
+
+
+def _entries(path: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files of a manifest, each within its directory.
+
+    Raises:
+        ManifestError: they are no list of paths, sizes and sums, or a path leads out.
+    """
+    entries = manifest.get("files")
+    whole = isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("path"), str)
+        and type(entry.get("bytes")) is int
+        and isinstance(entry.get("sha256"), str)
+        for entry in entries
+    )
+    if not whole:
+        msg = f"{path}: files is no list of path, bytes and sha256; publish the directory again"
+        raise ManifestError(msg)
+    files: list[dict[str, Any]] = manifest["files"]
+    for entry in files:
+        name = Path(entry["path"])
+        if name.is_absolute() or ".." in name.parts:
+            msg = f"{path}: names {entry['path']!r}, which is outside of the directory"
+            raise ManifestError(msg)
+    return files
 
 
 def verify_checksums(root: Path, manifest: dict[str, Any]) -> None:

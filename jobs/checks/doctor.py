@@ -167,7 +167,7 @@ def _kernels(context: Context) -> Iterator[Finding]:
 
 
 def _models(context: Context) -> Iterator[Finding]:
-    from uic.models.bundles.bundle import read_bundle_manifest  # noqa: PLC0415 - torch
+    from uic.models.bundles.documents import read_bundle_manifest  # noqa: PLC0415 - torch
     from uic.models.bundles.shelf import BundleShelf  # noqa: PLC0415
 
     shelf = BundleShelf(context.bundles)

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from uic.models.bundles.bundle import Bundle, load_bundle, read_bundle_manifest
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.documents import read_bundle_manifest
 from uic.models.errors import UicError
 from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.network import MemoryState

@@ -223,7 +223,7 @@ class ModelsPanel(WorkspacePanel):
         Raises:
             BundleError: a manifest cannot be read.
         """
-        from uic.models.bundles.bundle import read_bundle_manifest
+        from uic.models.bundles.documents import read_bundle_manifest
         from uic.models.bundles.shelf import BundleShelf
         from uic.models.training.popularity import remarks_of
 

@@ -9,6 +9,7 @@ runs with the same result have the same hash, whatever their version is called.
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +17,26 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uic.models.errors import BadInputError, UicError
+from uic.models.bundles.documents import (
+    BUNDLE_FORMAT,
+    BUNDLE_KIND,
+    CONFIG,
+    HASHED,
+    METRICS,
+    VOCABULARY,
+    WEIGHTS,
+    BundleConfig,
+    BundleError,
+    VocabularySizes,
+    load_config,
+    load_metrics,
+    read_bundle_manifest,
+)
+from uic.models.errors import BadInputError
 from uic.models.kernels.compiled import folded_by
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.memory.network import MemoryNetwork
@@ -29,52 +44,17 @@ from uic.models.published import (
     MANIFEST_NAME,
     file_entry,
     publish_manifest,
-    read_manifest,
     verify_checksums,
 )
 from uic.models.rankers.catalogue import model_kind
 from uic.models.rankers.mimn import Mimn
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.vocabulary import Vocabulary, load_vocabulary
-from uic.models.settings import Section
-from uic.models.training.run_spec import SettingError, section_from
+from uic.models.training.run_spec import section_from
 from uic.models.training.trainer import Trained
 
-BUNDLE_KIND: Final = "bundle"
-BUNDLE_FORMAT: Final = 1
 DISTRIBUTION: Final = "user-interest-center"
-
-_WEIGHTS = "model.safetensors"
-_CONFIG = "config.json"
-_VOCABULARY = "vocabulary.parquet"
-_METRICS = "metrics.json"
-# What decides a bundle's hash; metrics do not.
-_HASHED = (_WEIGHTS, _CONFIG, _VOCABULARY)
 HASH_BYTES: Final = 8
-
-
-class BundleError(UicError):
-    """A directory is not a bundle that this code can serve."""
-
-
-class VocabularySizes(Section):
-    """How many ids the vocabulary must hold, and its spare rows."""
-
-    item_ids: int = Field(description="items with a row of their own; count")
-    category_ids: int = Field(description="categories with a row of their own; count")
-    spare_item_rows: int = Field(description="rows that all other items share; count")
-    spare_category_rows: int = Field(description="rows that all other categories share; count")
-
-
-class BundleConfig(Section):
-    """`config.json`: what must be known to rebuild the model."""
-
-    format_version: int = Field(description="version of this file's meaning")
-    model: str = Field(description="name of the model in the catalogue")
-    settings: dict[str, Any] = Field(description="every hyper-parameter of the model")
-    training: dict[str, Any] = Field(description="every setting of its training")
-    seed: int = Field(description="of weights and shuffle")
-    vocabulary: VocabularySizes = Field(description="sizes of the vocabulary")
 
 
 @dataclass(frozen=True)
@@ -119,7 +99,7 @@ class Bundle:
     def settings(self) -> RankerSettings:
         """The model's hyper-parameters."""
         kind = model_kind(self.config.model).settings
-        return section_from(kind, self.config.settings, f"{self.path / _CONFIG}: settings.")
+        return section_from(kind, self.config.settings, f"{self.path / CONFIG}: settings.")
 
     @property
     def has_memory(self) -> bool:
@@ -158,7 +138,7 @@ def save_bundle(
         readout_compatible_with: hashes of bundles whose memories the readout understands.
 
     Raises:
-        BundleError: the version is published already.
+        BundleError: the version is published already, or a weight is not a finite number.
     """
     if (path / MANIFEST_NAME).exists():
         msg = f"{path}: this version is published already; choose another --version"
@@ -179,9 +159,10 @@ def save_bundle(
         ),
     )
     tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-    save_file(tensors, path / _WEIGHTS)
-    _write_json(path / _CONFIG, config.model_dump(mode="json"))
-    vocabulary.save(path / _VOCABULARY)
+    _refuse_not_finite(tensors, path / WEIGHTS)
+    save_file(tensors, path / WEIGHTS)
+    _write_json(path / CONFIG, config.model_dump(mode="json"))
+    vocabulary.save(path / VOCABULARY)
     days = spec.days
     metrics = {
         "test": None if trained.metrics is None else trained.metrics.to_json(),
@@ -190,8 +171,8 @@ def save_bundle(
         "epochs": trained.epochs,
         "curve": trained.curve,
     }
-    _write_json(path / _METRICS, metrics)
-    files = [file_entry(path, path / name) for name in (*_HASHED, _METRICS)]
+    _write_json(path / METRICS, metrics)
+    files = [file_entry(path, path / name) for name in (*HASHED, METRICS)]
     manifest = {
         "kind": BUNDLE_KIND,
         "schema_version": BUNDLE_FORMAT,
@@ -222,10 +203,10 @@ def load_bundle(path: Path) -> Bundle:
     """
     manifest = read_bundle_manifest(path)
     verify_checksums(path, manifest)
-    config = _load_config(path / _CONFIG)
+    config = load_config(path / CONFIG)
     sizes = config.vocabulary
     vocabulary = load_vocabulary(
-        path / _VOCABULARY, sizes.spare_item_rows, sizes.spare_category_rows
+        path / VOCABULARY, sizes.spare_item_rows, sizes.spare_category_rows
     )
     for name, table, expected in (
         ("item", vocabulary.item, sizes.item_ids),
@@ -233,7 +214,7 @@ def load_bundle(path: Path) -> Bundle:
     ):
         if table.ids.size != expected:
             msg = (
-                f"{path / _VOCABULARY}: {table.ids.size} {name} ids, {_CONFIG} says {expected}; "
+                f"{path / VOCABULARY}: {table.ids.size} {name} ids, {CONFIG} says {expected}; "
                 "vocabulary and model are of different runs"
             )
             raise BundleError(msg)
@@ -244,84 +225,54 @@ def load_bundle(path: Path) -> Bundle:
         config=config,
         vocabulary=vocabulary,
         model=model,
-        metrics=json.loads((path / _METRICS).read_text(encoding="utf-8")),
+        metrics=load_metrics(path / METRICS),
         manifest=manifest,
     )
-
-
-def read_bundle_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a bundle, without reading its files.
-
-    Raises:
-        ManifestError: see `uic.models.published.read_manifest`.
-        BundleError: a newer format, or a needed file that the manifest does not name.
-    """
-    manifest_path = path / MANIFEST_NAME
-    if manifest_path.exists():
-        _refuse_newer(manifest_path, "schema_version")
-    manifest = read_manifest(path, BUNDLE_KIND, BUNDLE_FORMAT)
-    named = {entry["path"] for entry in manifest["files"]}
-    for name in (*_HASHED, _METRICS):
-        if name not in named:
-            msg = f"{manifest_path}: names no {name}; the bundle is incomplete, train it again"
-            raise BundleError(msg)
-    return manifest
-
-
-def _refuse_newer(path: Path, key: str) -> None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path}: not JSON ({error}); copy the bundle again"
-        raise BundleError(msg) from error
-    version = document.get(key) if isinstance(document, dict) else None
-    if isinstance(version, int) and version > BUNDLE_FORMAT:
-        msg = (
-            f"{path}: {key} is {version}, this code reads up to {BUNDLE_FORMAT}; "
-            "install the version that wrote it, or a newer one"
-        )
-        raise BundleError(msg)
-
-
-def _load_config(path: Path) -> BundleConfig:
-    _refuse_newer(path, "format_version")
-    try:
-        return section_from(BundleConfig, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
-    except SettingError as error:
-        raise BundleError(str(error)) from error
 
 
 def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ranker:
     try:
         kind = model_kind(config.model)
-        settings = section_from(kind.settings, config.settings, f"{path / _CONFIG}: settings.")
+        settings = section_from(kind.settings, config.settings, f"{path / CONFIG}: settings.")
     except BadInputError as error:
-        msg = f"{path / _CONFIG}: {error}" if "config.json" not in str(error) else str(error)
+        msg = f"{path / CONFIG}: {error}" if "config.json" not in str(error) else str(error)
         raise BundleError(msg) from error
     with torch.random.fork_rng(devices=[]):
         model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
     try:
-        tensors = load_file(path / _WEIGHTS)
+        tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        msg = f"{path / _WEIGHTS}: not readable as safetensors ({error}); copy the bundle again"
+        msg = f"{path / WEIGHTS}: not readable as safetensors ({error}); copy the bundle again"
         raise BundleError(msg) from error
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in tensors:
-            msg = f"{path / _WEIGHTS}: tensor {name} is missing; train the bundle again"
+            msg = f"{path / WEIGHTS}: tensor {name} is missing; train the bundle again"
             raise BundleError(msg)
         if tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
             msg = (
-                f"{path / _WEIGHTS}: tensor {name} is {_described(tensors[name])}, "
+                f"{path / WEIGHTS}: tensor {name} is {_described(tensors[name])}, "
                 f"expected {_described(tensor)}"
             )
             raise BundleError(msg)
     for name in tensors:
         if name not in expected:
-            msg = f"{path / _WEIGHTS}: tensor {name} is unknown to model {config.model}"
+            msg = f"{path / WEIGHTS}: tensor {name} is unknown to model {config.model}"
             raise BundleError(msg)
+    _refuse_not_finite(tensors, path / WEIGHTS)
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            wrong = int((~tensor.isfinite()).sum())
+            msg = (
+                f"{path}: tensor {name} has {wrong} numbers that are not finite: the training went "
+                "astray, or the file is damaged; train again, with a smaller learning rate"
+            )
+            raise BundleError(msg)
 
 
 def _described(tensor: Tensor) -> str:
@@ -331,7 +282,7 @@ def _described(tensor: Tensor) -> str:
 def _hash_of(files: list[dict[str, Any]]) -> bytes:
     """The bundle's hash: sha256 over the sums of weights, config and vocabulary, in that order."""
     sums = {entry["path"]: entry["sha256"] for entry in files}
-    return hashlib.sha256("".join(sums[name] for name in _HASHED).encode()).digest()
+    return hashlib.sha256("".join(sums[name] for name in HASHED).encode()).digest()
 
 
 def _write_json(path: Path, document: Any) -> None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from uic.models.bundles.bundle import BundleError
+from uic.models.bundles.documents import BundleError
 from uic.models.published import MANIFEST_NAME, write_bytes_atomically
 
 CURRENT_NAME: Final = "CURRENT"

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uic.models.bundles.bundle import Bundle, BundleError
+from uic.models.bundles.bundle import Bundle
+from uic.models.bundles.documents import BundleError
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.vocabulary import IdTable, Vocabulary
 

@@ -27,7 +27,8 @@ from uic.feature_repo.snapshots.item_images import (
 )
 from uic.feature_repo.snapshots.published_values import column_of
 from uic.feature_repo.store.item_vectors import Values, packed_item_vectors
-from uic.models.bundles.bundle import Bundle, BundleError, load_bundle
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.documents import BundleError
 from uic.models.errors import BadInputError
 from uic.models.images.embedding import ImageEmbedding
 from uic.models.images.features import ImageFeatures, ImageFeaturesError

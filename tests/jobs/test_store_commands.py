@@ -10,7 +10,7 @@ from uic.feature_repo.store.connection import STORE_FOLDER
 from uic.feature_repo.store.errors import EmptyStoreError, StoreUnavailableError
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.cli import app
-from uic.models.bundles.bundle import BundleError
+from uic.models.bundles.documents import BundleError
 from uic.models.errors import BadInputError, UicError
 
 

@@ -1,13 +1,15 @@
 """Bundles: what is saved is what is loaded, and anything else is refused by name."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uic.models.bundles.bundle import BundleError, load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.documents import BundleError
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import ManifestError, UicError
 from uic.models.memory.fold import EventBatch, MemoryFolder
@@ -273,3 +275,71 @@ def test_a_bundle_that_is_not_there_lists_those_that_are(trained, tmp_path):
         shelf.choose("mimn", "0002")
     with pytest.raises(BundleError, match=r"version '\.\./x'"):
         shelf.path("mimn", "../x")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_loaded_nor_published(
+    bundle_path, trained, tmp_path, number
+):
+    weights = load_file(bundle_path / "model.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].view(-1)[3] = number
+    save_file(weights, bundle_path / "model.safetensors")
+    reseal(bundle_path, "model.safetensors")
+    with pytest.raises(BundleError, match=f"{name} has 1 numbers that are not finite"):
+        load_bundle(bundle_path)
+    parameter = next(trained["other"].model.parameters())
+    before = parameter.detach().view(-1)[0].item()
+    parameter.data.view(-1)[0] = number
+    try:
+        with pytest.raises(BundleError, match="not finite"):
+            save_bundle(tmp_path / "new", trained["other"])
+    finally:
+        parameter.data.view(-1)[0] = before
+    assert not (tmp_path / "new" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m.pop("files"), "files is no list"),
+        (lambda m: m.update(files=None), "files is no list"),
+        (lambda m: m["files"][0].pop("bytes"), "files is no list"),
+        (lambda m: m["files"][0].pop("sha256"), "files is no list"),
+        (lambda m: m["files"][0].update(path="/dev/zero", bytes=0), "outside of the directory"),
+        (lambda m: m["files"][0].update(path="../x", bytes=0), "outside of the directory"),
+        (lambda m: m.update(readout_compatible_with=["zz"]), "no list of hashes"),
+        (lambda m: m.pop("readout_compatible_with"), "no list of hashes"),
+    ],
+)
+def test_a_manifest_that_is_not_whole_is_one_line(bundle_path, change, says):
+    path = bundle_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UicError, match=says):
+        load_bundle(bundle_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+@pytest.mark.parametrize("name", ["metrics.json", "manifest.json", "config.json"])
+def test_a_document_that_is_no_object_is_one_line(bundle_path, name, text):
+    (bundle_path / name).write_text(text)
+    if name != "manifest.json":
+        reseal(bundle_path, name)
+    with pytest.raises(UicError, match=name):
+        load_bundle(bundle_path)
+
+
+def test_a_pipe_in_a_bundle_is_not_waited_for(bundle_path):
+    path = bundle_path / "metrics.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ManifestError, match=r"metrics.json: missing"):
+        load_bundle(bundle_path)
+
+
+def test_more_rows_than_a_machine_has_are_refused(bundle_path):
+    edit_config(bundle_path, lambda c: c["vocabulary"].update(spare_item_rows=10**12))
+    with pytest.raises(BundleError, match="spare_item_rows"):
+        load_bundle(bundle_path)

@@ -23,7 +23,8 @@ from uic.jobs.serving.score.items import ItemCache, ItemsStamp, ItemTable, items
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.sequences import SequenceScorer, images_ranker
-from uic.models.bundles.bundle import HASH_BYTES, Bundle, BundleError, load_bundle
+from uic.models.bundles.bundle import HASH_BYTES, Bundle, load_bundle
+from uic.models.bundles.documents import BundleError
 from uic.models.bundles.shelf import CURRENT_NAME, BundleShelf
 from uic.models.published import MANIFEST_NAME
 from uic.pipelines.log.event_log import EventLog

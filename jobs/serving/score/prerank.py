@@ -21,7 +21,8 @@ from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
 from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, ranker_batch
-from uic.models.bundles.bundle import Bundle, BundleError
+from uic.models.bundles.bundle import Bundle
+from uic.models.bundles.documents import BundleError
 from uic.models.rankers.dicm.image_ranker import PassImages
 from uic.models.rankers.dicm.prerank import Prerank
 from uic.models.records.sequence_ring import RING_HEADER, Sequences

@@ -38,7 +38,7 @@ from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.item_vectors import ItemVectors
 from uic.jobs.serving.score.items import ItemTable
 from uic.jobs.serving.score.sequences import SequenceScorer
-from uic.models.bundles.bundle import BundleError
+from uic.models.bundles.documents import BundleError
 from uic.models.images.features import ImageFeatures
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images

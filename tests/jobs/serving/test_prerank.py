@@ -45,7 +45,7 @@ from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
 from uic.jobs.serving.score.prerank import Preranked, PrerankScorer, PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.jobs.stream.fold.sequence_fill import write_rings
-from uic.models.bundles.bundle import BundleError
+from uic.models.bundles.documents import BundleError
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.images.embed import embedded
 from uic.pipelines.log.event_log import EventLog
