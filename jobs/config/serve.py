@@ -104,7 +104,7 @@ class ServeSettings(Section):
     )
     max_head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = Field(
         32 * 1024,
-        description="of a request's head, line and headers; bytes",
+        description="of a request's head, and of what frames a body in chunks; bytes",
         json_schema_extra=ADVANCED,
     )
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(

@@ -19,7 +19,7 @@ class Bounds:
         head_seconds: from the connection, or the first byte of a further request, to the end of
             its head.
         body_seconds: from there to the end of the body.
-        head_bytes: of a head.
+        head_bytes: of a head, and of the framing and trailers of a body in chunks.
         connections: of one worker.
     """
 
@@ -40,7 +40,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._bounds = bounds
         self._deadline: asyncio.TimerHandle | None = None
-        self._head_read = 0  # bytes since the last request was complete
+        self._head_read = 0  # bytes of this request that are none of its body
         self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
@@ -58,19 +58,23 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head or a body."""
-        if not self._in_body:
-            if self._deadline is None:  # the next request of a connection that was kept
-                self._expect(self._bounds.head_seconds)
-            self._head_read += len(data)
+        if not self._in_body and self._deadline is None:  # the next request of a kept connection
+            self._expect(self._bounds.head_seconds)
+        self._head_read += len(data)
         super().data_received(data)
-        if not self._in_body and self._head_read > self._bounds.head_bytes:
+        if self._head_read > self._bounds.head_bytes:
             self._refuse(431)
 
     def on_headers_complete(self) -> None:
         """From here on it is the body that must come in time."""
-        self._in_body, self._head_read = True, 0
+        self._in_body = True
         self._expect(self._bounds.body_seconds)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """What is left is the head, and of a body in chunks their framing and trailers."""
+        self._head_read -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is there; its answer has a deadline elsewhere."""
@@ -93,6 +97,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         """A last line for a client that reads, and the end of the connection."""
         if self.transport.is_closing():
+            return
+        if self.cycle is not None and self.cycle.response_started and self._in_body:
+            self.transport.close()  # it has its answer already, or is amid one
             return
         phrase = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
         self.transport.write(

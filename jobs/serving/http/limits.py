@@ -24,6 +24,10 @@ RETRY_AFTER_SECONDS: Final = b"1"
 _THROWN_AWAY: Final = 8
 
 
+class _TooMuchAtOnceError(Exception):
+    """Bodies that are not complete take more memory than all requests in flight may."""
+
+
 class Limits:
     """The layer.
 
@@ -53,6 +57,7 @@ class Limits:
         self._expected = None if token is None else f"Bearer {token}".encode()
         self._is_draining = is_draining
         self._in_flight = 0
+        self._reading = 0  # bytes of bodies that are not complete
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Refuse, or pass on."""
@@ -89,7 +94,11 @@ class Limits:
             await refuse(send, 429, None, f"{self._in_flight} requests are in flight; come again")
             return
         # A request counts when its body is there: one that comes slowly keeps no other out.
-        replay = await self._read(receive, headers.get(b"content-length", b""))
+        try:
+            replay = await self._read(receive, headers.get(b"content-length", b""))
+        except _TooMuchAtOnceError:
+            await refuse(send, 429, None, "too many bodies are on their way; come again")
+            return
         if replay is None:
             await self._too_large(send)
             return
@@ -107,21 +116,33 @@ class Limits:
     async def _read(self, receive: Receive, length: bytes) -> Receive | None:
         """Read a body up to the limit, to be received again; None if it is larger.
 
+        Bodies on their way together take at most what those of all requests in flight may.
+
         A body that is somewhat too large is read and thrown away: a client that is still sending
         when its connection is closed never sees the answer.
         """
-        messages: list[Message] = []
-        read = 0
         known = int(length) if length.isdigit() else 0
         if known > _THROWN_AWAY * self._max_body_bytes:
             return None
-        while not messages or messages[-1].get("more_body", False):
-            messages.append(await receive())
-            read += len(messages[-1].get("body", b""))
-            if max(read, known) > self._max_body_bytes:
-                messages = messages[-1:]
-            if read > _THROWN_AWAY * self._max_body_bytes:
-                return None
+        messages: list[Message] = []
+        read = held = 0
+        try:
+            while not messages or messages[-1].get("more_body", False):
+                messages.append(await receive())
+                size = len(messages[-1].get("body", b""))
+                read += size
+                held += size
+                self._reading += size
+                if max(read, known) > self._max_body_bytes:
+                    messages = messages[-1:]
+                    self._reading -= held
+                    held = 0
+                if read > _THROWN_AWAY * self._max_body_bytes:
+                    return None
+                if self._reading > self._max_in_flight * self._max_body_bytes:
+                    raise _TooMuchAtOnceError
+        finally:
+            self._reading -= held
         if max(read, known) > self._max_body_bytes:
             return None
         waiting = iter(messages)

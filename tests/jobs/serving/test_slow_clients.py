@@ -83,6 +83,30 @@ def test_a_head_of_megabytes_is_refused_at_its_bound(service, connect):
     assert service.rank(3, ITEMS)["items"]
 
 
+def test_trailers_of_a_body_in_chunks_count_as_head(service, connect):
+    connection = connect()
+    connection.sendall(
+        b"POST /v1/rank HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+    )
+    sent = 0
+    with suppress(OSError):
+        for _ in range(4000):
+            connection.sendall(b"x: " + b"a" * 9_995 + b"\r\n")
+            sent += 10_000
+    assert sent < 20_000_000
+    assert service.rank(3, ITEMS)["items"]
+
+
+def test_bodies_on_their_way_together_have_a_bound(service, connect):
+    """Eight requests of 1 MiB may be in flight, so 8 MiB of bodies may wait for their end."""
+    slow = [connect() for _ in range(14)]
+    for connection in slow:
+        connection.sendall(HEAD + b"1000000\r\n\r\n" + b" " * 900_000)
+    statuses = [end_of(connection).split(b" ")[1] for connection in slow]
+    assert {b"408", b"429"} == set(statuses)
+    assert service.rank(3, ITEMS)["items"]
+
+
 def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(connect):
     large = b" " * 3_000_000
     connection = connect()
