@@ -82,7 +82,8 @@ class EmbeddedRedis:
     def running(self) -> Running | None:
         """The server of this folder, if it runs."""
         recorded = _recorded(self.directory)
-        return recorded if recorded is not None and self._is_ours(recorded) else None
+        there = recorded is not None and _folder_of(recorded) == self.directory
+        return recorded if there else None
 
     def start(self) -> Running:
         """Start the server and wait until it answers; a running one is returned as it is.
@@ -132,19 +133,6 @@ class EmbeddedRedis:
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
 
-    def _is_ours(self, running: Running) -> bool:
-        try:
-            process = psutil.Process(running.pid)
-            # Redis renames itself to `redis-server 127.0.0.1:port`.
-            return (
-                abs(process.create_time() - running.created) < 1.0
-                and process.status() != psutil.STATUS_ZOMBIE
-                and process.name().startswith("redis-server")
-                and Path(process.cwd()) == self.directory
-            )
-        except psutil.Error:
-            return False
-
     def _launch(self, port: int) -> Running | None:
         pid_file = self.directory / "redis.pid"
         pid_file.unlink(missing_ok=True)
@@ -192,13 +180,36 @@ def recorded_address(directory: Path) -> str:
 
     Raises:
         StoreUnavailableError: none was ever started there.
-        ServerError: the file is not what a start wrote.
+        ServerError: the file is not what a start wrote, or came with a copy of a workspace whose
+            server runs: what is written there would reach the original.
     """
     recorded = _recorded(directory)
     if recorded is None:
         msg = f"{directory / SERVER_FILE}: no store was started here; run `uic store start`"
         raise StoreUnavailableError(msg)
+    folder = _folder_of(recorded)
+    if folder is not None and folder != directory.resolve():
+        msg = (
+            f"{directory / SERVER_FILE}: this is a copy: the store at {recorded.address} is that "
+            f"of {folder}; run `uic store start` to have one of its own here"
+        )
+        raise ServerError(msg)
     return recorded.address
+
+
+def _folder_of(running: Running) -> Path | None:
+    """The folder of a recorded server, if that very process runs."""
+    try:
+        process = psutil.Process(running.pid)
+        # Redis renames itself to `redis-server 127.0.0.1:port`.
+        alive = (
+            abs(process.create_time() - running.created) < 1.0
+            and process.status() != psutil.STATUS_ZOMBIE
+            and process.name().startswith("redis-server")
+        )
+        return Path(process.cwd()) if alive else None
+    except psutil.Error:
+        return None
 
 
 def _recorded(directory: Path) -> Running | None:

@@ -25,7 +25,7 @@ from uic.jobs.stream.letters.archive import file_range, file_ranges
 from uic.jobs.stream.letters.erasing import erase_payloads
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of, read_lines
 from uic.jobs.workspace.workspace import Workspace
-from uic.models.errors import ManifestError
+from uic.models.errors import ManifestError, UicError
 from uic.pipelines.audit.compare import Verdict
 from uic.pipelines.log.event_log import EventLog
 
@@ -161,6 +161,19 @@ def test_what_is_no_id_is_refused_before_anything_is_written(shop, monkeypatch, 
         main()
     assert ended.value.code == 2
     assert len(Tombstones(shop.workspace).ids()) == 0
+
+
+def test_forgetting_in_a_copy_of_a_workspace_does_not_reach_the_original(tmp_path):
+    original = Workspace(tmp_path / "original")
+    server = EmbeddedRedis(original.path / "store")
+    server.start()
+    try:
+        shutil.copytree(original.path, tmp_path / "copy")
+        with pytest.raises(UicError, match=r"this is a copy: .*original/store"):
+            Workspace(tmp_path / "copy").forget(USER)
+        assert original.forget(USER) == []
+    finally:
+        server.stop()
 
 
 def test_a_damaged_list_of_forgotten_users_stops_a_load(shop):
