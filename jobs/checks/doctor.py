@@ -13,7 +13,6 @@ from typing import Final
 import psutil
 
 from uic.feature_repo.store.generation import Generation
-from uic.jobs.checks.listeners import stream_listeners
 from uic.jobs.config.context import Context
 from uic.models.errors import BadInputError, UicError
 
@@ -53,7 +52,7 @@ def examine(context: Context) -> Iterator[Finding]:
         ("models", _models),
         ("store", _store),
         ("kafka", _kafka),
-        ("ports", _ports),
+        ("listens", _listeners),
     )
     for subject, check in checks:
         try:
@@ -262,12 +261,22 @@ def _kafka(context: Context) -> Iterator[Finding]:
         yield Finding(Level.WRONG, "kafka", f"{text}; at most one subtask a partition")
 
 
-def _ports(context: Context) -> Iterator[Finding]:
-    found = stream_listeners(context.workspace)
-    beyond = ", ".join(str(listener.port) for listener in found if listener.is_open)
-    if beyond:
-        fence = "they ask for no password: docs/operations.md, What listens, has a fence"
-        text = f"the stream listens on all addresses of this machine, ports {beyond}; {fence}"
-        yield Finding(Level.REMARK, "ports", text)
-    elif found:
-        yield Finding(Level.OK, "ports", "the stream listens on loopback alone")
+def _listeners(context: Context) -> Iterator[Finding]:
+    """What the store and the streams of this workspace listen on."""
+    from uic.feature_repo.store.connection import STORE_FOLDER  # noqa: PLC0415 - redis
+    from uic.feature_repo.store.server import EmbeddedRedis  # noqa: PLC0415
+    from uic.jobs.stream.run.listeners import described, exposed, listeners  # noqa: PLC0415
+    from uic.jobs.stream.run.metrics_relay import meant_ports  # noqa: PLC0415
+    from uic.jobs.stream.run.supervisor import all_running  # noqa: PLC0415
+
+    stream = context.config.stream
+    server = EmbeddedRedis(context.workspace / STORE_FOLDER).running()
+    parts = {"the store": (server.pid, {server.port: "Redis"})} if server else {}
+    for run in all_running(context.workspace):
+        names = {run["rest_port"]: "Flink's REST", stream.prometheus_port: "Flink's metrics"}
+        parts[f"generation {run['generation']}'s stream"] = (run["pid"], names)
+    for whose, (pid, names) in parts.items():
+        sockets = listeners(pid)
+        yield Finding(Level.OK, "listens", f"{whose} on {described(sockets, names)}")
+        for text in exposed(sockets, meant_ports(stream)):
+            yield Finding(Level.WRONG, "listens", f"{whose}: {text}")

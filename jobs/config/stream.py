@@ -125,3 +125,8 @@ class StreamSettings(Section):
     prometheus_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         0, description="port of Flink's Prometheus reporter; 0 = off"
     )
+    prometheus_host: str = Field(
+        "127.0.0.1",
+        description="address that it listens on; 0.0.0.0 for a Prometheus on another machine, "
+        "which is asked for no password",
+    )

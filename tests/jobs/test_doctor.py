@@ -103,3 +103,26 @@ def test_jars_are_looked_for_where_events_come_from_kafka(tmp_path, monkeypatch)
     (tmp_path / "flink").mkdir()
     (tmp_path / "flink" / "connector.jar").touch()
     assert findings(tmp_path)["jars"][0][0] is Level.OK
+
+
+def test_what_the_store_listens_on_is_named(tmp_path):
+    server = EmbeddedRedis(tmp_path / "store")
+    assert "listens" not in findings(tmp_path)
+    running = server.start()
+    try:
+        text = f"the store on 127.0.0.1:{running.port} (Redis)"
+        assert findings(tmp_path)["listens"] == [(Level.OK, text)]
+    finally:
+        server.stop()
+
+
+def test_a_store_that_the_network_reaches_is_wrong(tmp_path):
+    # The last word wins: as if a version of Redis left `bind` out.
+    server = EmbeddedRedis(tmp_path / "store", ("--bind", "0.0.0.0"))
+    running = server.start()
+    try:
+        [_, (level, text)] = findings(tmp_path)["listens"]
+        assert level is Level.WRONG
+        assert text.startswith(f"the store: 0.0.0.0:{running.port} (redis-server, process ")
+    finally:
+        server.stop()

@@ -13,7 +13,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+import pyflink
+
 from uic.jobs.stream.fold.plan import JobPlan
+from uic.jobs.stream.run.loopback import JAVA_OPTION, keep_servers_on_loopback
+from uic.jobs.stream.run.metrics_relay import relay_metrics, relays_metrics
 
 JOB_FILE: Final = "job"
 FAILURE_FILE: Final = "failure"
@@ -41,6 +45,12 @@ def main(arguments: list[str]) -> int:
         _prepare_process(plan)
     from uic.jobs.stream.run.job import build  # noqa: PLC0415 - reads the environment that was prepared
 
+    if local:
+        from pyflink.java_gateway import get_gateway  # noqa: PLC0415 - as above
+
+        keep_servers_on_loopback(get_gateway().jvm)
+        if relays_metrics(plan.stream):
+            _relay_metrics(plan)
     result = build(plan, local=local).execute()
     client = result.get_job_client()
     if not local:
@@ -69,10 +79,25 @@ def _prepare_process(plan: JobPlan) -> None:
         "FLINK_LOG_DIR": str(plan.run_folder.resolve()),
         "LOG4J_PROPERTIES": str(log4j.resolve()),
         "JAVA_HOME": str(java_home()),
-        "JVM_ARGS": f"-Xmx{plan.stream.jvm_memory_mib}m",
+        "JVM_ARGS": f"-Xmx{plan.stream.jvm_memory_mib}m {JAVA_OPTION}",
         "OMP_NUM_THREADS": "1",
     }
+    if plan.metrics_port:
+        # A mini-cluster loads no plugins, where Flink keeps its reporters; PyFlink has no other way
+        # to add to Java's class path.
+        reporters = (Path(pyflink.__file__).parent / "plugins").glob("metrics-prometheus/*.jar")
+        before = filter(None, [os.environ.get("HADOOP_CLASSPATH")])
+        os.environ["HADOOP_CLASSPATH"] = os.pathsep.join([*before, *map(str, reporters)])
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _relay_metrics(plan: JobPlan) -> None:
+    stream = plan.stream
+    try:
+        relay_metrics(stream.prometheus_host, stream.prometheus_port, plan.metrics_port)
+    except OSError as error:  # the stream of another generation may have it; events come first
+        where = f"{stream.prometheus_host}:{stream.prometheus_port}"
+        print(f"no metrics at {where}: {error}", file=sys.stderr)  # noqa: T201 - goes to out.log
 
 
 def _end_with_parent(parent: int) -> None:

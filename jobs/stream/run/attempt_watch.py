@@ -18,6 +18,8 @@ from uic.jobs.stream.run.attempt import JOB_FILE
 from uic.jobs.stream.run.failures import Failure, failure_of, read_failure
 from uic.jobs.stream.run.file_feed import FileFeed
 from uic.jobs.stream.run.flink_rest import FlinkError, FlinkRest
+from uic.jobs.stream.run.listeners import ListenerWatch
+from uic.jobs.stream.run.metrics_relay import meant_ports
 from uic.jobs.stream.run.planner import Planner
 from uic.jobs.stream.run.topic_watch import TopicWatch
 from uic.models.errors import UicError
@@ -51,6 +53,7 @@ class AttemptWatch:
         process: "subprocess.Popen[bytes]",
         planner: Planner,
         stopping: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
         self._plan = plan
         self._process = process
@@ -68,6 +71,12 @@ class AttemptWatch:
         }
         self._topic = TopicWatch(plan, plan.run_folder.parent)
         stream = plan.stream
+        self._listeners = ListenerWatch(
+            process.pid,
+            {plan.rest_port: "Flink's REST", stream.prometheus_port: "Flink's metrics"},
+            meant=meant_ports(stream),
+            say=say,
+        )
         self._stall_seconds = max(
             _SHORTEST_STALL_SECONDS,
             stream.stalled_checkpoints * stream.checkpoint_seconds,
@@ -127,6 +136,7 @@ class AttemptWatch:
         """How this attempt has ended; None if it is well."""
         now = time.monotonic()
         rest = self._rest()
+        self._listeners.look(runs=self._checkpoints > 0)
         if rest is None:
             late = now - self._started > _START_SECONDS
             self._task_manager_at = self._checkpoint_at = now

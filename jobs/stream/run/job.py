@@ -66,15 +66,16 @@ def configuration(plan: JobPlan, *, local: bool) -> dict[str, str]:
         settings["execution.state-recovery.path"] = _uri(plan.restore_from)
     if local:
         settings["rest.port"] = str(plan.rest_port)
-        settings["rest.bind-address"] = "127.0.0.1"
+        for server in ("rest.bind-address", "jobmanager.bind-host", "taskmanager.bind-host"):
+            settings[server] = "127.0.0.1"
         # A jar that is sent to it would run as us: who reaches the port may look, not submit.
         settings["web.submit.enable"] = "false"
-    if local and stream.prometheus_port:
+    if local and plan.metrics_port:
         settings |= {
             "metrics.reporter.prom.factory.class": (
                 "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
             ),
-            "metrics.reporter.prom.port": str(stream.prometheus_port),
+            "metrics.reporter.prom.port": str(plan.metrics_port),
         }
     return settings
 

@@ -24,6 +24,7 @@ from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.fold.status import clear_workers
 from uic.jobs.stream.letters.archive import archived_up_to, note_first_starts
 from uic.jobs.stream.run.checkpoints import JOB_NAME, check_checkpoint
+from uic.jobs.stream.run.metrics_relay import metrics_port
 from uic.jobs.stream.run.start_positions import (
     Available,
     Start,
@@ -193,6 +194,7 @@ class Planner:
             checkpoint_folder=self._checkpoints(generation, epoch),
             run_folder=run_folder,
             rest_port=free_port(),
+            metrics_port=metrics_port(self.stream),
             restore_from=self.options.restore_from if attempt == 1 else None,
             exclude=dict(found.exclude),
             time_zone=self.context.config.time_zone,

@@ -144,7 +144,8 @@ class Supervisor:
                     "plan": str(plan.run_folder / "plan.json"),
                 },
             )
-            return AttemptWatch(plan, process, self._planner, lambda: self._stopping).until_end()
+            watch = AttemptWatch(plan, process, self._planner, lambda: self._stopping, self._say)
+            return watch.until_end()
         finally:
             _end(process)
 
@@ -201,9 +202,15 @@ def running(folder: Path) -> dict[str, Any] | None:
     return document if same and process.is_running() else None
 
 
+def all_running(workspace: Path) -> list[dict[str, Any]]:
+    """`run.json` of each generation of a workspace whose supervisor is alive."""
+    folders = sorted((workspace / "stream").glob("generation=*"))
+    return [run for folder in folders if (run := running(folder)) is not None]
+
+
 def is_streaming(workspace: Path) -> bool:
     """Whether the supervisor of any generation of a workspace is alive."""
-    return any(running(folder) for folder in (workspace / "stream").glob("generation=*"))
+    return bool(all_running(workspace))
 
 
 def _remove_old_attempts(folder: Path, keep: int) -> None:

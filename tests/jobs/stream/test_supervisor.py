@@ -147,7 +147,7 @@ def test_progress_of_an_attempt_is_the_markers(tmp_path):
             with subprocess.Popen([sys.executable, "-c", "exit(1)"]) as process:
                 if marker is not None:
                     planner.client.hset(planner.keys.markers(1), "1:0", marker)
-                outcome = AttemptWatch(plan, process, planner, lambda: False).until_end()
+                outcome = AttemptWatch(plan, process, planner, lambda: False, print).until_end()
             ended.append((outcome.kind, outcome.progressed))
         assert ended == [("failed", False), ("failed", True), ("failed", False)]
     finally:
