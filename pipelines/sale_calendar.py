@@ -27,6 +27,7 @@ import yaml
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.yaml_text import check_yaml
 from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.settings import Keep, SaleSettings
 
@@ -179,6 +180,7 @@ def _read_yaml(path: Path) -> Any:
         msg = f"{path}: cannot be read as UTF-8 text: {error}"
         raise SaleCalendarError(msg) from error
     try:
+        check_yaml(text)
         return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     # ValueError: PyYAML lets a date like 2025-13-01 through to datetime.date.
     except (yaml.YAMLError, ValueError) as error:

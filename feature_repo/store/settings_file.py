@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from uic.feature_repo.store.settings import StoreSettings
 from uic.models.errors import BadInputError
+from uic.models.yaml_text import load_yaml
 
 CONFIG_NAME: Final = "uic.yaml"
 _SECRETS: Final = ("password", "token", "address")
@@ -70,7 +71,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         BadInputError: it cannot be read, or holds something else.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        document = load_yaml(path.read_text(encoding="utf-8")) or {}
     except yaml.MarkedYAMLError as error:
         # Not the text of the error: it quotes the line, and the line may be a password's.
         mark = error.problem_mark

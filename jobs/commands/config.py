@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import ERR, OUT
@@ -54,6 +54,9 @@ def yaml_lines(section: BaseModel, depth: int, *, everything: bool) -> Iterator[
         if is_advanced(field) and not everything and value == field.get_default():
             continue
         yield f"{indent}# {field.description}"
+        if isinstance(value, SecretStr):  # as a line that can be read back, and says nothing
+            yield f"{indent}# {name}: (set, not shown)"
+            continue
         yield f"{indent}{name}: {_scalar(value)}"
 
 

@@ -27,6 +27,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from uic.models.errors import BadInputError
 from uic.models.settings import Section
+from uic.models.yaml_text import load_yaml
 from uic.pipelines.sale_calendar import SaleCalendar
 
 Sources = NDArray[np.object_]
@@ -149,7 +150,7 @@ def load_rules(path: Path) -> tuple[ExcludeRule, ...]:
         ExcludeRulesError: names the file, the rule and the field.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"
         raise ExcludeRulesError(msg) from error

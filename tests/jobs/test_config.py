@@ -5,7 +5,8 @@ import yaml
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
-from uic.jobs.config.config import load_config
+from uic.jobs.commands.config import yaml_lines
+from uic.jobs.config.config import Config, load_config
 from uic.models.errors import BadInputError
 
 
@@ -71,15 +72,44 @@ def test_config_show_leaves_advanced_settings_out_unless_they_are_set(tmp_path, 
     assert shown(tmp_path)["stream"]["attempts"] == 3
 
 
-def test_forty_one_settings_are_advanced(tmp_path):
+def test_forty_five_settings_are_advanced(tmp_path):
     def leaves(section):
         parts = [leaves(one) if isinstance(one, dict) else 1 for one in section.values()]
         return sum(parts)
 
-    assert leaves(shown(tmp_path, "--all")) - leaves(shown(tmp_path)) == 41
+    assert leaves(shown(tmp_path, "--all")) - leaves(shown(tmp_path)) == 45
 
 
 def test_a_file_that_sets_an_advanced_setting_is_read_as_before(tmp_path):
     path = write(tmp_path, "stream: {batch_rows: 7}\nimages: {crop_px: 200}")
     config = load_config(path)
     assert (config.stream.batch_rows, config.images.crop_px) == (7, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("serve: " + "[" * 5000 + "]" * 5000, "more than 40 levels, line 1"),
+        (
+            "a0: &a0 [x, x]\n"
+            + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+            + "serve: {max_in_flight: *a29}\n",
+            "more than 50 aliases",
+        ),
+    ],
+)
+def test_a_settings_file_that_would_fill_any_memory_is_one_line(tmp_path, text, says):
+    path = tmp_path / "uic.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInputError, match=says) as refused:
+        load_config(path)
+    assert len(str(refused.value)) < 300
+
+
+def test_what_config_show_prints_can_be_read_back_and_tells_no_secret(tmp_path):
+    config = Config(store={"password": "hunter 2: yes"}, serve={"token": "t"})
+    text = "\n".join(yaml_lines(config, 0, everything=True))
+    assert "hunter" not in text
+    path = tmp_path / "uic.yaml"
+    path.write_text(text)
+    assert load_config(path).store.password is None
