@@ -99,17 +99,27 @@ def _machine(context: Context) -> Iterator[Finding]:
         folder = folder.parent
     if not os.access(folder, os.W_OK):
         yield Finding(Level.WRONG, "workspace", f"{folder}: not writable")
-    free = shutil.disk_usage(folder).free
-    enough = free >= _FREE_DISK_BYTES
-    yield Finding(
-        Level.OK if enough else Level.WRONG, "disk", f"{free / 2**30:.1f} GiB free under {folder}"
-    )
+    for place in _file_systems(context, folder):
+        free = shutil.disk_usage(place).free
+        level = Level.OK if free >= _FREE_DISK_BYTES else Level.WRONG
+        yield Finding(level, "disk", f"{free / 2**30:.1f} GiB free under {place}")
     memory = psutil.virtual_memory().available
     yield Finding(
         Level.OK if memory >= _FREE_MEMORY_BYTES else Level.REMARK,
         "memory",
         f"{memory / 2**30:.1f} GiB available, {psutil.cpu_count()} cores",
     )
+
+
+def _file_systems(context: Context, folder: Path) -> Iterator[Path]:
+    """The first folder of each file system on which something of the workspace lies."""
+    checkpoints = context.config.stream.checkpoint_folder
+    others = sorted(folder.glob("*")) if folder == context.workspace.resolve() else []
+    seen: set[int] = set()
+    for place in (folder, *others, *([checkpoints] if checkpoints else [])):
+        if place.is_dir() and place.stat().st_dev not in seen:
+            seen.add(place.stat().st_dev)
+            yield place
 
 
 def _java(context: Context) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """`uic doctor` on real things: an empty folder, a real Redis, and what would lose memories."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,22 @@ def test_a_store_that_the_network_reaches_is_wrong(tmp_path):
         assert text.startswith(f"the store: 0.0.0.0:{running.port} (redis-server, process ")
     finally:
         server.stop()
+
+
+def test_every_file_system_of_the_workspace_is_looked_at(tmp_path, monkeypatch):
+    """The stream's folder may be a volume of its own, and full while the rest is empty."""
+    (tmp_path / "stream").mkdir()
+    (tmp_path / "log").mkdir()
+    stat = Path.stat
+    device = {tmp_path / "stream": 77}
+
+    def of_another(path, **options):
+        found = stat(path, **options)
+        if path in device:
+            return os.stat_result((*found[:2], device[path], *found[3:10]))
+        return found
+
+    monkeypatch.setattr(Path, "stat", of_another)
+    context = open_context(tmp_path, None)
+    places = [f.text.rpartition(" ")[2] for f in examine(context) if f.subject == "disk"]
+    assert places == [str(tmp_path), str(tmp_path / "stream")]

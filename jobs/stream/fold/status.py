@@ -124,11 +124,17 @@ class StreamStatus:
         return {name: count / total for name, count in stages.items()} if total else {}
 
 
-def read_status(client: Any, project: str, generation: int) -> StreamStatus:
-    """Sum what the workers of the present attempt have published."""
+def read_status(client: Any, project: str, generation: int, address: str = "redis") -> StreamStatus:
+    """Sum what the workers of the present attempt have published.
+
+    Raises:
+        StoreError: Redis at `address` does not answer.
+    """
     totals: dict[str, int] = {}
     positions: dict[int, int] = {}
-    published = [json.loads(text) for text in client.hvals(status_key(project, generation))]
+    with typed_errors(address):
+        texts = client.hvals(status_key(project, generation))
+    published = [json.loads(text) for text in texts]
     for document in published:
         for name, count in document["totals"].items():
             totals[name] = totals.get(name, 0) + count

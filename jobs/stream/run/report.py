@@ -33,11 +33,11 @@ def status_lines(context: Context, generation: int | None) -> Iterator[str]:
             f"generation {number}: streaming, attempt {found['attempt']}, process {found['pid']}, "
             f"http://127.0.0.1:{found['rest_port']}/jobs/overview"
         )
-    before = read_status(planner.client, project, number)
+    before = read_status(planner.client, project, number, str(planner.address))
     if not before.workers:
         return
     time.sleep(_RATE_SECONDS)
-    after = read_status(planner.client, project, number)
+    after = read_status(planner.client, project, number, str(planner.address))
     yield from _figures(before, after)
     if found is not None:
         with open(found["plan"], encoding="utf-8") as stream:  # noqa: PTH123
