@@ -8,7 +8,7 @@ given the loopback address, before the first server is made.
 
 from typing import Any, Final
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JJavaError
 
 from uic.models.errors import UicError
 
@@ -39,8 +39,8 @@ def keep_servers_on_loopback(java: Any) -> None:
         if bound.isLoopbackAddress():
             return
         reason = f"{bound.getHostAddress()} it stays"
-    except Py4JError as error:
-        reason = " ".join(str(error).split())[:300]
+    except Py4JJavaError as error:  # not of a connection that is lost: the next attempt may work
+        reason = str(error.java_exception.toString())
     version = java.System.getProperty("java.version")
     msg = (
         f"Java {version}: cannot keep Flink's servers on the loopback address ({reason}); anyone "

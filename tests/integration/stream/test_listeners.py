@@ -1,5 +1,8 @@
 """What the processes of an installation listen on: these sockets, and no others."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -10,9 +13,11 @@ import pytest
 
 from tests.integration.stream.test_stream_job import FAST, _good, _wait_for_marker, _write
 from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.stream.run.failures import read_failure
 from uic.jobs.stream.run.listeners import listeners
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.topics.java import java_home
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 
 # Java takes a minute to start on a busy machine.
@@ -68,6 +73,27 @@ def test_a_stream_its_store_and_nothing_else(trial, tmp_path):
     assert f"0.0.0.0:{port} (Flink's metrics)" in line
     assert "(Flink's REST), 10 ports of 127.0.0.1 (between Flink, Beam and Python)" in line
     assert not [line for line in said if line.startswith("WARNING")]
+
+
+def test_a_java_that_would_listen_everywhere_runs_no_stream():
+    script = (
+        "from pyflink.java_gateway import get_gateway\n"
+        "from uic.jobs.stream.run.loopback import keep_servers_on_loopback\n"
+        "keep_servers_on_loopback(get_gateway().jvm)"
+    )
+    # Without Flink's options of Java, and ours.
+    environment = {**os.environ, "FLINK_ENV_JAVA_OPTS": "", "JVM_ARGS": "-Xmx200m"}
+    environment["JAVA_HOME"] = str(java_home())
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    failure = read_failure(done.stderr)
+    assert failure.ends_run
+    assert "cannot keep Flink's servers on the loopback address (java.lang.refl" in failure.reason
 
 
 @pytest.mark.kafka

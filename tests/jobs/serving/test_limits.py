@@ -18,6 +18,7 @@ from uic.jobs.config.context import open_context
 from uic.jobs.serving.http.reloading import ReloadError, reload_service
 from uic.jobs.serving.http.server import listen
 from uic.jobs.serving.http.service import Service
+from uic.jobs.stream.run.listeners import listeners
 from uic.models.errors import BadInputError, UicError
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,9 @@ def test_two_workers_with_a_token_reload_together_log_features_and_drain(small_s
                 answers = pool.map(httpx.get, [f"{service.url}/readyz"] * 64)
                 workers |= {answer.json()["worker"] for answer in answers}
         assert len(workers) == 2
+        # One port for both, and no other, of whatever library.
+        sockets = {(one.address, one.port) for one in listeners(service.process.pid)}
+        assert sockets == {("127.0.0.1", httpx.URL(service.url).port)}
         assert service.metric('uic_serve_bundle_workers{bundle="mimn/0001"}') == 2
         answer = service.rank(3, ITEMS, context={"page": "home"})
         # A new current bundle, by the command.
