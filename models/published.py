@@ -216,18 +216,17 @@ def _entries(path: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """The files of a manifest, each within its directory.
 
     Raises:
-        ManifestError: they are no list of paths, sizes and sums, or a path leads out.
+        ManifestError: they are no list of paths and sizes, or a path leads out.
     """
     entries = manifest.get("files")
     whole = isinstance(entries, list) and all(
         isinstance(entry, dict)
         and isinstance(entry.get("path"), str)
         and type(entry.get("bytes")) is int
-        and isinstance(entry.get("sha256"), str)
         for entry in entries
     )
     if not whole:
-        msg = f"{path}: files is no list of path, bytes and sha256; publish the directory again"
+        msg = f"{path}: files is no list of path and bytes; publish the directory again"
         raise ManifestError(msg)
     files: list[dict[str, Any]] = manifest["files"]
     for entry in files:
@@ -245,6 +244,9 @@ def verify_checksums(root: Path, manifest: dict[str, Any]) -> None:
         ManifestError: names the first file that differs, and both sums.
     """
     for entry in manifest["files"]:
+        if not isinstance(entry.get("sha256"), str):
+            msg = f"{root / MANIFEST_NAME}: no sha256 of {entry['path']}; publish it again"
+            raise ManifestError(msg)
         sha256 = sha256_of(root / entry["path"])
         if sha256 != entry["sha256"]:
             msg = (

@@ -305,7 +305,7 @@ def test_weights_that_are_not_finite_are_neither_loaded_nor_published(
         (lambda m: m.pop("files"), "files is no list"),
         (lambda m: m.update(files=None), "files is no list"),
         (lambda m: m["files"][0].pop("bytes"), "files is no list"),
-        (lambda m: m["files"][0].pop("sha256"), "files is no list"),
+        (lambda m: m["files"][0].pop("sha256"), "no sha256 of model.safetensors"),
         (lambda m: m["files"][0].update(path="/dev/zero", bytes=0), "outside of the directory"),
         (lambda m: m["files"][0].update(path="../x", bytes=0), "outside of the directory"),
         (lambda m: m.update(readout_compatible_with=["zz"]), "no list of hashes"),
