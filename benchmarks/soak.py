@@ -106,11 +106,8 @@ def differences(context: Context, brokers: str, generation: int, bundle: Path) -
     """Users compared, and those whose memory is not the batch fold of the topic."""
     folder = MemoryFolder(load_bundle(bundle), generation)
     expected = batch_fold(read_topic(brokers, TOPIC), folder, context.config.log)
-    users = np.array(sorted(expected.memories), np.int64)
     with open_memories(context.config.store, context.workspace) as store:
-        records, found = store.memories.read(generation, users, folder.record_bytes)
-    right = np.stack([expected.memories[user] for user in users.tolist()])
-    return len(users), int(((records != right).any(axis=1) | ~found).sum())
+        return len(expected.memories), expected.wrong_in(store.memories, generation)
 
 
 class Kills(threading.Thread):

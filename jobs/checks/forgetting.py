@@ -19,11 +19,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.feature_repo.snapshots.forgetting import forget_in_snapshot
-from uic.feature_repo.snapshots.snapshots import list_snapshots
+from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.stream.letters.erasing import erase_payloads
-from uic.models.published import lock_of, only_writer, replacement, write_json_atomically
+from uic.models.published import (
+    MANIFEST_NAME,
+    lock_of,
+    only_writer,
+    replacement,
+    write_json_atomically,
+)
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.forgetting import forget_in_log
 
@@ -77,8 +83,9 @@ def _places(
     rows = 0
     for snapshot in list_snapshots(context.memories):
         with only_writer(lock_of(snapshot.path)):
-            if chosen(snapshot.path / "manifest.json"):
-                rows += forget_in_snapshot(snapshot, users)
+            if chosen(snapshot.path / MANIFEST_NAME):
+                # Opened again: a build may have published it anew before the lock was ours.
+                rows += forget_in_snapshot(Snapshot.open(snapshot.path), users)
     yield "snapshots", rows
     names = frozenset(users.tolist())
     for place, folder in (("archive", "archive"), ("dead letters", "dead-letters")):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
@@ -181,11 +180,8 @@ def _compare(context: Context, log: DrillLog, fold: MemoryFolder, report: DrillR
     planner = Planner(context, RunOptions(generation=1))
     store = PackedStore(planner.client, planner.keys, address=str(planner.address))
     expected = batch_fold(log.logged(context.config.stream), fold, context.config.log)
-    users = np.array(sorted(expected.memories), dtype=np.int64)
-    records, found = store.read(1, users, fold.record_bytes)
-    right: NDArray[np.uint8] = np.stack([expected.memories[user] for user in users.tolist()])
-    report.users = len(users)
-    report.wrong = int(((records != right).any(axis=1) | ~found).sum())
+    report.users = len(expected.memories)
+    report.wrong = expected.wrong_in(store, 1)
     letters = {(letter.partition, letter.offset): letter.reason for letter in letters_of(context)}
     report.rejects = len(expected.rejects)
     report.wrong_rejects = len(expected.rejects.items() ^ letters.items())

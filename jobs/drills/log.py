@@ -9,6 +9,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, scan_folder
@@ -91,6 +92,13 @@ class BatchFold:
 
     memories: dict[int, NDArray[np.uint8]]
     rejects: dict[tuple[int, int], str]
+
+    def wrong_in(self, store: PackedStore, generation: int) -> int:
+        """How many of these memories a generation of the store lacks, or has with other bytes."""
+        users = np.array(sorted(self.memories), dtype=np.int64)
+        right: NDArray[np.uint8] = np.stack([self.memories[user] for user in users.tolist()])
+        records, found = store.read(generation, users, right.shape[1])
+        return int(((records != right).any(axis=1) | ~found).sum())
 
 
 def batch_fold(

@@ -1,53 +1,21 @@
 """The files of infra: well-formed, and naming only settings, commands and metrics that exist."""
 
-import importlib.metadata
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
 
-import pyflink
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.infra.manifests import INFRA, MANIFESTS, containers, documents
 from tests.jobs.serving.test_parts import METRICS
 from uic.jobs.cli import app
 from uic.jobs.config.config import Config
 from uic.jobs.stream.fold.counters import COUNTER_NAMES, PARTITION_MOVED
 from uic.pipelines.log.events import Reason
 
-INFRA = Path(__file__).parents[2] / "infra"
 DOCS = INFRA.parent / "docs" / "operations.md"
 FLINK = "flink_taskmanager_job_task_operator_"
-MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
-
-
-def documents():
-    return [
-        document
-        for path in MANIFESTS
-        for document in yaml.safe_load_all(path.read_text())
-        if document
-    ]
-
-
-def containers():
-    """(where, container) of every pod in the manifests."""
-    for document in documents():
-        kind, name = document["kind"], document["metadata"]["name"]
-        spec = document.get("spec", {})
-        if kind == "CronJob":
-            pod = spec["jobTemplate"]["spec"]["template"]["spec"]
-        elif kind == "Deployment":
-            pod = spec["template"]["spec"]
-        elif kind == "FlinkDeployment":
-            pod = spec["podTemplate"]["spec"]
-        else:
-            continue
-        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
-            yield f"{kind}/{name}", container, pod
 
 
 def alerts():
@@ -115,143 +83,6 @@ def test_compose_services_wait_for_services_that_exist_and_use_declared_volumes(
     assert "maxmemory-policy noeviction" in services["redis"]["entrypoint"][-1]
     stamps = services["kafka"]["environment"]["KAFKA_LOG_MESSAGE_TIMESTAMP_TYPE"]
     assert stamps == "LogAppendTime"
-
-
-def test_nothing_of_ours_listens_beyond_loopback_without_a_token():
-    compose = yaml.safe_load((INFRA / "compose.yaml").read_text())
-    for name, service in compose["services"].items():
-        for port in service.get("ports", ()):
-            assert port.startswith("127.0.0.1:"), name
-    assert compose["services"]["serve"]["environment"]["UIC_SERVE__TOKEN"].startswith("${")
-
-
-def test_no_file_has_a_secret_or_an_empty_one():
-    assert not [document for document in documents() if document["kind"] == "Secret"]
-    compose = yaml.safe_load((INFRA / "compose.yaml").read_text())
-    for name, service in compose["services"].items():
-        for key, value in service.get("environment", {}).items():
-            if re.search("TOKEN|PASSWORD|AUTH", key):
-                # Without a value, compose ends with an error.
-                assert re.fullmatch(r"\$\{\w+:\?.*\}", value), (name, key)
-        assert "PASSWORD" not in str(service.get("command", "")), name
-
-
-def test_every_container_of_the_manifests_is_fenced():
-    """Not root, no writing but to volumes, no capabilities; no token of the cluster's API."""
-    for where, container, pod in containers():
-        fence = container["securityContext"]
-        assert fence["runAsNonRoot"], where
-        assert fence["runAsUser"] == 1000, where
-        assert fence["readOnlyRootFilesystem"], where
-        assert fence["allowPrivilegeEscalation"] is False, where
-        assert fence["capabilities"] == {"drop": ["ALL"]}, where
-        assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], where
-        if not where.startswith("FlinkDeployment"):
-            assert pod["automountServiceAccountToken"] is False, where
-
-
-def test_every_pod_has_a_network_policy_beside_the_one_that_denies_all():
-    policies = [document for document in documents() if document["kind"] == "NetworkPolicy"]
-    denied = [policy for policy in policies if not policy["spec"]["podSelector"]]
-    assert any(
-        set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-        and not {"ingress", "egress"} & set(policy["spec"])
-        for policy in denied
-    )
-    allowed = [p["spec"]["podSelector"].get("matchLabels") for p in policies]
-    for document in documents():
-        kind, spec = document["kind"], document.get("spec", {})
-        if kind == "CronJob":
-            labels = spec["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
-        elif kind == "Deployment":
-            labels = spec["template"]["metadata"]["labels"]
-        elif kind == "FlinkDeployment":
-            labels = {"app": document["metadata"]["name"]}
-        else:
-            continue
-        assert labels in allowed, document["metadata"]["name"]
-
-
-def test_every_service_of_compose_is_fenced_and_in_a_network_of_its_own_kind():
-    compose = yaml.safe_load((INFRA / "compose.yaml").read_text())
-    assert compose["networks"]["flink"] == {"internal": True}
-    for name, service in compose["services"].items():
-        assert set(service["networks"]) <= set(compose["networks"]), name
-        assert service["cap_drop"] == ["ALL"], name
-        assert service["security_opt"] == ["no-new-privileges:true"], name
-        if service["image"] != "apache/kafka:3.9.1":  # writes its settings beside its programs
-            assert service["read_only"], name
-    watch = [n for n, s in compose["services"].items() if "watch" in s["networks"]]
-    assert set(watch) == {"stream", "serve", "taskmanager", "prometheus", "grafana"}
-
-
-def test_what_the_files_name_is_in_the_image():
-    """Paths as the Dockerfile makes them: /opt/uic is this tree, /opt/flink is PyFlink's folder."""
-    flink = Path(pyflink.__file__).parent
-    lines = (INFRA / "Dockerfile").read_text()
-    assert 'ln -s "$(python -c' in lines
-    assert "COPY . ." in lines
-    texts = [path.read_text() for path in (*MANIFESTS, INFRA / "compose.yaml")]
-    named = set(re.findall(r"/opt/(?:uic|flink)/[\w./-]+", "\n".join(texts)))
-    assert len(named) >= 2
-    for name in named:
-        root = flink if name.startswith("/opt/flink/") else INFRA.parent
-        assert (root / "/".join(name.split("/")[3:])).exists(), name
-    for source in re.findall(r"^COPY (?:--from=\S+ )?(\S+) ", lines, re.M):
-        assert source.startswith("/build/") or (INFRA.parent / source).exists(), source
-    [operator] = [d for d in documents() if d["kind"] == "FlinkDeployment"]
-    version = importlib.metadata.version("apache-flink")
-    assert operator["spec"]["flinkVersion"] == "v" + "_".join(version.split(".")[:2])
-    assert operator["spec"]["job"]["entryClass"] == "org.apache.flink.client.python.PythonDriver"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "runs"),
-    [
-        (["serve", "--workers", "2"], "uic serve --workers 2"),
-        (["uic", "--help"], "uic --help"),
-        (["bash", "-c", "kubernetes-taskmanager.sh -D a=b"], "kubernetes-taskmanager.sh -D a=b"),
-        (["jobmanager", "-D", "a=b"], "jobmanager.sh start-foreground -D a=b"),
-        (["taskmanager"], "taskmanager.sh start-foreground"),
-    ],
-)
-def test_the_image_runs_what_it_is_given(tmp_path, arguments, runs):
-    """The entry point, with programs that print how they were called."""
-    folder = tmp_path / "flink" / "bin"
-    folder.mkdir(parents=True)
-    (tmp_path / "flink" / "conf").mkdir()
-    for name in ("uic", "jobmanager.sh", "taskmanager.sh", "kubernetes-taskmanager.sh"):
-        (folder / name).write_text('#!/bin/sh\necho "$(basename "$0")" "$@"\n')
-        (folder / name).chmod(0o755)
-    environment = {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "FLINK_HOME": str(tmp_path / "flink"),
-        "FLINK_LOG_DIR": str(tmp_path / "log"),
-        "FLINK_CONF_DIR": str(tmp_path / "conf"),
-    }
-    done = subprocess.run(
-        ["sh", INFRA / "docker-entrypoint.sh", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == runs
-
-
-def test_production_has_the_versions_of_the_tests_and_none_of_their_packages():
-    def pinned(path: Path) -> dict[str, str]:
-        return dict(re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.M))
-
-    everything, runs = (
-        pinned(INFRA.parent / "requirements.lock"),
-        pinned(INFRA / "requirements.lock"),
-    )
-    assert runs.items() <= everything.items()
-    # mypy comes with SQLAlchemy, which Feast asks for with its mypy plugin.
-    assert {"pytest", "schemathesis", "hypothesis", "ruff", "import-linter"} & set(runs) == set()
-    assert {"apache-flink", "feast", "torch"} <= set(runs)
-    assert "--require-hashes -r infra/requirements.lock" in (INFRA / "Dockerfile").read_text()
 
 
 def environments():

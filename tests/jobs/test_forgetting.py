@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from base64 import b64encode
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -205,6 +206,24 @@ def test_old_files_that_are_in_the_log_are_removed_but_for_the_newest(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["part-4"]
     assert workspace.stream.prune() == []
     assert [one.publication.behaviors for one in workspace.compact(date(2026, 3, 1))] == [1]
+
+
+def test_letters_stay_while_events_of_their_time_are_not_in_the_log(tmp_path):
+    """Without them a compaction would take what the stream refused as moved for good events."""
+    workspace = Workspace(tmp_path)
+    log = EventLog(tmp_path / "log")
+    log.append_epoch(kind="topic", name="t", partitions=1, first_offsets={0: 0})
+    old, day = 40 * 86_400, 86_400
+    now = time.time()
+    archived = tmp_path / "stream" / "archive" / "epoch=00001" / "dt=2026-03-01" / "part=0" / "a"
+    letters = tmp_path / "stream" / "dead-letters" / "epoch=00001"
+    for path, age in ((archived, old), (letters / "early", old + 2 * day), (letters / "late", old)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(line_of(LoggedPayload(b"{", 0, 0, NOON)))
+        os.utime(path, (now - age, now - age))
+    (pruned,) = workspace.stream.prune()
+    assert (pruned.place, pruned.files) == ("dead letters", 1)
+    assert [path.name for path in letters.iterdir()] == ["late"]
 
 
 def test_an_archived_file_is_opened_once(tmp_path, monkeypatch):

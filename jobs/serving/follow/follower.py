@@ -105,7 +105,7 @@ class Follower(Generic[S]):
         for probe in self.probes:
             try:
                 scorer = await probe.look(self.current)
-            except Exception as error:
+            except Exception as error:  # one look that fails must not end the following
                 errors[probe.name] = error
                 if self.metrics is not None:
                     self.metrics.look_failures.labels(self.stage, probe.name).inc()
@@ -262,7 +262,7 @@ class GenerationsProbe:
             return None  # it may be copied here any time
         try:
             return self.loader.memories(path, current.items.table, current.items)
-        except Exception as error:
+        except Exception as error:  # a bundle may be damaged in any way
             # Said once: its memories are answered as degraded, and counted.
             self._failed.add(hash8)
             LOG.error("bundle of memories in the store cannot be read: %s", error)  # noqa: TRY400

@@ -220,7 +220,7 @@ def _hash_of(path: Path) -> bytes | None:
     try:
         manifest = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
         return bytes.fromhex(manifest.get("hash", ""))[:HASH_BYTES]
-    except Exception as error:
+    except Exception as error:  # a manifest may be damaged in any way
         log_unexpected(f"reading the manifest of {path}", error)
         return None
 

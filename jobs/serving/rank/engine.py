@@ -163,7 +163,7 @@ class RankingEngine:
             requests, self._line = self._line, []
             try:
                 await self._serve(self._in_time(requests))
-            except Exception as error:
+            except Exception as error:  # the rounds must go on, and each request end
                 log_unexpected("a round of requests", error)
                 for waiting in requests:
                     if not waiting.done.done():
@@ -200,7 +200,7 @@ class RankingEngine:
                 self._place(waiting, scorers, value, reason)
             except BadInputError:  # the value is not what its header says
                 waiting.reasons.append(DegradedReason.FOREIGN_VALUE)
-            except Exception as error:
+            except Exception as error:  # costs this user's memory, and no neighbour's
                 log_unexpected("looking at a user's record", error)
                 waiting.reasons.append(DegradedReason.INTERNAL_ERROR)
         for scorer, members in _passes(requests, self.pass_rows):

@@ -28,7 +28,6 @@ class CandidateScorer(Protocol):
         bundle: that is loaded.
         label: `model/version` of it.
         table: of items.
-        item_version: of the image vectors that are used; None without images.
     """
 
     bundle: Bundle
@@ -36,7 +35,8 @@ class CandidateScorer(Protocol):
     table: ItemTable
 
     @property
-    def item_version(self) -> int | None: ...  # noqa: D102
+    def item_version(self) -> int | None:
+        """Of the image vectors that are used; None without images."""
 
     def cache_counts(self) -> tuple[int, int]:
         """Items that its cache had, and that it lacked, since it was made."""
@@ -56,7 +56,7 @@ async def score_each(scorer: CandidateScorer, asks: Sequence[Ask]) -> list[Score
     """
     try:
         answers = await scorer.answer(asks)
-    except Exception as error:
+    except Exception as error:  # for one user: the others have their answer
         log_unexpected(f"a pass of {scorer.label}", error)
         answers = [await _alone(scorer, ask) for ask in asks]
     return [
@@ -69,6 +69,7 @@ async def score_each(scorer: CandidateScorer, asks: Sequence[Ask]) -> list[Score
 
 def unscored(label: str, candidates: int) -> Scored:
     """Equal logits, which leave the candidates in the order of the request."""
+    # Nothing was looked up; "unknown item" would name a cause that is none.
     logits, known = np.zeros(candidates, np.float32), np.ones(candidates, np.bool_)
     return Scored(logits, known, label, reasons=(DegradedReason.INTERNAL_ERROR,))
 
@@ -76,7 +77,7 @@ def unscored(label: str, candidates: int) -> Scored:
 async def _alone(scorer: CandidateScorer, ask: Ask) -> Scored:
     try:
         return (await scorer.answer([ask]))[0]
-    except Exception as error:
+    except Exception as error:  # the record is the likeliest cause
         log_unexpected(f"scoring one user with {scorer.label}", error)
         return await _as_new(scorer, ask, DegradedReason.INTERNAL_ERROR)
 
@@ -84,7 +85,7 @@ async def _alone(scorer: CandidateScorer, ask: Ask) -> Scored:
 async def _as_new(scorer: CandidateScorer, ask: Ask, reason: DegradedReason) -> Scored:
     try:
         scored = (await scorer.answer([replace(ask, record=None)]))[0]
-    except Exception as error:
+    except Exception as error:  # an answer of equal scores, and never a 5xx
         log_unexpected(f"scoring a new user with {scorer.label}", error)
         return unscored(scorer.label, len(ask.item_ids))
     if not np.isfinite(scored.logits).all():

@@ -146,7 +146,7 @@ class MemoryReader:
             except (StoreError, TimeoutError, OSError):
                 values.append(None)
                 reasons.append(DegradedReason.STORE_UNAVAILABLE)
-            except Exception as error:
+            except Exception as error:  # costs this user's memory, and no neighbour's
                 log_unexpected("reading a user from the store", error)
                 values.append(None)
                 reasons.append(DegradedReason.INTERNAL_ERROR)

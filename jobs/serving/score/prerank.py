@@ -281,7 +281,7 @@ class PrerankStage:
         items = np.array(item_ids, dtype=np.int64)
         try:
             answer = await scorer.answer(user_id, items, record)
-        except Exception as error:
+        except Exception as error:  # the record is the likeliest cause: once more without
             if record is None:
                 raise
             log_unexpected(f"the pre-rank of one user with {scorer.label}", error)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pyflink
 import pytest
@@ -145,13 +144,10 @@ def test_a_job_on_a_session_cluster_folds_exactly_when_its_task_manager_is_kille
                 _wait_until_folded(planner, EVENTS, tmp_path)
             store = PackedStore(planner.client, planner.keys, address=str(planner.address))
             expected = batch_fold(log.logged(context.config.stream), fold, context.config.log)
-            users = np.array(sorted(expected.memories))
-            records, found = store.read(1, users, fold.record_bytes)
+            assert len(expected.memories) > 300
+            assert expected.wrong_in(store, 1) == 0
         finally:
             server.stop()
-    right = np.stack([expected.memories[user] for user in users.tolist()])
-    assert found.all()
-    assert int((records != right).any(axis=1).sum()) == 0
 
 
 def _send(brokers: str, log: DrillLog, part: slice) -> None:
