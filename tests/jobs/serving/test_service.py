@@ -5,9 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import schemathesis
 import torch
-from hypothesis import HealthCheck, settings
 
 from tests.jobs.serving.running import RunningService, running_service
 from tests.jobs.serving.shop import (
@@ -292,37 +290,3 @@ def test_openapi_shows_limits_and_examples(service):
     body = schema["components"]["schemas"]["RankRequest"]
     assert body["properties"]["item_ids"]["maxItems"] == 300
     assert service.client.post("/v1/rank", json=body["example"]).status_code == 200
-
-
-def test_schemathesis_finds_no_server_error(service):
-    """Requests made from the OpenAPI document, valid and not: never a status of 500 and above."""
-    schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
-    seen: set[int] = set()
-    for operation in schema.get_all_operations():
-
-        @settings(
-            max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
-        )
-        @schemathesis_given(operation.ok())
-        def probe(case):
-            answer = case.call(base_url=service.url)
-            seen.add(answer.status_code)
-            assert answer.status_code < 500, answer.text
-
-        probe()
-    assert 200 in seen
-    assert 422 in seen
-
-
-def schemathesis_given(operation):
-    """Hypothesis' `given` over valid and invalid requests of an operation."""
-    from hypothesis import given
-    from hypothesis import strategies as st
-    from schemathesis.generation.modes import GenerationMode
-
-    return given(
-        case=st.one_of(
-            operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
-            operation.as_strategy(generation_mode=GenerationMode.NEGATIVE),
-        )
-    )
