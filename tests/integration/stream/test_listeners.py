@@ -8,7 +8,6 @@ import time
 import urllib.request
 from collections import Counter
 
-import psutil
 import pytest
 
 from tests.integration.stream.test_stream_job import FAST, _good, _wait_for_marker, _write
@@ -16,7 +15,7 @@ from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.stream.run.failures import read_failure
 from uic.jobs.stream.run.listeners import listeners
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.run.supervisor import Supervisor, all_running
 from uic.jobs.stream.topics.java import java_home
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 
@@ -59,8 +58,8 @@ def test_a_stream_its_store_and_nothing_else(trial, tmp_path):
         while not any(line.startswith("listens on ") for line in said):
             assert time.monotonic() < until, said
             time.sleep(0.2)
-        [attempt] = psutil.Process().children()
-        assert _sockets(attempt.pid) == STREAM
+        [run] = all_running(context.workspace)
+        assert _sockets(run["attempt_pid"]) == STREAM
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/anything") as answer:
             assert b"flink_taskmanager_job_task_operator_" in answer.read()
         store = EmbeddedRedis(context.workspace / "store").running()
