@@ -1,7 +1,8 @@
 """`uic drill`: exercises that show that the system survives what it claims to survive."""
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from uic.jobs.config.console import ERR, OUT
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
+    from uic.jobs.drills.hostile.row import HostileResult
     from uic.jobs.drills.rollback import RollbackReport
 
 app = typer.Typer(no_args_is_help=True, help="Break things on purpose, and look at the result.")
@@ -35,6 +38,13 @@ WrongClicksOption = Annotated[
     int, typer.Option(min=1, help="Clicks with wrong ids by a broken producer, for each user.")
 ]
 CrawlerClicksOption = Annotated[int, typer.Option(min=1, help="Clicks of a crawler, one new user.")]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option(help="A row by its name, such as A7; may be repeated.")
+]
+ShortOption = Annotated[
+    bool, typer.Option("--short", help="Leave out the rows that start Flink or Kafka.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the matrix as JSON.")]
 FolderOption = Annotated[
     Path | None, typer.Option(help="New folder to work in; default: a temporary one.")
 ]
@@ -105,6 +115,48 @@ def rollback(
     with _working_folder(folder) as chosen_folder:
         report = run_rollback(chosen_folder, options, _say)
     _show_rollback(report)
+
+
+@app.command()
+def hostile(
+    *,
+    short: ShortOption = False,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+    folder: FolderOption = None,
+) -> None:
+    """Attack an installation: kills, faults, hostile input, exposure; a row each, A1 to A20.
+
+    Each row says what is done, what must hold, and what was seen; its control shows that the same
+    check refuses what it should. In a folder of its own: its stores, services and brokers are real
+    and end with it. Ends with status 3 unless every row that was asked for is green; a row that
+    could not run is not. The short form takes a minute or two, the whole some ten; it needs Java,
+    and for Kafka `make jars`.
+    """
+    from uic.jobs.drills.errors import DrillFailedError
+    from uic.jobs.drills.hostile.matrix import chosen_rows, not_green, run_hostile
+
+    rows = chosen_rows(short=short, only=only or ())
+    with _working_folder(folder) as chosen_folder:
+        results = run_hostile(chosen_folder, rows, _say)
+    wrong = not_green(results)
+    if as_json:
+        document = {"green": not wrong, "rows": [result.to_json() for result in results]}
+        OUT.print(json.dumps(document, indent=1), markup=False)
+    else:
+        _show_matrix(results)
+    if wrong:
+        msg = f"{len(wrong)} of {len(results)} rows are not green: {', '.join(wrong)}"
+        raise DrillFailedError(msg)
+
+
+def _show_matrix(results: "Sequence[HostileResult]") -> None:
+    table = Table("row", "", "fault", "must hold", "seen", "control", box=SIMPLE_HEAD)
+    for result in results:
+        row = result.row
+        cells = (row.fault, row.holds, result.seen, result.control or "none")
+        table.add_row(row.name, result.verdict.value, *map(escape, cells))
+    OUT.print(table)
 
 
 def _show_rollback(report: "RollbackReport") -> None:

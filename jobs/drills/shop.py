@@ -180,10 +180,10 @@ def build(
 
 
 @contextmanager
-def ranking_service(context: Context) -> Iterator[str]:
+def ranking_service(context: Context, bundle: str = f"mimn/{VERSION}") -> Iterator[str]:
     """`uic serve` in a process of its own; its URL."""
     port = free_port()
-    words = ["serve", "--bundle", f"mimn/{VERSION}", "--port", str(port)]
+    words = ["serve", "--bundle", bundle, "--port", str(port)]
     log = context.workspace / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - our own command

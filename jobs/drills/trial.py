@@ -30,14 +30,14 @@ _DAY = date(2025, 1, 1)
 
 
 def untrained_bundle(path: Path, items: int, categories: int) -> Bundle:
-    """Save and load a bundle of MIMN with seeded random weights.
+    """Save and load a bundle with seeded random weights.
 
     Args:
-        path: `<bundles>/mimn/<version>`.
+        path: `<bundles>/<model>/<version>`.
         items: ids 0 to items - 1 have rows of their own.
         categories: likewise.
     """
-    kind = model_kind("mimn")
+    kind = model_kind(path.parent.name)
     training = TrainSettings()
     vocabulary = Vocabulary(
         IdTable(np.arange(items, dtype=np.int64), training.spare_item_rows),
@@ -47,7 +47,7 @@ def untrained_bundle(path: Path, items: int, categories: int) -> Bundle:
         torch.manual_seed(1)
         model = kind.build(kind.settings(), vocabulary.item.rows, vocabulary.category.rows)
     spec = RunSpec(
-        model="mimn",
+        model=path.parent.name,
         settings=kind.settings(),
         training=training,
         days=Days(_DAY, _DAY),

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from uic.jobs.cli import app
 from uic.jobs.commands.config import yaml_lines
 from uic.jobs.config.config import Config, load_config
+from uic.jobs.drills.hostile.small_rows import HOSTILE_SETTINGS
 from uic.models.errors import BadInputError
 
 
@@ -86,18 +87,7 @@ def test_a_file_that_sets_an_advanced_setting_is_read_as_before(tmp_path):
     assert (config.stream.batch_rows, config.images.crop_px) == (7, 200)
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("serve: " + "[" * 5000 + "]" * 5000, "more than 40 levels, line 1"),
-        (
-            "a0: &a0 [x, x]\n"
-            + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
-            + "serve: {max_in_flight: *a29}\n",
-            "more than 50 aliases",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("text", "says"), HOSTILE_SETTINGS.items())
 def test_a_settings_file_that_would_fill_any_memory_is_one_line(tmp_path, text, says):
     path = tmp_path / "uic.yaml"
     path.write_text(text)

@@ -7,7 +7,7 @@ import stat
 import time
 from base64 import b64encode
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from uic.jobs.stream.letters.archive import file_range, file_ranges
 from uic.jobs.stream.letters.erasing import erase_payloads
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of, read_lines
 from uic.jobs.workspace.workspace import Workspace
-from uic.models.errors import ManifestError, UicError
+from uic.models.errors import ManifestError
 from uic.pipelines.audit.compare import Verdict
 from uic.pipelines.log.event_log import EventLog
 
@@ -52,17 +52,6 @@ def users_of(path):
 def rows_in_log(root):
     files = EventLog(root / "log").behavior_files()
     return sum(pq.read_table(file.path)["user_id"].to_pylist().count(USER) for file in files)
-
-
-def test_who_was_forgotten_stays_so_when_redis_has_lost_everything(shop):
-    workspace = Workspace(shop.workspace)
-    assert workspace.forget(USER) == [1]
-    shop.store.client.flushall()
-    workspace.load()
-    shop.store.generations.switch(1, 0)
-    assert not shop.store.memories.read(1, [USER])[1][0]
-    assert USER in shop.store.generations.forgotten()
-    assert workspace.audit(sample_rate=1.0).generations[0].faults() == []
 
 
 def test_a_user_who_came_back_is_extra_though_the_store_knows_no_tombstone(shop):
@@ -164,48 +153,10 @@ def test_what_is_no_id_is_refused_before_anything_is_written(shop, monkeypatch, 
     assert len(Tombstones(shop.workspace).ids()) == 0
 
 
-def test_forgetting_in_a_copy_of_a_workspace_does_not_reach_the_original(tmp_path):
-    original = Workspace(tmp_path / "original")
-    server = EmbeddedRedis(original.path / "store")
-    server.start()
-    try:
-        shutil.copytree(original.path, tmp_path / "copy")
-        with pytest.raises(UicError, match=r"this is a copy: .*original/store"):
-            Workspace(tmp_path / "copy").forget(USER)
-        assert original.forget(USER) == []
-    finally:
-        server.stop()
-
-
 def test_a_damaged_list_of_forgotten_users_stops_a_load(shop):
     (shop.workspace / "forgotten.json").write_text('{"users": ["x"]}')
     with pytest.raises(ManifestError, match="would come back"):
         Workspace(shop.workspace).load()
-
-
-def test_old_files_that_are_in_the_log_are_removed_but_for_the_newest(tmp_path):
-    workspace = Workspace(tmp_path)
-    log = EventLog(tmp_path / "log")
-    log.append_epoch(kind="topic", name="t", partitions=1, first_offsets={0: 0})
-    folder = tmp_path / "stream" / "archive" / "epoch=00001" / "dt=2026-03-01" / "part=0"
-    folder.mkdir(parents=True)
-    event = json.dumps(
-        {"user_id": 1, "item_id": 1, "category_id": 1, "behavior": "click", "event_time": NOON}
-    ).encode()
-    for number in range(4):
-        rows = [LoggedPayload(event, 0, 10 * number + at, NOON) for at in range(10)]
-        path = folder / f"part-{number}"
-        path.write_bytes(b"".join(map(line_of, rows)))
-        os.utime(path, (0, 0))
-    workspace.compact(date(2026, 3, 1))
-    late = folder / "part-4"
-    late.write_bytes(line_of(LoggedPayload(event, 0, 40, NOON)))
-    os.utime(late, (0, 0))
-    (pruned,) = workspace.stream.prune()
-    assert (pruned.place, pruned.files) == ("archive", 4)
-    assert sorted(path.name for path in folder.iterdir()) == ["part-4"]
-    assert workspace.stream.prune() == []
-    assert [one.publication.behaviors for one in workspace.compact(date(2026, 3, 1))] == [1]
 
 
 def test_letters_stay_while_events_of_their_time_are_not_in_the_log(tmp_path):

@@ -51,38 +51,6 @@ def end_of(connection: socket.socket) -> bytes:
     return received
 
 
-def test_bodies_that_never_end_hold_up_nobody_and_are_refused_in_time(service, connect):
-    slow = [connect() for _ in range(30)]
-    for connection in slow:
-        connection.sendall(HEAD + b"1000\r\n\r\n{")
-    for _ in range(5):
-        assert service.rank(3, ITEMS)["items"]
-    answers = [end_of(connection) for connection in slow]
-    assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nx: "])
-def test_connections_that_send_no_head_are_closed(connect, sent):
-    idle = [connect() for _ in range(50)]
-    for connection in idle:
-        connection.sendall(sent)
-    began = time.monotonic()
-    for connection in idle:
-        end_of(connection)
-    assert time.monotonic() - began < 25
-
-
-def test_a_head_of_megabytes_is_refused_at_its_bound(service, connect):
-    connection = connect()
-    sent = 0
-    with suppress(OSError):  # the service reads no further, and closes
-        for _ in range(400):
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nx: " + b"a" * 100_000)
-            sent += 100_000
-    assert sent < 20_000_000
-    assert service.rank(3, ITEMS)["items"]
-
-
 def test_trailers_of_a_body_in_chunks_count_as_head(service, connect):
     connection = connect()
     connection.sendall(

@@ -24,7 +24,6 @@ from uic.jobs.stream.letters.tail import ArchiveTail
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of
 from uic.models.errors import BadInputError
 from uic.pipelines.log.columns import times_ms
-from uic.pipelines.log.epochs import EpochHandOverError
 from uic.pipelines.log.event_log import EventLog
 
 DAY_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
@@ -223,25 +222,6 @@ def test_an_epoch_with_a_hole_does_not_keep_the_next_from_the_log(context, archi
     with pytest.raises(ArchiveGapError, match="epoch 1, partition 0"):
         compact(context, DAY)
     assert log.epochs()[1].last_offsets == {0: 4}
-
-
-def test_of_two_compactions_at_once_the_later_publishes_nothing_twice(
-    context, archived, monkeypatch
-):
-    """The first has read the log's epochs when the second publishes the same events."""
-    _write(_archive(context), "part-a", archived(0, 0, 9))
-    compact_module = sys.modules[compact.__module__]
-    writer = compact_module.LogWriter
-
-    def after_another(*arguments, **options):
-        monkeypatch.undo()
-        compact(context, DAY)
-        return writer(*arguments, **options)
-
-    monkeypatch.setattr(compact_module, "LogWriter", after_another)
-    with pytest.raises(EpochHandOverError, match="by another process meanwhile"):
-        compact(context, DAY)
-    assert [file.rows for file in EventLog(context.log).behavior_files()] == [10]
 
 
 @pytest.mark.parametrize("name", ["part-x", ".part-x.inprogress.0a1b"])

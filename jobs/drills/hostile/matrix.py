@@ -1,0 +1,69 @@
+"""All rows of the hostile drill, and how they run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from uic.jobs.drills.hostile import (
+    log_rows,
+    serving_rows,
+    small_rows,
+    store_rows,
+    stream_rows,
+)
+from uic.jobs.drills.hostile.row import HostileResult, HostileRow, RowVerdict, run_row
+from uic.jobs.drills.hostile.stage import open_stage
+from uic.models.errors import BadInputError
+
+ROWS: Final[tuple[HostileRow, ...]] = tuple(
+    sorted(
+        (
+            row
+            for module in (log_rows, serving_rows, small_rows, store_rows, stream_rows)
+            for row in module.ROWS
+        ),
+        key=lambda row: (len(row.name.rstrip("ab")), row.name),
+    )
+)
+
+
+def chosen_rows(*, short: bool, only: Sequence[str]) -> tuple[HostileRow, ...]:
+    """The rows that are asked for.
+
+    Raises:
+        BadInputError: a name is none of the matrix'.
+    """
+    names = [row.name for row in ROWS]
+    for name in only:
+        if name not in names:
+            msg = f"--only {name}: expected any of {', '.join(names)}"
+            raise BadInputError(msg)
+    rows = tuple(row for row in ROWS if (row.name in only or not only) and (row.short or not short))
+    if not rows:
+        msg = f"--only {' --only '.join(only)}: the short form has none of these; leave --short out"
+        raise BadInputError(msg)
+    return rows
+
+
+def run_hostile(
+    folder: Path, rows: Sequence[HostileRow], say: Callable[[str], None]
+) -> list[HostileResult]:
+    """Run rows in `folder`, which must be empty or new; their results, in order."""
+    results = []
+    with open_stage(folder) as stage:
+        for row in rows:
+            result = run_row(row, stage)
+            results.append(result)
+            say(
+                f"{row.name:>4}  {result.verdict.value} after {result.seconds:.1f} s: {result.seen}"
+            )
+    return results
+
+
+def not_green(results: Sequence[HostileResult]) -> list[str]:
+    """The rows that were asked for and did not hold or did not run, each with its verdict."""
+    return [
+        f"{result.row.name} {result.verdict.value}"
+        for result in results
+        if result.verdict is not RowVerdict.GREEN
+    ]

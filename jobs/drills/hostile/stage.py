@@ -1,0 +1,90 @@
+"""What rows of the hostile drill are played on: targets, a service, a broker, each made when asked.
+
+Everything lies in the drill's folder, and ends with the drill.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from uic.jobs.config.config import load_config
+from uic.jobs.drills.hostile.row import HostileRow
+from uic.jobs.drills.hostile.target import MODEL, AttackTarget, build_template, target_of
+from uic.jobs.drills.shop import ranking_service
+from uic.jobs.stream.topics.java import jars, jars_root, java_home
+from uic.jobs.stream.topics.kafka_server import KafkaServer
+from uic.models.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Served:
+    """A target and the URL of its service."""
+
+    target: AttackTarget
+    url: str
+
+
+class HostileStage:
+    """A folder to run rows in.
+
+    Args:
+        folder: new or empty.
+        stack: closed by the caller when the last row is over.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self._stack = stack
+        self._made = 0
+
+    def new_folder(self, name: str) -> Path:
+        """A folder of its own that is not there yet."""
+        self._made += 1
+        return self.folder / f"{self._made:02d}-{name}"
+
+    def target(self, name: str) -> AbstractContextManager[AttackTarget]:
+        """A target of one row alone, named after it."""
+        return target_of(self._template, self.new_folder(name))
+
+    @cached_property
+    def served(self) -> Served:
+        """The target whose service several rows attack, each leaving it as it was."""
+        target = self._stack.enter_context(self.target("served"))
+        url = self._stack.enter_context(ranking_service(target.workspace.context, MODEL))
+        return Served(target, url)
+
+    @cached_property
+    def kafka(self) -> KafkaServer:
+        """A broker on loopback."""
+        return self._stack.enter_context(KafkaServer(self.folder / "kafka", jars_root=self._jars))
+
+    def missing(self, row: HostileRow) -> str:
+        """Why a row cannot run here; empty if it can."""
+        try:
+            if row.needs:
+                java_home()
+            if "kafka" in row.needs:
+                for kind in ("kafka", "flink"):
+                    jars(kind, self._jars)
+        except BadInputError as error:
+            return f"not run: {error}"
+        return ""
+
+    @cached_property
+    def _template(self) -> Path:
+        path = self.folder / "template"
+        build_template(path)
+        return path
+
+    @property
+    def _jars(self) -> Path:
+        return jars_root(load_config(None).stream.jars_folder, self.folder)
+
+
+@contextmanager
+def open_stage(folder: Path) -> Iterator[HostileStage]:
+    """A stage, and at its end nothing that runs."""
+    with ExitStack() as stack:
+        yield HostileStage(folder, stack)
