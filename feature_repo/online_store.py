@@ -30,6 +30,7 @@ from uic.feature_repo.plugin.deletion import Deletion, views_by_keys
 from uic.feature_repo.plugin.packed_reads import OpenedView, append_answer, entity_ids
 from uic.feature_repo.plugin.packed_view import PackedView, is_packed
 from uic.feature_repo.plugin.packed_writes import write_generation
+from uic.feature_repo.store.claim import StoreClaim
 from uic.feature_repo.store.connection import Address, connect, refuse_eviction
 from uic.feature_repo.store.errors import StoreSettingError
 from uic.feature_repo.store.layout import NO_GENERATION
@@ -218,13 +219,15 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
     ) -> None:
         """Write rows; in a packed view the larger position (or later event time) stays.
 
-        A generation that the store does not know is registered from the manifest beside the
-        view's source, if its rows come from there.
+        A store that is another workspace's is refused. A generation that it does not know is
+        registered from the manifest beside the view's source, if its rows come from there.
         """
         if not is_packed(table):
             super().online_write_batch(config, table, data, progress)
             return
         opened = self._open(config, table)
+        if claim := self._claim(config):
+            claim.hold()
         rows = opened.view.packed(data)
         if opened.view.has_generations:
             for generation, part in rows.by_generation():
@@ -290,10 +293,21 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         self._deletion(config).delete(config.project, packed, ())
         super().teardown(config, [table for table in tables if not is_packed(table)], entities)
 
+    def _claim(self, config: RepoConfig) -> StoreClaim | None:
+        """Whose store it is; None where Feast stands alone, without a workspace."""
+        online = config.online_store
+        if not online.workspace.is_dir():
+            return None
+        client, address = self._get_client(online), str(self._where(online))
+        settings = online.settings.model_copy(update={"project": config.project})
+        return StoreClaim(client, settings, online.workspace, address)
+
     def _deletion(self, config: RepoConfig) -> Deletion:
         config.online_store.check_project(config.project)
         address = str(self._where(config.online_store))
         client = self._get_client(config.online_store)
+        if claim := self._claim(config):
+            claim.refuse_other()
         return Deletion(client, address, allowed=config.online_store.settings.allow_deletion)
 
     async def close(self) -> None:

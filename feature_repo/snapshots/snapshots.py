@@ -60,6 +60,11 @@ class Snapshot(PublishedValues):
         return positions_of(self.manifest.get("log_times", {}))
 
     @property
+    def epochs(self) -> Mapping[str, str]:
+        """Names of the log's epochs that it has folded, by number; empty in older snapshots."""
+        return dict(self.manifest.get("epochs", {}))
+
+    @property
     def name(self) -> str:
         """`generation=NNN/dt=YYYY-MM-DD`."""
         return f"{self.path.parent.name}/{self.path.name}"
@@ -76,6 +81,7 @@ class Snapshot(PublishedValues):
             snapshot=self.name,
             exclude=self.manifest["exclude"],
             log_times=self.log_times,
+            epochs={int(number): str(name) for number, name in self.epochs.items()},
         )
 
     def check(self, values: Records, path: Path) -> None:

@@ -65,6 +65,10 @@ class ForeignValueError(StoreError):
     """A value under one of our keys is not a value of ours, or of a newer version."""
 
 
+class StoreClaimError(StoreError):
+    """The store is another workspace's."""
+
+
 class EmptyStoreError(StoreError):
     """The store has no such generation: it was never loaded, or it was wiped."""
 

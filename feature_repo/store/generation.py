@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from uic.feature_repo.store.markers import NO_TIME, marker_text
 
+_EPOCH: Final = "epoch:"
 Positions = Mapping[int, Mapping[int, int]]  # epoch -> partition -> offset of the last event
 
 
@@ -37,6 +38,8 @@ class Generation:
         snapshot: name of the snapshot (`generation=001/dt=…`).
         exclude: rules for what is left out (`uic.pipelines.memories.exclude`), as JSON.
         log_times: largest log time up to the positions, milliseconds; empty in older snapshots.
+        epochs: names of the log's epochs by number, as they were when it was folded; those of
+            older snapshots and stores are not known.
     """
 
     number: int
@@ -48,6 +51,7 @@ class Generation:
     snapshot: str
     exclude: Mapping[str, Any] = field(default_factory=dict)
     log_times: Positions = field(default_factory=dict)
+    epochs: Mapping[int, str] = field(default_factory=dict)
     state: State = State.LOADING
     rows: int = 0
 
@@ -91,7 +95,13 @@ def to_fields(generation: Generation) -> dict[str, Any]:
         "log_times": json.dumps(positions_json(generation.log_times), sort_keys=True),
         "snapshot": generation.snapshot,
         "exclude": json.dumps(generation.exclude, sort_keys=True),
+        **epoch_fields(generation.epochs),
     }
+
+
+def epoch_fields(names: Mapping[int, str]) -> dict[str, str]:
+    """The fields of a generation's hash that name epochs; one each, so that others stay."""
+    return {f"{_EPOCH}{number}": name for number, name in sorted(names.items())}
 
 
 def from_fields(number: int, fields: Mapping[bytes, bytes]) -> Generation:
@@ -108,4 +118,9 @@ def from_fields(number: int, fields: Mapping[bytes, bytes]) -> Generation:
         exclude=json.loads(fields[b"exclude"]),
         state=State(fields[b"state"].decode()),
         rows=int(fields[b"rows"]),
+        epochs={
+            int(name.removeprefix(_EPOCH.encode())): text.decode()
+            for name, text in fields.items()
+            if name.startswith(_EPOCH.encode())
+        },
     )

@@ -10,7 +10,7 @@ switch is announced `switch_at`, a moment ahead by Redis' clock, so that all rea
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from uic.feature_repo.store.generation import (
     Generation,
     Positions,
     State,
+    epoch_fields,
     from_fields,
     marker_fields,
     to_fields,
@@ -99,6 +100,11 @@ class Generations:
         with typed_errors(self.address):
             self._client.hset(self.keys.generation(generation.number), mapping=fields)
         return self.get(generation.number)
+
+    def note_epochs(self, number: int, names: Mapping[int, str]) -> None:
+        """Note what the epochs of a generation's markers are called in the log."""
+        with typed_errors(self.address):
+            self._client.hset(self.keys.generation(number), mapping=dict(epoch_fields(names)))
 
     def get(self, number: int) -> Generation:
         """One generation.

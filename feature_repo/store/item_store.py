@@ -15,6 +15,7 @@ import numpy as np
 import redis
 from numpy.typing import ArrayLike, NDArray
 
+from uic.feature_repo.store.claim import StoreClaim
 from uic.feature_repo.store.connection import Address, checked_client
 from uic.feature_repo.store.errors import EmptyStoreError, GenerationStateError, typed_errors
 from uic.feature_repo.store.generation import Generation, State
@@ -176,4 +177,17 @@ def open_item_store(settings: StoreSettings, workspace: Path) -> Iterator[ItemSt
         StoreError: as `checked_client`.
     """
     with checked_client(settings, workspace) as (client, address):
+        yield ItemStore.on(client, address, settings)
+
+
+@contextmanager
+def open_items_for_writing(settings: StoreSettings, workspace: Path) -> Iterator[ItemStore]:
+    """As `open_item_store`, for what writes: the workspace has the claim on the store.
+
+    Raises:
+        StoreClaimError: the store is another workspace's.
+        StoreError: as `checked_client`.
+    """
+    with checked_client(settings, workspace) as (client, address):
+        StoreClaim(client, settings, workspace, str(address)).hold()
         yield ItemStore.on(client, address, settings)

@@ -12,6 +12,9 @@ A packed view is one Redis string per entity, `uic:{project}:{view}:{generation}
 | `uic:{project}:{view}:live` | hash: the live pointer |
 | `uic:{project}:{view}:forgotten` | set of ids (8 bytes) that were deleted on request |
 
+Beside the views, `uic:{project}:workspace` is a hash of which workspace writes into the project
+(`uic.feature_repo.store.claim`).
+
 `{view}` is the view's tag `key_name`, if it has one, else its name. Memories have a short one, for
 a key of 22 bytes or fewer takes 16 bytes less of Redis' memory than a longer one.
 
@@ -142,6 +145,11 @@ class ViewKeys:
     def forgotten(self) -> str:
         """Set of ids that must never come back."""
         return f"{self._root}:forgotten"
+
+
+def claim_key(project: str) -> str:
+    """Hash of which workspace writes into a project."""
+    return f"uic:{project}:workspace"
 
 
 def big_endian(ids: ArrayLike) -> bytes:

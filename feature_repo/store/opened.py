@@ -7,6 +7,7 @@ from pathlib import Path
 
 import redis
 
+from uic.feature_repo.store.claim import StoreClaim
 from uic.feature_repo.store.connection import Address, checked_client
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.layout import ViewKeys
@@ -25,6 +26,7 @@ class OpenedStore:
         memories: bulk reads and writes.
         generations: their state.
         live: the live pointer, cached as the settings say.
+        claim: of the workspace; `hold` it before the first write.
     """
 
     address: Address
@@ -32,6 +34,7 @@ class OpenedStore:
     memories: PackedStore
     generations: Generations
     live: LivePointer
+    claim: StoreClaim
 
 
 @contextmanager
@@ -55,4 +58,18 @@ def open_memories(settings: StoreSettings, workspace: Path) -> Iterator[OpenedSt
             ),
             generations=Generations(client, keys, str(address)),
             live=LivePointer(client, keys, str(address), settings.pointer_refresh_seconds),
+            claim=StoreClaim(client, settings, workspace, str(address)),
         )
+
+
+@contextmanager
+def open_for_writing(settings: StoreSettings, workspace: Path) -> Iterator[OpenedStore]:
+    """As `open_memories`, for what writes: the workspace has the claim on the store.
+
+    Raises:
+        StoreClaimError: the store is another workspace's.
+        StoreError: as `checked_client`.
+    """
+    with open_memories(settings, workspace) as store:
+        store.claim.hold()
+        yield store

@@ -202,6 +202,7 @@ def _store(context: Context) -> Iterator[Finding]:
         with open_memories(settings, context.workspace) as store:
             facts = server_facts(store.client, str(store.address))
             generations = store.generations.all()
+            other = store.claim.other()
     except StoreUnavailableError as error:
         # Without an address it is our own, and simply not started.
         level = Level.REMARK if settings.address is None else Level.WRONG
@@ -219,6 +220,10 @@ def _store(context: Context) -> Iterator[Finding]:
     if facts.get("role") != "master":
         text = f"{store.address}: is a {facts.get('role')}; writes need the primary"
         yield Finding(Level.WRONG, "store", text)
+    if other is not None:
+        text = f"{store.address}: is of {other}; this workspace may read it and not write"
+        fix = "`uic store adopt` takes it over"
+        yield Finding(Level.WRONG, "store", f"{text}; {fix}")
     yield from _generations(context.bundles, generations)
 
 

@@ -1,15 +1,17 @@
-"""`uic store`: the embedded Redis of a workspace, and histories from the log in it."""
+"""`uic store`: the embedded Redis of a workspace, whose store it is, and histories in it."""
+
+from typing import Annotated
 
 import typer
 
-from uic.jobs.commands.options import shown_progress, takes_workspace
+from uic.jobs.commands.options import YesOption, confirm, shown_progress, takes_workspace
 from uic.jobs.config.console import OUT
 from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Start, stop and look at the embedded Redis (for machines that have none of their own), "
-    "and fill the view user_sequence.",
+    "take a store over, and fill the view user_sequence.",
 )
 
 
@@ -50,6 +52,36 @@ def status(*, workspace: Workspace) -> None:
     OUT.print(f"redis       {found.redis_version}, {found.role}, {log}", markup=False)
     OUT.print(f"keys        {found.keys:,}")
     OUT.print(f"memory      {found.used_bytes / 2**20:,.1f} MiB")
+
+
+@app.command()
+@takes_workspace
+def adopt(
+    *,
+    without_its_log: Annotated[
+        bool,
+        typer.Option(
+            "--without-its-log",
+            help="Even if the live generation has folded another log; it cannot stream from here.",
+        ),
+    ] = False,
+    yes: YesOption = False,
+    workspace: Workspace,
+) -> None:
+    """Take a store over that another workspace has written into; what is in it stays.
+
+    For a backup that was put back on another machine, or a copy that takes the original's place.
+    The other workspace can read on, and its stream ends. Users who were forgotten there are
+    forgotten here. Refuses a store whose live generation has folded another log than this one.
+    """
+    found = workspace.store.adoption(without_its_log=without_its_log)
+    for line in found.holds:
+        OUT.print(line, markup=False)
+    if found.forgotten:
+        OUT.print(f"{found.forgotten:,} users who were forgotten there, and not yet here")
+    confirm([f"the claim of {found.other}"] if found.other else [], yes=yes)
+    workspace.store.adopt()
+    OUT.print(f"project {found.project} at {found.address} is this workspace's", markup=False)
 
 
 @app.command()

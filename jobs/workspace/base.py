@@ -39,6 +39,12 @@ class WorkspacePanel:
 
         return open_memories(self.config.store, self.path)
 
+    def _store_to_write(self) -> "AbstractContextManager[OpenedStore]":
+        """The same, for what writes: it refuses a store that is another workspace's."""
+        from uic.feature_repo.store.opened import open_for_writing
+
+        return open_for_writing(self.config.store, self.path)
+
 
 def day_of(day: date | str, name: str) -> date:
     """A day given as a date or as YYYY-MM-DD.

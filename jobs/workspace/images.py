@@ -188,7 +188,7 @@ class ImagesPanel(ItemVersionsPanel):
 
         choice = self._encoder(weights, encoder)
         path = self._features(images)
-        with self._open_items() as store:
+        with self._items_to_write() as store:
             return add_image(
                 Path(file),
                 item,

@@ -73,7 +73,7 @@ class ItemVersionsPanel(WorkspacePanel):
 
         images = self._version(version)
         report = partial(progress or no_progress, f"loading {images.path.name}")
-        with self._open_items() as store:
+        with self._items_to_write() as store:
             point_current_to(images.path)
             if not by_feast:
                 return load_values(
@@ -103,7 +103,7 @@ class ItemVersionsPanel(WorkspacePanel):
         from uic.feature_repo.store.generation import State
         from uic.models.bundles.shelf import BundleShelf
 
-        with self._open_items() as store:
+        with self._items_to_write() as store:
             found = store.version(version)
             if found.state is State.LOADING:
                 store.versions.complete(version, self._version(version).ids())
@@ -125,7 +125,7 @@ class ItemVersionsPanel(WorkspacePanel):
         """
         report = progress or no_progress
         deleted = 0
-        with self._open_items() as store:
+        with self._items_to_write() as store:
             rows = store.version(version).rows
             for deleted in store.drop(version, self.config.store.drop_keys_per_second):
                 report(f"dropping item version {version}", deleted, rows)
@@ -160,3 +160,9 @@ class ItemVersionsPanel(WorkspacePanel):
         from uic.feature_repo.store.item_store import open_item_store
 
         return open_item_store(self.config.store, self.path)
+
+    def _items_to_write(self) -> "AbstractContextManager[ItemStore]":
+        """The same, for what writes: it refuses a store that is another workspace's."""
+        from uic.feature_repo.store.item_store import open_items_for_writing
+
+        return open_items_for_writing(self.config.store, self.path)

@@ -152,7 +152,7 @@ class MemoriesPanel(WorkspacePanel):
         else:
             chosen = Snapshot.open(folder_of(self.context.memories, snapshot, "SNAPSHOT"))
         report = partial(progress or no_progress, f"loading {chosen.name}")
-        with self._open_store() as store:
+        with self._store_to_write() as store:
             Tombstones(self.path).tell(store.generations)
             point_current_to(chosen.path)
             landed = None
@@ -219,7 +219,7 @@ class MemoriesPanel(WorkspacePanel):
         from uic.feature_repo.snapshots.snapshots import Snapshot
         from uic.feature_repo.store.generations import State
 
-        with self._open_store() as store:
+        with self._store_to_write() as store:
             found = store.generations.get(generation)
             if found.state is State.LOADING:
                 snapshot = Snapshot.open(self.context.memories / found.snapshot)
@@ -238,7 +238,7 @@ class MemoriesPanel(WorkspacePanel):
         """
         report = progress or no_progress
         deleted = 0
-        with self._open_store() as store:
+        with self._store_to_write() as store:
             rows = store.generations.get(generation).rows
             rate = self.config.store.drop_keys_per_second
             for deleted in store.generations.drop(generation, rate):

@@ -9,6 +9,7 @@ from uic.jobs.workspace.base import WorkspacePanel
 if TYPE_CHECKING:
     from uic.feature_repo.store.connection import Address
     from uic.feature_repo.store.server import EmbeddedRedis, Running
+    from uic.jobs.checks.adoption import Adoption
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,31 @@ class StorePanel(WorkspacePanel):
             keys=keys,
             used_bytes=facts.get("used_memory"),
         )
+
+    def adoption(self, *, without_its_log: bool = False) -> "Adoption":
+        """What `adopt` would take over; nothing is written.
+
+        Args:
+            without_its_log: the live generation may have folded another log than this one. It
+                cannot be streamed from here then.
+
+        Raises:
+            ForeignEpochError: it has, and `without_its_log` is not said.
+            StoreError: the store does not answer.
+        """
+        from uic.jobs.checks.adoption import plan_adoption
+
+        return plan_adoption(self.context, without_its_log=without_its_log)
+
+    def adopt(self) -> None:
+        """Let this workspace write into the store from now on, and no other one.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        from uic.jobs.checks.adoption import adopt
+
+        adopt(self.context)
 
     def fill_sequences(self, *, progress: Progress | None = None) -> int:
         """Write the last 1,000 events of every user from the log (view `user_sequence`).

@@ -92,7 +92,7 @@ class UsersPanel(WorkspacePanel):
         from uic.feature_repo.store.tombstones import Tombstones
 
         Tombstones(self.path).add(_checked(user))
-        with self._open_store() as store:
+        with self._store_to_write() as store:
             return store.generations.forget(user)
 
     def erase_forgotten(self) -> "list[Erased]":

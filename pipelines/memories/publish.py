@@ -65,6 +65,8 @@ class SnapshotPublication:
             ],
             "rows": sum(file.rows for file in files),
             "positions": _merged(covered, ((*at, last) for at, (_, last) in bounds.items())),
+            # A position's epoch is a number; in another log it is another epoch's.
+            "epochs": {str(epoch.number): epoch.name for epoch in self.epochs},
             "log_times": _merged(
                 {} if self.start is None else self.start.log_times,
                 (entry for part in parts for entry in part.log_times),

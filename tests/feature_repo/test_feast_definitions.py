@@ -76,7 +76,7 @@ def test_deleting_memories_needs_a_setting_and_the_message_says_how_many(
     assert fresh.get_feature_view("user_interest").name == "user_interest"
     allowed = with_options(fresh, allow_deletion=True)
     allowed.apply([], objects_to_delete=[old], partial=False)
-    assert redis_server.keys("*") == []
+    assert redis_server.keys("*") == [b"uic:uic:workspace"]
 
 
 def test_nothing_is_deleted_if_any_view_is_refused(

@@ -18,6 +18,7 @@ DESTRUCTIVE = [
     ("memories", "prune"),
     ("images", "drop"),
     ("user", "forget"),
+    ("store", "adopt"),
 ]
 
 

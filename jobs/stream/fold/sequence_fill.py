@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from uic.feature_repo.plugin.packed_view import with_vector_headers
 from uic.feature_repo.store.layout import NO_GENERATION, SEQUENCE, ViewKeys
-from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.opened import open_for_writing
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.settings import StoreSettings
 from uic.feature_repo.store.tombstones import Tombstones
@@ -56,7 +56,7 @@ def fill_from_log(
     if not len(users):
         msg = f"{log.root}: no behaviours; import a log, or simulate one"
         raise BadInputError(msg)
-    with open_memories(settings, workspace) as store:
+    with open_for_writing(settings, workspace) as store:
         keys = ViewKeys.of_sequences(settings.project)
         packed = PackedStore(
             store.client,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from uic.feature_repo.store.errors import StoreClaimError
 from uic.feature_repo.store.markers import NO_OFFSET
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.attempt import JOB_FILE
@@ -119,6 +120,16 @@ class AttemptWatch:
             return fell_behind(before, now, self._plan.epoch)
         return ""
 
+    def _taken_over(self) -> str:
+        """What to say where another workspace has the store now; empty if none has."""
+        try:
+            self._planner.claim.refuse_other()
+        except StoreClaimError as error:
+            return str(error)
+        except UicError:
+            pass  # a store that is away is the workers' to notice
+        return ""
+
     def _progressed(self) -> bool:
         """Whether events were folded; a checkpoint while what is known is read again is none."""
         return any(
@@ -154,7 +165,12 @@ class AttemptWatch:
             failure = Failure("")  # no answer counts as no task manager
         if failure.ends_attempt:
             return _failed(failure)
-        reason = self._read_markers() or self._topic.look(self._markers) or self._stalled(failure)
+        reason = (
+            self._read_markers()
+            or self._taken_over()
+            or self._topic.look(self._markers)
+            or self._stalled(failure)
+        )
         return Outcome("failed", reason) if reason else None
 
     def _stalled(self, failure: Failure) -> str:

@@ -4,12 +4,13 @@ Every attempt is planned afresh: the store's markers, the archive and the source
 since the one before.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from uic.feature_repo.snapshots.published_values import CURRENT
 from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.feature_repo.store.claim import StoreClaim
 from uic.feature_repo.store.connection import connect, refuse_eviction, resolve_address
 from uic.feature_repo.store.generation import Generation
 from uic.feature_repo.store.generations import Generations
@@ -25,8 +26,8 @@ from uic.jobs.stream.fold.status import clear_workers
 from uic.jobs.stream.letters.archive import archived_up_to, note_first_starts
 from uic.jobs.stream.run.checkpoints import JOB_NAME, check_checkpoint
 from uic.jobs.stream.run.metrics_relay import metrics_port
+from uic.jobs.stream.run.run_source import RunSource
 from uic.jobs.stream.run.start_positions import (
-    Available,
     Start,
     check_epochs_after,
     check_epochs_before,
@@ -34,17 +35,13 @@ from uic.jobs.stream.run.start_positions import (
     folder_name,
 )
 from uic.jobs.stream.run.topic_watch import reached
-from uic.jobs.stream.topics.event_files import EventFile, scan_folder, stage_file
+from uic.jobs.stream.topics.event_files import EventFile, stage_file
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import free_port
 from uic.jobs.stream.topics.kafka_topic import (
     PRODUCER_BYTES,
-    Topic,
-    TopicError,
-    describe_topic,
     largest_message,
 )
-from uic.models.errors import BadInputError
 from uic.models.published import MANIFEST_NAME, write_json_atomically
 from uic.pipelines.log.event_log import Epoch, EventLog
 
@@ -85,9 +82,7 @@ class Planner:
 
     context: Context
     options: RunOptions
-    _files: dict[Path, EventFile | None] = field(default_factory=dict)
     _ends: dict[int, int] | None = None
-    _renewed: bool = False
 
     def __post_init__(self) -> None:
         """Find the store; nothing is asked of it yet."""
@@ -95,6 +90,9 @@ class Planner:
         self.client = connect(self.address)
         self.keys = ViewKeys.of_memories(self.context.config.store.project)
         self.generations = Generations(self.client, self.keys, str(self.address))
+        store, workspace = self.context.config.store, self.context.workspace
+        self.claim = StoreClaim(self.client, store, workspace, str(self.address))
+        self._source = RunSource(self.context, new_epoch=self.options.new_epoch)
 
     @property
     def stream(self) -> StreamSettings:
@@ -109,7 +107,7 @@ class Planner:
     @property
     def event_folder(self) -> Path:
         """Where event files come from."""
-        return self.stream.files or self.context.workspace / "events"
+        return self._source.event_folder
 
     def generation(self) -> Generation:
         """The generation of this run.
@@ -127,6 +125,12 @@ class Planner:
             UicError: whatever speaks against starting, in one line.
         """
         refuse_eviction(self.client, str(self.address))
+        # A store without a claim gets this workspace's only if the epochs are those of its log.
+        self.claim.refuse_other()
+        found, marks = self.generations.get(generation), self.generations.markers(generation)
+        epoch, available = self._source.find(found, marks)
+        self.claim.hold()
+        self.generations.note_epochs(generation, self._source.names())
         Tombstones(self.context.workspace).tell(self.generations)
         memories = PackedStore(self.client, self.keys, address=str(self.address))
         current = self.context.memories / CURRENT
@@ -138,7 +142,6 @@ class Planner:
         found = self.generations.get(generation)
         path = self.options.bundle or self.context.bundles / found.bundle_name
         check_fit(found, path)
-        epoch, available = self._source()
         marks = self.generations.markers(generation)
         epochs = EventLog(self.context.log).epochs()
         check_epochs_before(found, marks, epochs, epoch)
@@ -217,7 +220,7 @@ class Planner:
 
     def files(self) -> dict[int, list[EventFile]]:
         """The event files by partition; each is read through once in the life of the run."""
-        return scan_folder(self.event_folder, self._files)
+        return self._source.files()
 
     def stage(self, plan: JobPlan) -> None:
         """Give a job on files one file a partition, from the one that holds its start."""
@@ -248,93 +251,6 @@ class Planner:
             check_checkpoint(restored, job)
         write_json_atomically(folder / JOB_NAME, job)
         return folder / "checkpoints"
-
-    def _source(self) -> tuple[Epoch, Available]:
-        if self.stream.source == "files":
-            return self._file_source()
-        topic = describe_topic(self.stream.brokers, self.stream.topic)
-        if not topic.log_append_time:
-            msg = (
-                f"{self.stream.brokers}: topic {topic.name} keeps its producers' times; log time "
-                "must be the broker's: set message.timestamp.type=LogAppendTime on the topic"
-            )
-            raise TopicError(msg)
-        epoch = self._topic_epoch(topic)
-        if topic.partitions != epoch.partitions:
-            few = topic.partitions < epoch.partitions
-            msg = (
-                f"topic {topic.name} has {topic.partitions} partitions, epoch {epoch.number} of "
-                f"{self.context.log / 'epochs.json'} has {epoch.partitions}: "
-                + ("some are missing" if few else "users have moved between partitions")
-                + "; a log with other partitions needs a topic of its own"
-            )
-            raise TopicError(msg)
-        if self.stream.parallelism > topic.partitions:
-            msg = (
-                f"stream.parallelism: {self.stream.parallelism} subtasks, but topic {topic.name} "
-                f"has {topic.partitions} partitions; at most one subtask a partition"
-            )
-            raise BadInputError(msg)
-        return epoch, Available(topic.first, topic.end, f"topic {topic.name}")
-
-    def _topic_epoch(self, topic: Topic) -> Epoch:
-        """The epoch of this incarnation of the topic; registered when it is seen first."""
-        name = f"{topic.name}.{topic.topic_id}"
-        log = EventLog(self.context.log)
-        epochs = log.epochs()
-        known = topic.epoch_in(epochs)
-        if known is not None:
-            if self.stream.offset_gaps and not known.offset_gaps:
-                log.note_offset_gaps(known.number)
-            return known
-        others = [
-            epoch
-            for epoch in epochs
-            if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name
-        ]
-        # One word of consent is for one topic: for one that is made anew later it is asked again.
-        if others and (self._renewed or not self.options.new_epoch):
-            msg = (
-                f"topic {topic.name} was made anew since epoch {others[-1].number}: what was not "
-                "folded of the old one is gone; give --new-epoch to go on with the new one"
-            )
-            raise TopicError(msg)
-        self._renewed = bool(others)
-        return log.append_epoch(
-            kind="topic",
-            name=name,
-            partitions=topic.partitions,
-            first_offsets=topic.first,
-            offset_gaps=self.stream.offset_gaps,
-        )
-
-    def _file_source(self) -> tuple[Epoch, Available]:
-        files = self.files()
-        if not files:
-            msg = f"{self.event_folder}: no event files; expected *.jsonl.gz"
-            raise BadInputError(msg)
-        if sorted(files) != list(range(len(files))):
-            msg = f"{self.event_folder}: partitions {sorted(files)}, expected 0 to {len(files) - 1}"
-            raise BadInputError(msg)
-        first = {partition: own[0].first for partition, own in files.items()}
-        end = {partition: own[-1].last + 1 for partition, own in files.items()}
-        name = f"files.{self.event_folder.resolve().name}"
-        log = EventLog(self.context.log)
-        known = {epoch.name: epoch for epoch in log.epochs() if epoch.kind == "topic"}
-        epoch = known.get(name) or log.append_epoch(
-            kind="topic",
-            name=name,
-            partitions=len(files),
-            first_offsets=first,
-            offset_gaps=False,
-        )
-        if epoch.partitions != len(files):
-            msg = (
-                f"{self.event_folder}: {len(files)} partitions, epoch {epoch.number} of "
-                f"{self.context.log / 'epochs.json'} has {epoch.partitions}"
-            )
-            raise BadInputError(msg)
-        return epoch, Available(first, end, str(self.event_folder))
 
 
 def staged_path(plan: JobPlan, file: EventFile) -> Path:

@@ -26,6 +26,10 @@ class StartPositionError(BadInputError):
     """There is no position from which nothing would be skipped."""
 
 
+class ForeignEpochError(StartPositionError):
+    """The epochs of a generation's markers are not those of this workspace's log."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Where one partition starts.
@@ -52,6 +56,35 @@ class Available:
     first: Mapping[int, int]
     end: Mapping[int, int]
     name: str
+
+
+def check_epochs_known(
+    generation: Generation, marks: Marks, names: Mapping[int, str], log: Path
+) -> None:
+    """Refuse a generation that has folded another log than this one.
+
+    An epoch is a number that each log counts by itself, so a marker of another log's epoch says
+    nothing of this one's, and the fold would skip events as known that it never saw.
+
+    Args:
+        generation: that is to be folded.
+        marks: its markers.
+        names: by number, what the epochs of the log are called, the source's included.
+        log: where its epochs stand.
+
+    Raises:
+        ForeignEpochError: names the epoch, and both names.
+    """
+    for number in sorted({number for number, at in marks.items() if at}):
+        folded, here = generation.epochs.get(number, ""), names.get(number)
+        if here is None or folded not in ("", here):
+            msg = (
+                f"generation {generation.number} in the store has folded epoch {number}"
+                f"{folded and f' ({folded})'}, in {log} epoch {number} is "
+                f"{here or 'not there'}: it is the generation of another log; bring that log here "
+                "(from a backup, with its epochs.json), or build and load a generation of this one"
+            )
+            raise ForeignEpochError(msg)
 
 
 def check_epochs_before(

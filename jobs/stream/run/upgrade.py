@@ -22,7 +22,7 @@ from typing import Final
 from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.generation import State
-from uic.feature_repo.store.opened import OpenedStore, open_memories
+from uic.feature_repo.store.opened import OpenedStore, open_for_writing
 from uic.jobs.config.context import Context
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.detached import start_stream, stream_folder
@@ -74,7 +74,7 @@ def upgrade(context: Context, options: UpgradeOptions, say: Callable[[str], None
         CatchUpError: the new generation's stream ended, or was too slow.
         UicError: whatever a step has against it; the live generation stays as it is.
     """
-    with open_memories(context.config.store, context.workspace) as store:
+    with open_for_writing(context.config.store, context.workspace) as store:
         old = store.generations.live()
         if store.generations.get(old).bundle == load_bundle(options.bundle).hash8:
             msg = f"{options.bundle}: generation {old}, which is live, is of this bundle already"

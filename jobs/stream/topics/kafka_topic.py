@@ -74,9 +74,14 @@ class Topic:
         """Number of partitions."""
         return len(self.first)
 
+    @property
+    def epoch_name(self) -> str:
+        """What its epoch is called in the log."""
+        return f"{self.name}.{self.topic_id}"
+
     def epoch_in(self, epochs: Sequence[Epoch]) -> Epoch | None:
         """The epoch of this incarnation of the topic; None if it was never streamed."""
-        name = f"{self.name}.{self.topic_id}"
+        name = self.epoch_name
         return next((e for e in epochs if e.kind == "topic" and e.name == name), None)
 
 
