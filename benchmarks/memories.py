@@ -144,7 +144,7 @@ def loading(snapshot: Snapshot, workspace: Path) -> dict[str, float]:
     running = server.start()
     seconds = {}
     try:
-        client = connect(Address("127.0.0.1", running.port))
+        client = connect(Address.at(running.address))
         keys = ViewKeys.of_memories("uic")
         started = time.perf_counter()
         load_values(snapshot, PackedStore(client, keys), Generations(client, keys))

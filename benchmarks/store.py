@@ -38,6 +38,7 @@ from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.packed import MarkerMove, PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
+from uic.jobs.stream.topics.kafka_server import free_port
 from uic.models.records.record import Records, empty_records, header_view, state_view
 
 FLOATS = sum(STATE.values())  # 8 slots of width 32: a record of 1,276 bytes
@@ -99,13 +100,15 @@ def live_item_version(client: redis.Redis) -> None:
 
 
 def measure(folder: Path, users: int, calls: int) -> None:
-    server = EmbeddedRedis(folder / "redis")
-    running = server.start()
-    client = connect(Address("127.0.0.1", running.port))
+    # Feast's own store knows no Unix sockets: all are asked by TCP.
+    port = free_port()
+    server = EmbeddedRedis(folder / "redis", ("--port", str(port), "--bind", "127.0.0.1"))
+    server.start()
+    client = connect(Address("127.0.0.1", port))
     try:
-        ours, packed = open_ours(folder, running.port, client)
+        ours, packed = open_ours(folder, port, client)
         (folder / "stock").mkdir()
-        stock = stock_store(folder / "stock", running.port)
+        stock = stock_store(folder / "stock", port)
         records, ids = memories(users), np.arange(users)
         offset = iter(range(1, 1000))
 
@@ -186,7 +189,7 @@ def measure(folder: Path, users: int, calls: int) -> None:
             calls,
         )
         sizes = [client.memory_usage(key) for key in keys[:: max(1, users // 1000)]]
-        finish(users, writes, reads, user_ms, item_ms, sizes, stock_bytes_of(running.port))
+        finish(users, writes, reads, user_ms, item_ms, sizes, stock_bytes_of(port))
     finally:
         client.close()
         server.stop()

@@ -22,10 +22,9 @@ import numpy as np
 from harness import arguments, report, say
 from running_stream import PARTITIONS, Ours
 
-from uic.feature_repo.store.connection import resolve_address
 from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.topics.java import jars, java_home
-from uic.jobs.stream.topics.kafka_server import KafkaServer
+from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 
 HERE = Path(__file__).resolve().parent
@@ -79,14 +78,16 @@ def peer_rate(
     """Events per second of the idiomatic job over `seconds` after its first events."""
     folder.mkdir(parents=True)
     context = trial_context(folder / "workspace", {})
-    server, _ = start_trial(context)
+    port = free_port()
+    # Feast's own store knows no Unix sockets.
+    server, _ = start_trial(context, options=("--port", str(port)))
     progress = folder / "progress"
     progress.touch()
     document = {
         **options,
         "bundle": str(context.bundles / "mimn" / "untrained"),
         "feast": str(folder / "feast"),
-        "redis_port": resolve_address(context.config.store, context.workspace).port,
+        "redis_port": port,
         "brokers": kafka.brokers,
         "topic": topic,
         "jar": str(jars("flink")[0]),

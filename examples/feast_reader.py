@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     """Make the repository, and read two users and one who is unknown."""
     address = open_shop(folder).store.status().address
     with tempfile.TemporaryDirectory() as repository:
-        yaml = YAML.format(address=f"{address.host}:{address.port}")
+        yaml = YAML.format(address=address)
         (Path(repository) / "feature_store.yaml").write_text(yaml, encoding="utf-8")
         store = FeatureStore(repository)
         store.apply([user, user_interest])

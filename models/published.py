@@ -71,7 +71,7 @@ def replacement(path: Path) -> Iterator[Path]:
 
     1. The body writes the draft.  2. It is synced.  3. It is renamed.  4. The directory is synced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield draft
@@ -90,7 +90,7 @@ def drafted_part(path: Path, failure: type[UicError]) -> Iterator[None]:
         UicError: of the class `failure`, where the system could not write.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         yield
         sync_file(path)
     except OSError as error:
@@ -145,6 +145,14 @@ def sync_file(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it; what was made survives a power cut."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in reversed(made):
+        sync_directory(path.parent)
+
+
 def sync_directory(directory: Path) -> None:
     """Make renames in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -159,8 +167,13 @@ def publish_manifest(root: Path, manifest: dict[str, Any]) -> None:
 
     `manifest` must hold `kind` (what this directory is) and `schema_version`.
     """
+    folders = {root.parent}
     for entry in manifest["files"]:
-        sync_file(root / entry["path"])
+        path = root / entry["path"]
+        sync_file(path)
+        folders.update(parent for parent in path.parents if parent.is_relative_to(root))
+    for folder in sorted(folders):
+        sync_directory(folder)
     write_json_atomically(root / MANIFEST_NAME, manifest)
     remove_unnamed_files(root, manifest)
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.generations import Generation, Generations
 from uic.feature_repo.store.later_snapshot import move_on
 from uic.feature_repo.store.packed import PackedStore
-from uic.models.published import MANIFEST_NAME, read_manifest
+from uic.models.published import MANIFEST_NAME, read_manifest, sync_directory
 from uic.models.records.record import RecordFormatError, Records
 
 CURRENT: Final = "current"
@@ -159,6 +159,7 @@ def point_current_to(published: Path) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(target.relative_to(folder))
     draft.replace(folder / CURRENT)
+    sync_directory(folder)
 
 
 def values_of(column: pa.Array, width: int, where: str) -> Records:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,14 @@ class Address:
     tls_key_file: Path | None = None
     db: int = 0
     timeout_seconds: float = 10.0
+
+    @classmethod
+    def at(cls, text: str) -> "Address":
+        """The address `text`, as the setting `store.address` has it, and nothing else set."""
+        if text.startswith(UNIX_SCHEME):
+            return cls(text.removeprefix(UNIX_SCHEME), 0)
+        host, _, port = text.rpartition(":")
+        return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
         """As the setting `store.address` has it."""
@@ -101,12 +109,8 @@ def address_of(settings: StoreSettings, text: str) -> Address:
         if path is not None and not path.is_file():
             msg = f"store.{name}: {path}: no such file; name a PEM file that this process can read"
             raise StoreSettingError(msg)
-    host, _, port = text.rpartition(":")
-    if text.startswith(UNIX_SCHEME):
-        host, port = text.removeprefix(UNIX_SCHEME), "0"
-    return Address(
-        host=host.strip("[]"),
-        port=int(port),
+    return replace(
+        Address.at(text),
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
         tls=settings.tls,

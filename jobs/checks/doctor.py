@@ -286,12 +286,15 @@ def _listeners(context: Context) -> Iterator[Finding]:
 
     stream = context.config.stream
     server = EmbeddedRedis(context.workspace / STORE_FOLDER).running()
-    parts = {"the store": (server.pid, {server.port: "Redis"})} if server else {}
+    found = {}
+    if server is not None:
+        found["the store"] = (server.address, listeners(server.pid))
     for run in all_running(context.workspace):
         names = {run["rest_port"]: "Flink's REST", stream.prometheus_port: "Flink's metrics"}
-        parts[f"generation {run['generation']}'s stream"] = (run["pid"], names)
-    for whose, (pid, names) in parts.items():
-        sockets = listeners(pid)
-        yield Finding(Level.OK, "listens", f"{whose} on {described(sockets, names)}")
+        sockets = listeners(run["pid"])
+        whose = f"generation {run['generation']}'s stream"
+        found[whose] = (described(sockets, names), sockets)
+    for whose, (where, sockets) in found.items():
+        yield Finding(Level.OK, "listens", f"{whose} on {where}")
         for text in exposed(sockets, meant_ports(stream)):
             yield Finding(Level.WRONG, "listens", f"{whose}: {text}")

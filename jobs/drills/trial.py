@@ -65,14 +65,20 @@ def trial_context(workspace: Path, stream: dict[str, Any], **sections: Any) -> C
 
 
 def start_trial(
-    context: Context, items: int = 5000, categories: int = 100
+    context: Context, items: int = 5000, categories: int = 100, options: tuple[str, ...] = ()
 ) -> tuple[EmbeddedRedis, MemoryFolder]:
     """Start Redis in the workspace, with a live and empty generation 1.
+
+    Args:
+        context: of `trial_context`.
+        items: of the bundle's vocabulary.
+        categories: likewise.
+        options: of `redis-server`.
 
     Returns:
         The server, which the caller stops, and the fold of generation 1.
     """
-    server = EmbeddedRedis(context.workspace / STORE_FOLDER)
+    server = EmbeddedRedis(context.workspace / STORE_FOLDER, options)
     server.start()
     path = context.bundles / "mimn" / "untrained"
     bundle = load_bundle(path) if path.exists() else untrained_bundle(path, items, categories)

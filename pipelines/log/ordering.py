@@ -1,6 +1,7 @@
 """One day of the log in its order: (partition, time, order of the source), in bounded slices.
 
-Beside a slice, a day larger than one costs 4 bytes a row.
+Beside a slice, a day larger than one costs 4 bytes a row; half a minute of one partition that is
+larger than one costs 24.
 
 The order is one sort of plain integers: partition, milliseconds into the day and place in the
 slice are packed into 63 bits, so that the sorted numbers say where each row comes from. That is
@@ -15,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 # Rows that are sorted at once, about 200 MB with their copies. A larger day goes by ranges of
-# (partition, time); only events of one partition within `CELL` of time cannot be split further.
+# (partition, time), and what one partition has within `CELL` of time by its sorted row numbers.
 SLICE_ROWS = 1 << 21
 _PLACE_BITS = 24
 _TIME_BITS = 27  # 37 hours in milliseconds: the longest day of any zone has 25 or 26
@@ -54,6 +55,9 @@ def ordered_slices(
     size = max(int(cell.max()) for cell in cells if cell.size) + 1
     counts = sum((np.bincount(cell, minlength=size) for cell in cells), np.zeros(size, np.int64))
     for low, high in _ranges(counts, slice_rows):
+        if high == low + 1 and counts[low] > slice_rows:
+            yield from _crowded(pieces, [cell == low for cell in cells], slice_rows)
+            continue
         chosen = []
         for piece, cell in zip(pieces, cells, strict=True):
             inside = np.flatnonzero((cell >= low) & (cell < high))
@@ -61,6 +65,28 @@ def ordered_slices(
                 batch = piece.batch.take(pa.array(inside))
                 chosen.append(Piece(batch, piece.partitions[inside], piece.times_ms[inside]))
         yield from _ordered(chosen, day_start_ms)
+
+
+def _crowded(
+    pieces: Sequence[Piece], chosen: Sequence[NDArray[np.bool_]], slice_rows: int
+) -> Iterator[tuple[pa.Table, NDArray[np.int32]]]:
+    """Rows of one partition that are too many for one slice; sorted by number, taken in parts."""
+    inside = [np.flatnonzero(rows) for rows in chosen]
+    times = [piece.times_ms[rows] for piece, rows in zip(pieces, inside, strict=True)]
+    order = np.argsort(np.concatenate(times), kind="stable")
+    ends = np.cumsum([len(rows) for rows in inside])
+    for at in range(0, len(order), slice_rows):
+        part = order[at : at + slice_rows]
+        owner = np.searchsorted(ends, part, side="right")
+        taken, places, partitions = [], [], []
+        for number in np.unique(owner):
+            places.append(np.flatnonzero(owner == number))
+            begin = ends[number] - len(inside[number])
+            rows = inside[number][part[places[-1]] - begin]
+            taken.append(pieces[number].batch.take(pa.array(rows)))
+            partitions.append(pieces[number].partitions[rows])
+        back = np.argsort(np.concatenate(places))
+        yield pa.Table.from_batches(taken).take(pa.array(back)), np.concatenate(partitions)[back]
 
 
 def _ranges(counts: NDArray[np.int64], slice_rows: int) -> Iterator[tuple[int, int]]:

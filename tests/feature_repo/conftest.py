@@ -29,18 +29,21 @@ def redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 def redis_server(redis_folder: EmbeddedRedis) -> Iterator[redis.Redis]:
     """A client of a running, empty Redis."""
     running = redis_folder.start()
-    client = connect(Address("127.0.0.1", running.port))
+    client = connect(Address.at(running.address))
     client.flushall()
     yield client
     client.close()
 
 
 @pytest.fixture
-def settings(redis_server: redis.Redis) -> StoreSettings:
-    port = redis_server.connection_pool.connection_kwargs["port"]
-    return StoreSettings(
-        address=f"127.0.0.1:{port}", pointer_refresh_seconds=0, switch_delay_seconds=0.1
-    )
+def store_address(redis_server: redis.Redis, redis_folder: EmbeddedRedis) -> str:
+    """Where that Redis is, as `store.address` has it."""
+    return redis_folder.start().address
+
+
+@pytest.fixture
+def settings(store_address: str) -> StoreSettings:
+    return StoreSettings(address=store_address, pointer_refresh_seconds=0, switch_delay_seconds=0.1)
 
 
 @pytest.fixture

@@ -75,8 +75,7 @@ def settings(redis_folder: EmbeddedRedis, redis_server: redis.Redis) -> StoreSet
 
 @pytest.fixture
 def store(settings: StoreSettings, redis_server: redis.Redis) -> ItemStore:
-    host, _, port = str(settings.address).partition(":")
-    return ItemStore.on(redis_server, Address(host, int(port)), settings)
+    return ItemStore.on(redis_server, Address.at(str(settings.address)), settings)
 
 
 @pytest.fixture

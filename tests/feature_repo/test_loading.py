@@ -121,7 +121,10 @@ def test_a_load_makes_a_generation_ready_with_markers_at_its_positions(
 
 
 def test_bulk_load_and_feast_materialize_end_in_the_same_bytes(
-    redis_server: redis.Redis, parts: tuple[PackedStore, Generations], tmp_path: Path
+    redis_server: redis.Redis,
+    store_address: str,
+    parts: tuple[PackedStore, Generations],
+    tmp_path: Path,
 ) -> None:
     store, generations = parts
     ids = np.arange(500)
@@ -130,8 +133,7 @@ def test_bulk_load_and_feast_materialize_end_in_the_same_bytes(
     in_bulk = dump(redis_server)
     redis_server.flushall()
     point_current_to(snapshot.path)
-    port = redis_server.connection_pool.connection_kwargs["port"]
-    settings = StoreSettings(address=f"127.0.0.1:{port}", pointer_refresh_seconds=0)
+    settings = StoreSettings(address=store_address, pointer_refresh_seconds=0)
     with warnings.catch_warnings():
         # Feast's offline store: dask and pandas deprecations, on-demand views experimental.
         warnings.simplefilter("ignore")
@@ -279,7 +281,7 @@ def test_every_acknowledged_write_survives_a_kill_of_redis(
 ) -> None:
     running = own_server.running()
     assert running is not None
-    client = connect(Address("127.0.0.1", running.port))
+    client = connect(Address.at(running.address))
     store, generations = PackedStore(client, KEYS), Generations(client, KEYS)
     generations.register(write_snapshot(tmp_path, IDS).as_generation())
     acknowledged = [0]

@@ -33,7 +33,7 @@ IDS = np.arange(20_000)
 SEEN = [{"user_id": user} for user in (0, 9_999, 19_999, 70_000)]
 
 
-def _feast_materialize(repository: Path, port: int) -> subprocess.Popen[bytes]:
+def _feast_materialize(repository: Path, address: str) -> subprocess.Popen[bytes]:
     """`feast materialize START END` on the repository as it lies in the project."""
     cut = datetime.fromtimestamp(CUT_MS / 1000, UTC)
     with (repository / "materialize.log").open("wb") as log:
@@ -47,7 +47,7 @@ def _feast_materialize(repository: Path, port: int) -> subprocess.Popen[bytes]:
                 "user_interest",
             ],
             cwd=repository,
-            env=os.environ | {"UIC_STORE__ADDRESS": f"127.0.0.1:{port}"},
+            env=os.environ | {"UIC_STORE__ADDRESS": address},
             stdout=log,
             stderr=log,
         )
@@ -60,7 +60,7 @@ def _offsets(store: PackedStore) -> np.ndarray:
 
 
 def _killed_in_the_middle(
-    root: Path, repository: Path, port: int, store: PackedStore
+    root: Path, repository: Path, address: str, store: PackedStore
 ) -> tuple[Snapshot, int]:
     """A snapshot of which some rows are in the store and some are not, and its position.
 
@@ -70,7 +70,7 @@ def _killed_in_the_middle(
         position = 100 + 100 * turn
         snapshot = write_snapshot(root, IDS, offset=position, day=f"2024-03-1{turn}")
         point_current_to(snapshot.path)
-        process = _feast_materialize(repository, port)
+        process = _feast_materialize(repository, address)
         while process.poll() is None and not (_offsets(store) == position).any():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -83,21 +83,24 @@ def _killed_in_the_middle(
 
 
 def test_reads_are_answered_after_a_killed_materialize_and_during_the_next(
-    redis_server: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_server: redis.Redis,
+    store_address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    address = store_address
     monkeypatch.setenv("UIC_WORKSPACE", str(tmp_path))
     store, generations = PackedStore(redis_server, KEYS), Generations(redis_server, KEYS)
     load_values(write_snapshot(tmp_path, IDS), store, generations)
     generations.switch(1, 0)
-    port = redis_server.connection_pool.connection_kwargs["port"]
-    feast = _applied(StoreSettings(address=f"127.0.0.1:{port}"), tmp_path)
+    feast = _applied(StoreSettings(address=address), tmp_path)
     repository = _repository(tmp_path)
 
-    snapshot, position = _killed_in_the_middle(tmp_path, repository, port, store)
+    snapshot, position = _killed_in_the_middle(tmp_path, repository, address, store)
     before = {100 + 100 * turn for turn in range(4)}
     assert _read(feast) <= before | {position}
 
-    second = _feast_materialize(repository, port)
+    second = _feast_materialize(repository, address)
     reads = 0
     while second.poll() is None:
         assert _read(feast) <= before | {position}

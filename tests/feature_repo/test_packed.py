@@ -1,5 +1,7 @@
 """The packed store on a real Redis: what is written is read, and only larger positions land."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import redis
@@ -238,12 +240,11 @@ def test_redis_down_is_one_typed_error() -> None:
         store.read(1, [1])
 
 
-def test_wrong_password_is_one_typed_error(redis_server: redis.Redis) -> None:
-    port = redis_server.connection_pool.connection_kwargs["port"]
+def test_wrong_password_is_one_typed_error(redis_server: redis.Redis, store_address: str) -> None:
     redis_server.config_set("requirepass", "secret")
     try:
         for password in (None, "wrong"):
-            client = connect(Address("127.0.0.1", port, password=password))
+            client = connect(replace(Address.at(store_address), password=password))
             with pytest.raises(StoreAccessError, match="UIC_STORE__PASSWORD"):
                 PackedStore(client, KEYS).read(1, [1])
             client.close()

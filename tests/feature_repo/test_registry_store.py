@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import redis
 from feast import Entity
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.value_type import ValueType
@@ -12,11 +11,8 @@ from uic.feature_repo.plugin.repository import open_feature_store
 from uic.feature_repo.store.settings import StoreSettings
 
 
-def test_a_reader_of_the_registry_never_sees_half_of_it(
-    redis_server: redis.Redis, tmp_path: Path
-) -> None:
-    port = redis_server.connection_pool.connection_kwargs["port"]
-    feast = open_feature_store(StoreSettings(address=f"127.0.0.1:{port}"), tmp_path)
+def test_a_reader_of_the_registry_never_sees_half_of_it(store_address: str, tmp_path: Path) -> None:
+    feast = open_feature_store(StoreSettings(address=store_address), tmp_path)
     feast.apply([Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)])
     with (tmp_path / "feast.db").open("rb") as reader:
         feast.apply([Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)])

@@ -1,9 +1,15 @@
 """The embedded Redis: starts, survives, is found again, and stops only itself."""
 
+import errno
 import json
+import os
+import shutil
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -22,19 +28,78 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     server.stop()
 
 
-def test_it_keeps_its_data_and_its_port_over_a_kill(server: EmbeddedRedis) -> None:
+def test_it_keeps_its_data_and_its_socket_over_a_kill(server: EmbeddedRedis) -> None:
     first = server.start()
     assert server.start() == first
-    with connect(Address("127.0.0.1", first.port)) as client:
+    with connect(Address.at(first.address)) as client:
         client.set("a", "1")
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
         server.kill()
         assert server.running() is None
         second = server.start()
-        assert second.port == first.port
+        assert second.address == first.address
         assert client.get("a") == b"1"
     assert server.stop()
     assert not server.stop()
+
+
+def test_other_users_of_the_machine_reach_nothing(server: EmbeddedRedis) -> None:
+    """A14: on a port of loopback anyone could read memories, or have files written."""
+    running = server.start()
+    assert not psutil.Process(running.pid).net_connections("inet")
+    for path in server.directory.iterdir():
+        secret = path.stat().st_size and path.name != "server.json"
+        assert not (secret and path.stat().st_mode & 0o077), path
+    path = Path(running.address.removeprefix("unix://"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    if os.getuid() == 0:
+        for folder in (server.directory, *server.directory.parents[:-2]):
+            folder.chmod(0o755)
+        assert _reached_by(65534, str(path)) == errno.EACCES
+
+
+def _reached_by(user: int, path: str) -> int:
+    """What `connect` answers another user of the machine; 0 if it is let in."""
+    child = os.fork()
+    if child == 0:
+        os.setuid(user)
+        os._exit(socket.socket(socket.AF_UNIX).connect_ex(path))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_path_that_is_too_long_for_a_socket_has_it_elsewhere(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / ("long" * 30))
+    try:
+        first = server.start()
+        folder = Path(first.address.removeprefix("unix://")).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        with connect(Address.at(first.address)) as client:
+            client.set("a", "1")
+            server.stop()
+            assert server.start().address == first.address
+            assert client.get("a") == b"1"
+    finally:
+        server.stop()
+    shutil.rmtree(folder)
+
+
+def test_two_starts_at_once_start_one(server: EmbeddedRedis) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: EmbeddedRedis(server.directory).start(), range(4)))
+    assert set(found) == {server.running()}
+
+
+def test_a_server_of_a_version_with_a_port_is_still_found_and_stopped(
+    server: EmbeddedRedis,
+) -> None:
+    running = server.start()
+    file = server.directory / "server.json"
+    document = json.loads(file.read_text())
+    del document["address"]
+    file.write_text(json.dumps(document | {"port": 6379}))
+    found = server.running()
+    assert found is not None
+    assert (found.pid, found.address) == (running.pid, "127.0.0.1:6379")
 
 
 def test_it_outlives_the_process_that_started_it(server: EmbeddedRedis) -> None:
@@ -45,7 +110,7 @@ def test_it_outlives_the_process_that_started_it(server: EmbeddedRedis) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     running = server.running()
     assert running is not None
-    with connect(Address("127.0.0.1", running.port)) as client:
+    with connect(Address.at(running.address)) as client:
         assert client.ping()
 
 
@@ -54,7 +119,7 @@ def test_a_process_number_that_another_program_has_now_is_left_alone(
 ) -> None:
     server.directory.mkdir()
     me = psutil.Process()
-    other = Running(me.pid, me.create_time(), 1)
+    other = Running(me.pid, me.create_time(), "unix:///nowhere")
     (server.directory / "server.json").write_text(json.dumps(other.__dict__))
     assert server.running() is None
     assert not server.stop()
@@ -75,7 +140,7 @@ def test_a_given_address_wins_over_the_embedded_one(tmp_path: Path) -> None:
 
 def test_a_redis_that_would_evict_memories_is_refused(server: EmbeddedRedis) -> None:
     running = server.start()
-    with connect(Address("127.0.0.1", running.port)) as client:
+    with connect(Address.at(running.address)) as client:
         refuse_eviction(client, running.address)
         client.config_set("maxmemory-policy", "allkeys-lru")
         with pytest.raises(StoreSettingError, match="allkeys-lru"):

@@ -7,10 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.feature_repo.snapshots.snapshots import SNAPSHOT_KIND, SNAPSHOT_SCHEMA_VERSION
+from uic.feature_repo.store.connection import Address, connect
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.checks.doctor import Level, examine
 from uic.jobs.cli import app
 from uic.jobs.config.context import open_context
+from uic.jobs.stream.topics.kafka_server import free_port
 from uic.models.kernels.compiled import folded_by
 from uic.models.published import publish_manifest
 
@@ -40,9 +42,7 @@ def test_a_running_store_is_ok_and_one_without_its_log_is_wrong(tmp_path, monkey
     running = server.start()
     try:
         assert findings(tmp_path)["store"][0][0] is Level.OK
-        import redis
-
-        client = redis.Redis(port=running.port)
+        client = connect(Address.at(running.address))
         client.config_set("appendonly", "no")
         levels = [level for level, _ in findings(tmp_path)["store"]]
         assert levels == [Level.OK, Level.WRONG]
@@ -109,9 +109,9 @@ def test_jars_are_looked_for_where_events_come_from_kafka(tmp_path, monkeypatch)
 def test_what_the_store_listens_on_is_named(tmp_path):
     server = EmbeddedRedis(tmp_path / "store")
     assert "listens" not in findings(tmp_path)
-    running = server.start()
+    server.start()
     try:
-        text = f"the store on 127.0.0.1:{running.port} (Redis)"
+        text = f"the store on unix://{tmp_path}/store/redis.sock"
         assert findings(tmp_path)["listens"] == [(Level.OK, text)]
     finally:
         server.stop()
@@ -119,12 +119,13 @@ def test_what_the_store_listens_on_is_named(tmp_path):
 
 def test_a_store_that_the_network_reaches_is_wrong(tmp_path):
     # The last word wins: as if a version of Redis left `bind` out.
-    server = EmbeddedRedis(tmp_path / "store", ("--bind", "0.0.0.0"))
-    running = server.start()
+    port = free_port()
+    server = EmbeddedRedis(tmp_path / "store", ("--bind", "0.0.0.0", "--port", str(port)))
+    server.start()
     try:
         [_, (level, text)] = findings(tmp_path)["listens"]
         assert level is Level.WRONG
-        assert text.startswith(f"the store: 0.0.0.0:{running.port} (redis-server, process ")
+        assert text.startswith(f"the store: 0.0.0.0:{port} (redis-server, process ")
     finally:
         server.stop()
 

@@ -1,6 +1,8 @@
 """A directory is published whole or not at all."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from uic.models.errors import ManifestError
 from uic.models.published import (
     MANIFEST_NAME,
     file_entry,
+    make_directory,
     publish_manifest,
     read_manifest,
     verify_checksums,
@@ -77,3 +80,22 @@ def test_a_manifest_that_is_not_json_is_refused(tmp_path):
     (tmp_path / MANIFEST_NAME).write_text('{"kind": "to')
     with pytest.raises(ManifestError, match="not JSON"):
         read_manifest(tmp_path, "toy", 1)
+
+
+def test_what_is_published_survives_a_power_cut(tmp_path, monkeypatch):
+    """Contents are synced, and every folder that has a new name in it."""
+    synced = []
+    to_disk = os.fsync
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda file: (synced.append(str(Path(f"/proc/self/fd/{file}").readlink())), to_disk(file)),
+    )
+    root = tmp_path / "new" / "newer" / "out"
+    make_directory(root / "part")
+    (root / "part" / "a.txt").write_text("a")
+    entry = file_entry(root, root / "part" / "a.txt", rows=1)
+    publish_manifest(root, {"kind": "toy", "schema_version": 1, "files": [entry]})
+    folders = (tmp_path, tmp_path / "new", tmp_path / "new" / "newer", root, root / "part")
+    assert set(synced) >= {str(path) for path in (*folders, root / "part" / "a.txt")}
+    assert synced[-1] == str(root)  # its manifest's name comes last

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uic.feature_repo.store.server import EmbeddedRedis
+from uic.jobs.stream.topics.kafka_server import free_port
 
 SELECTIONS = {
     "universal online, push, types, materialization": (
@@ -168,11 +169,13 @@ def main() -> int:
     worse = []
     print(f"{'selection':<50} tests  stock  ours")
     with feasts_tests(options.feast) as root:
-        servers = [EmbeddedRedis(root / name) for name in ("stock", "ours")]
+        # Feast's own store knows no Unix sockets.
+        port = str(free_port())
+        servers = [EmbeddedRedis(root / "stock", ("--port", port)), EmbeddedRedis(root / "ours")]
         try:
-            stock, ours = (server.start().address for server in servers)
+            _, ours = (server.start().address for server in servers)
             stores = (
-                {"type": "redis", "connection_string": f"{stock},db=0"},
+                {"type": "redis", "connection_string": f"127.0.0.1:{port},db=0"},
                 {"type": "uic.feature_repo.online_store.UicOnlineStore", "address": ours},
             )
             for title, selection in SELECTIONS.items():

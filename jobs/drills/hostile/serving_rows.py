@@ -172,6 +172,10 @@ def _holds_up(served: Served) -> str:
         require(sent < _HEAD_BYTES, f"a head of {sent:,} bytes was taken")
         status, _ = ask(url, "/v1/rank", _rank(target, 0))
         require(status == http.HTTPStatus.OK, f"a ranking after a head of megabytes: {status}")
+        for refused, least in ((408, _SLOW_CLIENTS), (431, 1)):
+            line = f'uic_serve_requests_total{{path="other",status="{refused}"}}'
+            counted = metric(url, line)
+            require(counted >= least, f"refusals of status {refused} that are counted: {counted}")
     return (
         f"{_SLOW_CLIENTS} endless bodies: 408; others answered in {meanwhile * 1000:.0f} ms; "
         f"{_SLOW_CLIENTS} silent connections closed after {closed:.1f} s; a head was cut off at "

@@ -156,9 +156,16 @@ def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseM
 
 
 def problem_of(errors: list[dict[str, Any]]) -> Problem:
-    """The first of pydantic's errors as one line that names the field."""
+    """The first of pydantic's errors as one line that names the field.
+
+    Of a value that may be of several kinds, and is of none, pydantic has an error for each.
+    """
     first = errors[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
+    kinds = [error["msg"] for error in errors if error["loc"][:-1] == first["loc"][:-1]]
+    if "context" in first["loc"][:-2]:  # after it come the value's name and the kind
+        place = place[:-1]
+        first = {**first, "msg": "; or ".join(kinds)}
     found = first.get("input")
     shown = "" if found is None or isinstance(found, dict | list) else f" (found {found!r:.80})"
     if first["type"] == "json_invalid":

@@ -111,7 +111,7 @@ def create_app(service: Service) -> FastAPI:
         return Response(text, media_type=content_type)
 
     _handle_problems(app)
-    _describe_token(app, needed=settings.token is not None)
+    _describe(app, token=settings.token is not None)
     token = settings.token
     app.add_middleware(
         Limits,
@@ -178,21 +178,32 @@ def _handle_problems(app: FastAPI) -> None:
         return answer(429, problem, {"Retry-After": RETRY_AFTER_SECONDS.decode()})
 
 
-def _describe_token(app: FastAPI, *, needed: bool) -> None:
-    """Name the token in OpenAPI; the check itself is in `Limits`."""
-    if not needed:
-        return
+def _describe(app: FastAPI, *, token: bool) -> None:
+    """OpenAPI with the token, whose check is in `Limits`, and with whole bounds of ids."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
-            schema["components"]["securitySchemes"] = {
-                "token": {"type": "http", "scheme": "bearer"}
-            }
-            schema["security"] = [{"token": []}]
-            app.openapi_schema = schema
+            if token:
+                schema["components"]["securitySchemes"] = {
+                    "token": {"type": "http", "scheme": "bearer"}
+                }
+                schema["security"] = [{"token": []}]
+            app.openapi_schema = _with_whole_bounds(schema)
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign] # FastAPI's documented way
+
+
+def _with_whole_bounds(schema: Any) -> Any:
+    """FastAPI makes a float of every bound, and 2^63 of 2^63 - 1: an id that is refused."""
+    if isinstance(schema, list):
+        return [_with_whole_bounds(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    whole = {name: _with_whole_bounds(part) for name, part in schema.items()}
+    if whole.get("maximum") == float(MAX_ID):
+        whole["maximum"] = MAX_ID
+    return whole

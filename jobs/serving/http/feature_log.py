@@ -106,13 +106,13 @@ class FeatureLog:
                 due = time.monotonic() + _FILE_SECONDS
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        day = datetime.fromtimestamp(rows[0]["served_at"] / 1000, UTC).date()
-        name = f"{rows[0]['served_at']}-{os.getpid()}-{self._number:06d}.parquet"
-        target = self._folder / f"dt={day}" / name
         self._number += 1
         try:
+            day = datetime.fromtimestamp(rows[0]["served_at"] / 1000, UTC).date()
+            name = f"{rows[0]['served_at']}-{os.getpid()}-{self._number:06d}.parquet"
+            target = self._folder / f"dt={day}" / name
             with replacement(target) as draft:
                 pq.write_table(pa.Table.from_pylist(rows, schema=SERVED), draft, compression="zstd")
         except Exception:  # the thread must outlive whatever one file meets
             self._dropped(len(rows))
-            LOG.exception("%s: %d served rows could not be written", target, len(rows))
+            LOG.exception("%s: %d served rows could not be written", self._folder, len(rows))

@@ -5,6 +5,7 @@ never anything, would hold its connection for ever, and httptools joins a head o
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     Args:
         bounds: of each; the other arguments are uvicorn's.
+        refused: told the status of each refusal, which no application sees.
     """
 
-    def __init__(self, *arguments: Any, bounds: Bounds, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, bounds: Bounds, refused: Callable[[int], None], **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._bounds = bounds
+        self._refused = refused
         self._deadline: asyncio.TimerHandle | None = None
         self._head_read = 0  # bytes of this request that are none of its body
         self._in_body = False
@@ -82,6 +87,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._expect(None)
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP."""
+        self._refused(400)
+        super().send_400_response(msg)
+
     def _expect(self, seconds: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -101,6 +111,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started and self._in_body:
             self.transport.close()  # it has its answer already, or is amid one
             return
+        self._refused(status)
         phrase = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
         self.transport.write(
             f"HTTP/1.1 {status} {phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()

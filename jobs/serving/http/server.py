@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,12 +102,30 @@ def _leave(_number: int, _frame: Any) -> None:
 def worker_app() -> Any:
     """The application of one of several workers; uvicorn calls it in each."""
     request = ServeRequest(**json.loads(os.environ[_VARIABLE]))
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     assert all(name in os.environ for name in FOLDER_VARIABLES)  # noqa: S101 - the parent set them
     try:
         return _application(request)
     except UicError as error:
         ERR.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}")
         sys.exit(STARTUP_FAILURE)
+
+
+@cache
+def _metrics() -> ServiceMetrics:
+    """Those of this process."""
+    return ServiceMetrics()
+
+
+def _count_refusal(status: int) -> None:
+    _metrics().requests.labels("other", status).inc()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Workers of a parent that was killed would keep its port, and follow no signal to end."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _application(request: ServeRequest) -> Any:
@@ -115,7 +135,7 @@ def _application(request: ServeRequest) -> Any:
     service = Service.open(
         request.open_context(),
         request.bundle,
-        ServiceMetrics(),
+        _metrics(),
         history_from=request.history_from,
         prerank_bundle=request.prerank_bundle,
     )
@@ -160,7 +180,8 @@ def _options(request: ServeRequest) -> dict[str, Any]:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     return {
         "loop": "uvloop",
-        "http": partial(GuardedProtocol, bounds=bounds),  # workers get it pickled
+        # Workers get it pickled.
+        "http": partial(GuardedProtocol, bounds=bounds, refused=_count_refusal),
         "ws": "none",
         "access_log": False,
         "log_level": "warning",

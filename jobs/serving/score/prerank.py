@@ -279,17 +279,37 @@ class PrerankStage:
         if record is not None and not RING.holds(record):
             record, reason = None, DegradedReason.FOREIGN_VALUE
         items = np.array(item_ids, dtype=np.int64)
-        try:
-            answer = await scorer.answer(user_id, items, record)
-        except Exception as error:  # the record is the likeliest cause: once more without
-            if record is None:
-                raise
-            log_unexpected(f"the pre-rank of one user with {scorer.label}", error)
-            reason = DegradedReason.INTERNAL_ERROR
-            answer = await scorer.answer(user_id, items, None)
+        answer, failure = await _scored(scorer, user_id, items, record)
+        if failure is not None:  # the record is the likeliest cause: once more without
+            reason = failure
+            answer, failure = await _scored(scorer, user_id, items, None)
+        if failure is not None:
+            answer = _unscored(scorer, items)
+        assert answer is not None  # noqa: S101 - or there was a failure
         self._store.observe(read - started)
         self._score.observe(time.perf_counter() - read)
         reasons = (() if reason is None else (reason,)) + answer.reasons
         for one in reasons:
             self.metrics.degraded.labels(one.value).inc()
         return replace(answer, reasons=reasons)
+
+
+async def _scored(
+    scorer: PrerankScorer, user_id: int, item_ids: NDArray[np.int64], record: bytes | None
+) -> tuple[Preranked | None, DegradedReason | None]:
+    """An answer of finite scores, or why there is none."""
+    try:
+        answer = await scorer.answer(user_id, item_ids, record)
+    except Exception as error:  # an answer of equal scores, and never a 5xx
+        log_unexpected(f"the pre-rank of one user with {scorer.label}", error)
+        return None, DegradedReason.INTERNAL_ERROR
+    if not np.isfinite(answer.logits).all():
+        return None, DegradedReason.NOT_FINITE
+    return answer, None
+
+
+def _unscored(scorer: PrerankScorer, item_ids: NDArray[np.int64]) -> Preranked:
+    """Equal scores, which leave the candidates in the order of the request."""
+    count = len(item_ids)
+    logits, known = np.zeros(count, np.float32), np.ones(count, np.bool_)
+    return Preranked(item_ids, logits, known, np.arange(count), scorer.label, ())

@@ -32,7 +32,7 @@ STREAM = {
     ("python", "0.0.0.0"): 1,
 }
 BROKER = {("java", "127.0.0.1"): 2}  # clients, and the controller
-STORE = {("redis-server", "127.0.0.1"): 1}
+STORE: dict[tuple[str, str], int] = {}  # a Unix socket, which its owner alone may open
 
 
 def _sockets(pid: int) -> dict[tuple[str, str], int]:

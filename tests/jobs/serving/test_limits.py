@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -92,6 +93,15 @@ def test_two_workers_with_a_token_reload_together_log_features_and_drain(small_s
     written = dict(zip(logged["item_ids"], logged["probabilities"], strict=True))
     assert written == pytest.approx(served, abs=1e-6)
     assert logged["memory"][:2] == b"UM"
+
+
+def test_workers_end_with_a_parent_that_was_killed(small_shop: Shop):
+    with running_service(small_shop.workspace, "--workers", "2") as service:
+        workers = psutil.Process(service.process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        service.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=90)
+        assert not alive
 
 
 def test_more_requests_than_the_bound_are_told_to_come_again(small_shop: Shop):

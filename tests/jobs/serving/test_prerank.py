@@ -294,6 +294,23 @@ def test_bad_input_is_refused_by_field_and_the_rest_is_answered(running: Running
     assert len(good["items"]) == 2
 
 
+def test_scores_that_are_no_numbers_leave_the_order_of_the_request(running: Running):
+    """A16: a NaN once sorted thousands of candidates at random, with status 200 and no reason."""
+    stage = running.stage(running.publish(1).path)
+    stage.scorer.matrix[:] = np.nan
+    shown = ITEMS[::-1].tolist()
+
+    async def answer():
+        found = await stage.prerank(3, shown)
+        await running.close()
+        return found
+
+    found = asyncio.run(answer())
+    assert DegradedReason.NOT_FINITE in found.reasons
+    assert np.isfinite(found.logits).all()
+    assert found.item_ids[found.best].tolist() == shown
+
+
 def test_a_bundle_is_swapped_with_all_its_vectors_or_not_at_all(running: Running):
     old = running.publish(1)
     follower = running.follower(old.path)

@@ -213,8 +213,18 @@ def test_a_bad_field_is_a_422_that_names_it(service, body, field):
     )
     assert answer.status_code == 422, answer.text
     found = answer.json()
-    assert found["field"].startswith(field), found
+    assert found["field"] == field, found
     assert "\n" not in found["detail"]
+
+
+def test_a_value_of_no_kind_is_told_all_kinds(service):
+    context = {"x": ["of no kind"]}
+    body = {"user_id": 5, "item_ids": [1], "context": context}
+    found = service.client.post("/v1/rank", json=body).json()
+    for kind in ("boolean", "integer", "number", "string"):
+        assert kind in found["detail"], found
+    batch = service.client.post("/v1/rank:batch", json={"requests": [body]}).json()
+    assert batch["field"] == "requests.0.context.x"
 
 
 def test_a_bad_field_of_one_of_many_is_named_with_its_place(service):
@@ -289,4 +299,7 @@ def test_openapi_shows_limits_and_examples(service):
     schema = service.client.get("/openapi.json").json()
     body = schema["components"]["schemas"]["RankRequest"]
     assert body["properties"]["item_ids"]["maxItems"] == 300
+    # Not 2^63, which a float makes of it, and which is refused.
+    assert body["properties"]["user_id"]["maximum"] == 2**63 - 1
+    assert body["properties"]["item_ids"]["items"]["maximum"] == 2**63 - 1
     assert service.client.post("/v1/rank", json=body["example"]).status_code == 200

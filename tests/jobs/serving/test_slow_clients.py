@@ -15,6 +15,7 @@ from tests.jobs.serving.shop import Shop
 
 pytestmark = pytest.mark.slow
 
+REFUSED = 'uic_serve_requests_total{{path="other",status="{}"}}'
 ITEMS = list(range(1000, 1020))
 BODY = json.dumps({"user_id": 3, "item_ids": ITEMS}).encode()
 HEAD = b"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: "
@@ -49,6 +50,13 @@ def end_of(connection: socket.socket) -> bytes:
     while part := connection.recv(65536):
         received += part
     return received
+
+
+def test_what_is_no_http_is_refused_and_counted(service, connect):
+    connection = connect()
+    connection.sendall(b"\x16\x03\x01 no request\r\n\r\n")
+    assert end_of(connection).startswith(b"HTTP/1.1 400 ")
+    assert service.metric(REFUSED.format(400)) == 1
 
 
 def test_trailers_of_a_body_in_chunks_count_as_head(service, connect):

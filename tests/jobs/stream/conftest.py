@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,8 @@ class Bench:
 
     def client(self) -> Any:
         running = self.server.running()
-        port = running.port if running else 1
-        return connect(Address("127.0.0.1", port, timeout_seconds=2))
+        address = Address.at(running.address if running else "127.0.0.1:1")
+        return connect(replace(address, timeout_seconds=2))
 
     def store(self) -> PackedStore:
         return PackedStore(self.client(), KEYS)

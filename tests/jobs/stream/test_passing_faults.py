@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from uic.feature_repo.store.connection import Address, connect
 from uic.feature_repo.store.errors import (
     EmptyStoreError,
     StoreFellBehindError,
@@ -79,7 +80,7 @@ _WAYS = {
 )
 def test_refusals_are_known_however_the_command_is_sent(tmp_path: Path, fault, expected, way):
     server = EmbeddedRedis(tmp_path / "store")
-    client = redis.Redis(port=server.start().port)
+    client = connect(Address.at(server.start().address))
     try:
         fault(client)
         with pytest.raises(expected), typed_errors("here"):
