@@ -21,6 +21,7 @@ from matplotlib import pyplot as plt
 from running_stream import PARTITIONS, Ours
 
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import (
     PRODUCER_SETTINGS,
@@ -51,7 +52,7 @@ def freshness(ours: Ours, rate: float, warm: float, seconds: float) -> list[tupl
                 payloads = [payload_of(user, user % 5000, 1, "click", now) for user in ids.tolist()]
                 yield Outgoing(payloads, ids, np.full(len(ids), now, np.int64))
 
-        send_to_kafka(batches(), stream.brokers, stream.topic, pace)
+        send_to_kafka(batches(), Brokers(stream.brokers), stream.topic, pace)
 
     feast = open_feature_store(ours.context.config.store, ours.context.workspace)
     apply_definitions(feast, ours.context.workspace)
@@ -107,7 +108,7 @@ def _wait_until_folding(ours: Ours, kafka: KafkaServer) -> None:
         ids,
         ids,
     )
-    send_to_kafka([batch], kafka.brokers, TOPIC, Pace())
+    send_to_kafka([batch], Brokers(kafka.brokers), TOPIC, Pace())
     until = time.monotonic() + 240
     while ours.folded() < len(ids):
         if time.monotonic() > until:

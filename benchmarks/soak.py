@@ -38,6 +38,7 @@ from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.report import lag_of
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import running
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 from uic.models.bundles.bundle import load_bundle
@@ -84,7 +85,7 @@ def produce(brokers: str, rate: float, ended: threading.Event) -> None:
             ]
             yield Outgoing(payloads, ids, np.full(500, now, np.int64))
 
-    send_to_kafka(batches(), brokers, TOPIC, Pace(rate))
+    send_to_kafka(batches(), Brokers(brokers), TOPIC, Pace(rate))
 
 
 def wait_until_folded(context: Context, generation: int) -> None:
@@ -105,7 +106,7 @@ def wait_until_folded(context: Context, generation: int) -> None:
 def differences(context: Context, brokers: str, generation: int, bundle: Path) -> tuple[int, int]:
     """Users compared, and those whose memory is not the batch fold of the topic."""
     folder = MemoryFolder(load_bundle(bundle), generation)
-    expected = batch_fold(read_topic(brokers, TOPIC), folder, context.config.log)
+    expected = batch_fold(read_topic(Brokers(brokers), TOPIC), folder, context.config.log)
     with open_memories(context.config.store, context.workspace) as store:
         return len(expected.memories), expected.wrong_in(store.memories, generation)
 

@@ -23,6 +23,7 @@ from harness import arguments, report, say
 from running_stream import PARTITIONS, Ours
 
 from uic.jobs.drills.trial import start_trial, trial_context
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.java import jars, java_home
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
@@ -49,7 +50,7 @@ def fill(brokers: str, topic: str, events: int, users: int) -> None:
             for user, item in zip(ids.tolist(), items.tolist(), strict=True)
         ]
         batch = Outgoing(payloads, ids, np.full(count, now, np.int64))
-        send_to_kafka([batch], brokers, topic, Pace())
+        send_to_kafka([batch], Brokers(brokers), topic, Pace())
 
 
 def ours_rate(folder: Path, brokers: str, topic: str, events: int) -> dict[str, Any]:

@@ -24,7 +24,12 @@ class EnvironmentOverFile(BaseSettings):
     """Settings whose fields are sections: `UIC_SECTION__FIELD` wins over what a file says."""
 
     model_config = SettingsConfigDict(
-        env_prefix="UIC_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="UIC_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        # An error of a section would print the section, secrets included.
+        hide_input_in_errors=True,
     )
 
     @classmethod

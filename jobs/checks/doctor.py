@@ -244,11 +244,9 @@ def _generations(bundles: Path, generations: list[Generation]) -> Iterator[Findi
 
 
 def _kafka(context: Context) -> Iterator[Finding]:
-    from uic.jobs.stream.topics.kafka_topic import (  # noqa: PLC0415 - librdkafka
-        NoBrokerError,
-        TopicError,
-        describe_topic,
-    )
+    from uic.jobs.stream.topics.brokers import brokers_of  # noqa: PLC0415 - for Kafka alone
+    from uic.jobs.stream.topics.kafka_link import NoBrokerError  # noqa: PLC0415 - librdkafka
+    from uic.jobs.stream.topics.kafka_topic import TopicError, describe_topic  # noqa: PLC0415
     from uic.pipelines.log.event_log import EventLog  # noqa: PLC0415 - pyarrow
 
     stream = context.config.stream
@@ -256,7 +254,7 @@ def _kafka(context: Context) -> Iterator[Finding]:
         yield Finding(Level.OK, "kafka", "not used: stream.source is files")
         return
     try:
-        topic = describe_topic(stream.brokers, stream.topic)
+        topic = describe_topic(brokers_of(stream), stream.topic)
     except (NoBrokerError, TopicError) as error:
         level = Level.REMARK if stream.brokers.startswith("127.0.0.1") else Level.WRONG
         yield Finding(level, "kafka", " ".join(str(error).split()))

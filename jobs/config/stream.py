@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from uic.jobs.config.security import StreamSecurity
 from uic.models.settings import ADVANCED, Section
 
 
@@ -16,6 +17,9 @@ class StreamSettings(Section):
     )
     brokers: Annotated[str, Field(pattern=r"^[^'\s]+$")] = Field(
         "127.0.0.1:9092", description="Kafka's bootstrap servers; host:port, comma-separated"
+    )
+    security: StreamSecurity = Field(
+        default_factory=StreamSecurity, description="encryption and login of the brokers"
     )
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = Field(
         "behaviours", description="topic of behaviour events, keyed by user id"

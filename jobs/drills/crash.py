@@ -30,6 +30,7 @@ from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.models.memory.fold import MemoryFolder
@@ -123,7 +124,7 @@ def _source(folder: Path, options: DrillOptions, log: DrillLog) -> Iterator[dict
     with KafkaServer(folder / "kafka", jars_root=root) as kafka:
         kafka.create_topic("behaviours", options.partitions)
         kafka.create_topic("dead-letters", 1)
-        log.send(kafka.brokers, "behaviours")
+        log.send(Brokers(kafka.brokers), "behaviours")
         yield {"brokers": kafka.brokers, "dead_letter_topic": "dead-letters"}
 
 

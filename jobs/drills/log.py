@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.letters.topic_reader import read_topic
+from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, scan_folder
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
 from uic.models.memory.fold import EventBatch, MemoryFolder
@@ -61,7 +62,7 @@ class DrillLog:
             payloads[row] = _MALFORMED[count % len(_MALFORMED)]
         return cls(Outgoing(payloads, user_ids, np.full(events, now_ms, np.int64)), partitions)
 
-    def send(self, brokers: str, topic: str) -> None:
+    def send(self, brokers: Brokers, topic: str) -> None:
         """Send it to Kafka as fast as it goes."""
         send_to_kafka([self.outgoing], brokers, topic, Pace())
 
@@ -83,7 +84,7 @@ class DrillLog:
                 for file in files:
                     yield from read_lines(file.path)
             return
-        yield from read_topic(stream.brokers, stream.topic)
+        yield from read_topic(brokers_of(stream), stream.topic)
 
 
 @dataclass(frozen=True)

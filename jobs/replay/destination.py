@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from uic.jobs.config.context import Context
 from uic.jobs.replay.hold_back import ReplayError
+from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.jobs.stream.topics.event_files import scan_folder
 from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka, write_files
 
@@ -64,15 +65,16 @@ class KafkaTopic:
     """A topic; its broker stamps events with the time of now, whatever day they are of.
 
     Args:
-        brokers: bootstrap servers.
+        brokers: where Kafka is and how to get in.
         topic: its name.
 
     Raises:
         NoBrokerError: none answers.
+        BrokerAccessError: the broker does not let us in.
         TopicError: no such topic.
     """
 
-    def __init__(self, brokers: str, topic: str) -> None:
+    def __init__(self, brokers: Brokers, topic: str) -> None:
         from uic.jobs.stream.topics.kafka_topic import describe_topic  # noqa: PLC0415 - loads Kafka's client
 
         self._brokers, self._topic = brokers, topic
@@ -114,6 +116,6 @@ def destination_of(context: Context, kind: str) -> Destination:
             stream.files or context.workspace / "events", context.config.log.partitions
         )
     if kind == KAFKA:
-        return KafkaTopic(stream.brokers, stream.topic)
+        return KafkaTopic(brokers_of(stream), stream.topic)
     msg = f"--to {kind}: expected {FILES} or {KAFKA}"
     raise ReplayError(msg)

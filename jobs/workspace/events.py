@@ -89,6 +89,7 @@ class EventsPanel(WorkspacePanel):
             BadInputError: there are no events, or no broker.
             DeliveryError: the broker refused an event.
         """
+        from uic.jobs.stream.topics.brokers import brokers_of
         from uic.jobs.stream.topics.produce import Pace, send_to_kafka, write_files
 
         report, sent = progress or no_progress, 0
@@ -106,7 +107,7 @@ class EventsPanel(WorkspacePanel):
             events = write_files(batches, folder, self.config.log.partitions, limit, advance)
             return Produced(events, str(folder))
         pace = Pace(rate, limit)
-        events = send_to_kafka(batches, stream.brokers, stream.topic, pace, advance)
+        events = send_to_kafka(batches, brokers_of(stream), stream.topic, pace, advance)
         return Produced(events, f"topic {stream.topic} at {stream.brokers}")
 
     def dead_letters(self, reason: str | None = None) -> "list[DeadLetter]":
@@ -134,6 +135,7 @@ class EventsPanel(WorkspacePanel):
             DeliveryError: the broker refused an event.
         """
         from uic.jobs.stream.letters.dead_letters import note_retried, retried, sendable
+        from uic.jobs.stream.topics.brokers import brokers_of
         from uic.jobs.stream.topics.produce import Pace, send_to_kafka
 
         before = retried(self.context)
@@ -141,7 +143,7 @@ class EventsPanel(WorkspacePanel):
         outgoing, sent = sendable(chosen)
         if sent:
             stream = self.config.stream
-            send_to_kafka([outgoing], stream.brokers, stream.topic, Pace())
+            send_to_kafka([outgoing], brokers_of(stream), stream.topic, Pace())
             note_retried(self.context, before | {letter.place for letter in sent})
         return Retried(len(sent), len(chosen) - len(sent))
 

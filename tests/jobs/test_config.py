@@ -103,3 +103,53 @@ def test_what_config_show_prints_can_be_read_back_and_tells_no_secret(tmp_path):
     path = tmp_path / "uic.yaml"
     path.write_text(text)
     assert load_config(path).store.password is None
+
+
+SECURITY = """
+stream:
+  security: {protocol: sasl_ssl, mechanism: scram-sha-512, username: shop, ca_file: ca.pem}
+"""
+
+
+def test_a_section_within_a_section_is_set_by_file_and_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("UIC_STREAM__SECURITY__PASSWORD", "hunter2")
+    path = write(tmp_path, SECURITY)
+    security = load_config(path).stream.security
+    assert (security.protocol, security.mechanism) == ("SASL_SSL", "SCRAM-SHA-512")
+    assert security.ca_file.is_absolute()
+    assert security.password.get_secret_value() == "hunter2"
+    result = CliRunner().invoke(app, ["config", "show", "--all", "-w", str(tmp_path)])
+    assert "hunter2" not in result.output
+    assert "    # password: (set, not shown)" in result.output
+    again = tmp_path / "again.yaml"
+    again.write_text(result.output)
+    assert load_config(again) == load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("security", "says"),
+    [
+        ("{ca_file: a.pem}", "ca_file is set and protocol is PLAINTEXT.*set protocol: SSL"),
+        ("{protocol: SASL_PLAINTEXT, ca_file: a.pem}", "ca_file is set.*or SASL_SSL"),
+        (
+            "{username: u, password: hunter2}",
+            "username is set and .* PLAINTEXT.*no login",
+        ),
+        ("{protocol: SSL, username: shop}", "username is set and protocol is SSL"),
+        ("{protocol: SASL_SSL, username: shop}", "SASL_SSL and mechanism is not set"),
+        ("{protocol: SASL_SSL, mechanism: PLAIN}", "SASL_SSL and username is not set"),
+        ("{protocol: SSL, cert_file: a.pem}", "cert_file and key_file belong together"),
+        ("{protocol: TLS}", r"protocol: .*'PLAINTEXT', 'SSL', .*found 'TLS'"),
+        ("{protocol: SSL, cert_file: 'a:b.pem', key_file: c}", "cert_file: .*with a colon"),
+        ("{password: 12345}", "password: .*put it in quotes"),
+        ("{truststore: a.jks}", r"stream\.security\.truststore: no such setting"),
+    ],
+)
+def test_what_does_not_belong_together_in_security_is_one_line(tmp_path, security, says):
+    path = write(tmp_path, f"stream:\n  security: {security}")
+    with pytest.raises(BadInputError, match=says) as refused:
+        load_config(path)
+    assert str(refused.value).startswith(f"{path}: stream.security")
+    assert "\n" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    assert "12345" not in str(refused.value)

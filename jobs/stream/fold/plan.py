@@ -2,7 +2,7 @@
 
 `uic stream run` writes it, `uic.jobs.stream.run.attempt` runs it, and so does
 `flink run -py jobs/stream/run/attempt.py plan.json` against a cluster. No password is in it:
-workers take that from `UIC_STORE__PASSWORD`.
+workers take them from `UIC_STORE__PASSWORD` and `UIC_STREAM__SECURITY__PASSWORD`.
 """
 
 from pathlib import Path
@@ -52,3 +52,8 @@ class JobPlan(Section):
     position_check: bool = Field(
         default=True, description="off only in the crash drill's negative control"
     )
+
+    @property
+    def uses_kafka(self) -> bool:
+        """Whether events come from Kafka, or letters go there."""
+        return self.source == "kafka" or self.stream.dead_letter_topic is not None

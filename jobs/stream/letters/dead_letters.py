@@ -99,9 +99,10 @@ def letters_of(context: Context, *, unfinished: bool = False) -> Iterator[DeadLe
         yield from read_dead_letters(folder, unfinished=unfinished)
         return
     from uic.jobs.stream.letters.topic_reader import read_topic  # noqa: PLC0415 - only with a topic
+    from uic.jobs.stream.topics.brokers import brokers_of  # noqa: PLC0415 - only with a topic
 
     seen: set[tuple[int, int, int]] = set()
-    for row in read_topic(stream.brokers, stream.dead_letter_topic):
+    for row in read_topic(brokers_of(stream), stream.dead_letter_topic):
         where = f"topic {stream.dead_letter_topic}, {row.partition}:{row.offset}"
         letter = _letter(row.payload or b"", where)
         if letter.place not in seen:

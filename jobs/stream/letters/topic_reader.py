@@ -4,10 +4,12 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, Message, TopicPartition
 
+from uic.jobs.stream.topics.brokers import Brokers, Setting
 from uic.jobs.stream.topics.event_files import LoggedPayload
-from uic.jobs.stream.topics.kafka_topic import Setting, describe_topic, quiet
+from uic.jobs.stream.topics.kafka_link import Link
+from uic.jobs.stream.topics.kafka_topic import describe_topic
 from uic.models.errors import UicError
 
 SILENCE_SECONDS: Final = 30.0
@@ -26,22 +28,23 @@ class TopicReadError(UicError):
 
 
 def read_topic(
-    brokers: str, name: str, silence_seconds: float = SILENCE_SECONDS
+    brokers: Brokers, name: str, silence_seconds: float = SILENCE_SECONDS
 ) -> Iterator[LoggedPayload]:
     """Everything that is in a topic when reading begins, partition after partition.
 
     Args:
-        brokers: Kafka's bootstrap servers.
+        brokers: where Kafka is and how to get in.
         name: of the topic.
         silence_seconds: how long the broker may say nothing.
 
     Raises:
         NoBrokerError: none answers at the start.
+        BrokerAccessError: the broker does not let us in.
         TopicError: there is no such topic.
         TopicReadError: the broker went away, or an event has an error, no place or no time.
     """
     topic = describe_topic(brokers, name)
-    consumer = Consumer(quiet(brokers, _SETTINGS))
+    consumer = Link(brokers).consumer(_SETTINGS)
     try:
         for partition, end in topic.end.items():
             following = topic.first[partition]

@@ -15,6 +15,7 @@ from pyflink.table.udf import udf
 
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.fold.udf import FoldEvents
+from uic.jobs.stream.topics.brokers import brokers_of
 from uic.jobs.stream.topics.java import jars
 
 _FILE_COLUMNS: Final = (
@@ -56,7 +57,7 @@ def configuration(plan: JobPlan, *, local: bool) -> dict[str, str]:
         "restart-strategy.fixed-delay.attempts": str(stream.task_restarts),
         "restart-strategy.fixed-delay.delay": "1 s",
     }
-    if plan.source == "kafka" or stream.dead_letter_topic:
+    if plan.uses_kafka:
         connector = jars("flink", stream.jars_folder)
         # The setting takes the place of the jar that `flink run -py` ships, so a cluster gets that
         # one, too. The mini-cluster has it on its class path.
@@ -82,6 +83,8 @@ def configuration(plan: JobPlan, *, local: bool) -> dict[str, str]:
 
 def build(plan: JobPlan, *, local: bool = True) -> StatementSet:
     """The job, ready to `explain()` or `execute()`."""
+    if plan.uses_kafka and not local:
+        brokers_of(plan.stream).check_environment()
     flink = Configuration()
     for key, value in configuration(plan, local=local).items():
         flink.set_string(key, value)
@@ -144,7 +147,7 @@ def _source(plan: JobPlan) -> str:
         "log_offset BIGINT NOT NULL METADATA FROM 'offset' VIRTUAL, "
         "log_time TIMESTAMP_LTZ(3) NOT NULL METADATA FROM 'timestamp' VIRTUAL) WITH ("
         f"'connector' = 'kafka', 'topic' = '{plan.stream.topic}', 'format' = 'raw', "
-        f"'properties.bootstrap.servers' = '{plan.stream.brokers}', "
+        f"{_properties(plan)}, "
         f"'properties.group.id' = 'uic-{plan.project}-{plan.generation}', "
         # A partition that appears later re-maps users: a new epoch, not more of this one.
         "'scan.topic-partition-discovery.interval' = '0 ms', "
@@ -173,7 +176,7 @@ def _dead_letters(plan: JobPlan) -> str:
         return (
             f"CREATE TEMPORARY TABLE dead_letters ({columns}) WITH ('connector' = 'kafka', "
             f"'topic' = '{plan.stream.dead_letter_topic}', {_JSON}, "
-            f"'properties.bootstrap.servers' = '{plan.stream.brokers}', "
+            f"{_properties(plan)}, "
             "'sink.delivery-guarantee' = 'at-least-once')"
         )
     return (
@@ -181,6 +184,18 @@ def _dead_letters(plan: JobPlan) -> str:
         f"'path' = '{_epoch_folder(plan.dead_letter_folder, plan.epoch)}', {_JSON}, "
         f"{_rolling(plan)})"
     )
+
+
+def _properties(plan: JobPlan) -> str:
+    """Of Kafka's client, where the brokers are and how to get in; without a secret."""
+    return ", ".join(
+        f"'properties.{name}' = {_literal(value)}"
+        for name, value in brokers_of(plan.stream).java_properties().items()
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _archive(plan: JobPlan) -> str:

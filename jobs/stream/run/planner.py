@@ -35,6 +35,7 @@ from uic.jobs.stream.run.start_positions import (
     folder_name,
 )
 from uic.jobs.stream.run.topic_watch import reached
+from uic.jobs.stream.topics.brokers import brokers_of
 from uic.jobs.stream.topics.event_files import EventFile, stage_file
 from uic.jobs.stream.topics.java import jars_root
 from uic.jobs.stream.topics.kafka_server import free_port
@@ -211,7 +212,7 @@ class Planner:
         topic = self.stream.dead_letter_topic
         if topic is None:
             return None
-        taken = min(largest_message(self.stream.brokers, topic), PRODUCER_BYTES)
+        taken = min(largest_message(brokers_of(self.stream), topic), PRODUCER_BYTES)
         # Base64 makes four bytes of three; the other columns of a letter take less than 1 KB.
         return max(0, taken - 1024) * 3 // 4
 

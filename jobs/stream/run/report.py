@@ -13,6 +13,7 @@ from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import running
 from uic.jobs.stream.run.topic_watch import events_ahead, grown
+from uic.jobs.stream.topics.brokers import brokers_of
 from uic.jobs.stream.topics.event_files import scan_folder
 from uic.jobs.stream.topics.kafka_topic import end_offsets, partitions_of
 from uic.models.errors import UicError
@@ -42,6 +43,11 @@ def status_lines(context: Context, generation: int | None) -> Iterator[str]:
     if found is not None:
         with open(found["plan"], encoding="utf-8") as stream:  # noqa: PTH123
             plan = JobPlan.model_validate_json(stream.read())
+        # A plan's file has no password.
+        security = planner.stream.security
+        plan = plan.model_copy(
+            update={"stream": plan.stream.model_copy(update={"security": security})}
+        )
         yield from lag_lines(planner, plan)
 
 
@@ -80,7 +86,7 @@ def lag_lines(planner: Planner, plan: JobPlan) -> Iterator[str]:
     try:
         lag = lag_of(planner, plan)
         partitions = (
-            partitions_of(plan.stream.brokers, plan.stream.topic)
+            partitions_of(brokers_of(plan.stream), plan.stream.topic)
             if plan.source == "kafka"
             else len(plan.starts)
         )
@@ -106,7 +112,7 @@ def lag_of(planner: Planner, plan: JobPlan) -> dict[int, int]:
     """
     marks = planner.generations.markers(plan.generation).get(plan.epoch, {})
     if plan.source == "kafka":
-        ends = end_offsets(plan.stream.brokers, plan.stream.topic, len(plan.starts))
+        ends = end_offsets(brokers_of(plan.stream), plan.stream.topic, len(plan.starts))
         ahead = events_ahead(plan, marks)
         return {partition: ends[partition] - at for partition, at in ahead.items()}
     files = scan_folder(planner.event_folder)

@@ -7,6 +7,7 @@ from uic.feature_repo.store.generation import Generation
 from uic.jobs.config.context import Context
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.run.start_positions import Available, Marks, check_epochs_known
+from uic.jobs.stream.topics.brokers import brokers_of
 from uic.jobs.stream.topics.event_files import EventFile, scan_folder
 from uic.jobs.stream.topics.kafka_topic import Topic, TopicError, describe_topic
 from uic.models.errors import BadInputError
@@ -64,7 +65,7 @@ class RunSource:
         return self._of_files(folded) if self._stream.source == "files" else self._of_topic(folded)
 
     def _of_topic(self, folded: tuple[Generation, Marks]) -> tuple[Epoch, Available]:
-        topic = describe_topic(self._stream.brokers, self._stream.topic)
+        topic = describe_topic(brokers_of(self._stream), self._stream.topic)
         if not topic.log_append_time:
             msg = (
                 f"{self._stream.brokers}: topic {topic.name} keeps its producers' times; log time "

@@ -35,6 +35,7 @@ from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.attempt_watch import AttemptWatch, Outcome
 from uic.jobs.stream.run.planner import Planner
 from uic.jobs.stream.run.start_positions import folder_name, summary
+from uic.jobs.stream.topics.brokers import brokers_of
 from uic.models.errors import UicError
 from uic.models.published import only_writer, write_json_atomically
 
@@ -156,6 +157,10 @@ class Supervisor:
 
 
 def _start(plan: JobPlan, password: str | None) -> "subprocess.Popen[bytes]":
+    # Not in the plan, which is a file.
+    secrets = {"UIC_STORE__PASSWORD": password} if password else {}
+    if plan.uses_kafka:
+        secrets |= brokers_of(plan.stream).java_environment()
     path = plan.run_folder / "plan.json"
     path.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     with (plan.run_folder / "out.log").open("wb") as out:
@@ -164,8 +169,7 @@ def _start(plan: JobPlan, password: str | None) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            # Not in the plan, which is a file.
-            env=os.environ | ({"UIC_STORE__PASSWORD": password} if password else {}),
+            env=os.environ | secrets,
             # Its own group: Java and the workers are in it too, and end with it.
             start_new_session=True,
         )

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.fold.source import guard_of
+from uic.jobs.stream.topics.brokers import brokers_of
 from uic.jobs.stream.topics.kafka_positions import next_events
 from uic.jobs.stream.topics.kafka_topic import end_offsets
 from uic.jobs.stream.topics.topic_guard import TopicChangedError
@@ -76,11 +77,11 @@ def events_ahead(plan: JobPlan, markers: Mapping[int, int]) -> dict[int, int]:
     after = {
         partition: markers.get(partition, start - 1) + 1 for partition, start in plan.starts.items()
     }
-    ends = end_offsets(plan.stream.brokers, plan.stream.topic, len(plan.starts))
+    ends = end_offsets(brokers_of(plan.stream), plan.stream.topic, len(plan.starts))
     behind = {partition: at for partition, at in after.items() if at < ends[partition]}
     if not plan.stream.offset_gaps:
         return {partition: min(at, ends[partition]) for partition, at in after.items()}
-    ahead = next_events(plan.stream.brokers, plan.stream.topic, behind)
+    ahead = next_events(brokers_of(plan.stream), plan.stream.topic, behind)
     return {partition: ahead.get(partition, ends[partition]) for partition in after}
 
 

@@ -10,20 +10,24 @@ from collections.abc import Mapping
 from typing import Final
 
 # Its __all__ misses a name, as in kafka_topic.
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from uic.jobs.stream.topics.kafka_topic import NoBrokerError, quiet
+from uic.jobs.stream.topics.brokers import Brokers, Setting
+from uic.jobs.stream.topics.kafka_link import Link
 
 _SECONDS: Final = 20.0
+_SETTINGS: Final[dict[str, Setting]] = {
+    "group.id": "uic-look",
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "isolation.level": "read_committed",
+    # A position that retention has eaten goes on with the first event that is left.
+    "auto.offset.reset": "earliest",
+}
 _END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka names its own codes so
 
 
-def next_events(brokers: str, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
+def next_events(brokers: Brokers, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
     """By partition, the offset of the first committed event at or after a position.
 
     Where there is none, it is the end of what is committed.
@@ -35,22 +39,12 @@ def next_events(brokers: str, topic: str, positions: Mapping[int, int]) -> dict[
 
     Raises:
         NoBrokerError: no answer in time.
+        BrokerAccessError: the broker does not let us in, or not do this.
     """
     if not positions:
         return {}
-    consumer = Consumer(
-        quiet(
-            brokers,
-            {
-                "group.id": "uic-look",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                # A position that retention has eaten goes on with the first event that is left.
-                "auto.offset.reset": "earliest",
-            },
-        )
-    )
+    link = Link(brokers)
+    consumer = link.consumer(_SETTINGS)
     ahead: dict[int, int] = {}
     try:
         consumer.assign(
@@ -63,17 +57,17 @@ def next_events(brokers: str, topic: str, positions: Mapping[int, int]) -> dict[
                 continue
             error = message.error()
             if error is not None and error.code() != _END:
-                msg = f"{brokers}: topic {topic} cannot be read ({error.str()})"
-                raise NoBrokerError(msg)
+                reason = f"topic {topic} cannot be read: {error.str()}"
+                raise link.error(reason, error.code())
             partition, offset = message.partition(), message.offset()
             if partition is not None and offset is not None:
                 ahead.setdefault(partition, offset)
     except KafkaException as error:
-        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
-        raise NoBrokerError(msg) from error
+        raise link.failed(error) from error
+    else:
+        if len(ahead) < len(positions):
+            reason = f"topic {topic}: nothing within {_SECONDS:.0f} s"
+            raise link.error(reason)
+        return ahead
     finally:
         consumer.close()
-    if len(ahead) < len(positions):
-        msg = f"{brokers}: topic {topic} did not answer in {_SECONDS:.0f} s"
-        raise NoBrokerError(msg)
-    return ahead

@@ -14,33 +14,25 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # two miss in its __all__
-    AdminClient,
     ConfigResource,
     ResourceType,
 )
 
-from uic.models.errors import BadInputError, UicError
+from uic.jobs.stream.topics.brokers import Brokers, Setting
+from uic.jobs.stream.topics.kafka_link import Link
+from uic.models.errors import BadInputError
 from uic.pipelines.log.epochs import Epoch
-
-Setting = str | int | float | bool
-"""A value of a client's setting."""
-NO_SETTINGS: Final[Mapping[str, Setting]] = {}
 
 PRODUCER_BYTES: Final = 1_048_576
 """Largest request of a producer that sets no `max.request.size`, as Flink's sink."""
 _TIMEOUT_SECONDS: Final = 6.0
 _POLL_SECONDS: Final = 0.1
+_LOOK: Final[dict[str, Setting]] = {"group.id": "uic-look", "enable.auto.commit": False}
 _NO_LEADER_YET: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
-
-
-class NoBrokerError(UicError):
-    """No Kafka broker answers."""
-
-    passing = True
 
 
 class TopicError(BadInputError):
@@ -85,39 +77,34 @@ class Topic:
         return next((e for e in epochs if e.kind == "topic" and e.name == name), None)
 
 
-def quiet(brokers: str, settings: Mapping[str, Setting] = NO_SETTINGS) -> dict[str, Setting]:
-    """Client settings that keep librdkafka's own log off standard error."""
-    return {"bootstrap.servers": brokers, "log_level": 0, **settings}
-
-
-def describe_topic(brokers: str, name: str) -> Topic:
+def describe_topic(brokers: Brokers, name: str) -> Topic:
     """Ask the broker about a topic.
 
     Raises:
         NoBrokerError: none answers.
+        BrokerAccessError: it does not let us in.
         NoTopicError: there is no such topic.
     """
-    admin = AdminClient(quiet(brokers))
+    link = Link(brokers)
+    admin = link.admin()
     try:
         metadata = admin.list_topics(timeout=_TIMEOUT_SECONDS)
     except KafkaException as error:
-        msg = (
-            f"{brokers}: no Kafka broker answers ({error.args[0].str()}); start one "
-            "(`uic events broker`) or set stream.brokers"
-        )
-        raise NoBrokerError(msg) from error
+        raise link.failed(error) from error
     if name not in metadata.topics:
         others = ", ".join(sorted(topic for topic in metadata.topics if not topic.startswith("_")))
-        msg = f"{brokers}: no topic {name!r}; there is {others or 'none'}; set stream.topic"
+        hidden = ", or let this user DESCRIBE it" if brokers.security.logs_in else ""
+        msg = f"{brokers}: no topic {name!r}; there is {others or 'none'}; set stream.topic{hidden}"
         raise NoTopicError(msg)
     asked = admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT_SECONDS)
-    description = answer(asked[name], brokers, name)
+    description = answer(asked[name], link, brokers, name)
     resource = ConfigResource(ResourceType.TOPIC, name)
     settings = admin.describe_configs([resource], request_timeout=_TIMEOUT_SECONDS)[resource]
-    consumer = Consumer(quiet(brokers, {"group.id": "uic-look", "enable.auto.commit": False}))
+    looking = Link(brokers)
+    consumer = looking.consumer(_LOOK)
     try:
         marks = {
-            partition: _watermarks(consumer, name, partition, brokers)
+            partition: _watermarks(looking, consumer, name, partition)
             for partition in sorted(metadata.topics[name].partitions)
         }
     finally:
@@ -127,7 +114,7 @@ def describe_topic(brokers: str, name: str) -> Topic:
         topic_id=url_safe(description.topic_id),
         first={partition: low for partition, (low, _) in marks.items()},
         end={partition: high for partition, (_, high) in marks.items()},
-        log_append_time=appends_time(answer(settings, brokers, name)),
+        log_append_time=appends_time(answer(settings, link, brokers, name)),
     )
 
 
@@ -142,13 +129,18 @@ def appends_time(settings: Mapping[str, Any]) -> bool:
 
 
 def answer(
-    asked: "Future[Any]", brokers: str, topic: str, timeout_seconds: float = 2 * _TIMEOUT_SECONDS
+    asked: "Future[Any]",
+    link: Link,
+    brokers: Brokers,
+    topic: str,
+    timeout_seconds: float = 2 * _TIMEOUT_SECONDS,
 ) -> Any:
-    """What the broker says to a question about a topic.
+    """What the broker says to a question about a topic that a client of `link` asked.
 
     Raises:
         NoTopicError: there is none of this name.
         NoBrokerError: no answer in time, or one that it cannot answer now.
+        BrokerAccessError: the broker does not let us in, or not do this.
     """
     try:
         return asked.result(timeout_seconds)
@@ -156,62 +148,70 @@ def answer(
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             msg = f"{brokers}: there is no topic {topic!r} any more; set stream.topic"
             raise NoTopicError(msg) from error
-        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
-        raise NoBrokerError(msg) from error
+        raise link.failed(error) from error
     except TimeoutError as error:
-        msg = f"{brokers}: no Kafka broker answers within {timeout_seconds:.0f} s"
-        raise NoBrokerError(msg) from error
+        reason = f"nothing within {timeout_seconds:.0f} s"
+        raise link.error(reason) from error
 
 
-def largest_message(brokers: str, topic: str) -> int:
+def largest_message(brokers: Brokers, topic: str) -> int:
     """Bytes of the largest message that a topic takes; Kafka's default if there is no such topic.
 
     Raises:
         NoBrokerError: none answers.
+        BrokerAccessError: the broker does not let us in, or not do this.
     """
     resource = ConfigResource(ResourceType.TOPIC, topic)
+    link = Link(brokers)
+    asked = link.admin().describe_configs([resource], request_timeout=_TIMEOUT_SECONDS)
     try:
-        admin = AdminClient(quiet(brokers))
-        found = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+        found = asked[resource].result(2 * _TIMEOUT_SECONDS)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return PRODUCER_BYTES
-        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
-        raise NoBrokerError(msg) from error
+        raise link.failed(error) from error
     return int(found["max.message.bytes"].value)
 
 
-def partitions_of(brokers: str, topic: str) -> int:
+def partitions_of(brokers: Brokers, topic: str) -> int:
     """How many partitions a topic has now.
 
     Raises:
         NoBrokerError: none answers.
+        BrokerAccessError: the broker does not let us in.
     """
+    link = Link(brokers)
     try:
-        found = AdminClient(quiet(brokers)).list_topics(topic, timeout=_TIMEOUT_SECONDS)
+        found = link.admin().list_topics(topic, timeout=_TIMEOUT_SECONDS)
     except KafkaException as error:
-        msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
-        raise NoBrokerError(msg) from error
+        raise link.failed(error) from error
     return len(found.topics[topic].partitions)
 
 
-def end_offsets(brokers: str, topic: str, partitions: int) -> dict[int, int]:
-    """Offset that the next event of each partition will get; for the lag."""
-    consumer = Consumer(quiet(brokers, {"group.id": "uic-look", "enable.auto.commit": False}))
+def end_offsets(brokers: Brokers, topic: str, partitions: int) -> dict[int, int]:
+    """Offset that the next event of each partition will get; for the lag.
+
+    Raises:
+        NoBrokerError: none answers.
+        BrokerAccessError: the broker does not let us in.
+    """
+    link = Link(brokers)
+    consumer = link.consumer(_LOOK)
     try:
         return {
-            partition: _watermarks(consumer, topic, partition, brokers)[1]
+            partition: _watermarks(link, consumer, topic, partition)[1]
             for partition in range(partitions)
         }
     finally:
         consumer.close()
 
 
-def _watermarks(consumer: Consumer, topic: str, partition: int, brokers: str) -> tuple[int, int]:
+def _watermarks(link: Link, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """First and next offset; a partition that has just been made may still wait for its leader.
 
     Raises:
         NoBrokerError: no answer in time.
+        BrokerAccessError: the broker does not let us in, or not do this.
     """
     until = time.monotonic() + _TIMEOUT_SECONDS
     while True:
@@ -223,6 +223,5 @@ def _watermarks(consumer: Consumer, topic: str, partition: int, brokers: str) ->
             if error.args[0].code() in _NO_LEADER_YET and time.monotonic() < until:
                 time.sleep(_POLL_SECONDS)
                 continue
-            msg = f"{brokers}: no Kafka broker answers ({error.args[0].str()})"
-            raise NoBrokerError(msg) from error
+            raise link.failed(error) from error
         return marks

@@ -20,8 +20,10 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
+from uic.jobs.stream.topics.brokers import Brokers, Setting
 from uic.jobs.stream.topics.event_files import LoggedPayload, scan_folder, write_event_file
-from uic.jobs.stream.topics.kafka_topic import NoBrokerError, Setting, describe_topic, quiet
+from uic.jobs.stream.topics.kafka_link import Link, NoBrokerError
+from uic.jobs.stream.topics.kafka_topic import describe_topic
 from uic.models.errors import UicError
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.event_log import EventLog
@@ -149,7 +151,7 @@ class Pace:
 
 def send_to_kafka(
     batches: Iterable[Outgoing],
-    brokers: str,
+    brokers: Brokers,
     topic: str,
     pace: Pace,
     progress: Callable[[int], None] = lambda _: None,
@@ -158,11 +160,12 @@ def send_to_kafka(
 
     Raises:
         NoBrokerError: none answers.
+        BrokerAccessError: the broker does not let us in.
         TopicError: no such topic.
         DeliveryError: the broker refused an event, or did not take all in time.
     """
     describe_topic(brokers, topic)
-    producer = Producer(quiet(brokers, PRODUCER_SETTINGS))
+    producer = Link(brokers).producer(PRODUCER_SETTINGS)
     failed: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, message: Message) -> None:

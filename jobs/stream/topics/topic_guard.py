@@ -18,12 +18,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # two miss in 
     ResourceType,
 )
 
+from uic.jobs.stream.topics.brokers import Brokers
+from uic.jobs.stream.topics.kafka_link import Link
 from uic.jobs.stream.topics.kafka_topic import (
     NoTopicError,
     TopicError,
     answer,
     appends_time,
-    quiet,
     url_safe,
 )
 
@@ -42,26 +43,28 @@ class TopicGuard:
     """Holds a topic against what it was when it was planned for.
 
     Args:
-        brokers: Kafka's bootstrap servers.
+        brokers: where Kafka is and how to get in.
         name: of the topic.
         topic_id: Kafka's id of it then.
         partitions: that it had.
     """
 
-    brokers: str
+    brokers: Brokers
     name: str
     topic_id: str
     partitions: int
 
     def __post_init__(self) -> None:
         """Connect when it is asked first."""
+        self._link = Link(self.brokers)
         self._admin: AdminClient | None = None
         self._asked: tuple[Future[Any], Future[Any]] | None = None
 
     def ask(self) -> None:
         """Send the questions; the answers are waited for in `confirm`."""
         if self._admin is None:
-            self._admin = AdminClient(quiet(self.brokers))
+            self._admin = self._link.admin()
+        self._link.forget()
         resource = ConfigResource(ResourceType.TOPIC, self.name)
         self._asked = (
             self._admin.describe_topics(
@@ -77,14 +80,15 @@ class TopicGuard:
             TopicChangedError: the topic is gone or another one, has other partitions, or keeps its
                 producers' times.
             NoBrokerError: none answers.
+            BrokerAccessError: the broker does not let us in any more.
         """
         if self._asked is None:
             self.ask()
         assert self._asked is not None  # noqa: S101 - asked above
         (topic, settings), self._asked = self._asked, None
         try:
-            described = answer(topic, self.brokers, self.name, 2 * _TIMEOUT_SECONDS)
-            times = answer(settings, self.brokers, self.name, 2 * _TIMEOUT_SECONDS)
+            described = answer(topic, self._link, self.brokers, self.name, 2 * _TIMEOUT_SECONDS)
+            times = answer(settings, self._link, self.brokers, self.name, 2 * _TIMEOUT_SECONDS)
         except NoTopicError as error:
             raise TopicChangedError(str(error)) from error
         topic_id = url_safe(described.topic_id)

@@ -13,9 +13,11 @@ from uic.jobs.stream.run.checkpoints import CheckpointError
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.start_positions import StartPositionError
 from uic.jobs.stream.topics import java
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
+from uic.jobs.stream.topics.kafka_link import NoBrokerError
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
-from uic.jobs.stream.topics.kafka_topic import NoBrokerError, TopicError
+from uic.jobs.stream.topics.kafka_topic import TopicError
 from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka
 from uic.models.errors import BadInputError
 
@@ -29,7 +31,7 @@ def _send(kafka, topic, count):
     import numpy as np
 
     users = np.arange(count, dtype=np.int64)
-    send_to_kafka([Outgoing([b"{}"] * count, users, users)], kafka.brokers, topic, Pace())
+    send_to_kafka([Outgoing([b"{}"] * count, users, users)], Brokers(kafka.brokers), topic, Pace())
 
 
 def test_no_broker(trial):

@@ -15,6 +15,7 @@ from uic.jobs.stream.fold.worker import make_fold_function
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 from uic.models.bundles.bundle import load_bundle
@@ -39,7 +40,7 @@ def test_letters_are_sent_again_once_and_then_folded(trial, kafka: KafkaServer):
     ]
     payloads[18] = b"x" * 900_000  # as a letter more than Kafka's 1 MB
     payloads[19] = b"{"
-    send_to_kafka([Outgoing(payloads, users, users)], kafka.brokers, "retry", Pace())
+    send_to_kafka([Outgoing(payloads, users, users)], Brokers(kafka.brokers), "retry", Pace())
     said = []
     Supervisor(Planner(context, RunOptions(until_end=True)), said.append).run()
     assert said[-1] == "attempt 1 finished"
@@ -56,7 +57,7 @@ def test_letters_are_sent_again_once_and_then_folded(trial, kafka: KafkaServer):
     assert "0 letters sent again" in _uic("dead-letters", "retry", context.workspace)
 
     # They stand at the end of the log, in the partitions of their users, and are folded there.
-    logged = list(read_topic(kafka.brokers, "retry"))
+    logged = list(read_topic(Brokers(kafka.brokers), "retry"))
     homes = {row.payload: row.partition for row in logged[::-1]}
     again = [row for row in logged if payloads[:5].count(row.payload)]
     assert len(logged) == 25

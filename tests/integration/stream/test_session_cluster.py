@@ -18,6 +18,7 @@ from uic.jobs.drills.log import DrillLog, batch_fold
 from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.run import attempt
 from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.java import jars_root, java_home
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka
@@ -153,7 +154,7 @@ def test_a_job_on_a_session_cluster_folds_exactly_when_its_task_manager_is_kille
 def _send(brokers: str, log: DrillLog, part: slice) -> None:
     rows = log.outgoing
     some = Outgoing(rows.payloads[part], rows.user_ids[part], rows.log_times_ms[part])
-    send_to_kafka([some], brokers, "behaviours", Pace())
+    send_to_kafka([some], Brokers(brokers), "behaviours", Pace())
 
 
 def _wait_until_folded(planner: Planner, events: int, folder: Path) -> None:

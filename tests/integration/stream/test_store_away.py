@@ -14,6 +14,7 @@ from uic.jobs.drills.log import batch_fold
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import StreamFailedError, Supervisor
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 from uic.models.bundles.bundle import load_bundle
@@ -30,7 +31,7 @@ def _send(kafka, first):
     now_ms = int(time.time() * 1000)
     at = np.arange(first, first + 100)
     payloads = [payload_of(item % 30, item, item % 10, "click", now_ms) for item in at.tolist()]
-    send_to_kafka([Outgoing(payloads, at % 30, at)], kafka.brokers, "away", Pace())
+    send_to_kafka([Outgoing(payloads, at % 30, at)], Brokers(kafka.brokers), "away", Pace())
 
 
 def test_redis_away_is_waited_for_and_beyond_the_limit_the_job_fails_and_resumes(
@@ -83,7 +84,7 @@ def test_redis_away_is_waited_for_and_beyond_the_limit_the_job_fails_and_resumes
     assert _marker(planner) == 199
     Supervisor(Planner(context, RunOptions(until_end=True)), said.append).run()
     folder = MemoryFolder(load_bundle(context.bundles / "mimn" / "untrained"), 1)
-    logged = read_topic(kafka.brokers, "away")
+    logged = read_topic(Brokers(kafka.brokers), "away")
     expected = batch_fold(logged, folder, context.config.log)
     assert expected.wrong_in(PackedStore(planner.client, planner.keys), 1) == 0
 

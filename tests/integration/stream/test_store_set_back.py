@@ -15,6 +15,7 @@ from uic.jobs.drills.log import batch_fold
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
 from uic.models.bundles.bundle import load_bundle
@@ -29,7 +30,7 @@ def _send(kafka: KafkaServer, first: int) -> None:
     now_ms = int(time.time() * 1000)
     at = np.arange(first, first + 100)
     payloads = [payload_of(item % USERS, item, item % 10, "click", now_ms) for item in at.tolist()]
-    send_to_kafka([Outgoing(payloads, at % USERS, at)], kafka.brokers, "set-back", Pace())
+    send_to_kafka([Outgoing(payloads, at % USERS, at)], Brokers(kafka.brokers), "set-back", Pace())
 
 
 def _wait_for(planner: Planner, marker: int) -> None:
@@ -79,6 +80,6 @@ def test_an_older_copy_is_noticed_and_mended_without_an_event(trial, kafka: Kafk
         running.join(300)
     assert any("was at 199 and is at 99" in line for line in said)
     folder = MemoryFolder(load_bundle(context.bundles / "mimn" / "untrained"), 1)
-    logged = read_topic(kafka.brokers, "set-back")
+    logged = read_topic(Brokers(kafka.brokers), "set-back")
     expected = batch_fold(logged, folder, context.config.log)
     assert expected.wrong_in(PackedStore(planner.client, planner.keys), 1) == 0

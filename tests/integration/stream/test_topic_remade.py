@@ -21,6 +21,7 @@ from uic.jobs.stream.letters.compact import compact
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.kafka_topic import TopicError
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
@@ -37,7 +38,7 @@ def _send(kafka: KafkaServer, topic: str, count: int) -> None:
     now_ms = int(time.time() * 1000)
     at = np.arange(count)
     payloads = [payload_of(item % USERS, item, item % 10, "click", now_ms) for item in at.tolist()]
-    send_to_kafka([Outgoing(payloads, at % USERS, at)], kafka.brokers, topic, Pace())
+    send_to_kafka([Outgoing(payloads, at % USERS, at)], Brokers(kafka.brokers), topic, Pace())
 
 
 def _remake(kafka: KafkaServer, topic: str, partitions: int) -> None:
@@ -101,7 +102,7 @@ def test_an_event_of_the_new_topic_is_neither_folded_nor_skipped(trial, kafka: K
     until = time.monotonic() + 240
     while sum(_marks(planner, 1).values()) < 2998 and time.monotonic() < until:
         time.sleep(0.2)
-    old_events = list(read_topic(kafka.brokers, "remade"))
+    old_events = list(read_topic(Brokers(kafka.brokers), "remade"))
     time.sleep(4)  # a checkpoint, so that the archive has them
     _remake(kafka, "remade", 2)
     _send(kafka, "remade", 9000)
@@ -118,7 +119,7 @@ def test_an_event_of_the_new_topic_is_neither_folded_nor_skipped(trial, kafka: K
     folder = MemoryFolder(load_bundle(context.bundles / "mimn" / "untrained"), 1)
     limits = context.config.log
     before = batch_fold(iter(old_events), folder, limits, 1).memories
-    new_events = read_topic(kafka.brokers, "remade")
+    new_events = read_topic(Brokers(kafka.brokers), "remade")
     expected = batch_fold(new_events, folder, limits, 2, before).memories
     users = np.arange(USERS)
     records, found = PackedStore(again.client, again.keys).read(1, users, folder.record_bytes)

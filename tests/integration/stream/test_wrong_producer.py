@@ -14,6 +14,7 @@ from uic.jobs.stream.letters.archive import epoch_folder
 from uic.jobs.stream.letters.compact import compact
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.run.planner import Planner, RunOptions
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of, write_event_file
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka
@@ -126,6 +127,6 @@ def test_producers_place_users_by_murmur2(kafka: KafkaServer):
     kafka.create_topic("placed", 5)
     users = np.array([*range(150), 2**63 - 1, 10**12 + 7])
     payloads = [payload_of(user, 1, 1, "click", DAY_MS) for user in users.tolist()]
-    send_to_kafka([Outgoing(payloads, users, users)], kafka.brokers, "placed", Pace())
-    logged = {row.payload: row.partition for row in read_topic(kafka.brokers, "placed", 3)}
+    send_to_kafka([Outgoing(payloads, users, users)], Brokers(kafka.brokers), "placed", Pace())
+    logged = {row.payload: row.partition for row in read_topic(Brokers(kafka.brokers), "placed", 3)}
     assert [logged[one] for one in payloads] == murmur2_partition(users, 5).tolist()
