@@ -137,7 +137,7 @@ class Brokers:
 def brokers_of(stream: StreamSettings) -> Brokers:
     """The brokers of the settings, with the password.
 
-    A plan has none: whoever reads a plan has it in the environment, as the store's.
+    A plan has none: a process that reads a plan has it in the environment, as the store's.
 
     Raises:
         BadInputError: a file is not there, or is no key that Java reads; there is no password.
