@@ -32,10 +32,9 @@ from uic.jobs.config.context import Context, open_context
 from uic.jobs.drills.killer import KILLS, RETRY_SECONDS, Killer
 from uic.jobs.drills.log import batch_fold
 from uic.jobs.drills.trial import start_trial, untrained_bundle
-from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.letters.topic_reader import read_topic
+from uic.jobs.stream.run.lag import lag_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.report import lag_of
 from uic.jobs.stream.run.start_positions import folder_name
 from uic.jobs.stream.run.supervisor import running
 from uic.jobs.stream.topics.brokers import Brokers
@@ -90,13 +89,11 @@ def produce(brokers: str, rate: float, ended: threading.Event) -> None:
 
 def wait_until_folded(context: Context, generation: int) -> None:
     planner = Planner(context, RunOptions(generation=generation))
-    found = running(planner.folder / folder_name(generation))
-    if found is None:
+    if running(planner.folder / folder_name(generation)) is None:
         msg = f"generation {generation} does not stream any more"
         raise RuntimeError(msg)
-    plan = JobPlan.model_validate_json(Path(found["plan"]).read_text(encoding="utf-8"))
     until = time.monotonic() + 180
-    while sum(lag_of(planner, plan).values()):
+    while lag_of(planner, generation).events:
         if time.monotonic() > until:
             msg = f"generation {generation} still lags"
             raise RuntimeError(msg)

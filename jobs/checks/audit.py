@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.feature_repo.store.tombstones import Tombstones
+from uic.jobs.checks.audited_topic import TopicAudit, audit_topic
 from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.stream.letters.tail import ArchiveTail
@@ -35,11 +36,13 @@ class WorkspaceAudit:
     Attributes:
         generations: one entry a generation.
         served: what the service has written down, beside the log; None for nothing.
+        topic: what the broker says of it; None if no topic was streamed.
         report: file that holds the same.
     """
 
     generations: list[GenerationAudit]
     served: ServedAudit | None
+    topic: TopicAudit | None
     report: Path
 
     def require_no_mismatch(self) -> None:
@@ -48,7 +51,8 @@ class WorkspaceAudit:
         Raises:
             AuditMismatchError: names the generation, the counts and a user of each kind.
         """
-        require_no_mismatch(self.generations, self.served)
+        faults = [self.topic.fault] if self.topic is not None and self.topic.fault else []
+        require_no_mismatch(self.generations, self.served, faults)
 
 
 class FeastMemories:
@@ -100,14 +104,16 @@ def audit_workspace(
     audits = run_audit(context, settings, only, progress)
     progress("answers of the service", 0, None)
     served = run_served_audit(context, settings)
+    topic = audit_topic(context)
     path = context.reports / REPORT_NAME
     document = {
         "sample_rate": settings.sample_rate,
         "generations": [audit.to_json() for audit in audits],
         "served": None if served is None else served.to_json(),
+        "topic": None if topic is None else vars(topic),
     }
     write_json_atomically(path, document)
-    return WorkspaceAudit(audits, served, path)
+    return WorkspaceAudit(audits, served, topic, path)
 
 
 def run_audit(

@@ -244,6 +244,7 @@ def _generations(bundles: Path, generations: list[Generation]) -> Iterator[Findi
 
 
 def _kafka(context: Context) -> Iterator[Finding]:
+    from uic.jobs.stream.run.lag import unread_of  # noqa: PLC0415 - librdkafka
     from uic.jobs.stream.topics.brokers import brokers_of  # noqa: PLC0415 - for Kafka alone
     from uic.jobs.stream.topics.kafka_link import NoBrokerError  # noqa: PLC0415 - librdkafka
     from uic.jobs.stream.topics.kafka_topic import TopicError, describe_topic  # noqa: PLC0415
@@ -261,11 +262,12 @@ def _kafka(context: Context) -> Iterator[Finding]:
         return
     text = f"{stream.brokers}: topic {topic.name}, {topic.partitions} partitions"
     yield Finding(Level.OK, "kafka", text)
-    epoch = topic.epoch_in(EventLog(context.log).epochs())
-    if epoch is not None and epoch.partitions != topic.partitions:
-        text = f"topic {topic.name} has {topic.partitions} partitions, epoch {epoch.number} has"
-        fix = "users have moved; a log with other partitions needs a topic of its own"
-        yield Finding(Level.WRONG, "kafka", f"{text} {epoch.partitions}: {fix}")
+    epochs = EventLog(context.log).epochs()
+    unread, why = unread_of(topic, epochs)
+    if why and (topic.epoch_in(epochs) or topic.epoch_before(epochs)):
+        waits = f"{sum(unread.values()):,} events in partitions {', '.join(map(str, unread))}"
+        text = f"{why}; {waits} are not read" if unread else why
+        yield Finding(Level.WRONG, "kafka", text)
     if not topic.log_append_time:
         text = f"topic {topic.name}: set message.timestamp.type=LogAppendTime"
         yield Finding(Level.WRONG, "kafka", text)

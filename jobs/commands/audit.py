@@ -45,9 +45,11 @@ def audit(
     If the service has written down what it scored with (serve.log_features), those memories are
     folded again too, and their candidates scored again by the model as it was trained.
 
+    The broker, if it answers, is asked whether the topic is still the log's, and where it ends.
+
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing,
-    extra or ahead, if the live generation's markers are behind, if the log has a position twice, or
-    if no user was compared.
+    extra or ahead, if the live generation's markers are behind, if the log has a position twice, if
+    the topic is another one or has other partitions than in the log, or if no user was compared.
     """
     with shown_progress() as progress:
         done = workspace.audit(sample_rate=sample_rate, generation=generation, progress=progress)
@@ -56,6 +58,8 @@ def audit(
         OUT.print(f"epoch {epoch}, partition {partition}: {first} to {last} are lost, as accepted")
     if done.served is not None:
         OUT.print(_served(done.served))
+    if done.topic is not None:
+        OUT.print(done.topic.said, markup=False)
     ERR.print(f"written to {done.report}", markup=False)
     done.require_no_mismatch()
 

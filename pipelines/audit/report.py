@@ -211,11 +211,18 @@ class ServedAudit:
 
 
 def require_no_mismatch(
-    audits: Sequence[GenerationAudit], served: ServedAudit | None = None
+    audits: Sequence[GenerationAudit],
+    served: ServedAudit | None = None,
+    others: Sequence[str] = (),
 ) -> None:
     """Raise if a memory is not what the log says, or an answer not what the model says.
 
     What could not be judged is an error, too, with its reason.
+
+    Args:
+        audits: of the generations.
+        served: of the service's answers; None for nothing.
+        others: faults of what lies around the store.
 
     Raises:
         AuditMismatchError: names the generation, the counts and a user of each kind.
@@ -232,6 +239,7 @@ def require_no_mismatch(
         )
     elif served is not None and served.memories and served.memories == served.ahead:
         wrong.append("what was served: no memory is in log or archive yet, so none was judged")
+    wrong += others
     if wrong:
         msg = (
             f"the store is not what the log says, or was not judged: {'. '.join(wrong)}. "

@@ -4,6 +4,7 @@ Every attempt is planned afresh: the store's markers, the archive and the source
 since the one before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -222,6 +223,10 @@ class Planner:
     def files(self) -> dict[int, list[EventFile]]:
         """The event files by partition; each is read through once in the life of the run."""
         return self._source.files()
+
+    def file_epoch(self, epochs: Sequence[Epoch]) -> Epoch | None:
+        """The epoch of the event files; None if they were never streamed."""
+        return self._source.file_epoch(epochs)
 
     def stage(self, plan: JobPlan) -> None:
         """Give a job on files one file a partition, from the one that holds its start."""

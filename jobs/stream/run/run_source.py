@@ -1,5 +1,6 @@
 """What a run reads, a topic or a folder of files, and which epoch of the log that is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,20 +101,16 @@ class RunSource:
             if self._stream.offset_gaps and not known.offset_gaps:
                 log.note_offset_gaps(known.number)
             return known
-        others = [
-            epoch
-            for epoch in epochs
-            if epoch.kind == "topic" and epoch.name.rpartition(".")[0] == topic.name
-        ]
+        before = topic.epoch_before(epochs)
         # One word of consent is for one topic: for one that is made anew later it is asked again.
-        if others and (self._renewed or not self.new_epoch):
+        if before is not None and (self._renewed or not self.new_epoch):
             msg = (
-                f"topic {topic.name} was made anew since epoch {others[-1].number}: what was not "
+                f"topic {topic.name} was made anew since epoch {before.number}: what was not "
                 "folded of the old one is gone; give --new-epoch to go on with the new one"
             )
             raise TopicError(msg)
         self._check_with(topic.epoch_name, folded)
-        self._renewed = bool(others)
+        self._renewed = before is not None
         return log.append_epoch(
             kind="topic",
             name=topic.epoch_name,
@@ -132,10 +129,10 @@ class RunSource:
             raise BadInputError(msg)
         first = {partition: own[0].first for partition, own in files.items()}
         end = {partition: own[-1].last + 1 for partition, own in files.items()}
-        name = f"files.{self.event_folder.resolve().name}"
         log = EventLog(self.context.log)
-        epoch = {known.name: known for known in log.epochs() if known.kind == "topic"}.get(name)
+        epoch = self.file_epoch(log.epochs())
         if epoch is None:
+            name = self._file_epoch_name
             self._check_with(name, folded)
             epoch = log.append_epoch(
                 kind="topic",
@@ -153,6 +150,15 @@ class RunSource:
             )
             raise BadInputError(msg)
         return epoch, Available(first, end, str(self.event_folder))
+
+    @property
+    def _file_epoch_name(self) -> str:
+        return f"files.{self.event_folder.resolve().name}"
+
+    def file_epoch(self, epochs: Sequence[Epoch]) -> Epoch | None:
+        """The epoch of the event files; None if they were never streamed."""
+        name = self._file_epoch_name
+        return next((e for e in epochs if e.kind == "topic" and e.name == name), None)
 
     def _check_with(self, name: str, folded: tuple[Generation, Marks]) -> None:
         """Hold the markers against the log as it would be with one more epoch.

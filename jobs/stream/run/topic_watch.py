@@ -16,7 +16,7 @@ from typing import Any, Final
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.fold.source import guard_of
 from uic.jobs.stream.topics.brokers import brokers_of
-from uic.jobs.stream.topics.kafka_positions import next_events
+from uic.jobs.stream.topics.kafka_positions import events_ahead
 from uic.jobs.stream.topics.kafka_topic import end_offsets
 from uic.jobs.stream.topics.topic_guard import TopicChangedError
 from uic.models.errors import UicError
@@ -54,7 +54,7 @@ class TopicWatch:
             self._guard.confirm()
             if plan.stream.offset_gaps and (now or time.monotonic() - self._noted > NOTE_SECONDS):
                 self._noted = time.monotonic()
-                note_reached(self._folder, plan.epoch, markers, events_ahead(plan, markers))
+                note_reached(self._folder, plan.epoch, markers, _ahead(plan, markers))
         except TopicChangedError as error:
             return str(error)
         except (UicError, OSError):
@@ -62,27 +62,14 @@ class TopicWatch:
         return ""
 
 
-def grown(partitions: int, known: int, epoch: int) -> str | None:
-    """What to say of a topic that has other partitions than its epoch; None if it has not."""
-    if partitions == known:
-        return None
-    return (
-        f"the topic has {partitions} partitions, epoch {epoch} has {known}: users have moved "
-        "between partitions, and what is sent to further ones is not read"
-    )
-
-
-def events_ahead(plan: JobPlan, markers: Mapping[int, int]) -> dict[int, int]:
-    """By partition, the offset of the next event to fold, or the end if there is none."""
+def _ahead(plan: JobPlan, markers: Mapping[int, int]) -> dict[int, int]:
+    """By partition, the offset of the next event to fold."""
+    brokers, topic = brokers_of(plan.stream), plan.stream.topic
     after = {
         partition: markers.get(partition, start - 1) + 1 for partition, start in plan.starts.items()
     }
-    ends = end_offsets(brokers_of(plan.stream), plan.stream.topic, len(plan.starts))
-    behind = {partition: at for partition, at in after.items() if at < ends[partition]}
-    if not plan.stream.offset_gaps:
-        return {partition: min(at, ends[partition]) for partition, at in after.items()}
-    ahead = next_events(brokers_of(plan.stream), plan.stream.topic, behind)
-    return {partition: ahead.get(partition, ends[partition]) for partition in after}
+    ends = end_offsets(brokers, topic, len(plan.starts))
+    return events_ahead(brokers, topic, after, ends, gaps=plan.stream.offset_gaps)
 
 
 def note_reached(

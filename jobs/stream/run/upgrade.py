@@ -24,10 +24,9 @@ from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.opened import OpenedStore, open_for_writing
 from uic.jobs.config.context import Context
-from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.detached import start_stream, stream_folder
+from uic.jobs.stream.run.lag import lag_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.report import lag_of
 from uic.jobs.stream.run.supervisor import running
 from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError, UicError
@@ -184,8 +183,7 @@ def _caught_up(context: Context, new: int, catch_up: CatchUp, say: Callable[[str
         found = running(folder)
         if found is None:
             continue
-        plan = JobPlan.model_validate_json(Path(found["plan"]).read_text(encoding="utf-8"))
-        lag = sum(lag_of(planner, plan).values())
+        lag = lag_of(planner, new).events
         if lag <= catch_up.max_lag_events:
             say(f"generation {new} is {lag:,} events behind the log")
             return

@@ -27,6 +27,28 @@ _SETTINGS: Final[dict[str, Setting]] = {
 _END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka names its own codes so
 
 
+def events_ahead(
+    brokers: Brokers, topic: str, after: Mapping[int, int], ends: Mapping[int, int], *, gaps: bool
+) -> dict[int, int]:
+    """By partition, the offset of the next event to fold, or the end if there is none.
+
+    Args:
+        brokers: to ask.
+        topic: its name.
+        after: by partition, the offset after the last event that is folded.
+        ends: by partition, the offset that the next event will get.
+        gaps: whether offsets may leave out some; only then the topic is read.
+
+    Raises:
+        NoBrokerError: no answer in time.
+    """
+    if not gaps:
+        return {partition: min(at, ends[partition]) for partition, at in after.items()}
+    behind = {partition: at for partition, at in after.items() if at < ends[partition]}
+    ahead = next_events(brokers, topic, behind)
+    return {partition: ahead.get(partition, ends[partition]) for partition in after}
+
+
 def next_events(brokers: Brokers, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
     """By partition, the offset of the first committed event at or after a position.
 

@@ -76,6 +76,19 @@ class Topic:
         name = self.epoch_name
         return next((e for e in epochs if e.kind == "topic" and e.name == name), None)
 
+    def epoch_before(self, epochs: Sequence[Epoch]) -> Epoch | None:
+        """The last epoch of another topic of this name; None if there is none."""
+        return next(
+            (
+                epoch
+                for epoch in reversed(epochs)
+                if epoch.kind == "topic"
+                and epoch.name.rpartition(".")[0] == self.name
+                and epoch.name != self.epoch_name
+            ),
+            None,
+        )
+
 
 def describe_topic(brokers: Brokers, name: str) -> Topic:
     """Ask the broker about a topic.
@@ -171,21 +184,6 @@ def largest_message(brokers: Brokers, topic: str) -> int:
             return PRODUCER_BYTES
         raise link.failed(error) from error
     return int(found["max.message.bytes"].value)
-
-
-def partitions_of(brokers: Brokers, topic: str) -> int:
-    """How many partitions a topic has now.
-
-    Raises:
-        NoBrokerError: none answers.
-        BrokerAccessError: the broker does not let us in.
-    """
-    link = Link(brokers)
-    try:
-        found = link.admin().list_topics(topic, timeout=_TIMEOUT_SECONDS)
-    except KafkaException as error:
-        raise link.failed(error) from error
-    return len(found.topics[topic].partitions)
 
 
 def end_offsets(brokers: Brokers, topic: str, partitions: int) -> dict[int, int]:

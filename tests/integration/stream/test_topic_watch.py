@@ -4,13 +4,16 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from uic.jobs.checks.audited_topic import audit_topic
 from uic.jobs.checks.doctor import Level, examine
+from uic.jobs.stream.run.lag import lag_lines, lag_of, lag_page
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.report import lag_lines, lag_of
+from uic.jobs.stream.run.report import status_lines
 from uic.jobs.stream.run.start_positions import StartPositionError, folder_name
 from uic.jobs.stream.run.topic_watch import TopicWatch
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.jobs.stream.topics.kafka_topic import TopicError
+from uic.pipelines.log.event_log import EventLog
 
 pytestmark = pytest.mark.kafka
 
@@ -30,16 +33,69 @@ def test_a_topic_that_grows_ends_the_attempt_and_says_so(trial, kafka: KafkaServ
     planner, plan = _planned(trial, kafka, "grows")
     watch = _watch(planner, plan)
     assert watch.look({}, now=True) == ""
-    assert [line[:4] for line in lag_lines(planner, plan)] == ["lag "]
+    assert list(lag_lines(planner, 1)) == ["lag         0 events: 0: 0, 1: 0"]
     admin = AdminClient({"bootstrap.servers": kafka.brokers})
     admin.create_partitions([NewPartitions("grows", 4)])["grows"].result(30)
     assert watch.look({}).startswith("the topic has 4 partitions, its epoch has 2: users")
-    assert list(lag_lines(planner, plan))[1].startswith("partitions  the topic has 4")
+    producer = Producer({"bootstrap.servers": kafka.brokers})
+    for partition, events in ((0, 5), (2, 300), (3, 248)):
+        for _ in range(events):
+            producer.produce("grows", b"{}", b"1", partition=partition)
+    producer.flush(30)
+    # What waits in the new partitions waits as well, whether a stream runs or not.
+    assert list(lag_lines(planner, 1)) == [
+        "lag         553 events: 0: 5, 1: 0, 2: 300 (not read), 3: 248 (not read)",
+        (
+            "not read    548 events (partitions 2, 3): topic grows has 4 partitions, epoch 1 has "
+            "2: users have moved between partitions; a log with other partitions needs a topic of "
+            "its own"
+        ),
+    ]
+    assert list(status_lines(planner.context, 1))[1].startswith("lag         553 events")
+    page = lag_page(1, lag_of(planner, 1))
+    assert 'uic_stream_lag_events{generation="1",partitions="new"} 548\n' in page
+    audited = audit_topic(planner.context)
+    assert "548 events of it are not in the log" in audited.fault
     wrong = [found.text for found in examine(planner.context) if found.level is Level.WRONG]
-    assert any("topic grows has 4 partitions, epoch 1 has 2" in text for text in wrong)
+    assert any(
+        "grows has 4 partitions, epoch 1 has 2" in text and "548 events in partitions 2, 3" in text
+        for text in wrong
+    )
     # What the supervisor then says, and ends with: it plans the next attempt.
     with pytest.raises(TopicError, match="topic grows has 4 partitions, epoch 1"):
         planner.plan(1, 2)
+
+
+def test_a_topic_that_was_made_anew_waits_as_a_whole(trial, kafka: KafkaServer):
+    kafka.create_topic("anew", 1)
+    planner, _ = _planned(trial, kafka, "anew")
+    known = audit_topic(planner.context)
+    assert known.fault == ""
+    assert known.said.endswith("ends at 0: 0")
+    admin = AdminClient({"bootstrap.servers": kafka.brokers})
+    admin.delete_topics(["anew"])["anew"].result(30)
+    assert "no topic 'anew'" in audit_topic(planner.context).fault
+    kafka.create_topic("anew", 1)
+    producer = Producer({"bootstrap.servers": kafka.brokers})
+    for _ in range(7):
+        producer.produce("anew", b"{}", b"1")
+    producer.flush(30)
+    assert lag_of(planner, 1).unread == {0: 7}
+    assert "anew was made anew since epoch 1; `uic stream run" in list(lag_lines(planner, 1))[1]
+    assert "7 events of it are not in the log" in audit_topic(planner.context).fault
+    wrong = [found.text for found in examine(planner.context) if found.level is Level.WRONG]
+    assert any("topic anew was made anew since epoch 1" in text for text in wrong)
+
+
+def test_an_audit_says_when_no_broker_could_be_asked(trial):
+    context = trial(brokers="127.0.0.1:1", topic="gone")
+    assert audit_topic(context) is None  # nothing was streamed, so nothing is asked
+    EventLog(context.log).append_epoch(
+        kind="topic", name="gone.Ab", partitions=1, first_offsets={0: 0}
+    )
+    audited = audit_topic(context)
+    assert audited.said.startswith("topic gone was not asked, so it is not known whether")
+    assert audited.fault == ""
 
 
 def _transactions(kafka: KafkaServer, topic: str) -> None:
@@ -66,9 +122,9 @@ def test_the_lag_of_a_transactional_topic_ends_and_its_quiet_partition_starts_ag
     assert plan.ends == {0: 12}
     marks = planner.keys.markers(1)
     planner.client.hset(marks, "1:0", 2)
-    assert lag_of(planner, plan) == {0: 6}  # the next event is at 6: 3 is a commit, 4 aborted
+    assert lag_of(planner, 1).behind == {0: 6}  # the next event is at 6: 3 is a commit, 4 aborted
     planner.client.hset(marks, "1:0", 8)
-    assert lag_of(planner, plan) == {0: 0}
+    assert lag_of(planner, 1).behind == {0: 0}
     assert _watch(planner, plan).look({0: 8}, now=True) == ""
     admin = AdminClient({"bootstrap.servers": kafka.brokers})
     everything = TopicPartition("transactional", 0, 12)
