@@ -9,8 +9,8 @@ cut off find it.
 
 Start:
 
-1. Take the socket of last time, else `redis.sock` in the folder. Where that path is longer than
-   the system takes, it is in a private folder among the temporary files.
+1. Take the socket of last time, else one in a private folder of the system's, since a path may be
+   too long for a socket, and copies of a workspace stumble over one.
 2. Run `redis-server`, which leaves the terminal's session by itself.
 3. Wait for its first answer (loading the append-only file may take a while).
 4. Write `server.json`: process, when it was started, socket.
@@ -25,6 +25,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -42,8 +43,6 @@ from uic.models.published import only_writer, write_json_atomically
 SERVER_FILE: Final = "server.json"
 LOG_FILE: Final = "redis.log"
 _SOCKET_FILE: Final = "redis.sock"
-# `sun_path` of Linux has 108 bytes, of others 104, the last of them zero.
-_LONGEST_SOCKET: Final = 103
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
@@ -66,6 +65,12 @@ class Running:
     pid: int
     created: float
     address: str
+
+    @property
+    def socket(self) -> Path | None:
+        """Path of the Unix socket; None of a version that listened on loopback."""
+        path = self.address.removeprefix(UNIX_SCHEME)
+        return None if path == self.address else Path(path)
 
 
 class EmbeddedRedis:
@@ -101,14 +106,18 @@ class EmbeddedRedis:
             return current
 
     def _socket(self) -> str:
-        own = str(self.directory / _SOCKET_FILE)
-        if len(os.fsencode(own)) <= _LONGEST_SOCKET:
-            return own
         last = _recorded(self.directory)
-        there = last.address.removeprefix(UNIX_SCHEME) if last else ""
-        if there != own and Path(there).is_absolute() and Path(there).parent.is_dir():
-            return there
-        return str(Path(tempfile.mkdtemp(prefix="uic-store-")) / _SOCKET_FILE)
+        if last is not None and (path := last.socket) is not None:
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                status = path.parent.stat()
+                if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700:
+                    return str(path)
+        base = os.environ.get("XDG_RUNTIME_DIR")
+        private = tempfile.mkdtemp(
+            prefix="uic-store-", dir=base if base and Path(base).is_dir() else None
+        )
+        return str(Path(private) / _SOCKET_FILE)
 
     def stop(self) -> bool:
         """Stop the server, waiting for its last sync to disk; False if none was running.
@@ -126,6 +135,9 @@ class EmbeddedRedis:
         except psutil.TimeoutExpired as error:
             msg = f"redis-server (process {running.pid}) did not end in {_STOP_SECONDS:.0f} s"
             raise ServerError(msg) from error
+        if running.socket is not None:
+            with contextlib.suppress(OSError):
+                running.socket.parent.rmdir()  # the next start makes it again
         return True
 
     def kill(self) -> None:

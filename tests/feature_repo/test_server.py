@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -53,8 +52,7 @@ def test_other_users_of_the_machine_reach_nothing(server: EmbeddedRedis) -> None
     path = Path(running.address.removeprefix("unix://"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     if os.getuid() == 0:
-        for folder in (server.directory, *server.directory.parents[:-2]):
-            folder.chmod(0o755)
+        path.parent.chmod(0o755)  # the folder alone would do
         assert _reached_by(65534, str(path)) == errno.EACCES
 
 
@@ -67,20 +65,25 @@ def _reached_by(user: int, path: str) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_path_that_is_too_long_for_a_socket_has_it_elsewhere(tmp_path: Path) -> None:
+def test_the_socket_is_private_short_and_the_same_after_a_restart(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path / ("long" * 30))
     try:
         first = server.start()
-        folder = Path(first.address.removeprefix("unix://")).parent
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert first.socket is not None
+        assert stat.S_IMODE(first.socket.parent.stat().st_mode) == 0o700
         with connect(Address.at(first.address)) as client:
             client.set("a", "1")
             server.stop()
+            assert not first.socket.parent.exists()
             assert server.start().address == first.address
             assert client.get("a") == b"1"
+            server.stop()
+            first.socket.parent.mkdir(mode=0o755)  # as a stranger would, who waits for a client
+            first.socket.parent.chmod(0o755)
+            assert server.start().address != first.address
+            first.socket.parent.rmdir()
     finally:
         server.stop()
-    shutil.rmtree(folder)
 
 
 def test_two_starts_at_once_start_one(server: EmbeddedRedis) -> None:

@@ -32,7 +32,7 @@ def uic(workspace: Path, *arguments: str) -> str:
 def test_the_store_starts_is_seen_and_stops(workspace: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="uic store start"):
         uic(workspace, "store", "status")
-    assert "redis-server at 127.0.0.1:" in uic(workspace, "store", "start")
+    assert "redis-server at unix:///" in uic(workspace, "store", "start")
     assert "append-only file, sync always" in uic(workspace, "store", "status")
     assert "(none: the store is empty; load a snapshot)" in uic(workspace, "memories", "list")
     assert uic(workspace, "store", "stop") == "stopped\n"

@@ -145,7 +145,7 @@ def test_served_scores_are_those_of_the_model_that_embeds_images_itself(
         scored = scorer.answer_now([Ask(SHOWN, ring_of(user)) for user in range(3)])
         for user in range(3):
             expected = offline(bundle, features, user)
-            np.testing.assert_allclose(scored[user].logits, expected, atol=1e-5)
+            np.testing.assert_allclose(scored[user].logits, expected, rtol=2e-6, atol=1e-5)
             assert scored[user].reasons == ()
         # Candidates and events whose item has no image, as the model itself counts them.
         assert scored[0].without_image > 3, switches
@@ -164,7 +164,7 @@ def test_ranker_and_vectors_are_swapped_as_one(shop: Shop, store: ItemStore, loa
     assert isinstance(errors["bundle"], BundleError)
     assert "no ready item version of dicm/0002" in str(errors["bundle"])
     [scored] = follower.current.answer_now([Ask(SHOWN, ring_of(2))])
-    np.testing.assert_allclose(scored.logits, offline(old, features, 2), atol=1e-5)
+    np.testing.assert_allclose(scored.logits, offline(old, features, 2), rtol=2e-6, atol=1e-5)
 
     load_values(publish_version(shop, new, features, 2), store.vectors, store.versions)
     assert asyncio.run(follower.look()) == {}
@@ -172,7 +172,7 @@ def test_ranker_and_vectors_are_swapped_as_one(shop: Shop, store: ItemStore, loa
     assert current.label == "dicm/0002"
     assert current.images.source.version == 2
     [scored] = current.answer_now([Ask(SHOWN, ring_of(2))])
-    np.testing.assert_allclose(scored.logits, offline(new, features, 2), atol=1e-5)
+    np.testing.assert_allclose(scored.logits, offline(new, features, 2), rtol=2e-6, atol=1e-5)
 
 
 def test_a_new_image_counts_at_once_and_a_newer_version_takes_over(
@@ -222,7 +222,7 @@ def test_an_item_that_the_log_names_from_now_on_has_its_category(
     after = scored()
     assert after.known.tolist() == [True, True]
     expected = offline(bundle, features, 0, [new, 1001])
-    np.testing.assert_allclose(after.logits, expected, atol=1e-5)
+    np.testing.assert_allclose(after.logits, expected, rtol=2e-6, atol=1e-5)
     assert before.logits[0] != after.logits[0]
 
 
@@ -287,7 +287,7 @@ def test_what_the_cache_lacks_is_read_while_the_loop_goes_on(
     expected = offline(bundle, features, 2)
     for [scored] in found:
         assert scored.reasons == ()
-        np.testing.assert_allclose(scored.logits, expected, atol=1e-5)
+        np.testing.assert_allclose(scored.logits, expected, rtol=2e-6, atol=1e-5)
 
 
 def test_a_vector_that_changes_while_it_is_read_is_read_again(
