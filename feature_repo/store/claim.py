@@ -121,7 +121,7 @@ class StoreClaim:
         self.refuse_other()  # another first writer may have been faster
 
     def take(self) -> None:
-        """Have the claim, whoever had it before.
+        """Have the claim, also where another workspace has it.
 
         Raises:
             StoreError: the store does not answer, or does not take the write.

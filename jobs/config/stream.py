@@ -127,7 +127,7 @@ class StreamSettings(Section):
         1024, description="heap of the mini-cluster's Java process; MiB, 256 to 1000000"
     )
     prometheus_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        0, description="port of Flink's Prometheus reporter; 0 = off"
+        0, description="port where Prometheus finds Flink's metrics and the lag; 0 = off"
     )
     prometheus_host: str = Field(
         "127.0.0.1",

@@ -12,6 +12,7 @@ from tests.jobs.serving.test_parts import METRICS
 from uic.jobs.cli import app
 from uic.jobs.config.config import Config
 from uic.jobs.stream.fold.counters import COUNTER_NAMES, PARTITION_MOVED
+from uic.jobs.stream.run.lag import SourceLag, lag_page
 from uic.pipelines.log.events import Reason
 
 DOCS = INFRA.parent / "docs" / "operations.md"
@@ -43,6 +44,9 @@ def served():
 
 def test_every_metric_in_dashboard_and_alerts_exists_in_the_code(served):
     flink = {FLINK + name for name in COUNTER_NAMES}
+    # The lag of a stream, and Flink's own (tests/integration/stream/test_lag_metric.py sees both).
+    flink |= {f"{FLINK}pendingRecords", "uic_stream_lag_events"}
+    assert "\nuic_stream_lag_events{" in lag_page(1, SourceLag({}, {}))
     flink |= {f"{FLINK}rejected_{reason}" for reason in (*Reason, PARTITION_MOVED)}
     used = {name for text in expressions() for name in re.findall(r"\b(?:uic|flink)_\w+", text)}
     assert used - served - flink == set()

@@ -42,7 +42,9 @@ class JobPlan(Section):
     checkpoint_folder: Path = Field(description="Flink's checkpoints")
     run_folder: Path = Field(description="logs and state of this attempt")
     rest_port: int = Field(description="of the mini-cluster")
-    metrics_port: int = Field(0, description="of its Prometheus reporter, on loopback; 0 = off")
+    metrics_port: int = Field(
+        0, description="of Flink's own Prometheus reporter, on loopback; 0 = off"
+    )
     restore_from: Path | None = Field(None, description="checkpoint or savepoint to resume from")
     exclude: dict[str, Any] = Field(description="the generation's rules for what is left out")
     time_zone: str = Field(description="whose calendar days are `dt`")

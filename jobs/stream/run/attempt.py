@@ -17,7 +17,7 @@ import pyflink
 
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.loopback import JAVA_OPTION, keep_servers_on_loopback
-from uic.jobs.stream.run.metrics_relay import relay_metrics, relays_metrics
+from uic.jobs.stream.run.metrics_relay import LAG_FILE, relay_metrics
 
 JOB_FILE: Final = "job"
 FAILURE_FILE: Final = "failure"
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         from pyflink.java_gateway import get_gateway  # noqa: PLC0415 - as above
 
         keep_servers_on_loopback(get_gateway().jvm)
-        if relays_metrics(plan.stream):
+        if plan.metrics_port:
             _relay_metrics(plan)
     result = build(plan, local=local).execute()
     client = result.get_job_client()
@@ -94,7 +94,12 @@ def _prepare_process(plan: JobPlan) -> None:
 def _relay_metrics(plan: JobPlan) -> None:
     stream = plan.stream
     try:
-        relay_metrics(stream.prometheus_host, stream.prometheus_port, plan.metrics_port)
+        relay_metrics(
+            stream.prometheus_host,
+            stream.prometheus_port,
+            plan.metrics_port,
+            plan.run_folder / LAG_FILE,
+        )
     except OSError as error:  # the stream of another generation may have it; events come first
         where = f"{stream.prometheus_host}:{stream.prometheus_port}"
         print(f"no metrics at {where}: {error}", file=sys.stderr)  # noqa: T201 - goes to out.log

@@ -19,6 +19,7 @@ from uic.jobs.stream.run.attempt import JOB_FILE
 from uic.jobs.stream.run.failures import Failure, failure_of, read_failure
 from uic.jobs.stream.run.file_feed import FileFeed
 from uic.jobs.stream.run.flink_rest import FlinkError, FlinkRest
+from uic.jobs.stream.run.lag_watch import LagWatch
 from uic.jobs.stream.run.listeners import ListenerWatch
 from uic.jobs.stream.run.metrics_relay import meant_ports
 from uic.jobs.stream.run.planner import Planner
@@ -86,7 +87,8 @@ class AttemptWatch:
 
     def until_end(self) -> Outcome:
         """Wait for the attempt's end, and look once more at how far it came."""
-        outcome = self._until_end()
+        with LagWatch(self._planner, self._plan):
+            outcome = self._until_end()
         self._read_markers()
         if self._markers:
             self._topic.look(self._markers, now=True)

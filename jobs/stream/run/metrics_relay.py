@@ -1,17 +1,21 @@
-"""Offers Flink's metrics on the address that `stream.prometheus_host` names.
+"""Offers Flink's metrics, and the stream's lag, at `stream.prometheus_host` and `prometheus_port`.
 
 Flink's reporter has no setting for its address, so it is on loopback like every server of its Java
-process. Where Prometheus is on another machine, this one answers for it: GET, one page, no more.
+process, and it knows nothing of partitions that no stream reads. This one answers for it: GET, one
+page, Flink's and what the supervisor has written beside the attempt, no more.
 """
 
+import contextlib
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Final
 
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.topics.kafka_server import free_port
 
+LAG_FILE: Final = "lag.prom"
 _SECONDS: Final = 10.0
 
 
@@ -26,17 +30,18 @@ def meant_ports(stream: StreamSettings) -> set[int]:
 
 
 def metrics_port(stream: StreamSettings) -> int:
-    """The port of Flink's own reporter, on loopback: that of the settings unless we relay it."""
-    return free_port() if relays_metrics(stream) else stream.prometheus_port
+    """The port of Flink's own reporter, on loopback; 0 where no metrics are asked for."""
+    return free_port() if stream.prometheus_port else 0
 
 
-def relay_metrics(host: str, port: int, java_port: int) -> ThreadingHTTPServer:
+def relay_metrics(host: str, port: int, java_port: int, beside: Path) -> ThreadingHTTPServer:
     """Answer on `host:port`, in threads of this process, with what Flink's reporter says.
 
     Args:
         host: address to listen on.
         port: likewise; 0 takes a free one, which `server_port` of the result is.
         java_port: of the reporter, on loopback.
+        beside: file of further metrics; it need not be there.
 
     Raises:
         OSError: the address is taken, or not one of this machine.
@@ -51,6 +56,8 @@ def relay_metrics(host: str, port: int, java_port: int) -> ThreadingHTTPServer:
                 url = f"http://127.0.0.1:{java_port}/metrics"
                 with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
                     page, kind = answer.read(), answer.headers["Content-Type"]
+                with contextlib.suppress(FileNotFoundError):
+                    page += b"\n" + beside.read_bytes()
             except OSError:
                 self.send_error(503, "Flink's metrics do not answer (yet)")
                 return

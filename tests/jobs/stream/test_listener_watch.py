@@ -4,12 +4,17 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import urllib.request
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from uic.jobs.config.stream import StreamSettings
+from uic.jobs.stream.run.lag import SourceLag, lag_page
 from uic.jobs.stream.run.listeners import ListenerWatch, listeners
-from uic.jobs.stream.run.metrics_relay import metrics_port
+from uic.jobs.stream.run.metrics_relay import metrics_port, relay_metrics
 
 
 def test_a_socket_on_every_address_is_warned_of_once():
@@ -71,8 +76,32 @@ def test_sockets_of_a_process_and_its_children_are_listed_until_they_end(tmp_pat
     assert listeners(process.pid) == []
 
 
-def test_flinks_reporter_has_the_port_itself_unless_another_address_is_wanted():
-    assert metrics_port(StreamSettings(prometheus_port=9249)) == 9249
+def test_flinks_reporter_has_a_port_of_its_own_where_metrics_are_asked_for():
     assert metrics_port(StreamSettings()) == 0
-    elsewhere = StreamSettings(prometheus_port=9249, prometheus_host="0.0.0.0")
-    assert metrics_port(elsewhere) not in (0, 9249)
+    assert metrics_port(StreamSettings(prometheus_port=9249)) not in (0, 9249)
+
+
+def test_one_page_has_flinks_metrics_and_what_lies_beside(tmp_path):
+    (tmp_path / "metrics").write_text("flink_x 1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as flink:
+        threading.Thread(target=flink.serve_forever).start()
+        lag = tmp_path / "lag.prom"
+        relay = relay_metrics("127.0.0.1", 0, flink.server_port, lag)
+        url = f"http://127.0.0.1:{relay.server_port}/metrics"
+
+        def page() -> str:
+            with urllib.request.urlopen(url) as answer:
+                return answer.read().decode()
+
+        try:
+            assert page() == "flink_x 1"
+            lag.write_text(lag_page(3, SourceLag({0: 5, 1: 2}, {2: 4})))
+            assert page().splitlines()[-2:] == [
+                'uic_stream_lag_events{generation="3",partitions="read"} 7',
+                'uic_stream_lag_events{generation="3",partitions="new"} 4',
+            ]
+        finally:
+            relay.shutdown()
+            relay.server_close()
+            flink.shutdown()
