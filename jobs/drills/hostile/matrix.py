@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Final
 
 from uic.jobs.drills.hostile import (
+    flink_rows,
     log_rows,
     serving_rows,
     small_rows,
     store_rows,
     stream_rows,
+    topic_rows,
 )
 from uic.jobs.drills.hostile.row import HostileResult, HostileRow, RowVerdict, run_row
 from uic.jobs.drills.hostile.stage import open_stage
@@ -18,9 +20,13 @@ from uic.models.errors import BadInputError
 ROWS: Final[tuple[HostileRow, ...]] = tuple(
     sorted(
         (
-            row
-            for module in (log_rows, serving_rows, small_rows, store_rows, stream_rows)
-            for row in module.ROWS
+            *flink_rows.ROWS,
+            *log_rows.ROWS,
+            *serving_rows.ROWS,
+            *small_rows.ROWS,
+            *store_rows.ROWS,
+            *stream_rows.ROWS,
+            *topic_rows.ROWS,
         ),
         key=lambda row: (len(row.name.rstrip("ab")), row.name),
     )

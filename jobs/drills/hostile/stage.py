@@ -8,14 +8,18 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from uic.jobs.config.config import load_config
+from uic.jobs.config.context import Context
 from uic.jobs.drills.hostile.row import HostileRow
 from uic.jobs.drills.hostile.target import MODEL, AttackTarget, build_template, target_of
 from uic.jobs.drills.shop import ranking_service
+from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.topics.java import jars, jars_root, java_home
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.models.errors import BadInputError
+from uic.models.memory.fold import MemoryFolder
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class HostileStage:
         target = self._stack.enter_context(self.target("served"))
         url = self._stack.enter_context(ranking_service(target.workspace.context, MODEL))
         return Served(target, url)
+
+    @contextmanager
+    def trial(self, name: str, stream: dict[str, Any]) -> Iterator[tuple[Context, MemoryFolder]]:
+        """A workspace to try the stream in, with these settings; its store ends with the block."""
+        context = trial_context(self.new_folder(name), stream)
+        server, folder = start_trial(context)
+        try:
+            yield context, folder
+        finally:
+            server.stop()
 
     @cached_property
     def kafka(self) -> KafkaServer:

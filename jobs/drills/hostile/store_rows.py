@@ -158,7 +158,7 @@ ROWS: Final[Sequence[HostileRow]] = (
     ),
     HostileRow(
         "A9",
-        "Redis is put back to an older copy while nobody sends",
+        "Redis is put back to an older copy while no event comes",
         "the audit says that the markers stand behind the log",
         _older,
         _older_control,

@@ -41,6 +41,7 @@ _CATEGORIES: Final = 20
 # Short delays, and patience with a busy machine: what is slow is not to look like a fault.
 _SETTINGS: Final[dict[str, Any]] = {
     "store": {"pointer_refresh_seconds": 0.1, "switch_delay_seconds": 0.2},
+    "stream": {"source": "files"},  # no broker is asked
     "memories": {"buckets": 2},
     "audit": {"sample_rate": 1.0, "feast_users": 5},
     "serve": {

@@ -17,9 +17,13 @@ from uic.jobs.stream.topics.kafka_server import KafkaServer
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+def kafka_jars() -> None:
     if not any((CHECKOUT_JARS / "kafka").glob("*.jar")):
         _fetch_jars()
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
         yield server
 

@@ -2,17 +2,15 @@
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient
 
 from uic.jobs.checks.audited_topic import audit_topic
 from uic.jobs.checks.doctor import Level, examine
-from uic.jobs.stream.run.lag import lag_lines, lag_of, lag_page
+from uic.jobs.stream.run.lag import lag_lines, lag_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.report import status_lines
 from uic.jobs.stream.run.start_positions import StartPositionError, folder_name
 from uic.jobs.stream.run.topic_watch import TopicWatch
 from uic.jobs.stream.topics.kafka_server import KafkaServer
-from uic.jobs.stream.topics.kafka_topic import TopicError
 from uic.pipelines.log.event_log import EventLog
 
 pytestmark = pytest.mark.kafka
@@ -26,44 +24,6 @@ def _planned(trial, kafka: KafkaServer, topic: str, **stream):
 
 def _watch(planner: Planner, plan) -> TopicWatch:
     return TopicWatch(plan, planner.folder / folder_name(plan.generation))
-
-
-def test_a_topic_that_grows_ends_the_attempt_and_says_so(trial, kafka: KafkaServer):
-    kafka.create_topic("grows", 2)
-    planner, plan = _planned(trial, kafka, "grows")
-    watch = _watch(planner, plan)
-    assert watch.look({}, now=True) == ""
-    assert list(lag_lines(planner, 1)) == ["lag         0 events: 0: 0, 1: 0"]
-    admin = AdminClient({"bootstrap.servers": kafka.brokers})
-    admin.create_partitions([NewPartitions("grows", 4)])["grows"].result(30)
-    assert watch.look({}).startswith("the topic has 4 partitions, its epoch has 2: users")
-    producer = Producer({"bootstrap.servers": kafka.brokers})
-    for partition, events in ((0, 5), (2, 300), (3, 248)):
-        for _ in range(events):
-            producer.produce("grows", b"{}", b"1", partition=partition)
-    producer.flush(30)
-    # What waits in the new partitions waits as well, whether a stream runs or not.
-    assert list(lag_lines(planner, 1)) == [
-        "lag         553 events: 0: 5, 1: 0, 2: 300 (not read), 3: 248 (not read)",
-        (
-            "not read    548 events (partitions 2, 3): topic grows has 4 partitions, epoch 1 has "
-            "2: users have moved between partitions; a log with other partitions needs a topic of "
-            "its own"
-        ),
-    ]
-    assert list(status_lines(planner.context, 1))[1].startswith("lag         553 events")
-    page = lag_page(1, lag_of(planner, 1))
-    assert 'uic_stream_lag_events{generation="1",partitions="new"} 548\n' in page
-    audited = audit_topic(planner.context)
-    assert "548 events of it are not in the log" in audited.fault
-    wrong = [found.text for found in examine(planner.context) if found.level is Level.WRONG]
-    assert any(
-        "grows has 4 partitions, epoch 1 has 2" in text and "548 events in partitions 2, 3" in text
-        for text in wrong
-    )
-    # What the supervisor then says, and ends with: it plans the next attempt.
-    with pytest.raises(TopicError, match="topic grows has 4 partitions, epoch 1"):
-        planner.plan(1, 2)
 
 
 def test_a_topic_that_was_made_anew_waits_as_a_whole(trial, kafka: KafkaServer):
