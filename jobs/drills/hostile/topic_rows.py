@@ -163,7 +163,10 @@ def _watched(stage: HostileStage, topic: str, grown: int) -> str:
             "doctor": " ".join(wrong),
             "audit": audited.fault if audited else "",
         }
-        require(f"has {grown} partitions" in said["supervisor"], f"supervisor: {said}")
+        require(
+            f"has {grown} partitions" in said["supervisor"],
+            f"supervisor says {said['supervisor']!r}",
+        )
         for who in ("status", "doctor", "audit"):
             require(f"{_UNREAD} events" in said[who], f"{who} says {said[who]!r}")
         try:
