@@ -15,8 +15,8 @@ from uic.jobs.drills.log import DrillLog, batch_fold
 from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.letters.topic_reader import read_topic
+from uic.jobs.stream.run.lag import lag_lines
 from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.report import lag_lines
 from uic.jobs.stream.run.supervisor import Supervisor
 from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.jobs.stream.topics.kafka_link import BrokerAccessError, NoBrokerError
@@ -25,7 +25,6 @@ from uic.jobs.stream.topics.kafka_topic import (
     describe_topic,
     end_offsets,
     largest_message,
-    partitions_of,
 )
 from uic.jobs.stream.topics.produce import Outgoing, Pace, send_to_kafka
 from uic.jobs.stream.topics.topic_guard import TopicGuard
@@ -84,7 +83,7 @@ def test_every_plain_client_gets_in(
     found = describe_topic(brokers, topic)
     assert found.end == {0: 3} == end_offsets(brokers, topic, 1)
     assert next_events(brokers, topic, {0: 1}) == {0: 1}
-    assert (partitions_of(brokers, topic), largest_message(brokers, topic)) == (1, 1_048_588)
+    assert (found.partitions, largest_message(brokers, topic)) == (1, 1_048_588)
     TopicGuard(brokers, topic, found.topic_id, 1).confirm()
     assert [row.offset for row in read_topic(brokers, topic)] == [0, 1, 2]
 
@@ -169,8 +168,7 @@ def test_a_stream_gets_in_by_scram_and_certificate_and_its_letters_too(
         letters = {(one.partition, one.offset): one.reason for one in letters_of(context)}
         assert letters == expected.rejects
         assert letters
-        plan, _ = planner.plan(1, 9)
-        lag, *_others = lag_lines(planner, plan)
+        lag, *_others = lag_lines(planner, 1)
         assert lag.startswith("lag         0 events")
         findings = [one for one in examine(context) if one.subject == "kafka"]
         assert [one.level for one in findings] == [Level.OK]
