@@ -70,7 +70,7 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         if self._client is None:
             address = self._where(online_store_config)
             client = connect(address)
-            refuse_eviction(client, str(address))
+            refuse_eviction(client, address)
             self._client = client
         return self._client
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import redis
 
+from uic.feature_repo.store.encryption import plain_redis_wants_tls, tls_redis_wants_otherwise
 from uic.feature_repo.store.errors import (
+    StoreAccessError,
     StorePermissionError,
     StoreSettingError,
+    StoreUnavailableError,
     typed_errors,
 )
 from uic.feature_repo.store.server import recorded_address
@@ -34,6 +37,7 @@ class Address:
         tls_ca_file: PEM; None for the authorities of the machine.
         tls_cert_file: PEM of our certificate, if Redis wants one.
         tls_key_file: PEM of its key.
+        tls_check_hostname: whether Redis' certificate must be of `host`.
         db: number of the database.
         timeout_seconds: to connect, and per reply.
     """
@@ -46,6 +50,7 @@ class Address:
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
+    tls_check_hostname: bool = True
     db: int = 0
     timeout_seconds: float = 10.0
 
@@ -78,7 +83,9 @@ class Address:
                 "ssl_certfile": self.tls_cert_file,
                 "ssl_keyfile": self.tls_key_file,
             }
-            where |= {"ssl": True} | {name: str(path) for name, path in files.items() if path}
+            # redis-py's own default takes any host's certificate that a known authority signed.
+            where |= {"ssl": True, "ssl_check_hostname": self.tls_check_hostname}
+            where |= {name: str(path) for name, path in files.items() if path}
         return where | {
             "username": self.username,
             "password": self.password,
@@ -117,6 +124,7 @@ def address_of(settings: StoreSettings, text: str) -> Address:
         tls_ca_file=settings.tls_ca_file,
         tls_cert_file=settings.tls_cert_file,
         tls_key_file=settings.tls_key_file,
+        tls_check_hostname=settings.tls_check_hostname,
         db=settings.db,
         timeout_seconds=settings.timeout_seconds,
     )
@@ -133,13 +141,13 @@ def checked_client(settings: StoreSettings, workspace: Path) -> Iterator[tuple[A
 
     Raises:
         StoreUnavailableError: no address, or Redis does not answer.
-        StoreAccessError: it refuses the password.
+        StoreAccessError: it refuses the password, or only one of us encrypts.
         StoreSettingError: it would lose memories when it is full.
     """
     address = resolve_address(settings, workspace)
     client = connect(address)
     try:
-        refuse_eviction(client, str(address))
+        refuse_eviction(client, address)
         yield client, address
     finally:
         client.close()
@@ -159,14 +167,25 @@ def server_facts(client: redis.Redis, address: str) -> dict[str, Any] | None:
     return dict(facts)
 
 
-def refuse_eviction(client: redis.Redis, address: str) -> None:
+def refuse_eviction(client: redis.Redis, address: Address) -> None:
     """Refuse a Redis that would throw memories away when it is full.
+
+    Every user of a store asks this first, so it is also where a Redis that does not answer is held
+    against what the settings say of encryption.
 
     Raises:
         StoreSettingError: `maxmemory` is set together with an evicting policy.
+        StoreAccessError: Redis refuses the password, or only one of us encrypts.
         StoreError: Redis does not answer.
     """
-    memory = server_facts(client, address)
+    try:
+        memory = server_facts(client, str(address))
+    except StoreUnavailableError as error:
+        otherwise = _other_encryption(address)
+        if otherwise is None:
+            raise
+        msg = f"{address}: {otherwise}"
+        raise StoreAccessError(msg) from error
     if memory is None:
         LOG.warning(
             "%s: this user may not run INFO, so it was not checked whether a full Redis would "
@@ -181,3 +200,14 @@ def refuse_eviction(client: redis.Redis, address: str) -> None:
             "set maxmemory-policy noeviction"
         )
         raise StoreSettingError(msg)
+
+
+def _other_encryption(address: Address) -> str | None:
+    """What to do if Redis is there and encrypts otherwise than the settings say; else None."""
+    if not address.port:
+        return None
+    if not address.tls:
+        return plain_redis_wants_tls(address.host, address.port)
+    return tls_redis_wants_otherwise(
+        address.host, address.port, address.tls_cert_file, address.tls_key_file
+    )

@@ -161,7 +161,21 @@ def _refused_entry(error: redis.RedisError, text: str, address: str) -> StoreAcc
         )
     if isinstance(error, redis.ConnectionError) and "CERTIFICATE" in text.upper():
         return StoreAccessError(
-            f"{address}: the encryption was refused ({text}); set store.tls_ca_file to the "
-            "authority of Redis' certificate, and tls_cert_file and tls_key_file if it wants ours"
+            f"{address}: the encryption was refused ({text}); {_certificate_advice(text)}"
         )
     return None
+
+
+def _certificate_advice(text: str) -> str:
+    """What to do about a certificate that OpenSSL does not trust."""
+    if "mismatch" in text:
+        return (
+            "the certificate is of another host: set store.address to a name that it has, or "
+            "store.tls_check_hostname: false"
+        )
+    if "expired" in text:
+        return "let the owner of Redis' certificate renew it"
+    return (
+        "set store.tls_ca_file to the authority of Redis' certificate, and tls_cert_file and "
+        "tls_key_file if it wants ours"
+    )

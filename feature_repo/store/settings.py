@@ -54,6 +54,12 @@ class StoreSettings(Section):
         None, description="PEM file of our certificate, if Redis wants one; with tls_key_file"
     )
     tls_key_file: _File | None = Field(None, description="PEM file of our certificate's key")
+    tls_check_hostname: bool = Field(
+        default=True,
+        description="whether Redis' certificate must be of the host in address; false only where "
+        "it names something else, and an authority of your own signs nothing but Redis: true|false",
+        json_schema_extra=ADVANCED,
+    )
     db: Annotated[int, Field(ge=0)] = Field(
         0, description="number of the Redis database; 0 or more", json_schema_extra=ADVANCED
     )

@@ -71,7 +71,7 @@ class StorePanel(WorkspacePanel):
 
         address = resolve_address(self.config.store, self.path)
         with connect(address) as client, typed_errors(str(address)):
-            refuse_eviction(client, str(address))
+            refuse_eviction(client, address)
             facts = server_facts(client, str(address)) or {}
             synced = None
             if facts.get("aof_enabled"):

@@ -144,7 +144,7 @@ def test_a_given_address_wins_over_the_embedded_one(tmp_path: Path) -> None:
 def test_a_redis_that_would_evict_memories_is_refused(server: EmbeddedRedis) -> None:
     running = server.start()
     with connect(Address.at(running.address)) as client:
-        refuse_eviction(client, running.address)
+        refuse_eviction(client, Address.at(running.address))
         client.config_set("maxmemory-policy", "allkeys-lru")
         with pytest.raises(StoreSettingError, match="allkeys-lru"):
-            refuse_eviction(client, running.address)
+            refuse_eviction(client, Address.at(running.address))

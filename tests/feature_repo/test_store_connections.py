@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from feast import FeatureStore
 from feast.repo_config import load_repo_config
 from typer.testing import CliRunner
 
+from tests.certificates import make_certificates
 from tests.feature_repo.feast_rows import frame, live_generation, memories
 from uic.feature_repo.plugin.repository import REPOSITORY
-from uic.feature_repo.store.connection import connect, resolve_address
+from uic.feature_repo.store.connection import checked_client, connect, resolve_address
 from uic.feature_repo.store.errors import StoreAccessError, StoreError, StoreSettingError
 from uic.jobs.cli import app
 from uic.jobs.config.config import load_config
@@ -67,20 +68,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def openssl(folder: Path, *words: str) -> None:
-    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-
-def make_certificates(folder: Path) -> None:
-    """An authority of our own, and what it signed for the server and for a client."""
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
-    openssl(folder, *new, "/CN=ca", "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
-    signed = ("-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
-    for name in ("server", "client"):
-        openssl(folder, *new, f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        openssl(folder, "x509", *signed, "-in", f"{name}.csr", "-out", f"{name}.pem")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +155,7 @@ def test_uic_and_feast_get_into_the_same_redis(
     [
         ("acl", {"PASSWORD": "wrong"}, "refused the user or the password.*UIC_STORE__USERNAME"),
         ("tls", {"TLS_CA_FILE": ""}, r"CERTIFICATE_VERIFY_FAILED.*store\.tls_ca_file"),
-        ("tls", {"TLS_CERT_FILE": "", "TLS_KEY_FILE": ""}, "(?i)certificate|does not answer"),
+        ("tls", {"TLS_CERT_FILE": "", "TLS_KEY_FILE": ""}, r"wants a certificate.*tls_cert_file"),
         ("tls", {"TLS_CA_FILE": "/no/such.pem"}, r"store\.tls_ca_file: /no/such.pem: no such file"),
     ],
 )
@@ -187,6 +174,119 @@ def test_a_way_that_is_closed_is_named(  # noqa: PLR0917 - three of them fixture
         feast.get_online_features(["user_interest:memory"], [{"user_id": 1}])
     seen = CliRunner().invoke(app, ["store", "status", "--workspace", str(shop)])
     assert isinstance(seen.exception, StoreError)
+
+
+@pytest.fixture
+def certificate_of(secured: Secured) -> Iterator[Callable[[str], None]]:
+    """Change the server's certificate while it runs."""
+    admin = redis.Redis(port=secured.port)
+
+    def change(name: str) -> None:
+        admin.config_set(
+            "tls-cert-file",
+            f"{name}.pem",
+            "tls-key-file",
+            f"{name}.key",
+            "tls-ca-cert-file",
+            "ca.pem",
+        )
+
+    yield change
+    change("server")
+    admin.close()
+
+
+def refusal(workspace: Path) -> StoreError:
+    with pytest.raises(StoreError) as refused, checked_client(load_config(None).store, workspace):
+        pass
+    assert "\n" not in str(refused.value)
+    return refused.value
+
+
+def test_a_certificate_of_another_host_is_refused_unless_names_are_not_looked_at(
+    secured: Secured,
+    shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    certificate_of: Callable[[str], None],
+) -> None:
+    certificate_of("elsewhere")
+    by_environment(monkeypatch, secured.ways["tls"])
+    feast = stock_feast()
+    says = r"certificate is of another host: set store\.address .*tls_check_hostname"
+    with pytest.raises(StoreAccessError, match=says):
+        feast.get_online_features(["user_interest:memory"], [{"user_id": 1}])
+    address = resolve_address(load_config(None).store, shop)
+
+    async def ask() -> None:
+        async with redis.asyncio.Redis(**address.client_arguments()) as client:
+            await client.ping()
+
+    with pytest.raises(redis.ConnectionError, match="IP address mismatch"):
+        asyncio.run(ask())
+    monkeypatch.setenv("UIC_STORE__TLS_CHECK_HOSTNAME", "false")
+    with checked_client(load_config(None).store, shop) as (client, _):
+        assert client.ping()
+
+
+def test_a_certificate_that_has_expired_is_its_owners_to_renew(
+    secured: Secured,
+    shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    certificate_of: Callable[[str], None],
+) -> None:
+    certificate_of("expired")
+    by_environment(monkeypatch, secured.ways["tls"] | {"TLS_CHECK_HOSTNAME": "false"})
+    found = refusal(shop)
+    assert isinstance(found, StoreAccessError)
+    assert str(found).endswith("let the owner of Redis' certificate renew it")
+
+
+def test_an_authority_that_did_not_sign_is_named_with_its_setting(
+    secured: Secured, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = secured.ways["tls"] | {"TLS_CA_FILE": str(secured.folder / "other-ca.pem")}
+    by_environment(monkeypatch, way)
+    found = refusal(shop)
+    assert isinstance(found, StoreAccessError)
+    assert "set store.tls_ca_file to the authority" in str(found)
+
+
+def test_a_certificate_of_ours_that_redis_does_not_take_is_named(
+    secured: Secured, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = secured.ways["tls"] | {
+        "TLS_CERT_FILE": str(secured.folder / "other-ca.pem"),
+        "TLS_KEY_FILE": str(secured.folder / "other-ca.key"),
+    }
+    by_environment(monkeypatch, way)
+    found = refusal(shop)
+    assert isinstance(found, StoreAccessError)
+    assert "set store.tls_cert_file and tls_key_file" in str(found)
+
+
+def test_encryption_on_one_side_alone_is_said(
+    secured: Secured, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, tls = f"127.0.0.1:{secured.port}", f"127.0.0.1:{secured.tls_port}"
+    by_environment(monkeypatch, secured.ways["acl"] | {"ADDRESS": tls})
+    found = refusal(shop)
+    assert str(found).startswith(f"{tls}: Redis takes encrypted connections only; set store.tls")
+    assert not found.passing
+    by_environment(monkeypatch, secured.ways["tls"] | {"ADDRESS": plain, "TIMEOUT_SECONDS": "1"})
+    found = refusal(shop)
+    assert str(found).startswith(f"{plain}: Redis does not encrypt there; name its port for TLS")
+    assert not found.passing
+
+
+def test_a_redis_that_is_away_is_no_matter_of_encryption(
+    secured: Secured, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = f"127.0.0.1:{free_port()}"
+    for way in ("acl", "tls"):
+        by_environment(monkeypatch, secured.ways[way] | {"ADDRESS": nothing})
+        found = refusal(shop)
+        assert "does not answer" in str(found)
+        assert found.passing
 
 
 def test_a_user_without_info_is_warned_that_eviction_was_not_looked_at(

@@ -73,12 +73,12 @@ def test_config_show_leaves_advanced_settings_out_unless_they_are_set(tmp_path, 
     assert shown(tmp_path)["stream"]["attempts"] == 3
 
 
-def test_forty_five_settings_are_advanced(tmp_path):
+def test_forty_six_settings_are_advanced(tmp_path):
     def leaves(section):
         parts = [leaves(one) if isinstance(one, dict) else 1 for one in section.values()]
         return sum(parts)
 
-    assert leaves(shown(tmp_path, "--all")) - leaves(shown(tmp_path)) == 45
+    assert leaves(shown(tmp_path, "--all")) - leaves(shown(tmp_path)) == 46
 
 
 def test_a_file_that_sets_an_advanced_setting_is_read_as_before(tmp_path):

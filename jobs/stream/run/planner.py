@@ -126,7 +126,7 @@ class Planner:
         Raises:
             UicError: whatever speaks against starting, in one line.
         """
-        refuse_eviction(self.client, str(self.address))
+        refuse_eviction(self.client, self.address)
         # A store without a claim gets this workspace's only if the epochs are those of its log.
         self.claim.refuse_other()
         found, marks = self.generations.get(generation), self.generations.markers(generation)

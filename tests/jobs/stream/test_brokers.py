@@ -1,5 +1,6 @@
 """How to get into Kafka, in the words of both clients, and what is refused before one is asked."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_a_plan_holds_no_password_and_its_reader_takes_it_from_the_environment(
         brokers_of(read)
     monkeypatch.setenv("UIC_STREAM__SECURITY__PASSWORD", "s3cret")
     assert brokers_of(read) == brokers_of(settings(**LOGIN))
+
+
+def test_the_manuals_example_is_a_login_over_tls_with_a_certificate_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manual = Path("docs/operations.md").read_text(encoding="utf-8")
+    examples = re.findall(
+        r"<!-- read by tests/jobs/stream/test_brokers.py -->\n```yaml\n(.*?)```", manual, re.DOTALL
+    )
+    assert len(examples) == 1
+    path = tmp_path / "uic.yaml"
+    path.write_text(examples[0])
+    monkeypatch.setenv("UIC_STREAM__SECURITY__PASSWORD", "s3cret")
+    stream = load_config(path).stream
+    settings = Brokers(stream.brokers, stream.security).client_settings()
+    assert settings["sasl.password"] == "s3cret"
+    assert settings["ssl.key.location"] == "/etc/uic/client.key"
+    with pytest.raises(BadInputError, match=r"ca_file: /etc/uic/kafka-ca\.pem: cannot be read"):
+        brokers_of(stream)
 
 
 def test_no_text_of_brokers_has_the_password() -> None:
