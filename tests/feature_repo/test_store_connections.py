@@ -15,13 +15,13 @@ from feast import FeatureStore
 from feast.repo_config import load_repo_config
 from typer.testing import CliRunner
 
-from tests.certificates import make_certificates
 from tests.feature_repo.feast_rows import frame, live_generation, memories
 from uic.feature_repo.plugin.repository import REPOSITORY
 from uic.feature_repo.store.connection import checked_client, connect, resolve_address
 from uic.feature_repo.store.errors import StoreAccessError, StoreError, StoreSettingError
 from uic.jobs.cli import app
 from uic.jobs.config.config import load_config
+from uic.jobs.drills.hostile.certificates import make_certificates
 
 # `redis-server` of the machine: the one in the wheel is built without TLS.
 pytestmark = pytest.mark.slow

@@ -65,18 +65,6 @@ def markers(context: Context) -> dict[int, dict[int, int]]:
         return store.generations.markers(1)
 
 
-def test_a_workspace_without_the_log_does_not_stream_into_the_store_of_another(first, tmp_path):
-    """Its topic would be epoch 1 there, which in the store is the import: all skipped, exit 0."""
-    Planner(first, RunOptions()).plan(1, 1)
-    other = second(first, tmp_path / "second")
-    with pytest.raises(StoreClaimError, match=rf"is of workspace \w{{8}} at .*:{tmp_path}/first"):
-        Planner(other, RunOptions()).plan(1, 1)
-    assert not EventLog(other.log).epochs()
-    # The right one goes on.
-    plan, _ = Planner(first, RunOptions()).plan(1, 2)
-    assert plan.epoch == 2
-
-
 def test_nor_into_a_store_that_was_never_claimed(first, tmp_path, caplog):
     """Stores of older versions know neither a claim nor names of epochs."""
     other = second(first, tmp_path / "second")

@@ -1,10 +1,14 @@
 """All rows of the hostile drill, and how they run."""
 
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from uic.jobs.drills.hostile import (
+    access_rows,
     flink_rows,
     log_rows,
     serving_rows,
@@ -20,6 +24,7 @@ from uic.models.errors import BadInputError
 ROWS: Final[tuple[HostileRow, ...]] = tuple(
     sorted(
         (
+            *access_rows.ROWS,
             *flink_rows.ROWS,
             *log_rows.ROWS,
             *serving_rows.ROWS,
@@ -56,7 +61,7 @@ def run_hostile(
 ) -> list[HostileResult]:
     """Run rows in `folder`, which must be empty or new; their results, in order."""
     results = []
-    with open_stage(folder) as stage:
+    with _quiet(), open_stage(folder) as stage:
         for row in rows:
             result = run_row(row, stage)
             results.append(result)
@@ -64,6 +69,18 @@ def run_hostile(
                 f"{row.name:>4}  {result.verdict.value} after {result.seconds:.1f} s: {result.seen}"
             )
     return results
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that faults bring about: what they did is in the rows."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def not_green(results: Sequence[HostileResult]) -> list[str]:

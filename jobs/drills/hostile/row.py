@@ -43,7 +43,8 @@ class HostileRow:
         holds: what must hold.
         check: does it and looks; what was seen. Raises `NotHeldError` for anything else.
         control: a check that must raise `NotHeldError`; None where there can be none.
-        needs: `java` (Flink or a broker runs: the long form alone) and `kafka` (its jars, too).
+        needs: `java` (Flink or a broker runs: the long form alone), `kafka` (its jars, too) and
+            `openssl`.
     """
 
     name: str

@@ -3,7 +3,9 @@
 Everything lies in the drill's folder, and ends with the drill.
 """
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +44,18 @@ class HostileStage:
         self.folder = folder
         self._stack = stack
         self._made = 0
+        self._pool = stack.enter_context(ThreadPoolExecutor())
+        self._ending: list[Future[object]] = []
+        stack.callback(self._end)
+
+    def _end(self) -> None:
+        """Wait for what was to end later; raises what went wrong there."""
+        for ending in self._ending:
+            ending.result()
+
+    def end_later(self, end: Callable[[], object]) -> None:
+        """End something that no row waits for: a stopped Redis may take seconds to be gone."""
+        self._ending.append(self._pool.submit(end))
 
     def new_folder(self, name: str) -> Path:
         """A folder of its own that is not there yet."""
@@ -50,7 +64,7 @@ class HostileStage:
 
     def target(self, name: str) -> AbstractContextManager[AttackTarget]:
         """A target of one row alone, named after it."""
-        return target_of(self._template, self.new_folder(name))
+        return target_of(self._template, self.new_folder(name), self.end_later)
 
     @cached_property
     def served(self) -> Served:
@@ -67,12 +81,12 @@ class HostileStage:
         try:
             yield context, folder
         finally:
-            server.stop()
+            self.end_later(server.stop)
 
     @cached_property
     def kafka(self) -> KafkaServer:
         """A broker on loopback."""
-        return self._stack.enter_context(KafkaServer(self.folder / "kafka", jars_root=self._jars))
+        return self._stack.enter_context(KafkaServer(self.folder / "kafka", jars_root=self.jars))
 
     def missing(self, row: HostileRow) -> str:
         """Why a row cannot run here; empty if it can."""
@@ -81,9 +95,11 @@ class HostileStage:
                 java_home()
             if "kafka" in row.needs:
                 for kind in ("kafka", "flink"):
-                    jars(kind, self._jars)
+                    jars(kind, self.jars)
         except BadInputError as error:
-            return f"not run: {error}"
+            return str(error)
+        if "openssl" in row.needs and shutil.which("openssl") is None:
+            return "no openssl to make certificates with; install it"
         return ""
 
     @cached_property
@@ -93,7 +109,8 @@ class HostileStage:
         return path
 
     @property
-    def _jars(self) -> Path:
+    def jars(self) -> Path:
+        """Where Kafka's and Flink's are, if they are."""
         return jars_root(load_config(None).stream.jars_folder, self.folder)
 
 

@@ -5,7 +5,7 @@ is folded by the stream's function without Flink, which only the drill's long ro
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -198,8 +198,16 @@ def build_template(path: Path) -> None:
 
 
 @contextmanager
-def target_of(template: Path, path: Path) -> Iterator[AttackTarget]:
-    """A copy of the template with its store running and its memories live."""
+def target_of(
+    template: Path, path: Path, later: Callable[[Callable[[], object]], object]
+) -> Iterator[AttackTarget]:
+    """A copy of the template with its store running and its memories live.
+
+    Args:
+        template: of `build_template`.
+        path: new.
+        later: is given what stops the store.
+    """
     shutil.copytree(template, path, symlinks=True)
     workspace = Workspace(path)
     workspace.store.start()
@@ -215,4 +223,4 @@ def target_of(template: Path, path: Path) -> Iterator[AttackTarget]:
         )
     finally:
         workspace.close()
-        workspace.store.stop()
+        later(workspace.store.stop)

@@ -7,18 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.integration.stream.secured_kafka import PASSWORD, USER, SecuredKafka
-from uic.feature_repo.store.packed import PackedStore
-from uic.jobs.checks.doctor import Level, examine
 from uic.jobs.config.security import StreamSecurity
-from uic.jobs.drills.log import DrillLog, batch_fold
-from uic.jobs.drills.trial import start_trial, trial_context
-from uic.jobs.stream.letters.dead_letters import letters_of
+from uic.jobs.drills.hostile.secured_kafka import PASSWORD, USER, SecuredKafka
 from uic.jobs.stream.letters.topic_reader import read_topic
-from uic.jobs.stream.run.lag import lag_lines
-from uic.jobs.stream.run.planner import Planner, RunOptions
-from uic.jobs.stream.run.supervisor import Supervisor
-from uic.jobs.stream.topics.brokers import Brokers, brokers_of
+from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.kafka_link import BrokerAccessError, NoBrokerError
 from uic.jobs.stream.topics.kafka_positions import next_events
 from uic.jobs.stream.topics.kafka_topic import (
@@ -136,56 +128,3 @@ def test_a_guard_that_is_locked_out_says_so(secured: SecuredKafka) -> None:
     guard = TopicGuard(Brokers(secured.at("LOGIN"), wrong), "events", "id", 1)
     with pytest.raises(BrokerAccessError, match="refused the login"):
         guard.confirm()
-
-
-@pytest.mark.flink
-def test_a_stream_gets_in_by_scram_and_certificate_and_its_letters_too(
-    secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for topic, partitions in (("behaviours", 2), ("letters", 1)):
-        secured.create_topic(topic, partitions)
-    monkeypatch.setenv("UIC_STREAM__SECURITY__PASSWORD", PASSWORD)
-    way = security(secured.folder, password=None, **certificate(secured.folder, "client"))
-    stream = {
-        "brokers": secured.at("BOTH"),
-        "dead_letter_topic": "letters",
-        "checkpoint_seconds": 2.0,
-        "security": way.model_dump(exclude_none=True),
-    }
-    context = trial_context(tmp_path / "workspace", stream)
-    server, fold = start_trial(context)
-    log = DrillLog.make(4000, 100, 2, seed=5)
-    brokers = brokers_of(context.config.stream)
-    send_to_kafka([log.outgoing], brokers, "behaviours", Pace())
-    said: list[str] = []
-    try:
-        planner = Planner(context, RunOptions(until_end=True))
-        Supervisor(planner, said.append).run()
-        expected = batch_fold(log.logged(context.config.stream), fold, context.config.log)
-        store = PackedStore(planner.client, planner.keys, address=str(planner.address))
-        assert len(expected.memories) > 80
-        assert expected.wrong_in(store, 1) == 0
-        letters = {(one.partition, one.offset): one.reason for one in letters_of(context)}
-        assert letters == expected.rejects
-        assert letters
-        lag, *_others = lag_lines(planner, 1)
-        assert lag.startswith("lag         0 events")
-        findings = [one for one in examine(context) if one.subject == "kafka"]
-        assert [one.level for one in findings] == [Level.OK]
-    finally:
-        server.stop()
-    _tells_no_secret(context.workspace, said)
-
-
-def _tells_no_secret(workspace: Path, said: list[str]) -> None:
-    """Plans, logs, checkpoints, archives and what was said; in its raw and its quoted form."""
-    quoted = PASSWORD.replace("\\", "\\\\").replace('"', '\\"')
-    read = 0
-    for path in workspace.rglob("*"):
-        if path.is_file():
-            read += 1
-            content = path.read_bytes()
-            assert PASSWORD.encode() not in content, path
-            assert quoted.encode() not in content, path
-    assert read > 10
-    assert "safe" not in "".join(said)

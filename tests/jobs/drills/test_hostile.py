@@ -83,4 +83,4 @@ def test_the_command_prints_the_matrix_and_ends_with_3_for_a_row_that_is_not_gre
 
 def test_a_row_that_is_none_is_refused():
     done = CliRunner().invoke(app, ["drill", "hostile", "--only", "A99"])
-    assert "--only A99: expected any of A3, " in str(done.exception)
+    assert "--only A99: expected any of A1, A2, A3, " in str(done.exception)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.certificates import openssl
 from uic.jobs.config.config import load_config
 from uic.jobs.config.security import StreamSecurity
 from uic.jobs.config.stream import StreamSettings
+from uic.jobs.drills.hostile.certificates import openssl
 from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.models.errors import BadInputError
 

@@ -1,24 +1,24 @@
 """A broker as companies run it: TLS with certificates of clients, SCRAM and PLAIN, on loopback."""
 
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-from confluent_kafka.admin import (
-    AdminClient,
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._scram import (  # where they are typed
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
 
-from tests.certificates import make_certificates
+from uic.jobs.drills.hostile.certificates import make_certificates
 from uic.jobs.stream.topics.kafka_server import KafkaServer, free_port
 
-USER = "shop"
+USER: Final = "shop"
 # What must be escaped somewhere on the way: in SQL, in JAAS, in a shell, in YAML.
-PASSWORD = 'it\'s "so" \\safe\\ ${env:HOME}; x=1'
+PASSWORD: Final = 'it\'s "so" \\safe\\ ${env:HOME}; x=1'  # noqa: S105 - the drill's own
 
 # Name of the listener, protocol, the server's certificate, whether it wants the client's.
-_LISTENERS = (
+_LISTENERS: Final = (
     ("LOGIN", "SASL_SSL", "server", False),
     ("MUTUAL", "SSL", "server", True),
     ("BOTH", "SASL_SSL", "server", True),
@@ -29,10 +29,15 @@ _LISTENERS = (
 
 
 class SecuredKafka(KafkaServer):
-    """One broker with a listener for each way in; the plain one is for the tests themselves."""
+    """One broker with a listener for each way in; the plain one is for its owner.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    Args:
+        folder: of its data, logs and certificates.
+        jars_root: as of `KafkaServer`.
+    """
+
+    def __init__(self, folder: Path, jars_root: Path | None = None) -> None:
+        super().__init__(folder, jars_root=jars_root)
         self.ports = {name: free_port() for name, *_ in _LISTENERS}
 
     def at(self, listener: str) -> str:
@@ -42,11 +47,11 @@ class SecuredKafka(KafkaServer):
     def start(self) -> Self:
         """Start it, and make the user of SCRAM."""
         super().start()
-        admin = AdminClient({"bootstrap.servers": self.brokers})
+        client = AdminClient({"bootstrap.servers": self.brokers})
         for kind in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
             secret = ScramCredentialInfo(kind, 4096)
             user = UserScramCredentialUpsertion(USER, secret, PASSWORD.encode())
-            admin.alter_user_scram_credentials([user])[USER].result(30)
+            client.alter_user_scram_credentials([user])[USER].result(30)
         return self
 
     def _write_settings(self, settings: Path) -> None:
