@@ -29,6 +29,14 @@ def samples(
     out: Annotated[
         str, typer.Option(help="Name of the samples: a folder of WORKSPACE/samples.")
     ] = "default",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="features.yaml: what is joined to impressions. Default: WORKSPACE/features.yaml "
+            "if it is there; none joins nothing.",
+        ),
+    ] = None,
     runner: RunnerOption = "DirectRunner",
     gates: Annotated[
         bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
@@ -51,6 +59,7 @@ def samples(
         made = workspace.samples(
             *days,
             out,
+            features=features,
             gates=gates,
             judged=show_failures,
             runner=runner,
@@ -105,6 +114,10 @@ def _summary(manifest: dict[str, Any]) -> list[str]:
         f"{grouping['ratio']:.1f} times as many "
         f"(estimated: {grouping['sampled_groups']:,} groups encoded both ways)"
     )
+    coverage = [
+        f"feature              {key}: {share:.1%} of impressions have a value"
+        for key, share in manifest.get("feature_coverage", {}).items()
+    ]
     return [
         f"days                 {manifest['first']} to {manifest['last']}",
         f"behaviours read      {manifest['read']['behaviors']:,}",
@@ -113,4 +126,5 @@ def _summary(manifest: dict[str, Any]) -> list[str]:
         f"left out, machines   {machines}",
         f"bytes                {grouping['bytes']:,} grouped",
         f"                     {single}",
+        *coverage,
     ]

@@ -29,6 +29,11 @@ class Context:
         return self.workspace / "samples"
 
     @property
+    def features(self) -> Path:
+        """The site's features beside ids."""
+        return self.workspace / "features.yaml"
+
+    @property
     def bundles(self) -> Path:
         """`<model>/<version>/`, each a trained model."""
         return self.workspace / "bundles"

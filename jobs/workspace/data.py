@@ -14,6 +14,7 @@ from uic.models.errors import BadInputError
 if TYPE_CHECKING:
     from uic.jobs.checks.gates import Judged
     from uic.jobs.stream.letters.compact import Compaction
+    from uic.models.features.definition import FeatureSet
     from uic.pipelines.importers.next_item import NextItemOptions
     from uic.pipelines.importers.run import ImportSummary
     from uic.pipelines.importers.source import Importer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SALE_DAYS_NAME = "simulated_sale_days.yaml"
 DEFAULT_SAMPLES = "default"
+NO_FEATURES = "none"
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ class DataPanel(WorkspacePanel):
         last: date | str,
         name: str = DEFAULT_SAMPLES,
         *,
+        features: Path | str | None = None,
         gates: bool = True,
         judged: "Judged | None" = None,
         runner: str = "DirectRunner",
@@ -258,6 +261,8 @@ class DataPanel(WorkspacePanel):
             first: first day of impressions.
             last: last day of impressions, included.
             name: of the samples, a folder of `samples/`.
+            features: `features.yaml` with what is joined to impressions; None takes the
+                workspace's, if it has one, and "none" joins nothing.
             gates: judge the log before and the samples after; see `check`.
             judged: told the report of each gate; the one of the samples in a Beam worker, so it
                 must be a function that can be pickled.
@@ -270,6 +275,7 @@ class DataPanel(WorkspacePanel):
             BadInputError: a name, day or file is wrong, or the log has no such days.
         """
         from uic.jobs.checks.gates import check_inputs, check_samples
+        from uic.pipelines.samples.features import FeatureJoin
         from uic.pipelines.samples.run import SamplesRequest, make_samples
 
         days = day_of(first, "first"), day_of(last, "last")
@@ -287,11 +293,20 @@ class DataPanel(WorkspacePanel):
             samples=self.config.samples,
             sale=self.config.sale,
             gate=partial(check_samples, self.context, told) if gates else None,
+            features=FeatureJoin(self._features(features)),
         )
         if gates:
             check_inputs(self.context, *days, told, report)
         report(f"grouping the impressions of {days[0]} to {days[1]}", 0, None)
         return Samples(name, request.output, make_samples(request, runner, beam_arguments))
+
+    def _features(self, file: Path | str | None) -> "FeatureSet":
+        """The features of a file; of the workspace's by default, if there is one."""
+        from uic.models.features.definition import FeatureSet, load_features
+
+        if file is None:
+            file = self.context.features if self.context.features.is_file() else NO_FEATURES
+        return FeatureSet() if file == NO_FEATURES else load_features(Path(file))
 
     def compact(self, day: date | str, *, accept_loss: bool = False) -> "list[Compaction]":
         """Add what streamed up to and including a day to the event log.

@@ -157,11 +157,14 @@ def save_bundle(
             spare_item_rows=vocabulary.item.spare_rows,
             spare_category_rows=vocabulary.category.spare_rows,
         ),
+        features=vocabulary.features.to_json(),
     )
     tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
     _refuse_not_finite(tensors, path / WEIGHTS)
     save_file(tensors, path / WEIGHTS)
-    _write_json(path / CONFIG, config.model_dump(mode="json"))
+    # Without features the file is what it was before there were any, and so is the bundle's hash.
+    left_out = None if config.features else {"features"}
+    _write_json(path / CONFIG, config.model_dump(mode="json", exclude=left_out))
     vocabulary.save(path / VOCABULARY)
     days = spec.days
     metrics = {
@@ -206,7 +209,7 @@ def load_bundle(path: Path) -> Bundle:
     config = load_config(path / CONFIG)
     sizes = config.vocabulary
     vocabulary = load_vocabulary(
-        path / VOCABULARY, sizes.spare_item_rows, sizes.spare_category_rows
+        path / VOCABULARY, sizes.spare_item_rows, sizes.spare_category_rows, config.features
     )
     for name, table, expected in (
         ("item", vocabulary.item, sizes.item_ids),
@@ -239,6 +242,7 @@ def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ran
         raise BundleError(msg) from error
     with torch.random.fork_rng(devices=[]):
         model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
+        model.attach_features(vocabulary.features)
     try:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:

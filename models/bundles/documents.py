@@ -48,6 +48,7 @@ class BundleConfig(Section):
     training: dict[str, Any] = Field(description="every setting of its training")
     seed: int = Field(description="of weights and shuffle")
     vocabulary: VocabularySizes = Field(description="sizes of the vocabulary")
+    features: list[dict[str, Any]] = Field([], description="features beside ids, as fitted")
 
 
 def read_bundle_manifest(path: Path) -> dict[str, Any]:

@@ -150,20 +150,28 @@ class Mimn(Ranker):
     # ====== the cut between the two: `MemoryState`, packed into a record in the store ======
 
     # --------------------------------------------------------------- what the request computes
-    def readout(self, state: MemoryState, owners: Tensor, candidates: Tensor) -> Tensor:
+    def readout(
+        self,
+        state: MemoryState,
+        owners: Tensor,
+        candidates: Tensor,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Logits of candidates from stored memories; the cost does not depend on any history.
 
         Args:
             state: memories, of a fold or unpacked from records.
             owners: (n,) int64, the memory that each candidate is shown to.
             candidates: (n, event width), `embed` of the candidates.
+            features: (n, feature width), embedded; None for a model without.
 
         Returns:
             (n,), logits of a click.
         """
-        features = self.reading(state, owners, candidates)
+        parts = [self.reading(state, owners, candidates)]
         if self.large is not None:
-            recalled = self.large.recall(candidates, None).features
-            features = torch.cat([features, recalled], dim=1)
-        logits: Tensor = self.head(features)
+            parts.append(self.large.recall(candidates, None).features)
+        if features is not None:
+            parts.append(features)
+        logits: Tensor = self.head(torch.cat(parts, dim=1))
         return logits

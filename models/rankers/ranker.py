@@ -11,8 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from uic.models.errors import BadInputError
+from uic.models.features.fitted import FittedFeatures
 from uic.models.images.features import ImageFeatures
 from uic.models.layers.embedding import BatchRows, ItemEmbedding
+from uic.models.layers.features import FeatureEmbedding
 from uic.models.layers.head import Head
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.lmn.lmn import LargeMemory
@@ -72,10 +75,29 @@ class Ranker(nn.Module):
         if memory is not None:
             self.large = LargeMemory(memory, self.embedding.width, limit)
             features += self.large.features
+        self.feature_embedding: FeatureEmbedding | None = None
+        self._head_inputs = features
+        self._head_settings = settings
         if features:
-            self.head = Head(
-                features, settings.head_widths, settings.activation, settings.input_norm
-            )
+            self.head = self._new_head(features)
+
+    def _new_head(self, inputs: int) -> Head:
+        settings = self._head_settings
+        return Head(inputs, settings.head_widths, settings.activation, settings.input_norm)
+
+    def attach_features(self, fitted: FittedFeatures) -> None:
+        """Give the head the features of impressions beside the model's own; before training.
+
+        Raises:
+            BadInputError: the model has no head.
+        """
+        if not fitted.fitted:
+            return
+        if not self._head_inputs:
+            msg = "this model has no head to take features; train it with --set features=false"
+            raise BadInputError(msg)
+        self.feature_embedding = FeatureEmbedding(fitted)
+        self.head = self._new_head(self._head_inputs + self.feature_embedding.width)
 
     def attach_images(self, images: ImageFeatures | None) -> None:
         """Say where images of items come from; a model without images does not look."""
@@ -87,10 +109,26 @@ class Ranker(nn.Module):
     def finish(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """Features of impressions, and what the large memory recalls, to logits and penalty."""
         if self.large is None:
-            logits = self.head(features)
+            logits = self.logits_of(features, batch)
             return Outputs(logits, no_penalty(logits))
         recalled = self.large(batch, rows)
-        return Outputs(self.head(torch.cat([features, recalled.features], dim=1)), recalled.loss)
+        features = torch.cat([features, recalled.features], dim=1)
+        return Outputs(self.logits_of(features, batch), recalled.loss)
+
+    def logits_of(self, inputs: Tensor, batch: RankerBatch) -> Tensor:
+        """The model's own numbers of impressions, and their features, to logits.
+
+        Args:
+            inputs: (impressions, the model's width).
+            batch: whose features.
+
+        Returns:
+            (impressions,).
+        """
+        if self.feature_embedding is not None:
+            inputs = torch.cat([inputs, self.feature_embedding(batch)], dim=1)
+        logits: Tensor = self.head(inputs)
+        return logits
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """Logits and penalty of a batch, from the embeddings of its items.

@@ -6,6 +6,7 @@ where the batch touched it, however many million rows it has.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class RankerBatch:
         cuts: (impressions,) int64, the cut of each impression.
         labels: (impressions,) float, 1 = clicked.
         source: the raw ids, for messages and for metrics by user.
+        features: of each impression, in the vocabulary's order: rows of a table, (impressions,) or
+            (impressions, most) int64, or numbers, (impressions, numbers).
     """
 
     items: Tensor
@@ -53,6 +56,7 @@ class RankerBatch:
     cuts: Tensor
     labels: Tensor
     source: GroupBatch
+    features: tuple[Tensor, ...] = ()
 
 
 class Encoder:
@@ -72,6 +76,7 @@ class Encoder:
     ) -> None:
         self._item = _Distinct(vocabulary.item)
         self._category = _Distinct(vocabulary.category)
+        self._features = vocabulary.features.fitted
         self._device = torch.device(device)
         self._dtype = dtype
 
@@ -101,9 +106,13 @@ class Encoder:
             cuts=self._tensor(cuts),
             labels=self._tensor(batch.labels).to(self._dtype),
             source=batch,
+            features=tuple(
+                self._tensor(feature.encode(batch.features[feature.named.key]))
+                for feature in self._features
+            ),
         )
 
-    def _tensor(self, values: NDArray[np.int64] | NDArray[np.bool_]) -> Tensor:
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
 

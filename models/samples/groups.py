@@ -5,11 +5,13 @@ and its impressions are `item_ids[impression_offsets[g]:impression_offsets[g+1]]
 may see the first `history_lengths[i]` events of its group's history.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uic.models.features.fitted import RawFeatures
 
 # Columns of a batch by their length: one entry an event, one entry an impression.
 HISTORY: Final = (
@@ -40,6 +42,7 @@ class GroupBatch:
         labels: (impressions,) bool, clicked.
         history_lengths: (impressions,) int64, events that an impression may see.
         files: files that the groups came from, for messages.
+        features: raw values by key, one an impression (`uic.models.features.raw`).
     """
 
     user_ids: NDArray[np.int64]
@@ -56,6 +59,7 @@ class GroupBatch:
     labels: NDArray[np.bool_]
     history_lengths: NDArray[np.int64]
     files: tuple[str, ...] = ()
+    features: RawFeatures = field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -94,6 +98,7 @@ class GroupBatch:
             impression_offsets=impression_offsets,
             **{name: getattr(self, name)[impressions] for name in IMPRESSIONS},
             files=self.files,
+            features={key: values[impressions] for key, values in self.features.items()},
         )
 
     def ungrouped(self) -> "GroupBatch":
@@ -119,16 +124,20 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
     if len(batches) == 1:
         return batches[0]
     columns: dict[str, Any] = {
-        field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
-        for field in fields(GroupBatch)
-        if field.name not in {"history_offsets", "impression_offsets", "files"}
+        column.name: np.concatenate([getattr(batch, column.name) for batch in batches])
+        for column in fields(GroupBatch)
+        if column.name not in {"history_offsets", "impression_offsets", "files", "features"}
     }
     offsets: dict[str, Any] = {
         name: offsets_of(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
         for name in ("history_offsets", "impression_offsets")
     }
     files = tuple(dict.fromkeys(file for batch in batches for file in batch.files))
-    return GroupBatch(**columns, **offsets, files=files)
+    features = {
+        key: np.concatenate([batch.features[key] for batch in batches])
+        for key in batches[0].features
+    }
+    return GroupBatch(**columns, **offsets, files=files, features=features)
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

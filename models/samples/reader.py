@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.features.definition import FeatureSet
 from uic.models.published import MANIFEST_NAME, read_manifest, sha256_of
 from uic.models.samples.groups import GroupBatch, concatenate, longest, offsets_of
-from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.ragged import parallel, ragged, shown_features
+from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION, samples_schema
 
 _HISTORY: Final = (
     "history_item_ids",
@@ -92,6 +94,7 @@ class SamplesReader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.manifest = read_manifest(root, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
+        self.features = FeatureSet.from_json(self.manifest.get("features", []))
         # Other files (a report, a schema) may lie beside the data.
         self.files = tuple(
             root / entry["path"]
@@ -100,7 +103,8 @@ class SamplesReader:
         )
         self._row_groups: list[tuple[Path, int]] = []
         for path in self.files:
-            self._row_groups += [(path, index) for index in range(_checked_row_groups(path))]
+            count = _checked_row_groups(path, samples_schema(self.features))
+            self._row_groups += [(path, index) for index in range(count)]
 
     @property
     def name(self) -> str:
@@ -123,9 +127,9 @@ class SamplesReader:
         for path in self.files:
             table = _read_columns(path, ["dt", "labels", "history_lengths"])
             included = plan.includes(_day_numbers(table))
-            offsets, labels = _ragged(table, "labels")
+            offsets, labels = ragged(table, "labels")
             counts = np.diff(offsets)
-            seen = longest(_ragged(table, "history_lengths")[1].astype(np.int64), offsets)
+            seen = longest(ragged(table, "history_lengths")[1].astype(np.int64), offsets)
             groups += int(np.count_nonzero(included & (counts > 0)))
             impressions += int(counts[included].sum())
             clicks += int(np.count_nonzero(labels & np.repeat(included, counts)))
@@ -137,10 +141,10 @@ class SamplesReader:
         items, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
         for path in self.files:
             table = _read_columns(path, ["dt", "item_ids", "labels"])
-            offsets, shown = _ragged(table, "item_ids")
+            offsets, shown = ragged(table, "item_ids")
             included = np.repeat(plan.includes(_day_numbers(table)), np.diff(offsets))
             items.append(shown[included])
-            labels.append(_ragged(table, "labels")[1][included])
+            labels.append(ragged(table, "labels")[1][included])
         return np.concatenate(items), np.concatenate(labels)
 
     def batches(self, plan: BatchPlan, epoch: int = 0, start: int = 0) -> Iterator[GroupBatch]:
@@ -185,9 +189,9 @@ class SamplesReader:
     def _read_groups(self, path: Path, row_group: int, plan: BatchPlan) -> GroupBatch:
         """One row group as arrays, checked, without groups of other days or without impressions."""
         with pq.ParquetFile(path) as file:
-            table = file.read_row_group(row_group, columns=SAMPLES.names)
-        history_offsets, history = _parallel(table, _HISTORY, path)
-        impression_offsets, shown = _parallel(table, _IMPRESSIONS, path)
+            table = file.read_row_group(row_group, columns=samples_schema(self.features).names)
+        history_offsets, history = parallel(table, _HISTORY, path)
+        impression_offsets, shown = parallel(table, _IMPRESSIONS, path)
         lengths = shown["history_lengths"].astype(np.int64)
         available = np.repeat(np.diff(history_offsets), np.diff(impression_offsets))
         wrong = np.flatnonzero((lengths < 0) | (lengths > available))
@@ -213,6 +217,7 @@ class SamplesReader:
             labels=shown["labels"],
             history_lengths=lengths,
             files=(path.relative_to(self.root).as_posix(),),
+            features=shown_features(table, self.features, impression_offsets, path),
         )
         included = plan.includes(days) & (np.diff(impression_offsets) > 0)
         return batch if included.all() else batch.select(np.flatnonzero(included))
@@ -246,39 +251,6 @@ def _cut(
     return batches
 
 
-def _parallel(
-    table: pa.Table, names: tuple[str, ...], path: Path
-) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """List columns that run in parallel: their one set of offsets, and each one's values."""
-    offsets, _ = _ragged(table, names[0])
-    values = {}
-    for name in names:
-        own, values[name] = _ragged(table, name)
-        if not np.array_equal(own, offsets):
-            row = int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
-            msg = (
-                f"{path}: row {row}: {name} has {np.diff(own)[row]} entries and {names[0]} "
-                f"{np.diff(offsets)[row]}; they must be parallel; make the samples again"
-            )
-            raise BadInputError(msg)
-    return offsets, values
-
-
-def _ragged(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Offsets from 0 and values of a list column; times become int64 milliseconds."""
-    column = table.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # a column of no rows at all
-        column = pa.array([], SAMPLES.field(name).type)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-    if pa.types.is_timestamp(values.type):
-        values = values.view(pa.int64())
-    # Arrow packs bool in bits; everything else is viewed in place.
-    return offsets - offsets[0], values.to_numpy(
-        zero_copy_only=not pa.types.is_boolean(values.type)
-    )
-
-
 def _read_columns(path: Path, names: list[str]) -> pa.Table:
     # Not `pq.read_table`: under `dt=…/` it would take the column `dt` from the folder's name.
     with pq.ParquetFile(path) as file:
@@ -290,15 +262,15 @@ def _day_numbers(table: pa.Table) -> NDArray[np.datetime64]:
     return days
 
 
-def _checked_row_groups(path: Path) -> int:
-    """Number of row groups of a file whose columns are those of `SAMPLES`."""
+def _checked_row_groups(path: Path, expected: pa.Schema) -> int:
+    """Number of row groups of a file that has these columns."""
     try:
         with pq.ParquetFile(path) as file:
             schema, count = file.schema_arrow, int(file.num_row_groups)
     except (pa.ArrowInvalid, OSError) as error:
         msg = f"{path}: not readable as Parquet ({error}); make the samples again"
         raise BadInputError(msg) from error
-    for field in SAMPLES:
+    for field in expected:
         index = schema.get_field_index(field.name)
         if index < 0:
             msg = f"{path}: column {field.name} is missing; make the samples again"

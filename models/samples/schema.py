@@ -9,6 +9,9 @@ from typing import Final
 
 import pyarrow as pa
 
+from uic.models.features.definition import FeatureSet, Owner
+from uic.models.features.raw import raw_type
+
 SAMPLES_KIND: Final = "samples"
 SAMPLES_SCHEMA_VERSION: Final = 1
 
@@ -31,3 +34,21 @@ SAMPLES: Final = pa.schema(
         pa.field("history_lengths", pa.list_(pa.int32()), nullable=False),
     ]
 )
+
+# Which of a group's versions of its user's features each impression saw: almost always the one.
+USER_VERSIONS: Final = "user_versions"
+
+
+def samples_schema(features: FeatureSet) -> pa.Schema:
+    """`SAMPLES` with a column for each feature, named `owner.name`.
+
+    Features of items and of the context are parallel to `item_ids`. Those of the user are stored
+    once a version that held within the group, and `user_versions` says which an impression saw.
+    """
+    schema = SAMPLES
+    for named in features:
+        kind = pa.list_(raw_type(named.feature))
+        schema = schema.append(pa.field(named.key, kind, nullable=False))
+    if features.of(Owner.USER):
+        schema = schema.append(pa.field(USER_VERSIONS, pa.list_(pa.int32()), nullable=False))
+    return schema

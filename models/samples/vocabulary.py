@@ -6,9 +6,9 @@ is what a rare item looks like, and not noise.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.features.definition import FeatureSet
+from uic.models.features.fitted import FeatureFitter, FittedFeatures
 from uic.models.hashing import stable_hash
 from uic.models.samples.groups import GroupBatch
 
 VOCABULARY: Final = pa.schema(
     [
-        pa.field("table", pa.string(), nullable=False),  # item | category
+        pa.field("table", pa.string(), nullable=False),  # item, category, or a feature
         pa.field("id", pa.int64(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
     ]
@@ -83,32 +85,46 @@ class IdTable:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The item table's and the category table's ids."""
+    """The ids of the item and category tables, and what training days say of features."""
 
     item: IdTable
     category: IdTable
+    features: FittedFeatures = field(default_factory=FittedFeatures)
 
     def save(self, path: Path) -> None:
         """Write `vocabulary.parquet` (schema `VOCABULARY`)."""
+        tables = {"item": self.item.ids, "category": self.category.ids} | self.features.tables()
         parts = [
             pa.table(
                 {
-                    "table": pa.repeat(pa.scalar(name), table.ids.size),
-                    "id": table.ids,
-                    "row": np.arange(table.ids.size),
+                    "table": pa.repeat(pa.scalar(name), ids.size),
+                    "id": ids,
+                    "row": np.arange(ids.size),
                 },
                 schema=VOCABULARY,
             )
-            for name, table in (("item", self.item), ("category", self.category))
+            for name, ids in tables.items()
         ]
         pq.write_table(pa.concat_tables(parts), path, compression="zstd")
 
 
-def load_vocabulary(path: Path, spare_item_rows: int, spare_category_rows: int) -> Vocabulary:
+def load_vocabulary(
+    path: Path,
+    spare_item_rows: int,
+    spare_category_rows: int,
+    features: list[dict[str, Any]] | None = None,
+) -> Vocabulary:
     """Read `vocabulary.parquet`.
 
+    Args:
+        path: of the file.
+        spare_item_rows: after the known ones.
+        spare_category_rows: likewise.
+        features: what a bundle's config says of them.
+
     Raises:
-        VocabularyError: not Parquet, another schema, or rows that are not the ranks of the ids.
+        VocabularyError: not Parquet, another schema, rows that are not the ranks of the ids, or
+            not the categories of the features.
     """
     try:
         table = pq.read_table(path)
@@ -119,32 +135,44 @@ def load_vocabulary(path: Path, spare_item_rows: int, spare_category_rows: int) 
         msg = f"{path}: columns are {table.schema.names}, expected {VOCABULARY.names} as written"
         raise VocabularyError(msg)
     ids = {}
-    for name in ("item", "category"):
+    for name in {"item", "category", *pc.unique(table.column("table")).to_pylist()}:
         rows = table.filter(pc.equal(table.column("table"), name))
         ids[name] = rows.column("id").to_numpy()
         ranks = np.array_equal(rows.column("row").to_numpy(), np.arange(rows.num_rows))
         if not ranks or np.any(np.diff(ids[name]) <= 0):
             msg = f"{path}: rows of the {name} table are not the ranks of its ids"
             raise VocabularyError(msg)
-    return Vocabulary(
+    vocabulary = Vocabulary(
         IdTable(ids["item"], spare_item_rows), IdTable(ids["category"], spare_category_rows)
     )
+    try:
+        return replace(vocabulary, features=FittedFeatures.from_json(features or [], ids))
+    except (KeyError, TypeError, ValueError, BadInputError) as error:
+        msg = f"{path}: not the features of config.json ({error}); copy the bundle again"
+        raise VocabularyError(msg) from error
 
 
 def build_vocabulary(
-    batches: Iterable[GroupBatch], min_count: int, spare_item_rows: int, spare_category_rows: int
+    batches: Iterable[GroupBatch],
+    min_count: int,
+    spare_item_rows: int,
+    spare_category_rows: int,
+    features: FeatureSet | None = None,
 ) -> Vocabulary:
-    """Ids of histories and impressions that occur at least `min_count` times.
+    """Ids of histories and impressions that occur at least `min_count` times, and features.
 
     Args:
         batches: of the days to train on, and no others.
         min_count: rarer ids share the spare rows.
         spare_item_rows: at least 1.
         spare_category_rows: at least 1.
+        features: to fit; the batches have them.
     """
+    fitter = FeatureFitter(features or FeatureSet())
     item_ids, item_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     category_ids, category_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for batch in batches:
+        fitter.add(batch.features)
         item_ids, item_counts = _merge(
             item_ids, item_counts, batch.history_item_ids, batch.item_ids
         )
@@ -154,6 +182,7 @@ def build_vocabulary(
     return Vocabulary(
         IdTable(item_ids[item_counts >= min_count], spare_item_rows),
         IdTable(category_ids[category_counts >= min_count], spare_category_rows),
+        fitter.fitted(),
     )
 
 

@@ -39,6 +39,10 @@ class TrainSettings(Section):
     min_count: Annotated[int, Field(ge=1)] = Field(
         2, description="ids that occur fewer times share the spare rows; count, 1 = none do"
     )
+    features: bool = Field(
+        default=True,
+        description="whether the model sees the samples' features beside ids: true|false",
+    )
     spare_item_rows: Annotated[int, Field(ge=1)] = Field(
         256, description="rows for items that training has not seen; count"
     )

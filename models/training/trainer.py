@@ -172,7 +172,11 @@ class Trainer:
         training, days = self.spec.training, self.spec.days
         batches = self.reader.batches(self.plan(days.first, days.last, shuffle=False))
         vocabulary = build_vocabulary(
-            batches, training.min_count, training.spare_item_rows, training.spare_category_rows
+            batches,
+            training.min_count,
+            training.spare_item_rows,
+            training.spare_category_rows,
+            self.reader.features if training.features else None,
         )
         if not self.reader.totals(self.plan(days.first, days.last, shuffle=False)).impressions:
             msg = f"{self.reader.root}: no impressions from {days.first} to {days.last}"
@@ -280,7 +284,9 @@ def build_model(spec: RunSpec, vocabulary: Vocabulary) -> Ranker:
     """Fresh weights, a function of the seed alone; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        return spec.kind.build(spec.settings, vocabulary.item.rows, vocabulary.category.rows)
+        model = spec.kind.build(spec.settings, vocabulary.item.rows, vocabulary.category.rows)
+        model.attach_features(vocabulary.features)
+        return model
 
 
 def _add_point(progress: Progress) -> None:

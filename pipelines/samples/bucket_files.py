@@ -11,7 +11,6 @@ import numpy as np
 
 from uic.models.errors import BadInputError
 from uic.models.published import drafted_part, sha256_of
-from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.build import BuildFacts, GroupedBucket
 from uic.pipelines.samples.encoding import parquet_writer
 from uic.pipelines.samples.plan import SamplesPlan
@@ -74,7 +73,7 @@ def _write_day(
     path = folder / f"{bucket:05d}-{uuid.uuid4().hex}{DRAFT_SUFFIX}"
     sizes = SampleSizes()
     # Synced here, beside the other threads' work; publishing syncs again, at no cost.
-    with drafted_part(path, SamplesWriteError), parquet_writer(path, SAMPLES) as writer:
+    with drafted_part(path, SamplesWriteError), parquet_writer(path, groups.schema) as writer:
         for table in groups.tables(first, last):
             writer.write_table(table)
             sizes += sizes_of(table, plan.samples.history_cap)

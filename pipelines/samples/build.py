@@ -19,7 +19,7 @@ impression is the first that is not on a dropped sale day.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.samples.groups import offsets_of, ranges
-from uic.models.samples.schema import SAMPLES
+from uic.models.samples.schema import samples_schema
+from uic.pipelines.samples.features import FeatureJoin, JoinedFeatures
 from uic.pipelines.samples.order import (
     SortedBehaviors,
     SortedImpressions,
@@ -68,6 +69,7 @@ class BuildFacts:
         sale_behaviors: behaviours of users with impressions, left out because of a sale day.
         inhuman_users: int64, sorted: users with a group left out by `max_events_per_day`.
         inhuman_impressions: impressions in those groups.
+        missing: by feature, impressions without a value.
     """
 
     impressions_by_day: NDArray[np.int64]
@@ -75,6 +77,7 @@ class BuildFacts:
     sale_behaviors: int
     inhuman_users: NDArray[np.int64]
     inhuman_impressions: int
+    missing: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,10 @@ class GroupedBucket:
     _starts: NDArray[np.int64]  # (groups,), into `_events`
     _lengths: NDArray[np.int64]  # (groups,)
     _history_lengths: NDArray[np.int32]  # (impressions,)
+    _joined: JoinedFeatures
 
     def tables(self, first: int = 0, last: int | None = None) -> Iterator[pa.Table]:
-        """The groups `first` to before `last` as rows of `SAMPLES`, sorted by (dt, user_id)."""
+        """The groups `first` to before `last` as rows of `schema`, sorted by (dt, user_id)."""
         last = len(self.group_days) if last is None else last
         events = offsets_of(self._lengths[first:last])
         start = 0
@@ -108,8 +112,13 @@ class GroupedBucket:
             start = end
 
     def table(self) -> pa.Table:
-        """All groups as one table of `SAMPLES`."""
-        return pa.concat_tables([SAMPLES.empty_table(), *self.tables()])
+        """All groups as one table of `schema`."""
+        return pa.concat_tables([self.schema.empty_table(), *self.tables()])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`SAMPLES`, with the features."""
+        return samples_schema(self._joined.features)
 
     def _gather(self, first: int, last: int) -> pa.Table:
         lengths = self._lengths[first:last]
@@ -127,21 +136,29 @@ class GroupedBucket:
             columns[name] = _lists(history_offsets, values.take(history))
         for name, values in self._shown.items():
             columns[name] = _lists(shown_offsets, values[shown])
-        return pa.Table.from_arrays([columns[name] for name in SAMPLES.names], schema=SAMPLES)
+        columns |= self._joined.gather(first, last, shown, shown_offsets)
+        schema = self.schema
+        return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
     def _dates(self, days: NDArray[np.int64]) -> pa.Array:
         first = np.datetime64(self._plan.first, "D").astype(np.int64)
         return pa.array((first + days).astype(np.int32)).cast(pa.date32())
 
 
-def group_bucket(behaviors: pa.Table, impressions: pa.Table, plan: SamplesPlan) -> GroupedBucket:
+def group_bucket(
+    behaviors: pa.Table,
+    impressions: pa.Table,
+    plan: SamplesPlan,
+    features: FeatureJoin | None = None,
+) -> GroupedBucket:
     """Group the impressions of some users with their histories.
 
     Args:
         behaviors: `BEHAVIOR_COLUMNS`, in any order: all behaviours of these users on the days
             `plan.log_days`; those of other users are ignored.
-        impressions: `IMPRESSION_COLUMNS`, in any order.
+        impressions: `IMPRESSION_COLUMNS`, in any order, with the context's raw values.
         plan: days, window, cap, cut, sale days and guard.
+        features: to join; none by default.
 
     Returns:
         The groups, sorted by (dt, user_id), and what was left out.
@@ -155,6 +172,7 @@ def group_bucket(behaviors: pa.Table, impressions: pa.Table, plan: SamplesPlan) 
     seen, inhuman_impressions = without_groups(everything, of_machines)
     machines = everything.users[everything.group_starts[:-1][of_machines]]
     starts, lengths, history_lengths = _histories(seen, events, plan)
+    joined = (features or FeatureJoin()).join(impressions, seen)
     return GroupedBucket(
         facts=BuildFacts(
             impressions_by_day=np.bincount(seen.days, minlength=plan.days.count).astype(np.int64),
@@ -162,6 +180,7 @@ def group_bucket(behaviors: pa.Table, impressions: pa.Table, plan: SamplesPlan) 
             sale_behaviors=sale_behaviors,
             inhuman_users=np.unique(everything.user_ids[machines]),
             inhuman_impressions=inhuman_impressions,
+            missing=joined.missing(),
         ),
         group_days=seen.days[seen.group_starts[:-1]],
         _plan=plan,
@@ -171,6 +190,7 @@ def group_bucket(behaviors: pa.Table, impressions: pa.Table, plan: SamplesPlan) 
         _starts=starts,
         _lengths=lengths,
         _history_lengths=history_lengths,
+        _joined=joined,
     )
 
 

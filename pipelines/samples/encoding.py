@@ -12,6 +12,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uic.models.samples.schema import SAMPLES
+
 _DELTA: Final = "DELTA_BINARY_PACKED"
 
 
@@ -19,6 +21,8 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     """Arguments of `pq.ParquetWriter` for a table of `schema`."""
     encodings = {}
     for field in schema:
+        if field.name not in SAMPLES.names:
+            continue  # features: of any type, and often the same a whole list long
         nested = pa.types.is_list(field.type)
         if not pa.types.is_boolean(field.type.value_type if nested else field.type):
             encodings[f"{field.name}.list.element" if nested else field.name] = _DELTA

@@ -16,13 +16,20 @@ import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
 from uic.pipelines.log.event_log import LogFile
-from uic.pipelines.log.schemas import BEHAVIORS, IMPRESSIONS, misfit
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS, misfit
 from uic.pipelines.samples.days import DayRange
+from uic.pipelines.samples.features import FeatureJoin
 from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS, column
 
 # Rows that one element reads: small enough to overlap reading with splitting, large enough that
 # the parts of a bucket in it are more than a few kilobytes.
 PART_ROWS: Final = 500_000
+_NEVER_NULL: Final = frozenset(
+    field.name
+    for schema in (BEHAVIOR_EVENTS, IMPRESSIONS)
+    for field in schema
+    if not field.nullable
+)
 # `sequence` of an impression is its file's place times this, plus its row.
 FILE_ROWS: Final = 1 << 40
 
@@ -136,26 +143,32 @@ def read_behaviors(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]
     return table.select(BEHAVIOR_COLUMNS.names), facts
 
 
-def read_impressions(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]]:
-    """The rows of a part as `IMPRESSION_COLUMNS`, and how many.
+def read_impressions(
+    part: Part, days: DayRange, features: FeatureJoin
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a part as `IMPRESSION_COLUMNS`, with the context's raw values, and how many.
 
     Raises:
         LogFileError: a page is damaged, a value is null, or an event time is not of the file's day.
     """
     tables = []
+    schema = features.context_schema(IMPRESSION_COLUMNS)
+    names = list(dict.fromkeys([*IMPRESSIONS.names, *features.context_columns()]))
     for piece in part:
-        table = _read(piece, IMPRESSIONS.names, "event_time", days)
+        table = _read(piece, names, "event_time", days)
         sequence = np.arange(piece.sequence, piece.sequence + table.num_rows, dtype=np.int64)
-        tables.append(table.append_column("sequence", pa.array(sequence)).cast(IMPRESSION_COLUMNS))
+        table = features.with_context(table, piece.path)
+        table = table.append_column("sequence", pa.array(sequence))
+        tables.append(table.select(schema.names).cast(schema))
     table = pa.concat_tables(tables).combine_chunks()
     return table, {"table": "impressions", "rows": table.num_rows}
 
 
 def read_columns(piece: RowGroups, names: list[str]) -> pa.Table:
-    """Columns of a piece, `source` only if the file has it.
+    """Columns of a piece; those that not every file has, only if this one has them.
 
     Raises:
-        LogFileError: a page is damaged, or a value of another column than `source` is null.
+        LogFileError: a page is damaged, or a value of a column of the log's schema is null.
     """
     try:
         with pq.ParquetFile(piece.path) as opened:
@@ -165,7 +178,7 @@ def read_columns(piece: RowGroups, names: list[str]) -> pa.Table:
         raise _unreadable(piece.path, error) from error
     for name in present:
         nulls = table.column(name).null_count
-        if nulls and name != "source":
+        if nulls and name in _NEVER_NULL:
             msg = f"{piece.path}: column {name}: {nulls} nulls, expected none; import again"
             raise LogFileError(msg)
     return table

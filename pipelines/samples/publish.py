@@ -12,7 +12,7 @@ may try it again.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from uic.models.published import (
 )
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
+from uic.pipelines.samples.features import FeatureJoin
 from uic.pipelines.samples.log_parts import offset_bounds
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.sizes import SampleSizes
@@ -53,6 +54,7 @@ class SamplesPublication:
     plan: SamplesPlan
     source: Mapping[str, Any]
     gate: Gate | None = None
+    features: FeatureJoin = field(default_factory=FeatureJoin)
 
     def publish(
         self, results: Iterable[BucketResult], read: Iterable[Mapping[str, Any]]
@@ -131,6 +133,23 @@ class SamplesPublication:
             },
             "positions": _positions(read),
             "source": dict(self.source),
+            **self._features(results, int(by_day.sum())),
+        }
+
+    def _features(self, results: list[BucketResult], impressions: int) -> dict[str, Any]:
+        """What a reader needs to know of features; nothing where there are none."""
+        if not len(self.features.features):
+            return {}
+        missing = {
+            named.key: sum(result.facts.missing[named.key] for result in results)
+            for named in self.features.features
+        }
+        return {
+            "features": self.features.features.to_json(),
+            "feature_sources": self.features.sources(),
+            "feature_coverage": {
+                key: round(1 - count / max(impressions, 1), 6) for key, count in missing.items()
+            },
         }
 
 

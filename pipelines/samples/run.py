@@ -7,7 +7,7 @@ all of them.
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.bucket_files import BucketResult, bucket_writer
 from uic.pipelines.samples.build import group_bucket
+from uic.pipelines.samples.features import FeatureJoin
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
 from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS
 from uic.pipelines.samples.plan import SamplesPlan
@@ -48,7 +49,10 @@ class SamplesBusyError(BadInputError):
 
 @dataclass(frozen=True)
 class SamplesRequest:
-    """What `uic samples` was asked for; `gate` judges the samples before they are published."""
+    """What `uic samples` was asked for.
+
+    `gate` judges the samples before they are published; `features` are joined to impressions.
+    """
 
     log: Path
     output: Path
@@ -58,6 +62,7 @@ class SamplesRequest:
     samples: SamplesSettings
     sale: SaleSettings
     gate: Gate | None = None
+    features: FeatureJoin = field(default_factory=FeatureJoin)
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,16 @@ def make_samples(
     """
     options = pipeline_options(runner, beam_arguments)
     inputs = _find_input(request)
+    request.features.check()
     parts = {
         BEHAVIORS: log_parts(inputs.behaviors, BEHAVIOR_EVENTS),
         IMPRESSIONS: log_parts(inputs.impressions, IMPRESSION_EVENTS),
     }
     msg = f"{request.output}: another run writes these samples; wait for it or give another --out"
     with only_writer(lock_of(request.output), SamplesBusyError(msg)):
-        publication = SamplesPublication(request.output, inputs.plan, _source(inputs), request.gate)
+        publication = SamplesPublication(
+            request.output, inputs.plan, _source(inputs), request.gate, request.features
+        )
         try:
             run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)
         except BaseException:
@@ -139,17 +147,20 @@ def _source(inputs: _Input) -> dict[str, Any]:
 def _build(
     pipeline: beam.Pipeline, parts: Mapping[str, list[Part]], publication: SamplesPublication
 ) -> None:
-    plan = publication.plan
+    plan, features = publication.plan, publication.features
     write = bucket_writer(publication.root, plan)
 
     def build(bucket: int, tables: Mapping[str, pa.Table]) -> BucketResult:
-        return write(bucket, group_bucket(tables[BEHAVIORS], tables[IMPRESSIONS], plan))
+        grouped = group_bucket(tables[BEHAVIORS], tables[IMPRESSIONS], plan, features)
+        return write(bucket, grouped)
 
     behaviors = functools.partial(read_behaviors, days=plan.log_days)
-    impressions = functools.partial(read_impressions, days=plan.days)
+    impressions = functools.partial(read_impressions, days=plan.days, features=features)
     inputs = {
         BEHAVIORS: BucketInput(parts[BEHAVIORS], behaviors, BEHAVIOR_COLUMNS),
-        IMPRESSIONS: BucketInput(parts[IMPRESSIONS], impressions, IMPRESSION_COLUMNS),
+        IMPRESSIONS: BucketInput(
+            parts[IMPRESSIONS], impressions, features.context_schema(IMPRESSION_COLUMNS)
+        ),
     }
     grouped = pipeline | "Group" >> UserBuckets(inputs, plan.buckets, build)
     publish_together(pipeline, [grouped["buckets"], grouped["read"]], publication.publish)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from uic.models.samples.groups import offsets_of, ranges
+from uic.models.samples.schema import SAMPLES
 from uic.pipelines.samples.build import HISTORY_COLUMNS
 from uic.pipelines.samples.encoding import encoded_bytes
 
@@ -70,7 +71,8 @@ class SampleSizes:
 def sizes_of(
     table: pa.Table, history_cap: int, sampled_events: int = SAMPLED_EVENTS
 ) -> SampleSizes:
-    """Measure the groups of a table of `SAMPLES`."""
+    """Measure the groups of a table of samples; features are left out on both sides."""
+    table = table.select(SAMPLES.names)
     if not table.num_rows:
         return SampleSizes()
     seen = table.column("history_lengths").combine_chunks()

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from uic.models.features.definition import FeatureSet
 from uic.models.published import file_entry, publish_manifest
-from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION, samples_schema
 
 Rows = list[dict[str, Any]]
 
@@ -66,20 +67,28 @@ def random_rows(
 
 
 def publish_samples(
-    root: Path, rows: Rows, *, files: int = 2, row_group_size: int = 7, version: int | None = None
+    root: Path,
+    rows: Rows,
+    *,
+    files: int = 2,
+    row_group_size: int = 7,
+    version: int | None = None,
+    features: FeatureSet | None = None,
 ) -> Path:
     """Write rows as a published samples directory of `files` files."""
+    features = features or FeatureSet()
     root.mkdir(parents=True, exist_ok=True)
     entries = []
     for index in range(files):
         path = root / f"bucket-{index:05d}.parquet"
-        table = pa.Table.from_pylist(rows[index::files], schema=SAMPLES)
+        table = pa.Table.from_pylist(rows[index::files], schema=samples_schema(features))
         pq.write_table(table, path, row_group_size=row_group_size)
         entries.append(file_entry(root, path, rows=table.num_rows))
     manifest = {
         "kind": SAMPLES_KIND,
         "schema_version": SAMPLES_SCHEMA_VERSION if version is None else version,
         "files": entries,
+        "features": features.to_json(),
     }
     publish_manifest(root, manifest)
     return root

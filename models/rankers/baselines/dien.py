@@ -57,7 +57,7 @@ class Dien(Ranker):
         evolved, penalty = self._evolved(history, candidates, batch)
         pooled = window_sums(rows, batch, self.limit)
         features = torch.cat([candidates, evolved, pooled, candidates * pooled], dim=1)
-        return Outputs(self.head(features), penalty)
+        return Outputs(self.logits_of(features, batch), penalty)
 
     def _evolved(
         self, history: Tensor, candidates: Tensor, batch: RankerBatch

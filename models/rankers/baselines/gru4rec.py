@@ -43,5 +43,5 @@ class Gru4Rec(Ranker):
             last = torch.zeros_like(candidates)
         # The sum sees the same events as the GRU.
         pooled = window_sums(rows, batch, self.limit)
-        logits = self.head(torch.cat([candidates, pooled, last], dim=1))
+        logits = self.logits_of(torch.cat([candidates, pooled, last], dim=1), batch)
         return Outputs(logits, no_penalty(logits))

@@ -95,8 +95,7 @@ class Dicm(ImageRanker):
             if self.aggregator is not None:
                 events = functional.embedding(images.history, table)
                 parts.append(self.aggregator(events, ads, self._query(batch, rows), batch, pairs))
-        logits: Tensor = self.head(torch.cat(parts, dim=1))
-        return logits
+        return self.logits_of(torch.cat(parts, dim=1), batch)
 
     def _sparse(self, batch: RankerBatch, rows: BatchRows, pairs: Pairs) -> list[Tensor]:
         """The basic net's view of items and categories."""

@@ -159,7 +159,7 @@ class Imn(Ranker):
         """
         candidates = rows.candidates(batch)
         interest = self._interest(batch, rows, candidates)
-        logits = self.head(torch.cat([candidates, interest], dim=1))
+        logits = self.logits_of(torch.cat([candidates, interest], dim=1), batch)
         return Outputs(logits, no_penalty(logits))
 
     @torch.no_grad()

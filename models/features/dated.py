@@ -1,0 +1,150 @@
+"""A table of users' or items' features, and the row that held just before a moment.
+
+One row an id, or one a change with the time from which it held. The rule is that of histories: what
+came to hold at a moment is not seen at that moment, but after it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from uic.models.errors import BadInputError
+from uic.models.features.definition import NamedFeature, Source
+from uic.models.features.raw import RawValues, missing_values, raw_column
+
+# Of a row without a time: it has always held.
+ALWAYS: Final = -(2**63)
+
+
+class FeatureTableError(BadInputError):
+    """A table of features cannot be read, or a column is not what it has to be."""
+
+
+@dataclass(frozen=True)
+class DatedTable:
+    """Rows in order of (id, time from which they hold).
+
+    Attributes:
+        ids: (rows,) int64, ascending.
+        valid_from_ms: (rows,) int64, ascending within an id; `ALWAYS` for no time.
+        values: raw values by key, (rows,) or (rows, width).
+        features: what they are values of.
+    """
+
+    ids: NDArray[np.int64]
+    valid_from_ms: NDArray[np.int64]
+    values: dict[str, RawValues]
+    features: tuple[NamedFeature, ...]
+
+    @classmethod
+    def read(cls, path: Path, source: Source, features: tuple[NamedFeature, ...]) -> Self:
+        """Read the columns of some features.
+
+        Raises:
+            FeatureTableError: not Parquet; a column is missing, or of a wrong type; an id is
+                missing; two rows of an id hold from one moment.
+            FeatureValueError: a feature's column is of another type.
+        """
+        names = {feature.column for feature in features} | {source.id}
+        names |= {source.valid_from} if source.valid_from else set()
+        table = _read(path, sorted(names))
+        ids = _ids(table.column(source.id), f"{path}: column {source.id}")
+        times = np.full(len(ids), ALWAYS)
+        if source.valid_from is not None:
+            where = f"{path}: column {source.valid_from}"
+            times = _times(table.column(source.valid_from), where)
+        order = np.lexsort((times, ids))
+        ids, times = ids[order], times[order]
+        twice = np.flatnonzero((ids[1:] == ids[:-1]) & (times[1:] == times[:-1]))
+        if twice.size:
+            which = ids[twice[0]]
+            when = "" if source.valid_from is None else f" from {_moment(times[twice[0]])}"
+            remedy = "" if source.valid_from else "; name valid_from if rows are changes"
+            msg = f"{path}: {source.id} {which} has two rows{when}, expected one{remedy}"
+            raise FeatureTableError(msg)
+        values = {}
+        for named in features:
+            where = f"{path}: column {named.column}"
+            values[named.key] = raw_column(named.feature, table.column(named.column), where)[order]
+        return cls(ids, times, values, features)
+
+    @cached_property
+    def _moments(self) -> NDArray[np.int64]:
+        return np.unique(self.valid_from_ms)
+
+    @cached_property
+    def _distinct(self) -> NDArray[np.int64]:
+        return np.unique(self.ids)
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        """Each row's (place of its id, place of its time) in one number, ascending."""
+        places = np.searchsorted(self._distinct, self.ids) * (self._moments.size + 1)
+        return places + np.searchsorted(self._moments, self.valid_from_ms)
+
+    def as_of(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row that held just before each moment: (n,), (n,) to (n,) int64; -1 for none."""
+        if not self.ids.size:
+            return np.full(ids.size, -1, np.int64)
+        places = np.minimum(np.searchsorted(self._distinct, ids), self._distinct.size - 1)
+        before = np.searchsorted(self._moments, times_ms, side="left")
+        wanted = places * (self._moments.size + 1) + before
+        rows = np.searchsorted(self._keys, wanted, side="left") - 1
+        known = (rows >= 0) & (self.ids[rows] == ids)
+        return np.where(known, rows, -1)
+
+    def take(self, named: NamedFeature, rows: NDArray[np.int64]) -> RawValues:
+        """A feature's values of rows; -1 has what stands for no value."""
+        values = missing_values(named.feature, rows.size)
+        known = rows >= 0
+        values[known] = self.values[named.key][rows[known]]
+        return values
+
+
+def _read(path: Path, names: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in names if name not in file.schema_arrow.names]
+            if missing:
+                found = ", ".join(file.schema_arrow.names[:40])
+                msg = f"{path}: column {missing[0]} is missing; found {found}"
+                raise FeatureTableError(msg)
+            return file.read(columns=names)
+    except (OSError, pa.ArrowException) as error:
+        msg = f"{path}: cannot be read as Parquet ({' '.join(str(error).split())})"
+        raise FeatureTableError(msg) from error
+
+
+def _ids(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
+    kind = column.type
+    if column.null_count:
+        msg = f"{where}: {column.null_count} ids are missing; leave these rows out"
+        raise FeatureTableError(msg)
+    if not pa.types.is_integer(kind):
+        msg = f"{where} is {kind}, expected whole numbers: the ids of the event log"
+        raise FeatureTableError(msg)
+    return np.asarray(column.cast(pa.int64()).to_numpy())
+
+
+def _times(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
+    kind = column.type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        msg = f"{where} is {kind}, expected timestamps (UTC, or with a zone) or dates"
+        raise FeatureTableError(msg)
+    return np.asarray(
+        column.cast(pa.timestamp("us"))
+        .cast(pa.timestamp("ms"), safe=False)
+        .cast(pa.int64())
+        .fill_null(ALWAYS)
+        .to_numpy()
+    )
+
+
+def _moment(time_ms: int) -> str:
+    return "always" if time_ms == ALWAYS else str(np.datetime64(int(time_ms), "ms"))

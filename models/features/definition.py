@@ -1,0 +1,306 @@
+"""`features.yaml`: the named features of a site, as data.
+
+    version: 1
+    sources:
+      user: {file: users.parquet, id: user_id, valid_from: changed_at}
+      item: {file: items.parquet, id: item_id}
+    user:
+      age_band: {type: categorical}
+      balance: {type: number, scale: log}
+    item:
+      author: {type: categorical, column: author_id, width: 16}
+    context:
+      tab: {type: categorical}
+      position: {type: number, scale: buckets}
+
+A feature of a user or an item is a column of its source, as it was just before an impression; one
+of the context is a column of the impressions, and a field of a request's `context`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from uic.models.errors import BadInputError
+from uic.models.settings import Section
+from uic.models.yaml_text import load_yaml
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+
+
+class FeatureFileError(BadInputError):
+    """`features.yaml` is not one."""
+
+
+class Kind(StrEnum):
+    """What a feature's values are."""
+
+    CATEGORICAL = "categorical"  # a text, a whole number or a truth
+    CATEGORIES = "categories"  # a list of them
+    NUMBER = "number"
+    EMBEDDING = "embedding"  # a list of numbers of one length
+
+
+class Scale(StrEnum):
+    """What becomes of a number."""
+
+    NONE = "none"
+    LOG = "log"  # sign(x) log(1 + |x|)
+    BUCKETS = "buckets"  # its quantile among the training days', as a category
+
+
+class Owner(StrEnum):
+    """Whose feature it is."""
+
+    USER = "user"
+    ITEM = "item"
+    CONTEXT = "context"
+
+
+class Feature(Section):
+    """One feature; which fields it may have follows from its type."""
+
+    type: Kind = Field(description="categorical|categories|number|embedding")
+    column: str | None = Field(None, description="its column; none means the feature's name")
+    scale: Scale = Field(Scale.NONE, description="of a number: none|log|buckets")
+    buckets: Annotated[int, Field(ge=2, le=1000)] = Field(
+        16, description="of scale: buckets; count, 2 to 1000"
+    )
+    width: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="of a category's vector, or of the embedding; 1 to 1024"
+    )
+    rows: Annotated[int, Field(ge=2, le=10_000_000)] | None = Field(
+        None,
+        description="hash categories into so many rows; none means a row for each of the training "
+        "days' categories",
+    )
+    min_count: Annotated[int, Field(ge=1)] = Field(
+        5, description="rarer categories share spare rows; count"
+    )
+    max_categories: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        100_000, description="the most frequent have rows of their own; count"
+    )
+    most: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="of categories: so many of a list count; 1 to 256"
+    )
+    default: bool | int | float | str | None = Field(
+        None, description="of a missing value; none is a value of its own"
+    )
+
+    @property
+    def categorical(self) -> bool:
+        """Whether its values are looked up in a table."""
+        return self.type in (Kind.CATEGORICAL, Kind.CATEGORIES)
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Fields that say nothing of a feature of this type."""
+        applies = {
+            "scale": self.type is Kind.NUMBER,
+            "buckets": self.scale is Scale.BUCKETS,
+            "width": self.type is not Kind.NUMBER or self.scale is Scale.BUCKETS,
+            "rows": self.categorical,
+            "min_count": self.categorical and self.rows is None,
+            "max_categories": self.categorical and self.rows is None,
+            "most": self.type is Kind.CATEGORIES,
+            "default": self.type in (Kind.CATEGORICAL, Kind.NUMBER),
+        }
+        return frozenset(name for name, used in applies.items() if not used)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_type(self) -> Self:
+        for name in sorted(self.model_fields_set & self.unused):
+            msg = (
+                f"{name} says nothing of type {self.type.value} with the other fields; leave it out"
+            )
+            raise ValueError(msg)
+        number = isinstance(self.default, int | float) and not isinstance(self.default, bool)
+        if self.type is Kind.NUMBER and self.default is not None and not number:
+            msg = f"default is {self.default!r}, expected a number"
+            raise ValueError(msg)
+        if self.type is Kind.CATEGORICAL and isinstance(self.default, float):
+            msg = f"default is {self.default!r}, expected a text, a whole number, true or false"
+            raise ValueError(msg)
+        return self
+
+
+class Source(Section):
+    """A table of users or items, one row each or one row a change."""
+
+    file: Path = Field(description="Parquet; relative to the folder of features.yaml")
+    id: str = Field(description="column of the user's or the item's id")
+    valid_from: str | None = Field(
+        None, description="column of when a row came to hold; none means always"
+    )
+
+
+class Sources(Section):
+    """Where the features of users and items are."""
+
+    user: Source | None = Field(None, description="of users")
+    item: Source | None = Field(None, description="of items")
+
+
+_Features = dict[Annotated[str, Field(pattern=NAME_PATTERN)], Feature]
+
+
+class FeatureFile(Section):
+    """A whole `features.yaml`."""
+
+    version: Annotated[int, Field(ge=1, le=1)] = Field(description="of the format: 1")
+    sources: Sources = Field(Sources(), description="tables of users and items")
+    user: _Features = Field({}, description="features of users by name")
+    item: _Features = Field({}, description="features of items by name")
+    context: _Features = Field({}, description="features of impressions by name")
+
+    @model_validator(mode="after")
+    def _sources_are_there(self) -> Self:
+        for owner, features, source in (
+            ("user", self.user, self.sources.user),
+            ("item", self.item, self.sources.item),
+        ):
+            if features and source is None:
+                msg = f"features of {owner} need sources.{owner}: the table they are columns of"
+                raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True)
+class NamedFeature:
+    """A feature with its name.
+
+    Attributes:
+        owner: whose it is.
+        name: within the owner's.
+        feature: its definition.
+    """
+
+    owner: Owner
+    name: str
+    feature: Feature
+
+    @property
+    def key(self) -> str:
+        """`owner.name`: its column in samples, and its name in messages."""
+        return f"{self.owner.value}.{self.name}"
+
+    @property
+    def column(self) -> str:
+        """The column of its source."""
+        return self.feature.column or self.name
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """All features of a site, in the order of the file.
+
+    Attributes:
+        features: by owner: users, items, context.
+        sources: tables of users and items.
+        folder: that relative paths begin at.
+    """
+
+    features: tuple[NamedFeature, ...] = ()
+    sources: Sources = field(default_factory=Sources)
+    folder: Path = Path()
+
+    def __iter__(self) -> Iterator[NamedFeature]:
+        """The features."""
+        return iter(self.features)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.features)
+
+    def of(self, owner: Owner) -> tuple[NamedFeature, ...]:
+        """Those of an owner."""
+        return tuple(feature for feature in self.features if feature.owner is owner)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For manifests: names and definitions, without where they come from."""
+        return [
+            {
+                "owner": named.owner.value,
+                "name": named.name,
+                **named.feature.model_dump(mode="json", exclude={"column", *named.feature.unused}),
+            }
+            for named in self.features
+        ]
+
+    @classmethod
+    def from_json(cls, entries: list[dict[str, Any]]) -> Self:
+        """The reverse of `to_json`.
+
+        Raises:
+            FeatureFileError: not what `to_json` makes.
+        """
+        try:
+            named = tuple(
+                NamedFeature(
+                    Owner(entry["owner"]),
+                    entry["name"],
+                    Feature(**{key: entry[key] for key in entry if key not in ("owner", "name")}),
+                )
+                for entry in entries
+            )
+        except (ValidationError, KeyError, TypeError, ValueError) as error:
+            msg = f"features of a manifest are not what was written: {' '.join(str(error).split())}"
+            raise FeatureFileError(msg) from error
+        return cls(named)
+
+    def fingerprint(self) -> str:
+        """Hex sum of the definitions."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_features(path: Path) -> FeatureSet:
+    """Read `features.yaml`.
+
+    Raises:
+        FeatureFileError: not there, no YAML, an unknown key, or a value that does not fit; one
+            line that names it.
+    """
+    try:
+        document = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f"{path}: cannot be read: {' '.join(str(error).split())}"
+        raise FeatureFileError(msg) from error
+    if not isinstance(document, dict):
+        msg = f"{path}: expected a mapping with `version: 1`; see docs/features.md"
+        raise FeatureFileError(msg)
+    try:
+        file = FeatureFile.model_validate(document)
+    except ValidationError as error:
+        msg = f"{path}: {_first_fault(error)}"
+        raise FeatureFileError(msg) from error
+    named = tuple(
+        NamedFeature(owner, name, feature)
+        for owner, features in (
+            (Owner.USER, file.user),
+            (Owner.ITEM, file.item),
+            (Owner.CONTEXT, file.context),
+        )
+        for name, feature in features.items()
+    )
+    return FeatureSet(named, file.sources, path.parent)
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        kind = Feature if len(first["loc"]) == 3 and first["loc"][0] != "sources" else None
+        known = {1: FeatureFile, 3: kind or Source}.get(len(first["loc"]), Sources)
+        return f"{place}: unknown; known: {', '.join(known.model_fields)}"
+    reason = first["msg"].removeprefix("Value error, ")
+    found = first["input"]
+    shown = "" if isinstance(found, dict) else f" (found {found!r:.80})"
+    return f"{place}: {reason}{shown}" if place else f"{reason}"

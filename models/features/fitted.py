@@ -1,0 +1,232 @@
+"""What training days say of features: rows of categories, edges of buckets, scales of numbers.
+
+Fitted once before the first step, from the training days alone, and kept in the bundle: a value
+becomes the same numbers in training, evaluation and request.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uic.models.features.definition import Feature, FeatureSet, Kind, NamedFeature, Scale
+from uic.models.features.raw import MISSING, RawValues, is_missing
+from uic.models.hashing import stable_hash
+
+# Independent of the hash of unseen items.
+_SEED: Final = 3
+_SPARE_ROWS: Final = 4
+# Of these many values a feature, drawn over the training days, quantiles and scales are taken.
+SAMPLED_VALUES: Final = 200_000
+
+# Raw values of impressions by `NamedFeature.key`: (impressions,) or (impressions, width).
+RawFeatures = Mapping[str, RawValues]
+
+
+@dataclass(frozen=True)
+class FittedFeature:
+    """One feature, ready to be embedded.
+
+    Attributes:
+        named: its definition.
+        categories: (n,) int64, ascending: those with rows of their own; empty where hashed.
+        edges: (buckets - 1,) float32, ascending; empty without buckets.
+        mean: of scaled numbers, per number of the value.
+        spread: their standard deviation.
+    """
+
+    named: NamedFeature
+    categories: NDArray[np.int64]
+    edges: NDArray[np.float32]
+    mean: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def feature(self) -> Feature:
+        """The definition."""
+        return self.named.feature
+
+    @property
+    def rows(self) -> int:
+        """Rows of its table; 0 for a feature of numbers. The first is of a missing value."""
+        feature = self.feature
+        if feature.scale is Scale.BUCKETS:
+            return 1 + self.edges.size + 1
+        if not feature.categorical:
+            return 0
+        if feature.rows is not None:
+            return 1 + feature.rows
+        return 1 + self.categories.size + _SPARE_ROWS
+
+    @property
+    def numbers(self) -> int:
+        """Numbers a value, where it is not looked up; one more says whether it is missing."""
+        if self.rows:
+            return 0
+        return 2 if self.feature.type is Kind.NUMBER else 1 + self.feature.width
+
+    def encode(self, values: RawValues) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Rows of the table, (n,) or (n, most) int64, or numbers, (n, numbers) float32."""
+        feature = self.feature
+        if feature.categorical:
+            return self._rows_of(values.astype(np.int64, copy=False))
+        absent = is_missing(feature, values)
+        if feature.scale is Scale.BUCKETS:
+            bucket = np.searchsorted(self.edges, values, side="right") + 1
+            return np.asarray(np.where(absent, 0, bucket), np.int64)
+        numbers = values[:, None] if values.ndim == 1 else values
+        scaled = (scaled_numbers(feature, numbers) - self.mean) / self.spread
+        scaled = np.where(absent[:, None], 0.0, scaled).astype(np.float32)
+        return np.concatenate([scaled, absent[:, None].astype(np.float32)], axis=1)
+
+    def _rows_of(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        flat = values.ravel()
+        if self.feature.rows is not None:
+            hashed = stable_hash(flat, seed=_SEED) % np.uint64(self.feature.rows)
+            rows = 1 + hashed.astype(np.int64)
+        else:
+            spare = stable_hash(flat, seed=_SEED) % np.uint64(_SPARE_ROWS)
+            rows = 1 + self.categories.size + spare.astype(np.int64)
+            if self.categories.size:
+                places = np.searchsorted(self.categories, flat)
+                places = np.minimum(places, self.categories.size - 1)
+                rows = np.where(self.categories[places] == flat, 1 + places, rows)
+        return np.where(flat == MISSING, 0, rows).reshape(values.shape)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a bundle; categories are in its vocabulary."""
+        return {
+            "edges": [float(edge) for edge in self.edges],
+            "mean": self.mean,
+            "spread": self.spread,
+            "categories": int(self.categories.size),
+        }
+
+
+def scaled_numbers(feature: Feature, numbers: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers on the feature's scale."""
+    if feature.scale is Scale.LOG:
+        return np.asarray(np.sign(numbers) * np.log1p(np.abs(numbers)), np.float32)
+    return np.asarray(numbers, np.float32)
+
+
+@dataclass(frozen=True)
+class FittedFeatures:
+    """All features of a bundle, in order."""
+
+    fitted: tuple[FittedFeature, ...] = ()
+
+    @property
+    def definitions(self) -> FeatureSet:
+        """What they are."""
+        return FeatureSet(tuple(one.named for one in self.fitted))
+
+    def tables(self) -> dict[str, NDArray[np.int64]]:
+        """Categories with rows of their own by key, for the vocabulary file."""
+        return {one.named.key: one.categories for one in self.fitted if one.categories.size}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For a bundle's config."""
+        definitions = self.definitions.to_json()
+        return [
+            {"definition": definition, **one.to_json()}
+            for definition, one in zip(definitions, self.fitted, strict=True)
+        ]
+
+    @classmethod
+    def from_json(
+        cls, entries: list[dict[str, Any]], tables: Mapping[str, NDArray[np.int64]]
+    ) -> Self:
+        """The reverse of `to_json` and `tables`.
+
+        Raises:
+            FeatureFileError: a definition is not one.
+            ValueError: categories are not as many as were written.
+        """
+        definitions = FeatureSet.from_json([entry["definition"] for entry in entries])
+        fitted = []
+        for named, entry in zip(definitions, entries, strict=True):
+            categories = tables.get(named.key, np.zeros(0, np.int64))
+            if categories.size != entry["categories"]:
+                msg = f"{named.key}: {categories.size} categories, expected {entry['categories']}"
+                raise ValueError(msg)
+            edges = np.array(entry["edges"], np.float32)
+            fitted.append(
+                FittedFeature(named, categories, edges, float(entry["mean"]), entry["spread"])
+            )
+        return cls(tuple(fitted))
+
+
+@dataclass
+class FeatureFitter:
+    """Looks at the training days, batch after batch.
+
+    Attributes:
+        definitions: features to fit.
+    """
+
+    definitions: FeatureSet
+    _counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
+    _numbers: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    _seen: int = 0
+
+    def add(self, features: RawFeatures) -> None:
+        """Count the categories of some impressions, and keep some of their numbers."""
+        for named in self.definitions:
+            values = features[named.key]
+            if named.feature.categorical:
+                if named.feature.rows is None:
+                    self._count(named.key, values.ravel().astype(np.int64, copy=False))
+            else:
+                # A stride keeps a bounded share, the same in every run.
+                kept = self._numbers.setdefault(named.key, [])
+                held = sum(part.shape[0] for part in kept)
+                if held < SAMPLED_VALUES:
+                    there = values[~is_missing(named.feature, values)]
+                    kept.append(np.asarray(there[: SAMPLED_VALUES - held], np.float32))
+
+    def _count(self, key: str, values: NDArray[np.int64]) -> None:
+        new, counts = np.unique(values[values != MISSING], return_counts=True)
+        known = self._counts.get(key)
+        if known is not None:
+            merged, inverse = np.unique(np.concatenate([known[0], new]), return_inverse=True)
+            weights = np.concatenate([known[1], counts])
+            new, counts = merged, np.bincount(inverse, weights=weights).astype(np.int64)
+        self._counts[key] = (new, counts.astype(np.int64))
+
+    def fitted(self) -> FittedFeatures:
+        """What was seen."""
+        return FittedFeatures(tuple(self._fit(named) for named in self.definitions))
+
+    def _fit(self, named: NamedFeature) -> FittedFeature:
+        feature = named.feature
+        no_ids, no_edges = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        if feature.categorical:
+            ids, counts = self._counts.get(named.key, (no_ids, no_ids))
+            ids, counts = ids[counts >= feature.min_count], counts[counts >= feature.min_count]
+            if ids.size > feature.max_categories:
+                # The most frequent; of equally frequent ones those of the smaller number.
+                order = np.argsort(-counts, kind="stable")[: feature.max_categories]
+                ids = np.sort(ids[order])
+            return FittedFeature(named, ids, no_edges)
+        parts = self._numbers.get(named.key, [])
+        numbers = np.concatenate(parts) if parts else no_edges
+        if feature.scale is Scale.BUCKETS:
+            inner = np.linspace(0, 1, feature.buckets + 1)[1:-1]
+            edges = np.quantile(numbers, inner) if numbers.size else no_edges
+            return FittedFeature(named, no_ids, np.unique(edges.astype(np.float32)))
+        if not numbers.size:
+            return FittedFeature(named, no_ids, no_edges)
+        scaled = scaled_numbers(feature, numbers)
+        spread = float(scaled.std())
+        return FittedFeature(named, no_ids, no_edges, float(scaled.mean()), spread or 1.0)
+
+
+def fit_features(definitions: FeatureSet, batches: Iterable[RawFeatures]) -> FittedFeatures:
+    """Fit features to raw values of the training days."""
+    fitter = FeatureFitter(definitions)
+    for features in batches:
+        fitter.add(features)
+    return fitter.fitted()
