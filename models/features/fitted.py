@@ -78,8 +78,8 @@ class FittedFeature:
             return np.asarray(np.where(absent, 0, bucket), np.int64)
         numbers = values[:, None] if values.ndim == 1 else values
         scaled = (scaled_numbers(feature, numbers) - self.mean) / self.spread
-        scaled = np.where(absent[:, None], 0.0, scaled).astype(np.float32)
-        return np.concatenate([scaled, absent[:, None].astype(np.float32)], axis=1)
+        known = np.where(absent[:, None], 0.0, scaled)
+        return np.asarray(np.concatenate([known, absent[:, None]], axis=1), np.float32)
 
     def _rows_of(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         flat = values.ravel()
