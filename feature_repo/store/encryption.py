@@ -11,6 +11,8 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+REFUSED_OURS: Final = "Redis wants a certificate of ours, or refused it"
+NAME_OURS: Final = "set store.tls_cert_file and tls_key_file to one that its authority signed"
 _PROBE_SECONDS: Final = 2.0
 # An answer of Redis is a status or an error, also to a client that has not logged in.
 _ANSWERS: Final = (b"+", b"-")
@@ -61,18 +63,15 @@ def tls_redis_wants_otherwise(
             # is not read once a write has failed, and without a refusal nothing comes.
             encrypted.recv(1)
     except ssl.SSLError as error:
-        if "CERTIFICATE" in str(error) or "UNKNOWN_CA" in str(error):
-            return (
-                f"Redis wants a certificate of ours, or refused it ({error.reason}); set "
-                "store.tls_cert_file and tls_key_file to one that its authority signed"
-            )
+        if "ALERT" in str(error):
+            return f"{REFUSED_OURS} ({error.reason}); {NAME_OURS}"
     except OSError:
         pass  # away
     return None
 
 
 def _trusting() -> ssl.SSLContext:
-    """To look whether there is TLS; nothing of ours is sent."""
+    """To look whether there is TLS; no secret of ours is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

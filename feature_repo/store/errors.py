@@ -7,6 +7,7 @@ from typing import Final
 
 import redis
 
+from uic.feature_repo.store.encryption import NAME_OURS, REFUSED_OURS
 from uic.models.errors import UicError
 
 _AWAY: Final = (
@@ -159,6 +160,8 @@ def _refused_entry(error: redis.RedisError, text: str, address: str) -> StoreAcc
             f"{address}: Redis refused the user or the password ({text}); set "
             "UIC_STORE__PASSWORD, and UIC_STORE__USERNAME for a user that is not the default one"
         )
+    if isinstance(error, redis.ConnectionError) and "_ALERT_" in text:
+        return StoreAccessError(f"{address}: {REFUSED_OURS} ({text}); {NAME_OURS}")
     if isinstance(error, redis.ConnectionError) and "CERTIFICATE" in text.upper():
         return StoreAccessError(
             f"{address}: the encryption was refused ({text}); {_certificate_advice(text)}"
@@ -175,7 +178,4 @@ def _certificate_advice(text: str) -> str:
         )
     if "expired" in text:
         return "let the owner of Redis' certificate renew it"
-    return (
-        "set store.tls_ca_file to the authority of Redis' certificate, and tls_cert_file and "
-        "tls_key_file if it wants ours"
-    )
+    return "set store.tls_ca_file to the authority of Redis' certificate"

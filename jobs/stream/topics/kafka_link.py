@@ -153,7 +153,7 @@ class Link:
         """The broker wants a certificate of ours, or another one."""
         for error in self._heard:
             text = error.str()
-            if "alert" in text and "certificate" in text:
+            if "alert" in text and ("certificate" in text or "unknown ca" in text):
                 return (
                     f"Kafka wants a certificate of ours, or refused it ({_reason(text)}); set "
                     "stream.security.cert_file and key_file to one that its authority signed"

@@ -44,6 +44,11 @@ def security(folder: Path, **changed: Any) -> StreamSecurity:
 
 
 NO_LOGIN = {"mechanism": None, "username": None, "password": None}
+STRANGER = NO_LOGIN | {
+    "protocol": "SSL",
+    "cert_file": "other-ca.pem",
+    "key_file": "other-ca.key",
+}
 OPEN = NO_LOGIN | {"protocol": "PLAINTEXT", "ca_file": None}
 
 
@@ -93,14 +98,15 @@ def test_every_plain_client_gets_in(
         ("LOGIN", OPEN, r"takes encrypted connections only; set stream\.security\.protocol: SSL"),
         ("LOGIN", {"protocol": "SASL_PLAINTEXT", "ca_file": None}, "protocol: SASL_SSL"),
         ("BOTH", {}, r"wants a certificate of ours.*cert_file"),
+        ("MUTUAL", STRANGER, r"wants a certificate of ours, or refused it"),
         ("MUTUAL", NO_LOGIN | {"protocol": "SSL"}, r"wants a certificate of ours.*cert_file"),
     ],
 )
 def test_what_keeps_us_out_is_one_line_and_waiting_is_of_no_use(
     secured: SecuredKafka, listener: str, changed: dict[str, Any], says: str
 ) -> None:
-    if isinstance(changed.get("ca_file"), str):
-        changed = changed | {"ca_file": secured.folder / changed["ca_file"]}
+    files = [name for name in ("ca_file", "cert_file", "key_file") if changed.get(name)]
+    changed = changed | {name: secured.folder / changed[name] for name in files}
     brokers = Brokers(secured.at(listener), security(secured.folder, **changed))
     with pytest.raises(BrokerAccessError, match=says) as refused:
         describe_topic(brokers, "events")
