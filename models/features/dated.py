@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.models.features.definition import NamedFeature, Source
+from uic.models.features.definition import FeatureSource, NamedFeature
 from uic.models.features.raw import RawValues, missing_values, raw_column
 
 # Of a row without a time: it has always held.
@@ -43,7 +43,7 @@ class DatedTable:
     features: tuple[NamedFeature, ...]
 
     @classmethod
-    def read(cls, path: Path, source: Source, features: tuple[NamedFeature, ...]) -> Self:
+    def read(cls, path: Path, source: FeatureSource, features: tuple[NamedFeature, ...]) -> Self:
         """Read the columns of some features.
 
         Raises:

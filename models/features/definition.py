@@ -131,7 +131,7 @@ class Feature(Section):
         return self
 
 
-class Source(Section):
+class FeatureSource(Section):
     """A table of users or items, one row each or one row a change."""
 
     file: Path = Field(description="Parquet; relative to the folder of features.yaml")
@@ -141,11 +141,11 @@ class Source(Section):
     )
 
 
-class Sources(Section):
+class FeatureSources(Section):
     """Where the features of users and items are."""
 
-    user: Source | None = Field(None, description="of users")
-    item: Source | None = Field(None, description="of items")
+    user: FeatureSource | None = Field(None, description="of users")
+    item: FeatureSource | None = Field(None, description="of items")
 
 
 _Features = dict[Annotated[str, Field(pattern=NAME_PATTERN)], Feature]
@@ -155,7 +155,7 @@ class FeatureFile(Section):
     """A whole `features.yaml`."""
 
     version: Annotated[int, Field(ge=1, le=1)] = Field(description="of the format: 1")
-    sources: Sources = Field(Sources(), description="tables of users and items")
+    sources: FeatureSources = Field(FeatureSources(), description="tables of users and items")
     user: _Features = Field({}, description="features of users by name")
     item: _Features = Field({}, description="features of items by name")
     context: _Features = Field({}, description="features of impressions by name")
@@ -208,7 +208,7 @@ class FeatureSet:
     """
 
     features: tuple[NamedFeature, ...] = ()
-    sources: Sources = field(default_factory=Sources)
+    sources: FeatureSources = field(default_factory=FeatureSources)
     folder: Path = Path()
 
     def __iter__(self) -> Iterator[NamedFeature]:
@@ -298,7 +298,7 @@ def _first_fault(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
         kind = Feature if len(first["loc"]) == 3 and first["loc"][0] != "sources" else None
-        known = {1: FeatureFile, 3: kind or Source}.get(len(first["loc"]), Sources)
+        known = {1: FeatureFile, 3: kind or FeatureSource}.get(len(first["loc"]), FeatureSources)
         return f"{place}: unknown; known: {', '.join(known.model_fields)}"
     reason = first["msg"].removeprefix("Value error, ")
     found = first["input"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.models.errors import BadInputError
+from uic.models.memory.event_terms import NO_EVENT, times_before
 from uic.models.memory.group_fold import EventValueError, GroupFold, check_values, fold_groups
 from uic.models.memory.kernel import PackedNetwork
 from uic.models.memory.network import MemoryNetwork
@@ -147,8 +148,8 @@ class MemoryFolder:
             events.user_index[new], return_index=True, return_counts=True
         )
         changed = folded[rows]
-        x = self._bundle.embed(events.item_ids[new], events.category_ids[new])
         header = header_view(changed)
+        x = self._embedded(header, events, new, firsts)
         self._fold_states(changed, header, x, lengths)
         # 3. The position of the last event of each.
         self._stamp(header, events, new[firsts + lengths - 1])
@@ -164,6 +165,32 @@ class MemoryFolder:
                 f"{self._bundle.hash8.hex()}; build a generation for the new bundle"
             )
             raise ForeignMemoryError(msg)
+
+    def _embedded(
+        self,
+        header: NDArray[np.void],
+        events: EventBatch,
+        new: NDArray[np.int64],
+        firsts: NDArray[np.int64],
+    ) -> Tensor:
+        """What the network gets of each new event: (new events, event width).
+
+        Args:
+            header: of the records of the users that have some.
+            events: of all users.
+            new: indices of the new ones, one user after the other.
+            firsts: of each user, within `new`.
+        """
+        x = self._bundle.embed(events.item_ids[new], events.category_ids[new])
+        terms = self._bundle.memory.event_terms
+        if terms is None:
+            return x
+        last = header["last_event_time_ms"].astype(np.int64)
+        times = events.event_times_ms[new]
+        before = times_before(times, firsts, np.where(header["events"] == 0, NO_EVENT, last))
+        with torch.no_grad():
+            told: Tensor = terms(x, events.behaviors[new], times, before)
+        return told
 
     def _fold_states(
         self, records: Records, header: NDArray[np.void], x: Tensor, lengths: NDArray[np.int64]

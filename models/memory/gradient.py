@@ -45,11 +45,14 @@ def fold_rows(
 
 
 def _learned(memory: MemoryNetwork) -> list[tuple[str, Tensor]]:
-    """Weights that get a gradient, by name; the initial memory gets it through the states."""
+    """Weights of the steps that get a gradient, by name.
+
+    The initial memory gets it through the states, and what events tell through the events.
+    """
     return [
         (name, weight)
         for name, weight in memory.named_parameters()
-        if weight.requires_grad and name != "initial_memory"
+        if weight.requires_grad and name != "initial_memory" and not name.startswith("event_terms.")
     ]
 
 

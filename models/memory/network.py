@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.batch_sums import BatchSums
+from uic.models.memory.event_terms import EventTerms
 from uic.models.memory.settings import MemoryConfig
 from uic.models.memory.state import MAX_EVENTS, MemoryState, StateLayout
 
@@ -149,6 +150,9 @@ class MemoryNetwork(BatchSums):
                 diagonal[range(slots), range(slots)] += config.utilization_diagonal
         if config.induction:
             self.channel = nn.GRUCell(inputs, config.channel_width)
+        self.event_terms: EventTerms | None = None
+        if config.event_features:
+            self.event_terms = EventTerms(config.event_features, config.event_width)
 
     def initial(self, users: int, *, rounding: bool = True) -> MemoryState:
         """The state of users without an event: the initial memory, and zeros."""

@@ -6,11 +6,20 @@ one, zero start of everything but the memory) are described in `uic.models.memor
 they are used.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from uic.models.settings import Section
+
+
+class EventFeature(StrEnum):
+    """What an event tells the network beside its item and category."""
+
+    BEHAVIOR = "behavior"  # click, cart, favourite, buy
+    GAP = "gap"  # since the user's event before, by event time
+    HOUR = "hour"  # of the day, UTC
 
 
 class MemoryConfig(Section):
@@ -21,6 +30,11 @@ class MemoryConfig(Section):
     )
     category_width: Annotated[int, Field(ge=0, le=256)] = Field(
         16, description="width of a category embedding, 0 = no categories; 0 to 256"
+    )
+    event_features: tuple[EventFeature, ...] = Field(
+        (),
+        description="what an event tells beside its item and category: behavior, gap, hour; none "
+        "in the paper",
     )
     slots: Annotated[int, Field(ge=1, le=64)] = Field(
         8, description="rows of the memory M, and channels of S; 1 to 64 (paper: 4, 6, 8)"

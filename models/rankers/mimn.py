@@ -7,6 +7,7 @@ history. Training runs one after the other through the same two methods.
 
 from typing import Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.embedding import BatchRows
+from uic.models.memory.event_terms import times_before
 from uic.models.memory.fold import GroupFold, fold_groups
 from uic.models.memory.network import MemoryNetwork, MemoryState, address, read
 from uic.models.memory.settings import MemoryConfig
@@ -138,9 +140,17 @@ class Mimn(Ranker):
     # ---------------------------------------------------------------- what the stream computes
     def fold(self, batch: RankerBatch, rows: BatchRows) -> GroupFold:
         """Each group's history from a new memory, and the state at each of the batch's cuts."""
+        x = rows.history(batch)
+        if self.memory.event_terms is not None:
+            events = batch.source
+            counts = np.diff(events.history_offsets)
+            firsts = events.history_offsets[:-1][counts > 0]
+            times = events.history_times_ms
+            before = times_before(times, firsts)
+            x = self.memory.event_terms(x, events.history_behaviors, times, before)
         return fold_groups(
             self.memory,
-            rows.history(batch),
+            x,
             batch.history_counts,
             batch.cut_groups,
             batch.cut_lengths,

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import FeatureSet, NamedFeature, Owner, Source
+from uic.models.features.definition import FeatureSet, FeatureSource, NamedFeature, Owner
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
 from uic.models.published import sha256_of
 from uic.models.samples.schema import USER_VERSIONS
@@ -110,7 +110,7 @@ class FeatureJoin:
         for owner in (Owner.USER, Owner.ITEM):
             self._table(owner)
 
-    def _source(self, owner: Owner) -> Source | None:
+    def _source(self, owner: Owner) -> FeatureSource | None:
         if not self.features.of(owner):
             return None
         return self.features.sources.user if owner is Owner.USER else self.features.sources.item
@@ -123,7 +123,7 @@ class FeatureJoin:
 
 
 @cache
-def _read_once(path: Path, source: Source, features: tuple[NamedFeature, ...]) -> DatedTable:
+def _read_once(path: Path, source: FeatureSource, features: tuple[NamedFeature, ...]) -> DatedTable:
     return DatedTable.read(path, source, features)
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.features.dated import ALWAYS, DatedTable, FeatureTableError
-from uic.models.features.definition import FeatureSet, Source
+from uic.models.features.definition import FeatureSet, FeatureSource
 from uic.models.features.raw import MISSING
 
 FEATURES = FeatureSet.from_json([{"owner": "user", "name": "band", "type": "categorical"}]).features
-DATED = Source(file="users.parquet", id="user_id", valid_from="since")
+DATED = FeatureSource(file="users.parquet", id="user_id", valid_from="since")
 
 
 def by_hand(rows, user, time):
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_parquet_and_changes_without_a_time(tmp_path):
         DatedTable.read(path, DATED, FEATURES)
     write(path, user_id=[1, 1], band=[1, 2])
     with pytest.raises(FeatureTableError, match="name valid_from if rows are changes"):
-        DatedTable.read(path, Source(file="users.parquet", id="user_id"), FEATURES)
+        DatedTable.read(path, FeatureSource(file="users.parquet", id="user_id"), FEATURES)
     write(path, user_id=[2, 1], band=[20, 10])
-    always = DatedTable.read(path, Source(file="users.parquet", id="user_id"), FEATURES)
+    always = DatedTable.read(path, FeatureSource(file="users.parquet", id="user_id"), FEATURES)
     assert always.as_of(np.array([1, 2, 3]), np.array([ALWAYS + 1, 0, 0])).tolist() == [0, 1, -1]
