@@ -189,12 +189,13 @@ def _dead_letters(plan: JobPlan) -> str:
 def _properties(plan: JobPlan) -> str:
     """Of Kafka's client, where the brokers are and how to get in; without a secret."""
     return ", ".join(
-        f"'properties.{name}' = {_literal(value)}"
+        f"'properties.{name}' = {literal(value)}"
         for name, value in brokers_of(plan.stream).java_properties().items()
     )
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text of SQL: a quote in a path or a user's name does not end it."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -10,6 +10,7 @@ from uic.jobs.config.config import load_config
 from uic.jobs.config.security import StreamSecurity
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.drills.hostile.certificates import openssl
+from uic.jobs.stream.run.job import literal
 from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.models.errors import BadInputError
 
@@ -121,6 +122,10 @@ def test_the_manuals_example_is_a_login_over_tls_with_a_certificate_of_ours(
     assert settings["ssl.key.location"] == "/etc/uic/client.key"
     with pytest.raises(BadInputError, match=r"ca_file: /etc/uic/kafka-ca\.pem: cannot be read"):
         brokers_of(stream)
+
+
+def test_a_quote_in_a_path_does_not_end_the_text_of_sql() -> None:
+    assert literal("/shop's/ca.pem") == "'/shop''s/ca.pem'"
 
 
 def test_no_text_of_brokers_has_the_password() -> None:
