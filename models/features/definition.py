@@ -274,7 +274,7 @@ def load_features(path: Path) -> FeatureSet:
         msg = f"{path}: cannot be read: {' '.join(str(error).split())}"
         raise FeatureFileError(msg) from error
     if not isinstance(document, dict):
-        msg = f"{path}: expected a mapping with `version: 1`; see docs/features.md"
+        msg = f"{path}: expected a mapping with `version: 1`; see docs/concepts.md"
         raise FeatureFileError(msg)
     try:
         file = FeatureFile.model_validate(document)
