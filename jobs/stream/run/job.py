@@ -147,7 +147,7 @@ def _source(plan: JobPlan) -> str:
         "log_offset BIGINT NOT NULL METADATA FROM 'offset' VIRTUAL, "
         "log_time TIMESTAMP_LTZ(3) NOT NULL METADATA FROM 'timestamp' VIRTUAL) WITH ("
         f"'connector' = 'kafka', 'topic' = '{plan.stream.topic}', 'format' = 'raw', "
-        f"{_properties(plan)}, "
+        f"{brokers_of(plan.stream).flink_options()}, "
         f"'properties.group.id' = 'uic-{plan.project}-{plan.generation}', "
         # A partition that appears later re-maps users: a new epoch, not more of this one.
         "'scan.topic-partition-discovery.interval' = '0 ms', "
@@ -176,7 +176,7 @@ def _dead_letters(plan: JobPlan) -> str:
         return (
             f"CREATE TEMPORARY TABLE dead_letters ({columns}) WITH ('connector' = 'kafka', "
             f"'topic' = '{plan.stream.dead_letter_topic}', {_JSON}, "
-            f"{_properties(plan)}, "
+            f"{brokers_of(plan.stream).flink_options()}, "
             "'sink.delivery-guarantee' = 'at-least-once')"
         )
     return (
@@ -184,19 +184,6 @@ def _dead_letters(plan: JobPlan) -> str:
         f"'path' = '{_epoch_folder(plan.dead_letter_folder, plan.epoch)}', {_JSON}, "
         f"{_rolling(plan)})"
     )
-
-
-def _properties(plan: JobPlan) -> str:
-    """Of Kafka's client, where the brokers are and how to get in; without a secret."""
-    return ", ".join(
-        f"'properties.{name}' = {literal(value)}"
-        for name, value in brokers_of(plan.stream).java_properties().items()
-    )
-
-
-def literal(text: str) -> str:
-    """A text of SQL: a quote in a path or a user's name does not end it."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _archive(plan: JobPlan) -> str:

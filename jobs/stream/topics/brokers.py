@@ -25,6 +25,7 @@ QUOTED_VARIABLE: Final = "UIC_STREAM_QUOTED_PASSWORD"
 
 # The connector's jar has the client under a name of its own.
 _JAVA: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common"
+_QUOTE: Final = "'"
 _PKCS_8: Final = "-----BEGIN PRIVATE KEY-----"
 
 
@@ -99,6 +100,13 @@ class Brokers:
         for name, kind in providers.items():
             found[f"config.providers.{name}.class"] = f"{_JAVA}.config.provider.{kind}"
         return found
+
+    def flink_options(self) -> str:
+        """The properties as options of a table in Flink's SQL, where a quote ends no text."""
+        return ", ".join(
+            f"'properties.{name}' = '{value.replace(_QUOTE, 2 * _QUOTE)}'"
+            for name, value in self.java_properties().items()
+        )
 
     def java_environment(self) -> dict[str, str]:
         """Variables that the Java process needs beside its own."""

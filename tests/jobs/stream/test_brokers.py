@@ -10,7 +10,6 @@ from uic.jobs.config.config import load_config
 from uic.jobs.config.security import StreamSecurity
 from uic.jobs.config.stream import StreamSettings
 from uic.jobs.drills.hostile.certificates import openssl
-from uic.jobs.stream.run.job import literal
 from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.models.errors import BadInputError
 
@@ -124,8 +123,10 @@ def test_the_manuals_example_is_a_login_over_tls_with_a_certificate_of_ours(
         brokers_of(stream)
 
 
-def test_a_quote_in_a_path_does_not_end_the_text_of_sql() -> None:
-    assert literal("/shop's/ca.pem") == "'/shop''s/ca.pem'"
+def test_a_quote_in_a_name_or_a_path_does_not_end_the_text_of_sql() -> None:
+    options = brokers_of(settings(**LOGIN | {"username": "it's"})).flink_options()
+    assert "'properties.sasl.mechanism' = 'SCRAM-SHA-512', " in options
+    assert """ required username="it''s" password=""" in options
 
 
 def test_no_text_of_brokers_has_the_password() -> None:
