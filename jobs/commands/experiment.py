@@ -23,7 +23,7 @@ TableArgument = Annotated[
         "imn-ablation, imn-efficiency, of IMN; lmn-table1, lmn-table2, of LMN; out-of-sync "
         "and big-sale (table 5), of MIMN; dicm-table2 (bytes of AMS and of parameter servers), "
         "dicm-table3 to dicm-table6, dicm-table8, dicm-figure5, of DICM: name the image "
-        "features with --set images=NAME."
+        "features with --set images=NAME; features: models with and without features beside ids."
     ),
 ]
 RepeatsOption = Annotated[int, typer.Option(min=1, help="Seeds 0 to so many less one.")]
