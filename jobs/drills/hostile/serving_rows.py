@@ -184,11 +184,19 @@ def _holds_up(served: Served) -> str:
 
 
 def _end_of(connection: socket.socket) -> bytes:
-    """All until the service closes the connection."""
+    """All until the service closes the connection.
+
+    Raises:
+        NotHeldError: it does not, for half a minute.
+    """
     received = b""
-    with suppress(ConnectionResetError):
+    try:
         while part := connection.recv(65536):
             received += part
+    except ConnectionResetError:
+        return received
+    except TimeoutError:
+        require(held=False, seen=f"a connection is held open for {PATIENCE_SECONDS:.0f} s")
     return received
 
 

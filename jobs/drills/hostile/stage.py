@@ -104,7 +104,7 @@ class HostileStage:
 
     @cached_property
     def _template(self) -> Path:
-        path = self.folder / "template"
+        path = self.new_folder("template")
         build_template(path)
         return path
 
