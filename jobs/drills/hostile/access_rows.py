@@ -124,7 +124,7 @@ def _refused(settings: StreamSettings) -> None:
         one_line = "\n" not in str(error) and PASSWORD not in str(error)
         require(one_line and not error.passing, str(error).replace(PASSWORD, "(the password)"))
         return
-    require(held=False, seen=f"let in by {settings.security.username}")
+    require(held=False, seen=f"let in as {settings.security.username or 'anyone'}")
 
 
 def _secured_control(stage: HostileStage) -> None:
