@@ -42,10 +42,8 @@ def audit(
     not passed: offsets that have streamed and that no marker has passed; of the live generation
     they say that the store was put back to an older copy, or that nothing streams into it.
 
-    If the service has written down what it scored with (serve.log_features), those memories are
-    folded again too, and their candidates scored again by the model as it was trained.
-
-    The broker, if it answers, is asked whether the topic is still the log's, and where it ends.
+    What the service has written down (serve.log_features) is folded and scored again, too. The
+    broker, if it answers, is asked whether the topic is still the log's, and where it ends.
 
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing,
     extra or ahead, if the live generation's markers are behind, if the log has a position twice, if

@@ -20,6 +20,16 @@ from uic.jobs.workspace.workspace import Workspace
 _NAMED_DAYS = 5
 
 
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="features.yaml: what is joined to impressions. Default: WORKSPACE/features.yaml if it "
+        "is there; none joins nothing.",
+    ),
+]
+
+
 @takes_workspace
 def samples(
     arguments: typer.Context,
@@ -29,14 +39,7 @@ def samples(
     out: Annotated[
         str, typer.Option(help="Name of the samples: a folder of WORKSPACE/samples.")
     ] = "default",
-    features: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="features.yaml: what is joined to impressions. Default: WORKSPACE/features.yaml "
-            "if it is there; none joins nothing.",
-        ),
-    ] = None,
+    features: FeaturesOption = None,
     runner: RunnerOption = "DirectRunner",
     gates: Annotated[
         bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
@@ -67,9 +70,7 @@ def samples(
             progress=progress,
         )
     _remark(made.manifest)
-    for line in _summary(made.manifest):
-        OUT.print(line, markup=False)
-    OUT.print(f"samples: {made.path}", markup=False)
+    OUT.print("\n".join([*_summary(made.manifest), f"samples: {made.path}"]), markup=False)
 
 
 def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date]) -> None:

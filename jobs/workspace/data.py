@@ -14,7 +14,6 @@ from uic.models.errors import BadInputError
 if TYPE_CHECKING:
     from uic.jobs.checks.gates import Judged
     from uic.jobs.stream.letters.compact import Compaction
-    from uic.models.features.definition import FeatureSet
     from uic.pipelines.importers.next_item import NextItemOptions
     from uic.pipelines.importers.run import ImportSummary
     from uic.pipelines.importers.source import Importer
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 SALE_DAYS_NAME = "simulated_sale_days.yaml"
 DEFAULT_SAMPLES = "default"
-NO_FEATURES = "none"
 
 
 @dataclass(frozen=True)
@@ -293,20 +291,12 @@ class DataPanel(WorkspacePanel):
             samples=self.config.samples,
             sale=self.config.sale,
             gate=partial(check_samples, self.context, told) if gates else None,
-            features=FeatureJoin(self._features(features)),
+            features=FeatureJoin.of_file(features, self.context.features),
         )
         if gates:
             check_inputs(self.context, *days, told, report)
         report(f"grouping the impressions of {days[0]} to {days[1]}", 0, None)
         return Samples(name, request.output, make_samples(request, runner, beam_arguments))
-
-    def _features(self, file: Path | str | None) -> "FeatureSet":
-        """The features of a file; of the workspace's by default, if there is one."""
-        from uic.models.features.definition import FeatureSet, load_features
-
-        if file is None:
-            file = self.context.features if self.context.features.is_file() else NO_FEATURES
-        return FeatureSet() if file == NO_FEATURES else load_features(Path(file))
 
     def compact(self, day: date | str, *, accept_loss: bool = False) -> "list[Compaction]":
         """Add what streamed up to and including a day to the event log.

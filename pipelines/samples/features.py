@@ -8,18 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import FeatureSet, FeatureSource, NamedFeature, Owner
+from uic.models.features.definition import (
+    FeatureSet,
+    FeatureSource,
+    NamedFeature,
+    Owner,
+    load_features,
+)
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
 from uic.models.published import sha256_of
 from uic.models.samples.schema import USER_VERSIONS
 from uic.pipelines.samples.order import SortedImpressions, column
+
+NO_FEATURES: Final = "none"
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,21 @@ class FeatureJoin:
     """
 
     features: FeatureSet = field(default_factory=FeatureSet)
+
+    @classmethod
+    def of_file(cls, file: Path | str | None, own: Path) -> Self:
+        """The features of a file.
+
+        Args:
+            file: "none" joins nothing; None takes `own`.
+            own: the workspace's, which need not be there.
+
+        Raises:
+            FeatureFileError: the file is none.
+        """
+        if file is None:
+            file = own if own.is_file() else NO_FEATURES
+        return cls() if file == NO_FEATURES else cls(load_features(Path(file)))
 
     def context_schema(self, schema: pa.Schema) -> pa.Schema:
         """`schema` of impressions with a column for each feature of the context."""

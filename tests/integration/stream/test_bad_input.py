@@ -67,7 +67,8 @@ def test_no_event_files(trial, tmp_path):
 
 
 def test_a_bundle_that_does_not_fit_the_generation(trial, tmp_path):
-    context = trial(source="files")
+    write_event_file(tmp_path / "events" / "a.jsonl.gz", [LoggedPayload(b"{}", 0, 0, 1)])
+    context = trial(source="files", files=tmp_path / "events")
     other = untrained_bundle(tmp_path / "mimn" / "other", items=10, categories=5)
     with pytest.raises(UnfitGenerationError, match="generation 1 is of bundle mimn/untrained"):
         _plan(context, bundle=other.path)
