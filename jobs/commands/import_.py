@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from uic.jobs.commands.imported_features import add_features, say_what_to_add
 from uic.jobs.commands.next_item_options import Sequence, with_next_item_options
 from uic.jobs.commands.options import shown_progress, takes_workspace
 from uic.jobs.commands.table_options import with_table_columns
@@ -227,7 +228,9 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     log = escape(str(workspace.context.log))
     table.add_row("written", f"{published.bytes / 1e6:,.1f} MB in {log}")
     table.add_row("manifest", escape(str(published.manifest)))
+    add_features(table, summary.features)
     OUT.print(table)
+    say_what_to_add(summary.features)
     lost = sum(summary.rejects.values())
     total = published.behaviors + published.impressions + lost
     if lost > total * _MANY_REJECTS:

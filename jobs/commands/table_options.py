@@ -93,6 +93,39 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "context": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[NAME=]COL",
+                help="With --clicked: a column of the impressions that is known when an item is "
+                "shown, kept in the log. Repeatable.",
+            ),
+        ],
+        None,
+    ),
+    "user_feature": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[NAME=]COL",
+                help="What the row says of its user: changes go to features/users.parquet, and "
+                "are seen after the row. Repeatable.",
+            ),
+        ],
+        None,
+    ),
+    "item_feature": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[NAME=]COL",
+                help="What the row says of its item: changes go to features/items.parquet. "
+                "Repeatable.",
+            ),
+        ],
+        None,
+    ),
     "delimiter": (Annotated[str, typer.Option(help="CSV: one character, or tab.")], ","),
 }
 
@@ -124,9 +157,14 @@ def _columns(
     time_unit: str,
     time_zone: str | None,
     delimiter: str,
+    context: list[str] | None,
+    user_feature: list[str] | None,
+    item_feature: list[str] | None,
     **names: Any,
 ) -> "TableColumns":
+    from uic.models.features.definition import Owner
     from uic.pipelines.importers.table import TableColumns
+    from uic.pipelines.importers.table_features import column_names
     from uic.pipelines.importers.times import unit_or_format
 
     if clicked is not None and behavior is not None:
@@ -140,6 +178,14 @@ def _columns(
         time_unit=unit_or_format(time_unit),
         time_zone=_zone(time_zone),
         delimiter=_one_character(delimiter),
+        features={
+            owner: column_names(owner, given or [])
+            for owner, given in (
+                (Owner.USER, user_feature),
+                (Owner.ITEM, item_feature),
+                (Owner.CONTEXT, context),
+            )
+        },
         **names,
     )
 

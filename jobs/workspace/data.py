@@ -133,6 +133,7 @@ class DataPanel(WorkspacePanel):
             BadInputError: a file is not what it has to be, or no row of it can be used.
             DuplicateImportError: the log holds the file already.
         """
+        from uic.pipelines.importers.features import FeatureCollector
         from uic.pipelines.importers.run import run_import
         from uic.pipelines.log.event_log import EventLog
 
@@ -145,6 +146,7 @@ class DataPanel(WorkspacePanel):
             impressions_only=impressions_only,
             any_time=any_time,
             next_item=next_item,
+            features=FeatureCollector(self.path),
             progress=progress,
         )
 

@@ -47,6 +47,7 @@ class AliBrand:
         "The source has days only: the k-th row of a day is k milliseconds after its beginning.",
         "That keeps the order of the rows; the spacing is not real.",
         "A brand is both item and category.",
+        "The source has no features beside the behaviours' types.",
     )
 
     def __init__(self, path: Path, time_zone: str) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
+from uic.pipelines.importers.kuairand_features import context_features, static_features
 from uic.pipelines.importers.parquet import TypeCheck, batches, is_integer_list, open_parquet
 from uic.pipelines.importers.source import Batch, IdNumbers, Rejects, readable
 from uic.pipelines.log.schemas import BEHAVIORS
@@ -52,6 +53,8 @@ _BEHAVIOR: Final = ["user_id", "item_id", "category_id", "behavior", "event_time
 class KuaiRand:
     """`impressions.parquet`, `videos.parquet` and `user_sequences.parquet` of a folder.
 
+    `user_features.parquet` is read if it is there, and makes features of users.
+
     Args:
         directory: the folder.
         prior_history: make clicks of `user_sequences`.
@@ -73,9 +76,11 @@ class KuaiRand:
             "A click on an impression is a behaviour at the impression's time.",
             f"The category is the first tag; {UNKNOWN_TAG} is a video without one.",
             prior if prior_history else "user_sequences was left out.",
+            "Features of user_features and videos have no dates: they count as always known.",
         )
         self._impressions = directory / "impressions.parquet"
         self._videos = directory / "videos.parquet"
+        self._users = directory / "user_features.parquet"
         self._sequences = directory / "user_sequences.parquet"
         for path in self.sources():
             if not path.is_file():
@@ -90,7 +95,8 @@ class KuaiRand:
     def sources(self) -> Sequence[Path]:
         """The input files."""
         prior = [self._sequences] if self._prior else []
-        return [self._impressions, self._videos, *prior]
+        users = [self._users] if self._users.is_file() else []
+        return [self._impressions, self._videos, *prior, *users]
 
     def batches(self, rejects: Rejects, ids: IdNumbers) -> Iterator[Batch]:  # noqa: ARG002
         """Earlier videos first, then impressions with their clicks."""
@@ -98,7 +104,8 @@ class KuaiRand:
             open_parquet(self._videos, _VIDEOS)
             videos = pq.read_table(self._videos, columns=list(_VIDEOS)).combine_chunks()
         categories = _Categories(videos)
-        yield Batch(0, items=categories.items())
+        features = static_features(self._users, self._videos)
+        yield Batch(0, items=categories.items(), features=features)
         done = 0
         if self._prior:
             file = open_parquet(self._sequences, _SEQUENCES)
@@ -123,6 +130,7 @@ class KuaiRand:
                 done,
                 behaviors=_from(clicks, "kuairand-log"),
                 impressions=good.drop_columns(["behavior"]),
+                features=context_features(good),
             )
 
     def _context(self, batch: pa.RecordBatch, name: str) -> pa.Array:

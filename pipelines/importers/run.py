@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from uic.models.errors import BadInputError
+from uic.pipelines.importers.features import FeatureCollector, FeatureSummary
 from uic.pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
 from uic.pipelines.importers.plausible import PlausibleTimes
-from uic.pipelines.importers.source import Importer, Rejects, fingerprint
+from uic.pipelines.importers.source import FeatureRows, Importer, Rejects, fingerprint
 from uic.pipelines.importers.string_ids import StringIds
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part, Publication
@@ -27,6 +28,7 @@ class ImportSummary:
     rejects_path: Path | None
     first_reject: str | None
     next_item: NextItemCounts | None
+    features: FeatureSummary | None = None
 
 
 def run_import(
@@ -39,6 +41,7 @@ def run_import(
     impressions_only: bool = False,
     any_time: bool = False,
     next_item: NextItemOptions | None = None,
+    features: FeatureCollector | None = None,
     progress: Progress | None = None,
 ) -> ImportSummary:
     """Import everything, or change nothing.
@@ -54,6 +57,7 @@ def run_import(
         any_time: take times before 2000 and later than tomorrow, too; else a row with one is a
             reject, and a file of them is refused.
         next_item: make impressions by protocol; None keeps what the files have.
+        features: takes the features that the files have; None leaves them out.
         progress: called with (step, done, total).
 
     Raises:
@@ -103,7 +107,15 @@ def run_import(
         )
         if impressions_only:
             add_behaviors = _leave_out
-        rows = _read(importer, writer, rejects, ids, add_behaviors=add_behaviors, report=report)
+        rows = _read(
+            importer,
+            writer,
+            rejects,
+            ids,
+            add_behaviors=add_behaviors,
+            add_features=features.add if features else _leave_out,
+            report=report,
+        )
         rejects.times.refuse_most(importer.sources()[0])
         if not rows:
             reject = rejects.first_of(importer.sources()[0])
@@ -117,6 +129,8 @@ def run_import(
         if rejects.rows:
             writer.add_file("rejects", rejects.path, rejects.rows)
         ids.publish(writer)
+        # Before the log: what a killed import leaves is true, and written once more by the next.
+        made = features.publish() if features else None
         published = writer.publish(lambda done, total: report("writing days", done, total))
     return ImportSummary(
         published,
@@ -124,6 +138,7 @@ def run_import(
         rejects.path if rejects.rows else None,
         rejects.first_of(importer.sources()[0]),
         protocol.counts if protocol else None,
+        made,
     )
 
 
@@ -134,6 +149,7 @@ def _read(
     ids: StringIds,
     *,
     add_behaviors: Callable[[pa.Table], None],
+    add_features: Callable[[FeatureRows], None],
     report: Progress,
 ) -> int:
     rows = 0
@@ -146,12 +162,14 @@ def _read(
         if batch.impressions is not None:
             rows += batch.impressions.num_rows
             writer.add_impressions(batch.impressions)
+        for of_owner in batch.features:
+            add_features(of_owner)
         report("reading", batch.done, importer.total)
     return rows
 
 
-def _leave_out(_behaviors: pa.Table) -> None:
-    """Behaviours of an import of impressions: the log has them from elsewhere."""
+def _leave_out(_rows: object) -> None:
+    """Take what is not asked for, such as the behaviours of an import of impressions."""
 
 
 def _predict(protocol: NextItem, writer: LogWriter, importer: Importer) -> None:

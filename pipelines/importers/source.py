@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.features.definition import Feature, Owner
 from uic.models.published import sha256_of
 from uic.pipelines.importers.plausible import PlausibleTimes
 from uic.pipelines.log.events import MAX_ID, MAX_TIME_MS, Reason
@@ -21,6 +22,22 @@ from uic.pipelines.log.events import MAX_ID, MAX_TIME_MS, Reason
 # Rows of a batch: about 50 MB, enough for vectorised work to dominate.
 BATCH_ROWS: Final = 1 << 19
 _MAX_PAYLOAD_CHARACTERS: Final = 2_000
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Values of features, some rows of an import.
+
+    Attributes:
+        owner: whose.
+        table: a column a feature; of users and items also `id`, int64, and, if they are dated,
+            `valid_from`, timestamp[ms].
+        definitions: of the columns; those that are not there are guessed.
+    """
+
+    owner: Owner
+    table: pa.Table
+    definitions: Mapping[str, Feature] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,7 @@ class Batch:
     behaviors: pa.Table | None = None
     impressions: pa.Table | None = None
     items: pa.Table | None = None
+    features: tuple[FeatureRows, ...] = ()
 
 
 class Importer(Protocol):

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.features.definition import Owner
 from uic.pipelines.importers.cells import (
     is_number,
     truths,
@@ -28,6 +29,12 @@ from uic.pipelines.importers.formats import (
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
 from uic.pipelines.importers.plausible import TimeUnit
 from uic.pipelines.importers.source import CANCELLATION, FAULTS, Batch, IdNumbers, Rejects
+from uic.pipelines.importers.table_features import (
+    ColumnNames,
+    TableFeatures,
+    csv_types,
+    parquet_types,
+)
 from uic.pipelines.importers.text import csv_rows, header_of
 from uic.pipelines.importers.times import EventTimes
 from uic.pipelines.log.columns import behavior_codes, one_chunk
@@ -38,6 +45,7 @@ _MISSING: Final = FAULTS.index("missing_field")
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")
 _CANCELLATION: Final = FAULTS.index(CANCELLATION)
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
+_BEHAVIOR: Final = ["user_id", "item_id", "category_id", "behavior", "event_time"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class TableColumns:
         time_zone: of times that have none; None takes them as UTC in a log of UTC days, and
             refuses them in any other.
         delimiter: of a CSV file.
+        features: further columns, by whose feature and its name; those of the context are kept
+            in the log, those of users and items go to tables of changes.
     """
 
     user_id: str
@@ -73,6 +83,7 @@ class TableColumns:
     time_unit: TimeUnit | str = TimeUnit.MILLISECONDS
     time_zone: str | None = None
     delimiter: str = ","
+    features: ColumnNames = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """All columns that are used, each once."""
@@ -84,8 +95,14 @@ class TableColumns:
             self.behavior,
             self.clicked,
             self.quantity,
+            *self.feature_columns(),
         )
         return list(dict.fromkeys(name for name in used if name is not None))
+
+    def feature_columns(self) -> list[str]:
+        """Columns that are features, each once."""
+        named = (column for of in self.features.values() for column in of.values())
+        return list(dict.fromkeys(named))
 
 
 class TableImporter:
@@ -100,6 +117,9 @@ class TableImporter:
         self.name = name
         self._path, self._columns = path, columns
         self.has_impressions = columns.clicked is not None
+        if columns.features.get(Owner.CONTEXT) and not self.has_impressions:
+            msg = "--context: is of impressions, and there are none without --clicked COL"
+            raise BadInputError(msg)
         self.notes: Sequence[str] = ()
         if columns.category_id is None:
             self.notes = ("The source has no categories: every item is in category 0.",)
@@ -115,11 +135,17 @@ class TableImporter:
         if self._parquet:
             file = open_parquet(path, dict.fromkeys(columns.names(), is_any))
             self.total = file.metadata.num_rows
+            types = parquet_types(path, file.schema_arrow, columns.feature_columns())
         else:
             refuse_what_is_no_csv(path)
             self.total = path.stat().st_size
             self._names = header_of(path, columns.delimiter)
             check_names(path, self._names, columns.names())
+            types = {}
+            if columns.feature_columns():
+                wanted = columns.feature_columns()
+                types = csv_types(path, self._names, wanted, columns.delimiter)
+        self._features = TableFeatures(path, columns.features, types)
 
     def sources(self) -> Sequence[Path]:
         """The input file."""
@@ -132,12 +158,16 @@ class TableImporter:
             self._first = rejects.times.none_good
             rejects.times.unit = self._times.unit_of(table.schema.field(self._columns.event_time))
             rows, clicked = self._rows(table, lines, ids)
+            extra = self._features.columns(table)
+            if clicked is not None:
+                extra["clicked"] = pa.array(clicked)
+            good, features = self._features.take(accept(self._path, rows, rejects, extra))
             if clicked is None:
-                yield Batch(done, behaviors=accept(self._path, rows, rejects))
+                yield Batch(done, behaviors=good, features=features)
                 continue
-            good = accept(self._path, rows, rejects, {"clicked": pa.array(clicked)})
-            clicks = good.filter(good["clicked"]).drop_columns(["clicked"])
-            yield Batch(done, behaviors=clicks, impressions=good.drop_columns(["behavior"]))
+            clicks = good.filter(good["clicked"]).select(_BEHAVIOR)
+            shown = good.drop_columns(["behavior"])
+            yield Batch(done, behaviors=clicks, impressions=shown, features=features)
 
     def _tables(self, rejects: Rejects) -> Iterator[tuple[pa.Table, NDArray[np.int64], int]]:
         names = self._columns.names()

@@ -1,0 +1,194 @@
+"""Columns of an imported table that are features: their types, and whose they are.
+
+A Parquet column has its type; a CSV column gets one from all of its values, read once before the
+import: true and false, whole numbers, numbers, else texts. So a column has one type in every file
+of the log that one import makes.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from uic.models.errors import BadInputError
+from uic.models.features.definition import NAME_PATTERN, Owner
+from uic.models.features.tables import VALID_FROM
+from uic.pipelines.importers.source import FeatureRows, Rejects
+from uic.pipelines.importers.text import csv_rows, texts
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
+
+# What a CSV file writes where there is no value.
+NO_VALUE: Final = ("", "NULL", "null", "NaN", "nan", "\\N")
+_WHOLE: Final = r"^-?(0|[1-9][0-9]{0,17})$"
+_NUMBER: Final = r"^-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$|^-?inf$"
+_TRUTHS: Final = ("true", "false")
+# Names that mean something else where the feature would be.
+_TAKEN: Final[Mapping[Owner, frozenset[str]]] = {
+    Owner.USER: frozenset({"id", "user_id", VALID_FROM}),
+    Owner.ITEM: frozenset({"id", "item_id", VALID_FROM}),
+    Owner.CONTEXT: frozenset({*IMPRESSIONS.names, *BEHAVIOR_EVENTS.names, "sequence"}),
+}
+
+ColumnNames = Mapping[Owner, Mapping[str, str]]
+
+
+def column_names(owner: Owner, given: Sequence[str]) -> dict[str, str]:
+    """Column by name of feature, of `COL` or `NAME=COL`.
+
+    Raises:
+        BadInputError: no name of a feature, one that means something else, or one twice.
+    """
+    option = "--context" if owner is Owner.CONTEXT else f"--{owner.value}-feature"
+    names: dict[str, str] = {}
+    for text in given:
+        name, equals, column = text.partition("=")
+        column = column if equals else name
+        if not re.fullmatch(NAME_PATTERN, name):
+            msg = (
+                f"{option}: found {text!r}, expected NAME=COL with a name of a-z, 0-9 and _ that "
+                "begins with a letter"
+            )
+            raise BadInputError(msg)
+        if name in _TAKEN[owner] or name in names:
+            why = "is there twice" if name in names else "is a column of the log already"
+            msg = f"{option}: {name} {why}; say OTHER={column}"
+            raise BadInputError(msg)
+        names[name] = column
+    return names
+
+
+class TableFeatures:
+    """The features of one file.
+
+    Args:
+        path: of the file.
+        names: column by owner and name of feature.
+        types: of each column, as `csv_types` or `parquet_types` say.
+    """
+
+    def __init__(self, path: Path, names: ColumnNames, types: Mapping[str, pa.DataType]) -> None:
+        self._path, self._names, self._types = path, names, types
+
+    def columns(self, table: pa.Table) -> dict[str, pa.Array]:
+        """The values of some rows as `owner.name`, of one type in all rows of the file."""
+        return {
+            f"{owner.value}.{name}": _typed(table.column(column), self._types[column])
+            for owner, names in self._names.items()
+            for name, column in names.items()
+        }
+
+    def take(self, good: pa.Table) -> tuple[pa.Table, tuple[FeatureRows, ...]]:
+        """Good rows without `columns`, those of the context by their names; and all features."""
+        given = {f"{owner.value}.{name}" for owner, of in self._names.items() for name in of}
+        plain = good.select([name for name in good.column_names if name not in given])
+        rows = []
+        for owner, names in self._names.items():
+            if not names:
+                continue
+            values = {name: good.column(f"{owner.value}.{name}") for name in names}
+            if owner is Owner.CONTEXT:
+                for name, value in values.items():
+                    plain = plain.append_column(name, value)
+                rows.append(FeatureRows(owner, pa.table(values)))
+                continue
+            whose = {"id": good.column(f"{owner.value}_id"), VALID_FROM: good.column("event_time")}
+            rows.append(FeatureRows(owner, pa.table({**whose, **values})))
+        return plain, tuple(rows)
+
+
+def csv_types(
+    path: Path, header: Sequence[str], wanted: Sequence[str], delimiter: str
+) -> dict[str, pa.DataType]:
+    """What columns of a CSV file hold, by all of their values."""
+    kinds = {name: _Kinds() for name in wanted}
+    for rows in csv_rows(path, header, wanted, _Unheard(path), delimiter=delimiter, header=True):
+        for name in wanted:
+            kinds[name].add(_words(rows.columns.column(name)))
+    return {name: one.type() for name, one in kinds.items()}
+
+
+def parquet_types(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> dict[str, pa.DataType]:
+    """What columns of a Parquet file become.
+
+    Raises:
+        BadInputError: a column is neither texts, numbers, truths nor times.
+    """
+    return {name: _plain(f"{path}: column {name}", schema.field(name).type) for name in wanted}
+
+
+class _Unheard(Rejects):
+    """Broken lines are told when they are imported, not when columns are looked at."""
+
+    def add(self, file: Path, line: int, reason: str, payload: str) -> None:
+        """Say nothing."""
+
+
+class _Kinds:
+    """What all values so far can be read as."""
+
+    def __init__(self) -> None:
+        self._whole = self._number = self._truth = True
+        self._any = False
+
+    def add(self, words: pa.Array) -> None:
+        words = words.drop_null()
+        self._any |= len(words) > 0
+        self._whole = self._whole and _all(pc.match_substring_regex(words, _WHOLE))
+        self._number = self._number and _all(pc.match_substring_regex(words, _NUMBER))
+        lower = pc.ascii_lower(words)
+        self._truth = self._truth and _all(pc.is_in(lower, value_set=pa.array(_TRUTHS)))
+
+    def type(self) -> pa.DataType:
+        if not self._any:
+            return pa.string()
+        if self._truth:
+            return pa.bool_()
+        if self._whole:
+            return pa.int64()
+        return pa.float64() if self._number else pa.string()
+
+
+def _all(truths: pa.Array) -> bool:
+    return bool(pc.all(truths, min_count=0).as_py())
+
+
+def _words(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Bytes of a CSV file as texts; what is no value, or no UTF-8, is null."""
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.binary())
+    words, undecodable = texts(column)
+    words = pc.utf8_trim_whitespace(words)
+    absent = np.asarray(pc.is_in(words, value_set=pa.array(NO_VALUE))) | undecodable
+    return pc.if_else(pa.array(absent), None, words)
+
+
+def _plain(where: str, kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain(where, kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_decimal(kind) or pa.types.is_floating(kind):
+        return pa.float64()
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return pa.timestamp("ms")
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return kind
+    msg = (
+        f"{where} is {kind}, expected texts, numbers, truths or times; put lists into a table of "
+        "their own, and name it in features.yaml"
+    )
+    raise BadInputError(msg)
+
+
+def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_binary(column.type):
+        words = _words(column)
+        return pc.ascii_lower(words).cast(kind) if pa.types.is_boolean(kind) else words.cast(kind)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values = column.cast(kind, safe=False)
+    return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], kind)
