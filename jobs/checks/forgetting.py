@@ -23,6 +23,8 @@ from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.stream.letters.erasing import erase_payloads
+from uic.models.features.definition import Owner
+from uic.models.features.tables import table_path
 from uic.models.published import (
     MANIFEST_NAME,
     lock_of,
@@ -93,6 +95,10 @@ def _places(
         yield place, sum(erase_payloads(path, names) for path in paths if _is_closed(path, chosen))
     features = (context.workspace / "serving" / "features").glob("dt=*/*.parquet")
     yield "served features", sum(_without(path, users) for path in features if chosen(path))
+    path = table_path(context.workspace, Owner.USER)
+    if path.exists() and chosen(path):
+        with log.locked():  # an import holds it, too, and adds rows to this table
+            yield "features of users", _without(path, users)
 
 
 def _is_closed(path: Path, chosen: Chosen) -> bool:

@@ -25,7 +25,7 @@ from uic.models.features.tables import (
     table_path,
     write_table,
 )
-from uic.pipelines.importers.source import FeatureRows, readable
+from uic.pipelines.importers.source import OwnerRows, readable
 
 # Whole numbers of so few values are rather codes than amounts.
 FEW_VALUES: Final = 100
@@ -70,7 +70,7 @@ class FeatureCollector:
         self._columns: dict[tuple[Owner, str], _Column] = {}
         self._tables: dict[Owner, list[pa.Table]] = {Owner.USER: [], Owner.ITEM: []}
 
-    def add(self, rows: FeatureRows) -> None:
+    def add(self, rows: OwnerRows) -> None:
         """Take some rows, in source order."""
         for name in rows.table.column_names:
             if name in ("id", VALID_FROM):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from uic.models.errors import BadInputError
 from uic.models.features.definition import Feature, Kind, Owner, Scale
 from uic.pipelines.importers.parquet import is_any, open_parquet
-from uic.pipelines.importers.source import FeatureRows, readable
+from uic.pipelines.importers.source import OwnerRows, readable
 
 _CATEGORY: Final = Feature(type=Kind.CATEGORICAL)
 _COUNT: Final = Feature(type=Kind.NUMBER, scale=Scale.LOG)
@@ -40,7 +40,7 @@ _ITEM: Final[Mapping[str, tuple[str, Feature]]] = {
 CONTEXT: Final[Mapping[str, Feature]] = {"tab": _CATEGORY, "is_rand": _CATEGORY}
 
 
-def static_features(users: Path, videos: Path) -> tuple[FeatureRows, ...]:
+def static_features(users: Path, videos: Path) -> tuple[OwnerRows, ...]:
     """Features of the tables, of those columns that they have.
 
     Args:
@@ -56,17 +56,17 @@ def static_features(users: Path, videos: Path) -> tuple[FeatureRows, ...]:
     return tuple(rows for rows in found if rows.definitions)
 
 
-def context_features(impressions: pa.Table) -> tuple[FeatureRows, ...]:
+def context_features(impressions: pa.Table) -> tuple[OwnerRows, ...]:
     """Features of the context, of those columns that the impressions have."""
     names = [name for name in CONTEXT if name in impressions.column_names]
     if not names:
         return ()
-    return (FeatureRows(Owner.CONTEXT, impressions.select(names), CONTEXT),)
+    return (OwnerRows(Owner.CONTEXT, impressions.select(names), CONTEXT),)
 
 
 def _of(
     owner: Owner, path: Path, id_column: str, features: Mapping[str, tuple[str, Feature]]
-) -> FeatureRows:
+) -> OwnerRows:
     file = open_parquet(path, {id_column: is_any})
     present = {
         name: (column, feature)
@@ -82,4 +82,4 @@ def _of(
     columns = {name: table.column(column) for name, (column, _) in present.items()}
     ids = table.column(id_column).cast(pa.int64())
     definitions = {name: feature for name, (_, feature) in present.items()}
-    return FeatureRows(owner, pa.table({"id": ids, **columns}), definitions)
+    return OwnerRows(owner, pa.table({"id": ids, **columns}), definitions)

@@ -11,7 +11,7 @@ from uic.models.errors import BadInputError
 from uic.pipelines.importers.features import FeatureCollector, FeatureSummary
 from uic.pipelines.importers.next_item import NextItem, NextItemCounts, NextItemOptions
 from uic.pipelines.importers.plausible import PlausibleTimes
-from uic.pipelines.importers.source import FeatureRows, Importer, Rejects, fingerprint
+from uic.pipelines.importers.source import Importer, OwnerRows, Rejects, fingerprint
 from uic.pipelines.importers.string_ids import StringIds
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part, Publication
@@ -149,7 +149,7 @@ def _read(
     ids: StringIds,
     *,
     add_behaviors: Callable[[pa.Table], None],
-    add_features: Callable[[FeatureRows], None],
+    add_features: Callable[[OwnerRows], None],
     report: Progress,
 ) -> int:
     rows = 0

@@ -25,7 +25,7 @@ _MAX_PAYLOAD_CHARACTERS: Final = 2_000
 
 
 @dataclass(frozen=True)
-class FeatureRows:
+class OwnerRows:
     """Values of features, some rows of an import.
 
     Attributes:
@@ -51,7 +51,7 @@ class Batch:
     behaviors: pa.Table | None = None
     impressions: pa.Table | None = None
     items: pa.Table | None = None
-    features: tuple[FeatureRows, ...] = ()
+    features: tuple[OwnerRows, ...] = ()
 
 
 class Importer(Protocol):

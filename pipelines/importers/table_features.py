@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from uic.models.errors import BadInputError
 from uic.models.features.definition import NAME_PATTERN, Owner
 from uic.models.features.tables import VALID_FROM
-from uic.pipelines.importers.source import FeatureRows, Rejects
+from uic.pipelines.importers.source import OwnerRows, Rejects
 from uic.pipelines.importers.text import csv_rows, texts
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 
@@ -81,7 +81,7 @@ class TableFeatures:
             for name, column in names.items()
         }
 
-    def take(self, good: pa.Table) -> tuple[pa.Table, tuple[FeatureRows, ...]]:
+    def take(self, good: pa.Table) -> tuple[pa.Table, tuple[OwnerRows, ...]]:
         """Good rows without `columns`, those of the context by their names; and all features."""
         given = {f"{owner.value}.{name}" for owner, of in self._names.items() for name in of}
         plain = good.select([name for name in good.column_names if name not in given])
@@ -93,10 +93,10 @@ class TableFeatures:
             if owner is Owner.CONTEXT:
                 for name, value in values.items():
                     plain = plain.append_column(name, value)
-                rows.append(FeatureRows(owner, pa.table(values)))
+                rows.append(OwnerRows(owner, pa.table(values)))
                 continue
             whose = {"id": good.column(f"{owner.value}_id"), VALID_FROM: good.column("event_time")}
-            rows.append(FeatureRows(owner, pa.table({**whose, **values})))
+            rows.append(OwnerRows(owner, pa.table({**whose, **values})))
         return plain, tuple(rows)
 
 

@@ -27,6 +27,8 @@ from uic.jobs.stream.letters.erasing import erase_payloads
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of, read_lines
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import ManifestError
+from uic.models.features.definition import Owner
+from uic.models.features.tables import table_path, write_table
 from uic.pipelines.audit.compare import Verdict
 from uic.pipelines.log.event_log import EventLog
 
@@ -73,9 +75,11 @@ def test_the_files_of_the_workspace_are_written_anew_without_the_user(shop):
     features = root / "serving" / "features" / "dt=2026-03-01" / "a.parquet"
     features.parent.mkdir(parents=True)
     pq.write_table(pa.table({"user_id": [1, USER, USER]}), features)
+    table = table_path(root, Owner.USER)
+    write_table(table, pa.table({"user_id": [1, USER], "age": [30, 40]}))
     workspace.forget(USER)
     erased = {one.place: one.rows for one in workspace.erase_forgotten()}
-    assert erased == {"log": gone, "snapshots": 1, "served features": 2}
+    assert erased == {"log": gone, "snapshots": 1, "served features": 2, "features of users": 1}
     log = EventLog(root / "log")
     assert rows_in_log(root) == 0
     assert sum(file.rows for file in log.behavior_files()) == before - gone
@@ -83,7 +87,7 @@ def test_the_files_of_the_workspace_are_written_anew_without_the_user(shop):
     (snapshot,) = list_snapshots(root / "memories")
     assert USER not in snapshot.ids()
     assert snapshot.rows == 29 == len(snapshot.ids())
-    assert users_of(features) == {1}
+    assert users_of(features) == users_of(table) == {1}
     shutil.rmtree(root / "serving")
     # Nothing is left to do, and nothing else has changed: a build goes on from the snapshot.
     assert workspace.erase_forgotten() == []
