@@ -39,9 +39,10 @@ def compact(
     of repetitions; so batch folds what the stream has folded. Can be repeated: what the log has
     is left alone.
 
-    Then log, snapshots, archive, dead letters and served features are written anew without the
-    users who were forgotten since (`uic user forget`), and files of the last three that are older
-    than stream.archive_days, stream.dead_letter_days and serve.feature_days are removed.
+    Then log, snapshots, archive, dead letters, served features and the features of users are
+    written anew without those who were forgotten since (`uic user forget`), and files of the
+    archive, of dead letters and of served features go that are
+    older than stream.archive_days, stream.dead_letter_days and serve.feature_days.
     """
     with ERR.status("reading the archive"):
         done = workspace.compact(day.date(), accept_loss=accept_loss)

@@ -35,6 +35,10 @@ ImagesOption = Annotated[
 NewItemShareOption = Annotated[
     float, typer.Option(help="With --images: share of items that appear after the first day.")
 ]
+FeaturesOption = Annotated[
+    bool,
+    typer.Option("--features", help="Users, items and impressions have features that matter."),
+]
 # A calendar day; Typer has no type for a date.
 _FIRST_DAY = datetime(2025, 1, 1)  # noqa: DTZ001
 
@@ -53,6 +57,7 @@ def simulate(
     late_share: LateShareOption = 0.0,
     images: ImagesOption = None,
     new_item_share: NewItemShareOption = 0.3,
+    features: FeaturesOption = False,
     workspace: Workspace,
 ) -> None:
     """Write a simulated event log into an empty workspace.
@@ -65,6 +70,9 @@ def simulate(
     appear every day with photographs never seen before, so that images say what ids cannot yet.
     Which item shows which file is written beside the log, for `uic images extract`.
 
+    With --features, clicks depend on features beside ids, too (features.yaml): the best AUC is told
+    with and without knowing them.
+
     With --sale-day, a calendar of these days is written beside the log; name it as
     `sale.calendar` in the settings to leave them out of samples and memories.
     """
@@ -74,6 +82,7 @@ def simulate(
         "visits_per_user_day": visits_per_user_day,
         "impressions_per_user_day": impressions_per_user_day,
         "late_share": late_share, "new_item_share": new_item_share,
+        "feature_gain": 1.0 if features else None,
     }  # fmt: skip
     with shown_progress() as progress:
         simulated = workspace.simulate(photographs=images, progress=progress, **plan)
@@ -94,11 +103,15 @@ def _print_summary(simulated: "Simulated", log: Path, images: Path | None) -> No
     if shown:
         OUT.print(f"click rate            {simulated.log.clicks / shown:.3f}")
         OUT.print(f"best reachable AUC    {_auc(simulated.log.best_auc)}")
+    if shown and simulated.log.features is not None:
+        OUT.print(f"  without features    {_auc(simulated.log.unaided_auc)}")
     if shown and simulated.calendar is not None:
         OUT.print(f"  without sale days   {_auc(simulated.log.best_ordinary_auc)}")
     OUT.print(f"written to            {log} ({published.bytes / 1e6:.1f} MB)", markup=False)
     if simulated.calendar is not None:
         OUT.print(f"sale days             {simulated.calendar}, for `sale.calendar`", markup=False)
+    if simulated.log.features is not None:
+        OUT.print(f"features              {simulated.log.features}", markup=False)
     path = simulated.item_images
     if path is not None:
         OUT.print(

@@ -77,8 +77,8 @@ def forget(
 
     A tombstone stays, in the store and in WORKSPACE/forgotten.json, so that no replay, load, stream
     job or loss of Redis brings the user back. The user's rows in the files of the workspace (log,
-    snapshots, archive, dead letters, served features) are erased by the next `uic log compact`, or
-    at once with --now. Prints what remains, and until when.
+    snapshots, archive, dead letters, served features, features of users) are erased by the next
+    `uic log compact`, or at once with --now. Prints what remains, and until when.
     """
     holding = workspace.generations_of(user)
     if holding:
@@ -106,7 +106,7 @@ def _what_remains(workspace: Workspace, *, now: bool) -> Table:
     stream = workspace.config.stream
     table = Table("what remains of a forgotten user", "until", box=SIMPLE_HEAD)
     if not now:
-        files = "log, snapshots, archive, dead letters, served features"
+        files = "log, snapshots, archive, dead letters, served features, features of users"
         table.add_row(files, "the next `uic log compact`, every night (or --now)")
     else:
         table.add_row("files that the stream has open", "the next `uic log compact`")

@@ -181,6 +181,7 @@ class DataPanel(WorkspacePanel):
             made,
             EventLog(self.context.log),
             self.config.log,
+            workspace=self.path,
             generated=partial(report, "simulating days"),
             written=partial(report, "writing days"),
         )

@@ -20,6 +20,7 @@ ID_COLUMN: Final[Mapping[Owner, str]] = {Owner.USER: "user_id", Owner.ITEM: "ite
 VALID_FROM: Final = "valid_from"
 # Beside `features.yaml`, whose paths begin at its folder.
 FOLDER: Final = "features"
+FEATURES_FILE: Final = "features.yaml"
 _FILE: Final[Mapping[Owner, str]] = {Owner.USER: "users.parquet", Owner.ITEM: "items.parquet"}
 
 Definitions = Mapping[Owner, Mapping[str, Feature]]

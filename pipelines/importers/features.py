@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from uic.models.errors import BadInputError
 from uic.models.features.definition import Feature, Kind, Owner
 from uic.models.features.tables import (
+    FEATURES_FILE,
     ID_COLUMN,
     VALID_FROM,
     name_features,
@@ -106,7 +107,7 @@ class FeatureCollector:
             found = {one.name: one.feature for one in imported if one.owner is owner}
             definitions |= {owner: found} if found else {}
         dated = {owner: VALID_FROM in table.column_names for owner, table in merged.items()}
-        file = self._workspace / "features.yaml"
+        file = self._workspace / FEATURES_FILE
         rows = {table_path(self._workspace, owner): one.num_rows for owner, one in merged.items()}
         return FeatureSummary(imported, rows, file, name_features(file, definitions, dated))
 

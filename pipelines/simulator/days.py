@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.pipelines.simulator.features import SimulatedFeatures
 from uic.pipelines.simulator.impressions import impression_clicks, impressions
 from uic.pipelines.simulator.plan import SimulationPlan
 from uic.pipelines.simulator.visits import (
@@ -44,6 +45,8 @@ class DayChunk:
         impression_user_ids, …_item_ids, …_category_ids, …_times_ms: (impressions,), int64.
         clicked: (impressions,), bool.
         click_probability: (impressions,), float32: the probability `clicked` was drawn with.
+        unaided_probability: (impressions,), float32: the same without what features say.
+        positions: (impressions,), int64, where each was shown; None without features.
     """
 
     user_ids: Ints
@@ -58,6 +61,8 @@ class DayChunk:
     impression_times_ms: Ints
     clicked: NDArray[np.bool_]
     click_probability: Floats
+    unaided_probability: Floats
+    positions: Ints | None
 
 
 def day_chunk(
@@ -66,6 +71,8 @@ def day_chunk(
     block: UserBlock,
     day: int,
     bargains: Bargains | None,
+    *,
+    features: SimulatedFeatures | None = None,
 ) -> DayChunk:
     """Simulate one block on one day; `bargains` on a sale day, else None."""
     stream = random_stream(plan.seed, block.number, day, Purpose.DAY)
@@ -85,6 +92,7 @@ def day_chunk(
         visits=visits,
         bargains=bargains,
         stream=stream,
+        features=None if features is None else features.on(plan, block, day),
     )
     clicks = joined(clicks, impression_clicks(shown, stream))
     acts, codes = with_funnel(clicks, stream, sale=sale)
@@ -105,6 +113,8 @@ def day_chunk(
         impression_times_ms=shown.acts.times_ms[shown_order],
         clicked=shown.clicked[shown_order],
         click_probability=shown.probability[shown_order],
+        unaided_probability=shown.unaided[shown_order],
+        positions=None if shown.positions is None else shown.positions[shown_order],
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS, TIMESTAMP
 from uic.pipelines.simulator.days import DayChunk, day_chunk
+from uic.pipelines.simulator.features import SimulatedFeatures
 from uic.pipelines.simulator.plan import SimulationPlan
 from uic.pipelines.simulator.visits import Bargains
 from uic.pipelines.simulator.world import Catalogue, UserBlock, block_count
@@ -61,17 +62,22 @@ class Simulation:
         self.plan = plan
         self.catalogue = Catalogue.of(plan)
         self.blocks = block_count(plan)
+        self.features = None if plan.feature_gain is None else SimulatedFeatures.of(plan)
         self._kept: dict[int, UserBlock] = {}
 
     def chunk(self, day: int, block: int) -> DayChunk:
         """The rows of one block of users on one day, as arrays."""
-        return day_chunk(self.plan, self.catalogue, self._users(block), day, self._bargains(day))
+        return self._chunk(day, block, self._bargains(day))
 
     def chunks(self, day: int) -> Iterator[DayChunk]:
         """The rows of one day, block after block; within a block by log time."""
         bargains = self._bargains(day)
         for block in range(self.blocks):
-            yield day_chunk(self.plan, self.catalogue, self._users(block), day, bargains)
+            yield self._chunk(day, block, bargains)
+
+    def _chunk(self, day: int, block: int, bargains: Bargains | None) -> DayChunk:
+        users = self._users(block)
+        return day_chunk(self.plan, self.catalogue, users, day, bargains, features=self.features)
 
     def payload_batches(
         self, batch_events: int = 10_000, first_day: int = 0, last_day: int | None = None
@@ -116,8 +122,8 @@ def behaviors_table(chunk: DayChunk) -> pa.Table:
 
 
 def impressions_table(chunk: DayChunk) -> pa.Table:
-    """The impressions of a chunk, `SIMULATED_IMPRESSIONS`."""
-    return pa.table(
+    """The impressions of a chunk, `SIMULATED_IMPRESSIONS`, and `position` with features."""
+    table = pa.table(
         [
             pa.array(chunk.impression_user_ids),
             pa.array(chunk.impression_item_ids),
@@ -128,6 +134,9 @@ def impressions_table(chunk: DayChunk) -> pa.Table:
         ],
         schema=SIMULATED_IMPRESSIONS,
     )
+    if chunk.positions is None:
+        return table
+    return table.append_column("position", pa.array(chunk.positions.astype(np.int16)))
 
 
 def _payloads(table: pa.Table) -> PayloadBatch:

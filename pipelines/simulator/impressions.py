@@ -2,7 +2,8 @@
 
 The log-odds of a click are mostly the user's long-term weight of the item's category, awake or
 dormant; then how well the item's style fits the user's taste, in any category; a little whether
-the interest is awake; and the item's quality. On a sale day they depend on the item alone.
+the interest is awake; and the item's quality. On a sale day they depend on the item alone. With
+features (`uic.pipelines.simulator.features`) these move the odds, too.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.pipelines.simulator.features import DayFeatures
 from uic.pipelines.simulator.plan import SimulationPlan
 from uic.pipelines.simulator.visits import CLICK_SECONDS, Acts, Bargains, Visits, style_match
 from uic.pipelines.simulator.world import INTERESTS, Catalogue, Floats, Ints, UserBlock, uniform
@@ -21,6 +23,8 @@ _INTEREST_SHARE: Final = 0.5
 _ARRIVAL_SHARE: Final = 0.15
 # Log-odds of a click: base, and the gain of each part.
 _BASE, _LONG_TERM, _AWAKE, _STYLE, _QUALITY = -3.2, 3.2, 0.4, 0.8, 0.25
+# Log-odds of every impression where interests move nothing: one click in six.
+_EVEN: Final = -1.6
 # Log-odds on a sale day: base, and the gain of how deep the price is cut.
 _SALE_BASE, _SALE_DEPTH = -1.6, 0.5
 
@@ -33,11 +37,15 @@ class Impressions:
         acts: user of the block, row of the item, time.
         probability: (impressions,), float32, of a click.
         clicked: (impressions,), bool, drawn with `probability`.
+        positions: (impressions,), int64, 1 to 10; None without features.
+        unaided: (impressions,), float32, the probability without what features say.
     """
 
     acts: Acts
     probability: Floats
     clicked: NDArray[np.bool_]
+    positions: Ints | None
+    unaided: Floats
 
 
 def impressions(
@@ -49,6 +57,7 @@ def impressions(
     visits: Visits,
     bargains: Bargains | None,
     stream: np.random.Generator,
+    features: DayFeatures | None,
 ) -> Impressions:
     """Show items in the visits of a day and draw the clicks; `bargains` on a sale day."""
     per_visit = plan.impressions_per_user_day / plan.visits_per_user_day
@@ -57,15 +66,29 @@ def impressions(
     if bargains is None:
         rows = _candidates(catalogue, block, users, stream)
         odds = _odds(catalogue, block, strengths, users, rows)
+        if plan.interest_gain < 1:
+            odds = _EVEN + plan.interest_gain * (odds - _EVEN)
     else:
         picks = stream.integers(len(bargains.rows), size=len(shown))
         rows = bargains.rows[picks]
         odds = _SALE_BASE + _SALE_DEPTH * bargains.depth[picks]
-    probability = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    probability = unaided = _probability(odds)
+    positions = None
+    if features is not None:
+        positions = features.positions(len(shown))
+        if bargains is None:
+            gained = odds + features.odds(users, rows, positions)
+            probability = _probability(gained.astype(np.float32))
     clicked = uniform(stream, len(shown)) < probability
     spans_ms = visits.clicks[shown] * (CLICK_SECONDS * 1000)
     times_ms = visits.starts_ms[shown] + (uniform(stream, len(shown)) * spans_ms).astype(np.int64)
-    return Impressions(Acts(users, rows, times_ms), probability, clicked)
+    acts = Acts(users, rows, times_ms)
+    return Impressions(acts, probability, clicked, positions, unaided)
+
+
+def _probability(odds: Floats) -> Floats:
+    chances: Floats = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return chances
 
 
 def impression_clicks(shown: Impressions, stream: np.random.Generator) -> Acts:

@@ -59,6 +59,17 @@ class SimulationPlan(Section):
         0.3, description="with photographs: items that appear after the first day; share, 0 to 1"
     )
 
+    feature_gain: Annotated[float, Field(ge=0, le=3)] | None = Field(
+        None,
+        description="features beside ids, and how much they move the odds of a click: 1 as built, "
+        "0 not at all; 0 to 3, none makes no features",
+    )
+    interest_gain: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0,
+        description="how much users' interests and items move the odds of a click: 1 as built, 0 "
+        "not at all, so that ids say nothing; 0 to 1",
+    )
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -110,6 +121,12 @@ class SimulationPlan(Section):
             impressions_per_user_day=impressions / (users * days),
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest; what an older plan could not say is left out where it is not used."""
+        newer = {"feature_gain", "interest_gain"}
+        unused = {name for name in newer if getattr(self, name) == _default(name)}
+        return self.model_dump(mode="json", exclude=unused)
+
     @property
     def last_day(self) -> date:
         """The last simulated day."""
@@ -128,6 +145,10 @@ class SimulationPlan(Section):
         """Start and end of a day in milliseconds since 1970 UTC; the end is not part of it."""
         days, first = CalendarDays(self.time_zone), day_number(self.first_day)
         return days.start_ms(first + index), days.start_ms(first + index + 1)
+
+
+def _default(name: str) -> Any:
+    return SimulationPlan.model_fields[name].default
 
 
 def _one_line(error: ErrorDetails) -> str:

@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     DAY = 2
     BARGAINS = 3
     PHOTOGRAPHS = 4
+    FEATURES = 5
 
 
 def random_stream(seed: int, block: int, day: int, purpose: Purpose) -> np.random.Generator:

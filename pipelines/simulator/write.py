@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part, Publication
 from uic.pipelines.settings import LogSettings
 from uic.pipelines.simulator.days import FAST_MS
+from uic.pipelines.simulator.feature_files import write_features
 from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
 from uic.pipelines.simulator.oracle import BestAuc
 from uic.pipelines.simulator.plan import SimulationPlan, SimulationPlanError
@@ -38,12 +40,16 @@ class SimulatedLog:
         clicks: clicked impressions.
         best_auc: AUC of the click probabilities; None if all or none was clicked.
         best_ordinary_auc: the same without sale days.
+        unaided_auc: with features, the best AUC without knowing them.
+        features: with features, the file that names them.
     """
 
     publication: Publication
     clicks: int
     best_auc: float | None
     best_ordinary_auc: float | None
+    unaided_auc: float | None = None
+    features: Path | None = None
 
 
 def write_simulation(
@@ -51,6 +57,7 @@ def write_simulation(
     log: EventLog,
     settings: LogSettings,
     *,
+    workspace: Path | None = None,
     generated: Progress | None = None,
     written: Progress | None = None,
 ) -> SimulatedLog:
@@ -60,6 +67,7 @@ def write_simulation(
         plan: what to simulate.
         log: where to.
         settings: partitions of the import, and what event times its parser would accept.
+        workspace: where features go; None is the folder of the log's.
         generated: called with (days generated, days in all).
         written: called with (days written, days in all), behaviours and impressions apart.
 
@@ -71,8 +79,8 @@ def write_simulation(
     """
     _check(plan, log, settings)
     simulation = Simulation(plan)
-    everything, ordinary = BestAuc(), BestAuc()
-    details: dict[str, Any] = {"plan": plan.model_dump(mode="json")}
+    everything, ordinary, unaided = BestAuc(), BestAuc(), BestAuc()
+    details: dict[str, Any] = {"plan": plan.to_json()}
     part = Part(EPOCH_NAME, sources=[_source(plan)], notes=NOTES, details=details)
     with LogWriter(log, part, time_zone=plan.time_zone, partitions=settings.partitions) as writer:
         catalogue = simulation.catalogue
@@ -83,6 +91,7 @@ def write_simulation(
                 writer.add_behaviors(behaviors_table(chunk))
                 writer.add_impressions(impressions_table(chunk))
                 everything.add(chunk.click_probability, chunk.clicked)
+                unaided.add(chunk.unaided_probability, chunk.clicked)
                 if not sale:
                     ordinary.add(chunk.click_probability, chunk.clicked)
             if generated is not None:
@@ -90,8 +99,19 @@ def write_simulation(
         details["best_reachable_auc"] = everything.auc()
         details["best_reachable_auc_without_sale_days"] = ordinary.auc()
         details["impressions_clicked"] = everything.clicks
+        features = None
+        if simulation.features is not None:
+            details["best_reachable_auc_without_features"] = unaided.auc()
+            features = write_features(simulation.features, catalogue, workspace or log.root.parent)
         publication = writer.publish(written)
-    return SimulatedLog(publication, everything.clicks, everything.auc(), ordinary.auc())
+    return SimulatedLog(
+        publication,
+        everything.clicks,
+        everything.auc(),
+        ordinary.auc(),
+        unaided.auc() if features else None,
+        features,
+    )
 
 
 def _check(plan: SimulationPlan, log: EventLog, settings: LogSettings) -> None:
@@ -112,7 +132,7 @@ def _check(plan: SimulationPlan, log: EventLog, settings: LogSettings) -> None:
 
 def _source(plan: SimulationPlan) -> dict[str, Any]:
     """A plan stands for the bytes that it makes, as the sum of a file does in an import."""
-    text = json.dumps(plan.model_dump(mode="json"), sort_keys=True).encode()
+    text = json.dumps(plan.to_json(), sort_keys=True).encode()
     return {
         "name": f"simulation of seed {plan.seed}",
         "bytes": len(text),
