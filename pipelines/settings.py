@@ -7,9 +7,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from uic.models.features.definition import NAME_PATTERN
 from uic.models.settings import ADVANCED, Section
+
+
+def _is_not_the_click(name: str) -> str:
+    if name == "click":
+        msg = "the click is a label already; expected the name of another"
+        raise ValueError(msg)
+    return name
+
+
+LabelName = Annotated[str, Field(pattern=NAME_PATTERN), AfterValidator(_is_not_the_click)]
 
 
 class Cut(StrEnum):
@@ -78,6 +89,11 @@ class SamplesSettings(Section):
         5000,
         description="a user with more behaviours in one day is taken for a machine and left out, "
         "with a count in the manifest; events, at least 1",
+    )
+    labels: tuple[LabelName, ...] = Field(
+        (),
+        description="labels of the impression log that stand beside the click in samples: names, "
+        "such as buy for its column label.buy",
     )
     buckets: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0,

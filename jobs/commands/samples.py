@@ -29,6 +29,16 @@ FeaturesOption = Annotated[
     ),
 ]
 
+OutOption = Annotated[str, typer.Option(help="Name of the samples: a folder of WORKSPACE/samples.")]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A label of the log that stands beside the click. Repeatable. Default: samples.labels "
+        "of the settings.",
+    ),
+]
+
 
 @takes_workspace
 def samples(
@@ -36,10 +46,9 @@ def samples(
     *,
     first: Annotated[str, typer.Option(help="First day of impressions, YYYY-MM-DD.")],
     last: Annotated[str, typer.Option(help="Last day of impressions, YYYY-MM-DD, included.")],
-    out: Annotated[
-        str, typer.Option(help="Name of the samples: a folder of WORKSPACE/samples.")
-    ] = "default",
+    out: OutOption = "default",
     features: FeaturesOption = None,
+    label: LabelOption = None,
     runner: RunnerOption = "DirectRunner",
     gates: Annotated[
         bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
@@ -63,6 +72,7 @@ def samples(
             *days,
             out,
             features=features,
+            labels=label,
             gates=gates,
             judged=show_failures,
             runner=runner,
@@ -118,6 +128,11 @@ def _summary(manifest: dict[str, Any]) -> list[str]:
     coverage = [
         f"feature              {key}: {share:.1%} of impressions have a value"
         for key, share in manifest.get("feature_coverage", {}).items()
+    ]
+    coverage += [
+        f"label                {name}: known of {shares['known']:.1%} of impressions, true of "
+        f"{shares['true']:.2%} of those"
+        for name, shares in manifest.get("label_shares", {}).items()
     ]
     return [
         f"days                 {manifest['first']} to {manifest['last']}",

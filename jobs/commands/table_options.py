@@ -12,6 +12,7 @@ from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.pipelines.importers.table import TableColumns
+    from uic.pipelines.importers.table_features import ColumnNames
 
 _REQUIRED = inspect.Parameter.empty
 # Each option with its default, in the order of the help.
@@ -45,6 +46,17 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
             str | None,
             typer.Option(
                 metavar="COL", help="Rows are impressions; a clicked one is also a click."
+            ),
+        ],
+        None,
+    ),
+    "label": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[NAME=]COL[>NUMBER]",
+                help="With --clicked: a label beside the click, true above NUMBER (default: if it "
+                "is not 0); empty is not known. Repeatable.",
             ),
         ],
         None,
@@ -153,6 +165,7 @@ def _columns(
     behavior: str | None,
     behavior_name: list[str] | None,
     clicked: str | None,
+    label: list[str] | None,
     string_id: list[str] | None,
     time_unit: str,
     time_zone: str | None,
@@ -162,9 +175,8 @@ def _columns(
     item_feature: list[str] | None,
     **names: Any,
 ) -> "TableColumns":
-    from uic.models.features.definition import Owner
+    from uic.pipelines.importers.labels import label_columns
     from uic.pipelines.importers.table import TableColumns
-    from uic.pipelines.importers.table_features import column_names
     from uic.pipelines.importers.times import unit_or_format
 
     if clicked is not None and behavior is not None:
@@ -174,20 +186,22 @@ def _columns(
         behavior=behavior,
         clicked=clicked,
         behavior_names=dict(_pair(text) for text in behavior_name or []),
+        labels=label_columns(label or []),
         string_ids=frozenset(_kind_of_id(kind) for kind in string_id or []),
         time_unit=unit_or_format(time_unit),
         time_zone=_zone(time_zone),
         delimiter=_one_character(delimiter),
-        features={
-            owner: column_names(owner, given or [])
-            for owner, given in (
-                (Owner.USER, user_feature),
-                (Owner.ITEM, item_feature),
-                (Owner.CONTEXT, context),
-            )
-        },
+        features=_features(user=user_feature, item=item_feature, context=context),
         **names,
     )
+
+
+def _features(**given: list[str] | None) -> "ColumnNames":
+    """Columns by owner and name of feature, from the options of each owner."""
+    from uic.models.features.definition import Owner
+    from uic.pipelines.importers.table_features import column_names
+
+    return {Owner(owner): column_names(Owner(owner), names or []) for owner, names in given.items()}
 
 
 def _kind_of_id(kind: str) -> str:

@@ -214,7 +214,7 @@ def train_row(request: Request, row: Row, seed: int, *, new_items: bool = False)
         "model": spec.model,
         "seed": seed,
         "settings": spec.settings.model_dump(mode="json"),
-        "training": spec.training.model_dump(mode="json"),
+        "training": spec.training.document(),
         "epochs": trained.epochs,
         "curve": trained.curve,
         **trained.model.extra_metrics(_first_test_batch(request, trained)),

@@ -99,10 +99,11 @@ def describe(metrics: Metrics | None) -> str:
     """One line for a person."""
     if metrics is None:
         return "no test days"
-    return (
+    line = (
         f"AUC {metrics.auc:.4f}, GAUC {metrics.gauc:.4f}, LogLoss {metrics.logloss:.4f} "
         f"on {metrics.impressions:,} impressions"
     )
+    return "; ".join([line, *(f"{name}: {describe(of)}" for name, of in metrics.tasks.items())])
 
 
 def describe_images(model: Ranker) -> str | None:

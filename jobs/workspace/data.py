@@ -250,6 +250,7 @@ class DataPanel(WorkspacePanel):
         name: str = DEFAULT_SAMPLES,
         *,
         features: Path | str | None = None,
+        labels: Sequence[str] | None = None,
         gates: bool = True,
         judged: "Judged | None" = None,
         runner: str = "DirectRunner",
@@ -262,11 +263,10 @@ class DataPanel(WorkspacePanel):
             first: first day of impressions.
             last: last day of impressions, included.
             name: of the samples, a folder of `samples/`.
-            features: `features.yaml` with what is joined to impressions; None takes the
-                workspace's, if it has one, and "none" joins nothing.
+            features: a `features.yaml`; None takes the workspace's, if any, "none" joins nothing.
+            labels: of the log, beside the click; None takes `samples.labels` of the settings.
             gates: judge the log before and the samples after; see `check`.
-            judged: told the report of each gate; the one of the samples in a Beam worker, so it
-                must be a function that can be pickled.
+            judged: told the report of each gate; that of samples in a Beam worker: it is pickled.
             runner: of Beam.
             beam_arguments: for Beam.
             progress: told the rows of the log that the gates have read.
@@ -283,16 +283,15 @@ class DataPanel(WorkspacePanel):
         if not name or name.startswith(".") or "/" in name:
             msg = f"--out: found {name!r}, expected a name without / that does not begin with a dot"
             raise BadInputError(msg)
-        told = judged or _tell_nobody
-        report = progress or no_progress
+        told, report = judged or _tell_nobody, progress or no_progress
         request = SamplesRequest(
-            log=self.context.log,
-            output=self.context.samples / name,
-            first=days[0],
-            last=days[1],
+            self.context.log,
+            self.context.samples / name,
+            *days,
             time_zone=self.config.time_zone,
             samples=self.config.samples,
             sale=self.config.sale,
+            labels=labels,
             gate=partial(check_samples, self.context, told) if gates else None,
             features=FeatureJoin.of_file(features, self.context.features),
         )

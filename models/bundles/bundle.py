@@ -149,7 +149,7 @@ def save_bundle(
         format_version=BUNDLE_FORMAT,
         model=spec.model,
         settings=spec.settings.model_dump(mode="json"),
-        training=spec.training.model_dump(mode="json"),
+        training=spec.training.document(),
         seed=spec.seed,
         vocabulary=VocabularySizes(
             item_ids=vocabulary.item.ids.size,
@@ -243,6 +243,7 @@ def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ran
     with torch.random.fork_rng(devices=[]):
         model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
         model.attach_features(vocabulary.features)
+        model.attach_tasks(config.tasks)
     try:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:

@@ -50,6 +50,12 @@ class BundleConfig(Section):
     vocabulary: VocabularySizes = Field(description="sizes of the vocabulary")
     features: list[dict[str, Any]] = Field([], description="features beside ids, as fitted")
 
+    @property
+    def tasks(self) -> dict[str, float]:
+        """Labels beside the click that the model has heads for, with their weights."""
+        weights: dict[str, float] = self.training.get("task_weights", {})
+        return weights
+
 
 def read_bundle_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a bundle, without reading its files.

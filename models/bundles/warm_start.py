@@ -17,6 +17,7 @@ from uic.models.rankers.ranker import Ranker
 from uic.models.samples.vocabulary import IdTable, Vocabulary
 
 _EMBEDDING = "embedding."
+_TASK_HEADS = "task_heads."
 
 
 def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabulary], None]:
@@ -32,7 +33,9 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
         weights = bundle.model.state_dict()
         skipped = (_EMBEDDING, *model.PER_ROW, *(model.HASHED_IDS if except_ids else ()))
         for name, tensor in model.state_dict().items():
-            if name.startswith(skipped):
+            # A task that the bundle does not know begins anew.
+            new_task = name.startswith(_TASK_HEADS) and name not in weights
+            if name.startswith(skipped) or new_task:
                 continue
             if name not in weights or weights[name].shape != tensor.shape:
                 there = list(weights[name].shape) if name in weights else "missing"

@@ -26,13 +26,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from uic.models.errors import BadInputError
 from uic.models.settings import Section
 from uic.models.yaml_text import load_yaml
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+# What the columns of an impression log begin with that hold labels beside the click.
+LOGGED_LABEL: Final = "label."
 
 
 class FeatureFileError(BadInputError):
@@ -113,6 +115,15 @@ class Feature(Section):
             "default": self.type in (Kind.CATEGORICAL, Kind.NUMBER),
         }
         return frozenset(name for name, used in applies.items() if not used)
+
+    @field_validator("column")
+    @classmethod
+    def _is_no_label(cls, column: str | None) -> str | None:
+        """What happened after an impression was shown must not tell what to show."""
+        if column is not None and column.startswith(LOGGED_LABEL):
+            msg = f"{column} is a label, and no feature: it is known only after the impression"
+            raise ValueError(msg)
+        return column
 
     @model_validator(mode="after")
     def _fields_fit_the_type(self) -> Self:

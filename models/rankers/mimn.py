@@ -5,6 +5,7 @@
 history. Training runs one after the other through the same two methods.
 """
 
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from uic.models.memory.fold import GroupFold, fold_groups
 from uic.models.memory.network import MemoryNetwork, MemoryState, address, read
 from uic.models.memory.settings import MemoryConfig
 from uic.models.rankers.lmn.settings import LargeMemorySettings, PluggableSettings, Query, QueryUser
-from uic.models.rankers.ranker import Outputs, Ranker
+from uic.models.rankers.ranker import Outputs, Ranker, click_logits
 from uic.models.samples.batch import RankerBatch
 
 
@@ -135,7 +136,7 @@ class Mimn(Ranker):
         folded = self.fold(batch, rows)
         features = self.reading(folded.states, batch.cuts, rows.candidates(batch))
         outputs = self.finish(features, batch, rows)
-        return Outputs(outputs.logits, outputs.penalty + folded.regularization)
+        return replace(outputs, penalty=outputs.penalty + folded.regularization)
 
     # ---------------------------------------------------------------- what the stream computes
     def fold(self, batch: RankerBatch, rows: BatchRows) -> GroupFold:
@@ -167,6 +168,16 @@ class Mimn(Ranker):
         candidates: Tensor,
         features: Tensor | None = None,
     ) -> Tensor:
+        """Logits of a click on candidates from stored memories: (n,); see `readout_all`."""
+        return click_logits(self.readout_all(state, owners, candidates, features))
+
+    def readout_all(
+        self,
+        state: MemoryState,
+        owners: Tensor,
+        candidates: Tensor,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Logits of candidates from stored memories; the cost does not depend on any history.
 
         Args:
@@ -176,12 +187,11 @@ class Mimn(Ranker):
             features: (n, feature width), embedded; None for a model without.
 
         Returns:
-            (n,), logits of a click.
+            As `Outputs.all_logits`.
         """
         parts = [self.reading(state, owners, candidates)]
         if self.large is not None:
             parts.append(self.large.recall(candidates, None).features)
         if features is not None:
             parts.append(features)
-        logits: Tensor = self.head(torch.cat(parts, dim=1))
-        return logits
+        return self.heads(torch.cat(parts, dim=1))

@@ -20,6 +20,7 @@ class OutOfStep(nn.Module):
         self.ranker = ranker
         self.memory = memory
         self._encoder = memory_encoder
+        self.tasks: dict[str, float] = {}  # of the click alone
 
     def forward(self, batch: RankerBatch) -> Tensor:
         """Logits of a batch that was encoded for the ranker: (impressions,)."""

@@ -5,6 +5,7 @@ look at it, and every quantity of an impression depends only on the first `lengt
 group: what a server would have known.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,12 +29,23 @@ class Outputs:
     """What a model says of a batch.
 
     Attributes:
-        logits: (impressions,).
+        all_logits: (impressions,), of a click; of a model with tasks (impressions, 1 + tasks), the
+            click first.
         penalty: scalar, added to the cross-entropy.
     """
 
-    logits: Tensor
+    all_logits: Tensor
     penalty: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """(impressions,), of a click."""
+        return click_logits(self.all_logits)
+
+
+def click_logits(all_logits: Tensor) -> Tensor:
+    """The click's of `Outputs.all_logits`: (n,)."""
+    return all_logits if all_logits.ndim == 1 else all_logits[:, 0]
 
 
 class Ranker(nn.Module):
@@ -76,6 +88,8 @@ class Ranker(nn.Module):
             self.large = LargeMemory(memory, self.embedding.width, limit)
             features += self.large.features
         self.feature_embedding: FeatureEmbedding | None = None
+        self.tasks: dict[str, float] = {}  # label beside the click -> weight of its loss
+        self.task_heads: nn.ModuleDict | None = None
         self._head_inputs = features
         self._head_settings = settings
         if features:
@@ -98,6 +112,28 @@ class Ranker(nn.Module):
             raise BadInputError(msg)
         self.feature_embedding = FeatureEmbedding(fitted)
         self.head = self._new_head(self._head_inputs + self.feature_embedding.width)
+
+    def attach_tasks(self, weights: Mapping[str, float]) -> None:
+        """Give labels beside the click a head each, after the features; before training.
+
+        Args:
+            weights: of each label's loss, by its name.
+
+        Raises:
+            BadInputError: the model has no head.
+        """
+        if not weights:
+            return
+        if not self._head_inputs:
+            msg = f"this model has no head; train it without task_weights (found {dict(weights)})"
+            raise BadInputError(msg)
+        embedded = self.feature_embedding
+        inputs = self._head_inputs + (0 if embedded is None else embedded.width)
+        self.tasks = dict(sorted(weights.items()))
+        # The names of a module may be those of no attribute, like `items`.
+        self.task_heads = nn.ModuleDict(
+            {f"{name}_head": self._new_head(inputs) for name in self.tasks}
+        )
 
     def attach_images(self, images: ImageFeatures | None) -> None:
         """Say where images of items come from; a model without images does not look."""
@@ -123,12 +159,18 @@ class Ranker(nn.Module):
             batch: whose features.
 
         Returns:
-            (impressions,).
+            As `Outputs.all_logits`.
         """
         if self.feature_embedding is not None:
             inputs = torch.cat([inputs, self.feature_embedding(batch)], dim=1)
+        return self.heads(inputs)
+
+    def heads(self, inputs: Tensor) -> Tensor:
+        """What all heads say of the same numbers: as `Outputs.all_logits`."""
         logits: Tensor = self.head(inputs)
-        return logits
+        if self.task_heads is None:
+            return logits
+        return torch.stack([logits, *(head(inputs) for head in self.task_heads.values())], dim=1)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """Logits and penalty of a batch, from the embeddings of its items.
@@ -140,8 +182,12 @@ class Ranker(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: RankerBatch) -> Tensor:
-        """Logits of a batch: (impressions,)."""
-        return self.outputs(batch, self.embedding.rows(batch)).logits
+        """Logits of a click: (impressions,)."""
+        return click_logits(self.all_logits(batch))
+
+    def all_logits(self, batch: RankerBatch) -> Tensor:
+        """As `Outputs.all_logits`."""
+        return self.outputs(batch, self.embedding.rows(batch)).all_logits
 
 
 def no_penalty(logits: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ small table of their own, which receives a small dense gradient; the large table
 where the batch touched it, however many million rows it has.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class RankerBatch:
         source: the raw ids, for messages and for metrics by user.
         features: of each impression, in the vocabulary's order: rows of a table, (impressions,) or
             (impressions, most) int64, or numbers, (impressions, numbers).
+        extra_labels: labels beside the click by name, each (impressions,) int8: 1, 0, or
+            `uic.models.samples.groups.NOT_KNOWN`.
     """
 
     items: Tensor
@@ -57,6 +60,7 @@ class RankerBatch:
     labels: Tensor
     source: GroupBatch
     features: tuple[Tensor, ...] = ()
+    extra_labels: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Encoder:
@@ -110,6 +114,7 @@ class Encoder:
                 self._tensor(feature.encode(batch.features[feature.named.key]))
                 for feature in self._features
             ),
+            extra_labels={name: self._tensor(own) for name, own in batch.extra_labels.items()},
         )
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:

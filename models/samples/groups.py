@@ -21,6 +21,12 @@ HISTORY: Final = (
     "history_times_ms",
 )
 IMPRESSIONS: Final = ("item_ids", "category_ids", "event_times_ms", "labels", "history_lengths")
+# Parts that are no columns of one length.
+_APART: Final = frozenset(
+    {"history_offsets", "impression_offsets", "files", "features", "extra_labels"}
+)
+# Of a label beside the click: whether it came true is not known, and counts for neither.
+NOT_KNOWN: Final = -1
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class GroupBatch:
         history_lengths: (impressions,) int64, events that an impression may see.
         files: files that the groups came from, for messages.
         features: raw values by key, one an impression (`uic.models.features.raw`).
+        extra_labels: labels beside the click by name, each (impressions,) int8: 1, 0, or
+            `NOT_KNOWN`.
     """
 
     user_ids: NDArray[np.int64]
@@ -60,6 +68,7 @@ class GroupBatch:
     history_lengths: NDArray[np.int64]
     files: tuple[str, ...] = ()
     features: RawFeatures = field(default_factory=dict)
+    extra_labels: dict[str, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -99,6 +108,7 @@ class GroupBatch:
             **{name: getattr(self, name)[impressions] for name in IMPRESSIONS},
             files=self.files,
             features={key: values[impressions] for key, values in self.features.items()},
+            extra_labels={name: own[impressions] for name, own in self.extra_labels.items()},
         )
 
     def ungrouped(self) -> "GroupBatch":
@@ -126,7 +136,7 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
     columns: dict[str, Any] = {
         column.name: np.concatenate([getattr(batch, column.name) for batch in batches])
         for column in fields(GroupBatch)
-        if column.name not in {"history_offsets", "impression_offsets", "files", "features"}
+        if column.name not in _APART
     }
     offsets: dict[str, Any] = {
         name: offsets_of(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
@@ -137,7 +147,11 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         key: np.concatenate([batch.features[key] for batch in batches])
         for key in batches[0].features
     }
-    return GroupBatch(**columns, **offsets, files=files, features=features)
+    labels = {
+        name: np.concatenate([batch.extra_labels[name] for batch in batches])
+        for name in batches[0].extra_labels
+    }
+    return GroupBatch(**columns, **offsets, files=files, features=features, extra_labels=labels)
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,17 +1,20 @@
 """List columns of samples as ragged arrays, viewed in place and held against each other."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.features.definition import FeatureSet, Owner
 from uic.models.features.fitted import RawFeatures
 from uic.models.features.raw import RawValues
-from uic.models.samples.schema import SAMPLES, USER_VERSIONS
+from uic.models.samples.groups import NOT_KNOWN
+from uic.models.samples.schema import USER_VERSIONS, label_column
 
 
 def shown_features(
@@ -44,17 +47,41 @@ def shown_features(
     return shown
 
 
+def shown_labels(
+    table: pa.Table, names: Iterable[str], impression_offsets: NDArray[np.int64], path: Path
+) -> dict[str, NDArray[np.int8]]:
+    """Labels beside the click of each impression: 1, 0, or `NOT_KNOWN` for a null.
+
+    Raises:
+        BadInputError: a label is not parallel to the impressions.
+    """
+    shown = {}
+    for name in names:
+        offsets, values = _values(table, label_column(name))
+        if not np.array_equal(offsets, impression_offsets):
+            msg = f"{path}: {label_column(name)} is not parallel to item_ids; make them again"
+            raise BadInputError(msg)
+        shown[name] = pc.fill_null(values.cast(pa.int8()), NOT_KNOWN).to_numpy()
+    return shown
+
+
 def _ragged_values(table: pa.Table, name: str) -> tuple[NDArray[np.int64], RawValues]:
     """As `_ragged`, of a feature: values may be lists of one length, (n, width)."""
+    offsets, values = _values(table, name)
+    if not pa.types.is_fixed_size_list(values.type):
+        return offsets, values.to_numpy()
+    width = values.type.list_size
+    return offsets, values.flatten().to_numpy().reshape(-1, width)
+
+
+def _values(table: pa.Table, name: str) -> tuple[NDArray[np.int64], pa.Array]:
+    """Offsets from 0 and values of a list column of any type."""
     column = table.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
+    if isinstance(column, pa.ChunkedArray):  # a column of no rows at all
         column = pa.array([], table.schema.field(name).type)
     offsets = column.offsets.to_numpy().astype(np.int64)
     values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-    if not pa.types.is_fixed_size_list(values.type):
-        return offsets - offsets[0], values.to_numpy()
-    width = values.type.list_size
-    return offsets - offsets[0], values.flatten().to_numpy().reshape(-1, width)
+    return offsets - offsets[0], values
 
 
 def parallel(
@@ -77,14 +104,8 @@ def parallel(
 
 def ragged(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Offsets from 0 and values of a list column; times become int64 milliseconds."""
-    column = table.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # a column of no rows at all
-        column = pa.array([], SAMPLES.field(name).type)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+    offsets, values = _values(table, name)
     if pa.types.is_timestamp(values.type):
         values = values.view(pa.int64())
     # Arrow packs bool in bits; everything else is viewed in place.
-    return offsets - offsets[0], values.to_numpy(
-        zero_copy_only=not pa.types.is_boolean(values.type)
-    )
+    return offsets, values.to_numpy(zero_copy_only=not pa.types.is_boolean(values.type))

@@ -25,7 +25,7 @@ from uic.models.errors import BadInputError
 from uic.models.features.definition import FeatureSet
 from uic.models.published import MANIFEST_NAME, read_manifest, sha256_of
 from uic.models.samples.groups import GroupBatch, concatenate, longest, offsets_of
-from uic.models.samples.ragged import parallel, ragged, shown_features
+from uic.models.samples.ragged import parallel, ragged, shown_features, shown_labels
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION, samples_schema
 
 _HISTORY: Final = (
@@ -95,6 +95,9 @@ class SamplesReader:
         self.root = root
         self.manifest = read_manifest(root, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
         self.features = FeatureSet.from_json(self.manifest.get("features", []))
+        # Names of the labels beside the click.
+        self.labels: tuple[str, ...] = tuple(self.manifest.get("labels", ()))
+        self._schema = samples_schema(self.features, self.labels)
         # Other files (a report, a schema) may lie beside the data.
         self.files = tuple(
             root / entry["path"]
@@ -103,7 +106,7 @@ class SamplesReader:
         )
         self._row_groups: list[tuple[Path, int]] = []
         for path in self.files:
-            count = _checked_row_groups(path, samples_schema(self.features))
+            count = _checked_row_groups(path, self._schema)
             self._row_groups += [(path, index) for index in range(count)]
 
     @property
@@ -189,7 +192,7 @@ class SamplesReader:
     def _read_groups(self, path: Path, row_group: int, plan: BatchPlan) -> GroupBatch:
         """One row group as arrays, checked, without groups of other days or without impressions."""
         with pq.ParquetFile(path) as file:
-            table = file.read_row_group(row_group, columns=samples_schema(self.features).names)
+            table = file.read_row_group(row_group, columns=self._schema.names)
         history_offsets, history = parallel(table, _HISTORY, path)
         impression_offsets, shown = parallel(table, _IMPRESSIONS, path)
         lengths = shown["history_lengths"].astype(np.int64)
@@ -218,6 +221,7 @@ class SamplesReader:
             history_lengths=lengths,
             files=(path.relative_to(self.root).as_posix(),),
             features=shown_features(table, self.features, impression_offsets, path),
+            extra_labels=shown_labels(table, self.labels, impression_offsets, path),
         )
         included = plan.includes(days) & (np.diff(impression_offsets) > 0)
         return batch if included.all() else batch.select(np.flatnonzero(included))

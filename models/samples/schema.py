@@ -5,6 +5,7 @@ One row is a group: one user's impressions of one day with the history that they
 stored once; `history_lengths[i]` says how much of it impression `i` may see.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import pyarrow as pa
@@ -39,8 +40,17 @@ SAMPLES: Final = pa.schema(
 USER_VERSIONS: Final = "user_versions"
 
 
-def samples_schema(features: FeatureSet) -> pa.Schema:
-    """`SAMPLES` with a column for each feature, named `owner.name`.
+# Labels beside the click: a column a label, parallel to `item_ids`; null is not known (yet).
+LABELS: Final = "labels."
+
+
+def label_column(name: str) -> str:
+    """The column of samples that holds a label."""
+    return f"{LABELS}{name}"
+
+
+def samples_schema(features: FeatureSet, labels: Iterable[str] = ()) -> pa.Schema:
+    """`SAMPLES` with a column for each feature, named `owner.name`, and for each label.
 
     Features of items and of the context are parallel to `item_ids`. Those of the user are stored
     once a version that held within the group, and `user_versions` says which an impression saw.
@@ -51,4 +61,6 @@ def samples_schema(features: FeatureSet) -> pa.Schema:
         schema = schema.append(pa.field(named.key, kind, nullable=False))
     if features.of(Owner.USER):
         schema = schema.append(pa.field(USER_VERSIONS, pa.list_(pa.int32()), nullable=False))
+    for name in labels:
+        schema = schema.append(pa.field(label_column(name), pa.list_(pa.bool_()), nullable=False))
     return schema

@@ -24,8 +24,8 @@ from uic.models.sharding.ams_bytes import Strategy
 from uic.models.sharding.rank_training import RankTraining
 from uic.models.sharding.world import ShardWorld
 from uic.models.training.checkpoint import Progress
-from uic.models.training.evaluation import score
-from uic.models.training.metrics import Metrics, measure
+from uic.models.training.evaluation import score_tasks
+from uic.models.training.metrics import Metrics
 from uic.models.training.optimizer import Optimizer
 from uic.models.training.trainer import Trainer
 
@@ -106,12 +106,8 @@ class RankTrainer(Trainer):
             self._rank().gather(everywhere=True)
             plan = self.plan(days.test_first, days.test_last, shuffle=False)
             batches = self._share(self.reader.batches(plan))
-            scores, labels, users = score(model, batches, encoder)
-            metrics = measure(
-                self._together(scores),
-                self._together(labels.view(np.uint8)).view(np.bool_),
-                self._together(users),
-            )
+            scores = score_tasks(model, batches, encoder)
+            metrics = scores.together(self._together).metrics()
         return self._end_epoch(progress, metrics)
 
     def _together(self, own: NDArray[Any]) -> NDArray[Any]:

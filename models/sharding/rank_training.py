@@ -22,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from uic.models.layers.batch_sums import BatchSums
 from uic.models.layers.embedding import BatchRows
@@ -33,6 +32,7 @@ from uic.models.samples.groups import GroupBatch
 from uic.models.sharding.router import ShardError
 from uic.models.sharding.table import ShardedTable
 from uic.models.sharding.world import ShardWorld, Traffic
+from uic.models.training.loss import cross_entropy
 from uic.models.training.optimizer import Optimizer, RowAdam
 
 # What `torch.nn.utils.clip_grad_norm_` adds to the norm.
@@ -184,7 +184,7 @@ class RankTraining:
     def _loss(self, part: RankerBatch, impressions: int) -> BatchLoss:
         """Of this rank's part."""
         outputs = self.model.outputs(part, self._rows(part))
-        loss = self._cross_entropy(outputs.logits, part, impressions)
+        loss = self._cross_entropy(outputs.all_logits, part, impressions)
         return BatchLoss(loss, loss + outputs.penalty)
 
     def _rows(self, part: RankerBatch) -> BatchRows:
@@ -198,9 +198,8 @@ class RankTraining:
             return self.optimizer.rows[name].table.new_zeros(rows.shape[0], 0)
         return shard.take(rows)
 
-    @staticmethod
-    def _cross_entropy(logits: Tensor, part: RankerBatch, impressions: int) -> Tensor:
-        return binary_cross_entropy_with_logits(logits, part.labels, reduction="sum") / impressions
+    def _cross_entropy(self, all_logits: Tensor, part: RankerBatch, impressions: int) -> Tensor:
+        return cross_entropy(all_logits, part, self.model.tasks, impressions)
 
     def _after_backward(self) -> None:
         """Go on with gradients that did not end on rows or on dense weights."""

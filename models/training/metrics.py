@@ -1,7 +1,7 @@
 """AUC, GAUC and LogLoss, exact and vectorised; memory is one float and one bit per impression."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,8 @@ class Metrics:
         impressions: number of impressions.
         clicks: of them clicked.
         gauc_impressions: impressions of the users that GAUC is a mean of.
+        tasks: of each label beside the click, by its name: over the impressions whose label is
+            known; `clicks` counts those where it is true.
     """
 
     auc: float
@@ -28,11 +30,18 @@ class Metrics:
     impressions: int
     clicks: int
     gauc_impressions: int
+    tasks: "dict[str, Metrics]" = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, float | int | None]:
-        """As JSON; NaN, which JSON does not have, becomes null."""
+    def to_json(self) -> dict[str, Any]:
+        """As JSON; NaN, which JSON does not have, becomes null. Without tasks none are named."""
         values = asdict(self)
-        return {key: None if math.isnan(value) else value for key, value in values.items()}
+        del values["tasks"]
+        document: dict[str, Any] = {
+            key: None if math.isnan(value) else value for key, value in values.items()
+        }
+        if self.tasks:
+            document["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
+        return document
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -40,6 +49,8 @@ class Metrics:
         values: dict[str, Any] = {
             key: math.nan if value is None else value for key, value in document.items()
         }
+        tasks = values.pop("tasks", {})
+        values["tasks"] = {name: cls.from_json(task) for name, task in tasks.items()}
         return cls(**values)
 
 

@@ -77,7 +77,7 @@ class RunSpec:
         """Hex sum of everything that decides the weights, for checkpoints and caches."""
         document = {
             "settings": self.settings.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
+            "training": self.training.document(),
             "days": {key: str(value) for key, value in asdict(self.days).items()},
             "rest": [self.model, self.seed, self.samples_sha256, self.warm_start, self.except_ids],
         }

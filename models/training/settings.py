@@ -1,9 +1,10 @@
 """How models are trained (MIMN, section 5.1): the section `train` of `uic.yaml`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from uic.models.features.definition import NAME_PATTERN
 from uic.models.settings import ADVANCED, Section
 
 
@@ -43,6 +44,13 @@ class TrainSettings(Section):
         default=True,
         description="whether the model sees the samples' features beside ids: true|false",
     )
+    task_weights: dict[
+        Annotated[str, Field(pattern=NAME_PATTERN)], Annotated[float, Field(gt=0, le=1000)]
+    ] = Field(
+        {},
+        description="labels of the samples that are learned beside the click, each by a head of "
+        "its own, with the weight of its loss: {name: weight}; above 0, at most 1000",
+    )
     spare_item_rows: Annotated[int, Field(ge=1)] = Field(
         256, description="rows for items that training has not seen; count"
     )
@@ -61,3 +69,8 @@ class TrainSettings(Section):
         description="steps that one point of the learning curve is the mean of; count",
         json_schema_extra=ADVANCED,
     )
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; a run without tasks is what it was before there were any."""
+        exclude = None if self.task_weights else {"task_weights"}
+        return self.model_dump(mode="json", exclude=exclude)

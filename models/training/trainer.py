@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
@@ -25,6 +24,7 @@ from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import Vocabulary, build_vocabulary
 from uic.models.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from uic.models.training.evaluation import evaluate
+from uic.models.training.loss import cross_entropy
 from uic.models.training.metrics import Metrics
 from uic.models.training.optimizer import Optimizer
 from uic.models.training.popularity import SimpleBaselines, simple_baselines
@@ -117,9 +117,11 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: names the step and the files of the batch.
-            BadInputError: no impressions on the training days; a damaged checkpoint.
+            BadInputError: no impressions on the training days; a task whose label the samples do
+                not have; a damaged checkpoint.
         """
         spec = self.spec
+        self._check_tasks()
         vocabulary = self._vocabulary()
         model = build_model(spec, vocabulary)
         if self.prepare is not None:
@@ -147,6 +149,16 @@ class Trainer:
         model = model.cpu().eval()
         baselines = None if metrics is None else self._baselines()
         return Trained(spec, model, vocabulary, metrics, progress.curve, progress.epochs, baselines)
+
+    def _check_tasks(self) -> None:
+        there = self.reader.labels
+        for name in self.spec.training.task_weights:
+            if name not in there:
+                msg = (
+                    f"task_weights: {self.reader.root} has no label {name!r}, it has: "
+                    f"{', '.join(there) or 'none'}; make it with `uic samples --label {name}`"
+                )
+                raise BadInputError(msg)
 
     def _baselines(self) -> SimpleBaselines | None:
         days = self.spec.days
@@ -197,7 +209,7 @@ class Trainer:
             outputs = model.outputs(batch, rows)
         except EventValueError as error:
             raise self._non_finite(float("nan"), batch, progress) from error
-        loss = binary_cross_entropy_with_logits(outputs.logits, batch.labels)
+        loss = cross_entropy(outputs.all_logits, batch, model.tasks)
         value = float(loss.detach())
         total = loss + outputs.penalty
         if not math.isfinite(float(total.detach())):
@@ -286,6 +298,7 @@ def build_model(spec: RunSpec, vocabulary: Vocabulary) -> Ranker:
         torch.manual_seed(spec.seed)
         model = spec.kind.build(spec.settings, vocabulary.item.rows, vocabulary.category.rows)
         model.attach_features(vocabulary.features)
+        model.attach_tasks(spec.training.task_weights)
         return model
 
 

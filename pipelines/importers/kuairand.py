@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.checked import Columns, accept, payload_of, whole_numbers
 from uic.pipelines.importers.kuairand_features import context_features, static_features
+from uic.pipelines.importers.labels import LabelColumn, label_values
 from uic.pipelines.importers.parquet import TypeCheck, batches, is_integer_list, open_parquet
 from uic.pipelines.importers.source import Batch, IdNumbers, Rejects, readable
 from uic.pipelines.log.schemas import BEHAVIORS
@@ -30,14 +31,15 @@ _IMPRESSIONS: Final[dict[str, TypeCheck]] = {
     "time_ms": _INT,
     "is_click": _INT,
 }
-# What was known when the video was shown; what happened after (play time, likes) is left out, or
-# a model could read the label off it.
+# What was known when the video was shown. What happened after comes in as labels or not at all, or
+# a model could read the click off it.
 _CONTEXT: Final[dict[str, pa.DataType]] = {
     "tab": pa.int16(),
     "is_rand": pa.bool_(),
     "duration_ms": pa.int64(),
     "author_id": pa.int64(),
 }
+_LABELS: Final = ("long_view", "is_like", "is_follow")
 _SEQUENCES: Final[dict[str, TypeCheck]] = {
     "user_id": _INT,
     "last_time_ms": _INT,
@@ -116,10 +118,15 @@ class KuaiRand:
                 yield Batch(done, behaviors=_from(clicks, "kuairand-prior"))
         file = open_parquet(self._impressions, _IMPRESSIONS)
         names = [name for name in _CONTEXT if name in file.schema_arrow.names]
+        labels = [name for name in _LABELS if name in file.schema_arrow.names]
         first = 1
-        for batch in batches(self._impressions, file, [*_IMPRESSIONS, *names]):
+        for batch in batches(self._impressions, file, [*_IMPRESSIONS, *names, *labels]):
             shown, clicked = _shown(batch, first)
             context = {name: self._context(batch, name) for name in names}
+            for name in labels:
+                label = LabelColumn(name, name)
+                where = f"{self._impressions}: column {name}"
+                context[label.logged] = label_values(where, label, batch[name], shown.faults)
             good = accept(
                 self._impressions, shown, rejects, {"clicked": pa.array(clicked), **context}
             )

@@ -26,6 +26,7 @@ from uic.pipelines.importers.formats import (
     refuse_what_is_no_csv,
     refuse_what_is_no_file,
 )
+from uic.pipelines.importers.labels import LabelColumn, label_values
 from uic.pipelines.importers.parquet import batches, is_any, open_parquet
 from uic.pipelines.importers.plausible import TimeUnit
 from uic.pipelines.importers.source import CANCELLATION, FAULTS, Batch, IdNumbers, Rejects
@@ -58,6 +59,7 @@ class TableColumns:
         behavior: column name; None makes every row a click.
         quantity: column name; a row whose number is below 0 takes something back, and is left out
             as a cancellation.
+        labels: further columns of impressions that tell what came of them.
         clicked: column name; then every row is an impression, and a clicked one also a click.
         behavior_names: what the file calls a behaviour, to its name here.
         string_ids: kinds (user, item, category) whose CSV columns are texts; a Parquet column
@@ -84,6 +86,7 @@ class TableColumns:
     time_zone: str | None = None
     delimiter: str = ","
     features: ColumnNames = field(default_factory=dict)
+    labels: tuple[LabelColumn, ...] = ()
 
     def names(self) -> list[str]:
         """All columns that are used, each once."""
@@ -96,6 +99,7 @@ class TableColumns:
             self.clicked,
             self.quantity,
             *self.feature_columns(),
+            *(label.column for label in self.labels),
         )
         return list(dict.fromkeys(name for name in used if name is not None))
 
@@ -117,9 +121,18 @@ class TableImporter:
         self.name = name
         self._path, self._columns = path, columns
         self.has_impressions = columns.clicked is not None
-        if columns.features.get(Owner.CONTEXT) and not self.has_impressions:
-            msg = "--context: is of impressions, and there are none without --clicked COL"
-            raise BadInputError(msg)
+        for option, given in (
+            ("--context", columns.features.get(Owner.CONTEXT)),
+            ("--label", columns.labels),
+        ):
+            if given and not self.has_impressions:
+                msg = f"{option}: is of impressions, and there are none without --clicked COL"
+                raise BadInputError(msg)
+        told = {label.column for label in columns.labels}
+        for column in columns.feature_columns():
+            if column in told:
+                msg = f"--label: {column} is a feature, too, which would tell what came of the row"
+                raise BadInputError(msg)
         self.notes: Sequence[str] = ()
         if columns.category_id is None:
             self.notes = ("The source has no categories: every item is in category 0.",)
@@ -161,6 +174,7 @@ class TableImporter:
             extra = self._features.columns(table)
             if clicked is not None:
                 extra["clicked"] = pa.array(clicked)
+                extra |= self._labels(table, rows.faults)
             good, features = self._features.take(accept(self._path, rows, rejects, extra))
             if clicked is None:
                 yield Batch(done, behaviors=good, features=features)
@@ -240,6 +254,14 @@ class TableImporter:
         values = np.zeros(len(column), np.int64)
         values[good] = ids.numbers(kind, words.take(pa.array(good)))
         return values
+
+    def _labels(self, table: pa.Table, faults: NDArray[np.int8]) -> dict[str, pa.Array]:
+        return {
+            label.logged: label_values(
+                self._where(label.column), label, one_chunk(table, label.column), faults
+            )
+            for label in self._columns.labels
+        }
 
     def _cancellations(self, column: pa.Array, faults: NDArray[np.int8]) -> None:
         if is_number(column.type):

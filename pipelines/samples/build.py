@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.samples.groups import offsets_of, ranges
-from uic.models.samples.schema import samples_schema
 from uic.pipelines.samples.features import FeatureJoin, JoinedFeatures
+from uic.pipelines.samples.labels import LabelCounts
 from uic.pipelines.samples.order import (
     SortedBehaviors,
     SortedImpressions,
@@ -70,6 +70,7 @@ class BuildFacts:
         inhuman_users: int64, sorted: users with a group left out by `max_events_per_day`.
         inhuman_impressions: impressions in those groups.
         missing: by feature, impressions without a value.
+        labels: what is known of each label beside the click.
     """
 
     impressions_by_day: NDArray[np.int64]
@@ -78,6 +79,7 @@ class BuildFacts:
     inhuman_users: NDArray[np.int64]
     inhuman_impressions: int
     missing: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, LabelCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class GroupedBucket:
 
     @property
     def schema(self) -> pa.Schema:
-        """`SAMPLES`, with the features."""
-        return samples_schema(self._joined.features)
+        """`SAMPLES`, with features and labels."""
+        return self._joined.schema()
 
     def _gather(self, first: int, last: int) -> pa.Table:
         lengths = self._lengths[first:last]
@@ -181,6 +183,7 @@ def group_bucket(
             inhuman_users=np.unique(everything.user_ids[machines]),
             inhuman_impressions=inhuman_impressions,
             missing=joined.missing(),
+            labels=joined.label_counts(),
         ),
         group_days=seen.days[seen.group_starts[:-1]],
         _plan=plan,

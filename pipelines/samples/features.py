@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from uic.models.features.dated import DatedTable
 from uic.models.features.definition import (
+    LOGGED_LABEL,
     FeatureSet,
     FeatureSource,
     NamedFeature,
@@ -24,7 +25,8 @@ from uic.models.features.definition import (
 )
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
 from uic.models.published import sha256_of
-from uic.models.samples.schema import USER_VERSIONS
+from uic.models.samples.schema import USER_VERSIONS, label_column, samples_schema
+from uic.pipelines.samples.labels import LabelCounts, with_labels
 from uic.pipelines.samples.order import SortedImpressions, column
 
 NO_FEATURES: Final = "none"
@@ -36,9 +38,11 @@ class FeatureJoin:
 
     Attributes:
         features: all of the site.
+        labels: names of the labels beside the click.
     """
 
     features: FeatureSet = field(default_factory=FeatureSet)
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of_file(cls, file: Path | str | None, own: Path) -> Self:
@@ -56,13 +60,17 @@ class FeatureJoin:
         return cls() if file == NO_FEATURES else cls(load_features(Path(file)))
 
     def context_schema(self, schema: pa.Schema) -> pa.Schema:
-        """`schema` of impressions with a column for each feature of the context."""
+        """`schema` of impressions with a column for each feature of the context and each label."""
         for named in self.features.of(Owner.CONTEXT):
             schema = schema.append(pa.field(named.key, raw_type(named.feature)))
+        for name in self.labels:
+            schema = schema.append(pa.field(label_column(name), pa.bool_()))
         return schema
 
     def with_context(self, table: pa.Table, path: Path) -> pa.Table:
-        """A file's impressions with their context's raw values beside them.
+        """A file's impressions with their context's raw values and labels beside them.
+
+        A label that the file does not have is not known of any of its impressions.
 
         Raises:
             FeatureValueError: a column is of another type.
@@ -74,11 +82,12 @@ class FeatureJoin:
             else:
                 values = missing_values(named.feature, table.num_rows)
             table = table.append_column(named.key, arrow_values(named, values))
-        return table
+        return with_labels(table, self.labels, path)
 
     def context_columns(self) -> list[str]:
-        """Columns of the impression log that the context's features are read from."""
-        return list(dict.fromkeys(named.column for named in self.features.of(Owner.CONTEXT)))
+        """Columns of the impression log that the context's features and labels are read from."""
+        columns = [named.column for named in self.features.of(Owner.CONTEXT)]
+        return list(dict.fromkeys([*columns, *(LOGGED_LABEL + name for name in self.labels)]))
 
     def join(self, impressions: pa.Table, seen: SortedImpressions) -> "JoinedFeatures":
         """The features of sorted impressions.
@@ -92,6 +101,8 @@ class FeatureJoin:
         for named in self.features.of(Owner.CONTEXT):
             taken = impressions.column(named.key).take(rows)
             shown[named.key] = taken.combine_chunks()
+        for column_name in map(label_column, self.labels):
+            shown[column_name] = impressions.column(column_name).take(rows).combine_chunks()
         items = self._table(Owner.ITEM)
         if items is not None:
             at = items.as_of(column(impressions, "item_id")[seen.rows], seen.times)
@@ -99,7 +110,7 @@ class FeatureJoin:
                 shown[named.key] = arrow_values(named, items.take(named, at))
         users = self._table(Owner.USER)
         if users is None:
-            return JoinedFeatures(self.features, shown)
+            return JoinedFeatures(self.features, shown, labels=self.labels)
         at = users.as_of(seen.user_ids[seen.users], seen.times)
         # A version begins with each group, and where another row holds than for the one before.
         begins = np.diff(at, prepend=-2) != 0
@@ -110,7 +121,7 @@ class FeatureJoin:
             named.key: arrow_values(named, users.take(named, at[begins]))
             for named in users.features
         }
-        return JoinedFeatures(self.features, shown, versions, starts, number)
+        return JoinedFeatures(self.features, shown, versions, starts, number, self.labels)
 
     def sources(self) -> dict[str, Any]:
         """What the tables are, for a manifest: equal sources give equal samples."""
@@ -160,6 +171,7 @@ class JoinedFeatures:
         versions: by key, one value a version of a user.
         starts: (groups + 1,) the first version of each group.
         numbers: (impressions,) int64, the version that each impression saw.
+        labels: names of the labels beside the click, whose columns `shown` has, too.
     """
 
     features: FeatureSet
@@ -167,6 +179,11 @@ class JoinedFeatures:
     versions: Mapping[str, pa.Array] = field(default_factory=dict)
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    labels: tuple[str, ...] = ()
+
+    def schema(self) -> pa.Schema:
+        """`SAMPLES`, with features and labels."""
+        return samples_schema(self.features, self.labels)
 
     def gather(
         self, first: int, last: int, shown: slice, shown_offsets: pa.Array
@@ -202,6 +219,10 @@ class JoinedFeatures:
             absent = is_missing(named.feature, raw_array(values))
             counts[named.key] = int(np.count_nonzero(absent[self.numbers] if of_user else absent))
         return counts
+
+    def label_counts(self) -> dict[str, LabelCounts]:
+        """By label, of how many impressions it is known and true."""
+        return {name: LabelCounts.of(self.shown[label_column(name)]) for name in self.labels}
 
 
 def arrow_values(named: NamedFeature, values: RawValues) -> pa.Array:

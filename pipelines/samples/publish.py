@@ -30,6 +30,7 @@ from uic.models.published import (
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesWriteError
 from uic.pipelines.samples.features import FeatureJoin
+from uic.pipelines.samples.labels import LabelCounts
 from uic.pipelines.samples.log_parts import offset_bounds
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.sizes import SampleSizes
@@ -111,7 +112,7 @@ class SamplesPublication:
             "last": plan.last.isoformat(),
             "time_zone": plan.time_zone,
             "settings": {
-                **plan.samples.model_dump(mode="json"),
+                **plan.samples.model_dump(mode="json", exclude={"labels"}),
                 "buckets": plan.buckets,
                 "dropped_behaviors": plan.dropped_behaviors.fingerprint(),
                 "dropped_impressions": plan.dropped_impressions.fingerprint(),
@@ -134,6 +135,7 @@ class SamplesPublication:
             "positions": _positions(read),
             "source": dict(self.source),
             **self._features(results, int(by_day.sum())),
+            **self._labels(results),
         }
 
     def _features(self, results: list[BucketResult], impressions: int) -> dict[str, Any]:
@@ -151,6 +153,18 @@ class SamplesPublication:
                 key: round(1 - count / max(impressions, 1), 6) for key, count in missing.items()
             },
         }
+
+    def _labels(self, results: list[BucketResult]) -> dict[str, Any]:
+        """Which labels stand beside the click, and what is known of them; nothing for none."""
+        labels = self.features.labels
+        if not labels:
+            return {}
+        counts = {
+            name: sum((result.facts.labels[name] for result in results), LabelCounts())
+            for name in labels
+        }
+        shares = {name: of_label.shares() for name, of_label in counts.items()}
+        return {"labels": list(labels), "label_shares": shares}
 
 
 def _attempt(result: BucketResult) -> tuple[int, list[str]]:

@@ -26,6 +26,7 @@ from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.bucket_files import BucketResult, bucket_writer
 from uic.pipelines.samples.build import group_bucket
 from uic.pipelines.samples.features import FeatureJoin
+from uic.pipelines.samples.labels import check_labels
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
 from uic.pipelines.samples.order import BEHAVIOR_COLUMNS, IMPRESSION_COLUMNS
 from uic.pipelines.samples.plan import SamplesPlan
@@ -51,7 +52,8 @@ class SamplesBusyError(BadInputError):
 class SamplesRequest:
     """What `uic samples` was asked for.
 
-    `gate` judges the samples before they are published; `features` are joined to impressions.
+    `gate` judges the samples before they are published; `features` are joined to impressions;
+    `labels` stand beside the click: None for those of the settings.
     """
 
     log: Path
@@ -63,6 +65,7 @@ class SamplesRequest:
     sale: SaleSettings
     gate: Gate | None = None
     features: FeatureJoin = field(default_factory=FeatureJoin)
+    labels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,20 +84,24 @@ def make_samples(
         DaysError: the days are reversed, or the log has no impression on them.
         NoSamplesError: not one impression is left by sale days and guard.
         SamplesBusyError: another run writes to the same folder.
+        LabelError: the log has no such label on these days.
         BadInputError: a file of the log, the calendar or a Beam option is wrong.
         QualityGateError: the gate refused the samples; nothing was published.
     """
     options = pipeline_options(runner, beam_arguments)
     inputs = _find_input(request)
-    request.features.check()
+    asked = request.samples.labels if request.labels is None else request.labels
+    features = replace(request.features, labels=tuple(dict.fromkeys(asked)))
+    features.check()
     parts = {
         BEHAVIORS: log_parts(inputs.behaviors, BEHAVIOR_EVENTS),
         IMPRESSIONS: log_parts(inputs.impressions, IMPRESSION_EVENTS),
     }
+    check_labels(features.labels, (file.path for file in inputs.impressions))
     msg = f"{request.output}: another run writes these samples; wait for it or give another --out"
     with only_writer(lock_of(request.output), SamplesBusyError(msg)):
         publication = SamplesPublication(
-            request.output, inputs.plan, _source(inputs), request.gate, request.features
+            request.output, inputs.plan, _source(inputs), request.gate, features
         )
         try:
             run_pipeline(lambda pipeline: _build(pipeline, parts, publication), options)

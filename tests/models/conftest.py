@@ -74,6 +74,7 @@ def publish_samples(
     row_group_size: int = 7,
     version: int | None = None,
     features: FeatureSet | None = None,
+    labels: tuple[str, ...] = (),
 ) -> Path:
     """Write rows as a published samples directory of `files` files."""
     features = features or FeatureSet()
@@ -81,7 +82,7 @@ def publish_samples(
     entries = []
     for index in range(files):
         path = root / f"bucket-{index:05d}.parquet"
-        table = pa.Table.from_pylist(rows[index::files], schema=samples_schema(features))
+        table = pa.Table.from_pylist(rows[index::files], schema=samples_schema(features, labels))
         pq.write_table(table, path, row_group_size=row_group_size)
         entries.append(file_entry(root, path, rows=table.num_rows))
     manifest = {
@@ -89,6 +90,7 @@ def publish_samples(
         "schema_version": SAMPLES_SCHEMA_VERSION if version is None else version,
         "files": entries,
         "features": features.to_json(),
+        "labels": list(labels),
     }
     publish_manifest(root, manifest)
     return root

@@ -166,6 +166,7 @@ def kuairand(folder: Path) -> Path:
         "time_ms": [1_650_813_000_000, 1_650_813_000_500, 1_650_813_001_000],
         "is_click": [1, 0, 1],
         "tab": [1, 2, 1],
+        "long_view": [0, None, 1],
     }
     videos = {"video_id": [10, 11, 12], "tag": ["12,65", None, "3"]}
     before = {
@@ -194,6 +195,8 @@ def test_kuairand_clicks_are_behaviours_and_earlier_videos_come_before(tmp_path:
     assert table["clicked"].to_pylist() == [True, False, True]
     assert table["category_id"].to_pylist() == [12, 0, 3]
     assert table["tab"].to_pylist() == [1, 2, 1]
+    assert table["label.long_view"].to_pylist() == [False, None, True]
+    assert "long_view" not in table.column_names
     assert "order is real" in " ".join(log.manifests()[0]["notes"])
 
 

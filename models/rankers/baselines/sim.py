@@ -8,6 +8,7 @@ Exact search unit: multi-head attention over what was kept (section 4.2),
 events. Head input [item, sum of newest, attended newest, heads].
 """
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -109,7 +110,7 @@ class Sim(Ranker):
         pooled = window_sums(rows, batch, settings.recent_events)
         features = torch.cat([candidates, pooled, attended, heads], dim=1)
         outputs = self.finish(features, batch, rows)
-        return Outputs(outputs.logits, outputs.penalty + penalty)
+        return replace(outputs, penalty=outputs.penalty + penalty)
 
     def _exact(
         self, history: Tensor, candidates: Tensor, retrieved: Retrieved, batch: RankerBatch
