@@ -16,7 +16,14 @@ from feast.value_type import ValueType
 
 from uic.feature_repo.decode import workspace
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
-from uic.feature_repo.store.layout import MEMORY_KEY_NAME, MEMORY_VIEW
+from uic.feature_repo.store.layout import (
+    MEMORY_KEY_NAME,
+    MEMORY_VIEW,
+    USER_FEATURES_FEATURE,
+    USER_FEATURES_KEY_NAME,
+    USER_FEATURES_VIEW,
+)
+from uic.feature_repo.user_features import PUBLISHED
 
 NEVER = timedelta(0)
 
@@ -83,8 +90,8 @@ def packed_view(  # noqa: PLR0917 - a row of a table
     )
 
 
-def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
-    """`user_interest` and `item_image` with the sources of the workspace `root`."""
+def feature_views(root: Path) -> tuple[FeatureView, FeatureView, FeatureView]:
+    """`user_interest`, `item_image`, `user_features` with the sources of the workspace `root`."""
     interest = packed_view(
         MEMORY_VIEW,
         user,
@@ -102,10 +109,19 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView]:
         {"packed_as": "item_vector"},
         "The embedding of an item's picture (12 numbers), of one item version.",
     )
-    return interest, image
+    row = "the row of uic.models.features.rows"
+    features = packed_view(
+        USER_FEATURES_VIEW,
+        user,
+        Field(name=USER_FEATURES_FEATURE, dtype=Bytes, description=row),
+        ("user_feature_rows", root / PUBLISHED / "current"),
+        {"packed_as": "vector", "key_name": USER_FEATURES_KEY_NAME},
+        "A user's features beside ids, as features.yaml defines them.",
+    )
+    return interest, image, features
 
 
-user_interest, item_image = feature_views(workspace())
+user_interest, item_image, user_features = feature_views(workspace())
 
 user_interest_decoded = on_demand_feature_view(
     name="user_interest_decoded",

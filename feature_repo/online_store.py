@@ -27,7 +27,14 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
 from uic.feature_repo.plugin.config import PackedStoreConfig
 from uic.feature_repo.plugin.deletion import Deletion, views_by_keys
-from uic.feature_repo.plugin.packed_reads import OpenedView, append_answer, entity_ids
+from uic.feature_repo.plugin.packed_reads import (
+    Asked,
+    OpenedView,
+    append_answer,
+    entity_ids,
+    values_of,
+    values_of_async,
+)
 from uic.feature_repo.plugin.packed_view import PackedView, is_packed
 from uic.feature_repo.plugin.packed_writes import write_generation
 from uic.feature_repo.store.claim import StoreClaim
@@ -174,11 +181,11 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
                     config, list(group), *entities, online_features_response, *names
                 )
                 continue
-            for table, features in group:
-                opened = self._open(config, table)
-                opened.view.check_features(features)
-                ids = entity_ids(table, opened.view, *entities)
-                values = opened.values(ids)
+            tables = list(group)
+            asked = self._asked(config, tables, entities)
+            for (table, _), (opened, _), values in zip(
+                tables, asked, values_of(asked), strict=True
+            ):
                 append_answer(table, opened.view, values, online_features_response, *names)
 
     async def _read_features_per_fv_async(  # noqa: PLR0917 - Feast's signature
@@ -200,13 +207,21 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
                     config, list(group), *entities, online_features_response, *names
                 )
                 continue
-            for table, features in group:
-                opened = self._open(config, table)
-                opened.view.check_features(features)
-                ids = entity_ids(table, opened.view, *entities)
-                client = await self._get_client_async(config.online_store)
-                values = await opened.values_async(client, ids)
+            tables = list(group)
+            asked = self._asked(config, tables, entities)
+            client = await self._get_client_async(config.online_store)
+            read = await values_of_async(asked, client)
+            for (table, _), (opened, _), values in zip(tables, asked, read, strict=True):
                 append_answer(table, opened.view, values, online_features_response, *names)
+
+    def _asked(self, config: RepoConfig, tables: list[Any], entities: Any) -> Asked:
+        """What neighbouring packed views are asked for."""
+        asked = []
+        for table, features in tables:
+            opened = self._open(config, table)
+            opened.view.check_features(features)
+            asked.append((opened, entity_ids(table, opened.view, *entities)))
+        return asked
 
     # Writing
 

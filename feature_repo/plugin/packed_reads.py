@@ -40,32 +40,22 @@ class OpenedView:
         Raises:
             EmptyStoreError: no memories are live.
         """
-        client = self.store.client
-        values: list[bytes | None] = []
-        with typed_errors(self.store.address):
-            if self.pointer is not None and self._generation() is None and self.pointer.due:
-                self.pointer.accept(*self.pointer.question(client).execute())
-            keys = self._keys(ids)
-            for part in self._parts(keys):
-                values += client.mget(part)
-        return _spread(keys, values, ids)
+        return values_of([(self, ids)])[0]
 
     async def values_async(self, client: Any, ids: Sequence[int | None]) -> Values:
         """As `values`, with an asynchronous client."""
-        values: list[bytes | None] = []
-        with typed_errors(self.store.address):
-            if self.pointer is not None and self._generation() is None and self.pointer.due:
-                self.pointer.accept(*await self.pointer.question(client).execute())
-            keys = self._keys(ids)
-            for part in self._parts(keys):
-                values += await client.mget(part)
-        return _spread(keys, values, ids)
+        return (await values_of_async([(self, ids)], client))[0]
+
+    @property
+    def asks_pointer(self) -> bool:
+        """Whether the next read asks first which generation is live."""
+        return self.pointer is not None and self._generation() is None and self.pointer.due
 
     def _generation(self) -> int | None:
         """The generation if it needs no pointer: pinned, or of a view without generations."""
         return NO_GENERATION if self.pointer is None else pinned_generation(self.view.name)
 
-    def _keys(self, ids: Sequence[int | None]) -> dict[int, bytes]:
+    def keys_of(self, ids: Sequence[int | None]) -> dict[int, bytes]:
         """Keys of distinct entities; none where no item version is live: no item has a vector."""
         generation = self._generation()
         if generation is None and self.pointer is not None:
@@ -79,10 +69,59 @@ class OpenedView:
         keys = self.view.keys.entities(generation or NO_GENERATION, distinct)
         return dict(zip(distinct, keys, strict=True))
 
-    def _parts(self, keys: Mapping[int, bytes]) -> Iterator[list[bytes]]:
-        names, size = list(keys.values()), self.store.keys_per_read
-        for at in range(0, len(names), size):
-            yield names[at : at + size]
+
+# Entities asked of each of some views.
+Asked = Sequence[tuple[OpenedView, Sequence[int | None]]]
+
+
+def values_of(asked: Asked) -> list[Values]:
+    """The stored values of several views, of one store, in one MGET where they are few enough.
+
+    A ranking request asks for a user's memory and features: a round trip each would be the larger
+    part of both.
+
+    Raises:
+        EmptyStoreError: no memories are live.
+    """
+    store = asked[0][0].store
+    values: list[bytes | None] = []
+    with typed_errors(store.address):
+        for opened, _ in asked:
+            if opened.asks_pointer and opened.pointer is not None:
+                opened.pointer.accept(*opened.pointer.question(store.client).execute())
+        keys = [opened.keys_of(ids) for opened, ids in asked]
+        for part in _parts(keys, store.keys_per_read):
+            values += store.client.mget(part)
+    return _apart(asked, keys, values)
+
+
+async def values_of_async(asked: Asked, client: Any) -> list[Values]:
+    """As `values_of`, with an asynchronous client."""
+    store = asked[0][0].store
+    values: list[bytes | None] = []
+    with typed_errors(store.address):
+        for opened, _ in asked:
+            if opened.asks_pointer and opened.pointer is not None:
+                opened.pointer.accept(*await opened.pointer.question(client).execute())
+        keys = [opened.keys_of(ids) for opened, ids in asked]
+        for part in _parts(keys, store.keys_per_read):
+            values += await client.mget(part)
+    return _apart(asked, keys, values)
+
+
+def _parts(keys: Sequence[Mapping[int, bytes]], size: int) -> Iterator[list[bytes]]:
+    names = [name for part in keys for name in part.values()]
+    for at in range(0, len(names), size):
+        yield names[at : at + size]
+
+
+def _apart(asked: Asked, keys: Sequence[Mapping[int, bytes]], values: Values) -> list[Values]:
+    """Values of all views, taken apart by view."""
+    apart, start = [], 0
+    for (_, ids), part in zip(asked, keys, strict=True):
+        apart.append(_spread(part, values[start : start + len(part)], ids))
+        start += len(part)
+    return apart
 
 
 def _spread(keys: Mapping[int, bytes], values: Values, ids: Sequence[int | None]) -> Values:

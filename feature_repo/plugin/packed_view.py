@@ -23,6 +23,7 @@ from uic.feature_repo.store.layout import (
     MEMORY_KEY_NAME,
     SEQUENCE,
     SEQUENCE_KEY_NAME,
+    USER_FEATURES_KEY_NAME,
     VECTOR,
     VECTOR_HEADER,
     VECTOR_MAGIC,
@@ -54,6 +55,7 @@ _OWN_KEY_NAMES: Final = {
     MEMORY_KEY_NAME: MEMORY,
     SEQUENCE_KEY_NAME: SEQUENCE,
     ITEM_VIEW: ITEM_VECTOR,
+    USER_FEATURES_KEY_NAME: VECTOR,
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -199,7 +199,9 @@ class Generations:
             return [one for one in numbers if self._client.exists(self.keys.prefix(one) + name)]
 
     def forget(self, user_id: int) -> list[int]:
-        """Delete a user in every generation, and their sequence; the generations that held them.
+        """Delete a user in every generation, their sequence and their features.
+
+        Returns the generations that held them.
 
         A store that is full takes deletions, but neither a tombstone nor a transaction: so what is
         there goes first, one by one. Then the tombstone is set, and what was written in between
@@ -210,17 +212,21 @@ class Generations:
                 tombstone.
         """
         name = big_endian([user_id])
-        sequence = ViewKeys.of_sequences(self.keys.project).prefix(NO_GENERATION) + name
+        project = self.keys.project
+        beside = [
+            keys.prefix(NO_GENERATION) + name
+            for keys in (ViewKeys.of_sequences(project), ViewKeys.of_user_features(project))
+        ]
         held = self.holding(user_id)
         with typed_errors(self.address):
-            for key in (sequence, *(self.keys.prefix(number) + name for number in held)):
+            for key in (*beside, *(self.keys.prefix(number) + name for number in held)):
                 self._client.delete(key)
         with self._watched(self.keys.generations) as pipe:
             numbers = sorted(int(text) for text in pipe.smembers(self.keys.generations))
             pipe.multi()
             for number in numbers:
                 pipe.delete(self.keys.prefix(number) + name)
-            pipe.delete(sequence)
+            pipe.delete(*beside)
             pipe.sadd(self.keys.forgotten, name)
             deleted = pipe.execute()[: len(numbers)]
         held += [number for number, count in zip(numbers, deleted, strict=True) if count]

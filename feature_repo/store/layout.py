@@ -22,7 +22,8 @@ A **memory** is the record of `uic.models.records.record`. A **vector** (feature
 bytes, `UV`, version, event time in milliseconds as 8 big-endian bytes, and then the feature's own
 bytes; its position is the event time, so that a late load cannot undo a newer one either. A
 **sequence** (`uic.models.records.sequence_ring`) stands behind the same 12 bytes; its position is
-that of its last event.
+that of its last event. A user's **features** (`uic.models.features.rows`) do, too; the time is when
+they were written.
 """
 
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ from uic.models.records.sequence_ring import RING_HEADER, RING_POSITION_FIRST_BY
 MEMORY_VIEW: Final = "user_interest"
 MEMORY_KEY_NAME: Final = "m"
 SEQUENCE_KEY_NAME: Final = "s"
+USER_FEATURES_VIEW: Final = "user_features"
+USER_FEATURES_FEATURE: Final = "features"
+USER_FEATURES_KEY_NAME: Final = "f"
 ID_BYTES: Final = 8
 VECTOR_MAGIC: Final = b"UV"
 VECTOR_VERSION: Final = 1
@@ -107,6 +111,11 @@ class ViewKeys:
     def of_sequences(cls, project: str) -> Self:
         """The keys of `user_sequence`."""
         return cls(project, SEQUENCE_KEY_NAME)
+
+    @classmethod
+    def of_user_features(cls, project: str) -> Self:
+        """The keys of `user_features`."""
+        return cls(project, USER_FEATURES_KEY_NAME)
 
     def prefix(self, generation: int) -> bytes:
         """What comes before the id in the key of an entity."""

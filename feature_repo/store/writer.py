@@ -186,7 +186,8 @@ def _script_call(
 
 def _tombstones(target: WriteTarget) -> str:
     """The set of ids that must not come back; items are never forgotten."""
-    if target.layout is SEQUENCE:
+    keys = target.keys
+    if target.layout is SEQUENCE or keys == ViewKeys.of_user_features(keys.project):
         return ViewKeys.of_memories(target.keys.project).forgotten
     return "" if target.generation == NO_GENERATION else target.keys.forgotten
 

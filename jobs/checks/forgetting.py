@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from uic.feature_repo.snapshots.forgetting import forget_in_snapshot
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.tombstones import Tombstones
+from uic.feature_repo.user_features import rows_file
 from uic.jobs.config.context import Context
 from uic.jobs.stream.letters.erasing import erase_payloads
 from uic.models.features.definition import Owner
@@ -93,6 +94,9 @@ def _places(
     for place, folder in (("archive", "archive"), ("dead letters", "dead-letters")):
         paths = (context.workspace / "stream" / folder).glob("epoch=*/**/*")
         yield place, sum(erase_payloads(path, names) for path in paths if _is_closed(path, chosen))
+    loaded = rows_file(context.workspace)
+    if loaded.exists() and chosen(loaded):
+        yield "loaded features", _without(loaded, users)
     features = (context.workspace / "serving" / "features").glob("dt=*/*.parquet")
     yield "served features", sum(_without(path, users) for path in features if chosen(path))
     path = table_path(context.workspace, Owner.USER)

@@ -6,14 +6,16 @@ a notebook, which has a loop already, can call it.
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from uic.jobs.config.context import Context
 from uic.jobs.serving.http.answers import answer_of
 from uic.jobs.serving.http.api import RankAnswer
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.score.context import RequestContext
 
 
 class LocalRanker:
@@ -35,11 +37,17 @@ class LocalRanker:
         self._service = Service.open(context, bundle, _metrics(), history_from=history_from)
 
     def rank(
-        self, user: int, items: Sequence[int], k: int | None = None, *, explain: bool = False
+        self,
+        user: int,
+        items: Sequence[int],
+        k: int | None = None,
+        *,
+        explain: bool = False,
+        context: Mapping[str, Any] | None = None,
     ) -> RankAnswer:
         """The answer of POST /v1/rank; a store that is away makes it `degraded`."""
         return self._thread.submit(
-            lambda: self._runner.run(self._rank(user, items, k, explain=explain))
+            lambda: self._runner.run(self._rank(user, items, k, explain=explain, context=context))
         ).result()
 
     def close(self) -> None:
@@ -49,10 +57,17 @@ class LocalRanker:
         self._thread.shutdown()
 
     async def _rank(
-        self, user: int, items: Sequence[int], k: int | None, *, explain: bool
+        self,
+        user: int,
+        items: Sequence[int],
+        k: int | None,
+        *,
+        explain: bool,
+        context: Mapping[str, Any] | None,
     ) -> RankAnswer:
         distinct = list(dict.fromkeys(items))
-        ranked = await self._service.engine.rank(user, distinct, explain=explain)
+        asked = RequestContext.of(context, items, distinct)
+        ranked = await self._service.engine.rank(user, distinct, explain=explain, context=asked)
         answer = answer_of(user, ranked, k, len(items) - len(distinct))
         return RankAnswer.model_validate(answer)
 

@@ -1,8 +1,8 @@
 """Serving and looking around: the ranking service, its reload, the doctor and the report."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.context import Context
 from uic.jobs.workspace.base import WorkspacePanel
@@ -30,6 +30,7 @@ class ServingPanel(WorkspacePanel):
         bundle: str = "mimn",
         history_from: str = "store",
         explain: bool = False,
+        context: Mapping[str, Any] | None = None,
     ) -> "RankAnswer":
         """Score candidates for a user, as the service answers POST /v1/rank, without HTTP.
 
@@ -43,6 +44,7 @@ class ServingPanel(WorkspacePanel):
             bundle: a path, MODEL/VERSION, or MODEL for its current version.
             history_from: store, for memories; log, for stored sequences.
             explain: say of each item what the memory changes.
+            context: features of the context by name: a value, or a list parallel to `items`.
 
         Raises:
             UicError: no such bundle, or it is damaged.
@@ -55,7 +57,7 @@ class ServingPanel(WorkspacePanel):
         key = bundle, history_from
         if key not in self._rankers:
             self._rankers[key] = LocalRanker(self.context, bundle, history_from)
-        return self._rankers[key].rank(user, items, k, explain=explain)
+        return self._rankers[key].rank(user, items, k, explain=explain, context=context)
 
     def close(self) -> None:
         """Give back what `rank` has opened; the next call opens it again."""

@@ -13,6 +13,7 @@ from uic.jobs.workspace.replay import ReplayPanel
 from uic.jobs.workspace.serving import ServingPanel
 from uic.jobs.workspace.store import StorePanel
 from uic.jobs.workspace.stream import StreamPanel
+from uic.jobs.workspace.user_rows import UserRowsPanel
 from uic.jobs.workspace.users import UsersPanel
 
 
@@ -52,6 +53,11 @@ class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel, ServingPanel)
     def images(self) -> ImagesPanel:
         """Images of items: extract features, embed them, load and switch item versions."""
         return ImagesPanel(self.context)
+
+    @property
+    def features(self) -> UserRowsPanel:
+        """Features beside ids: load users' rows into the store, push one."""
+        return UserRowsPanel(self.context)
 
     @property
     def store(self) -> StorePanel:

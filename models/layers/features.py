@@ -25,29 +25,34 @@ class FeatureEmbedding(nn.Module):
         self.width = 0
         self._fitted = fitted.fitted
         for feature in fitted.fitted:
-            self.width += feature.numbers
+            self.width += part_width(feature)
             if feature.rows:
-                width = feature.feature.width
-                table = torch.randn(feature.rows, width) * _STD
+                table = torch.randn(feature.rows, feature.feature.width) * _STD
                 table[0] = 0.0
                 self.tables[_name(feature)] = nn.Parameter(table)
-                self.width += width
 
     def forward(self, batch: RankerBatch) -> Tensor:
         """(impressions, width)."""
-        parts = []
-        for feature, encoded in zip(self._fitted, batch.features, strict=True):
-            if not feature.rows:
-                parts.append(encoded)
-                continue
-            table = self.tables[_name(feature)]
-            if encoded.ndim == 1:
-                parts.append(functional.embedding(encoded, table))
-                continue
-            there = (encoded > 0).to(table.dtype).unsqueeze(2)  # row 0: beyond the end of the list
-            summed = (functional.embedding(encoded, table) * there).sum(1)
-            parts.append(summed / there.sum(1).clamp(min=1))
-        return torch.cat(parts, dim=1)
+        if batch.embedded_features is not None:
+            return batch.embedded_features
+        encoded = zip(self._fitted, batch.features, strict=True)
+        return torch.cat([self.part(feature, values) for feature, values in encoded], dim=1)
+
+    def part(self, feature: FittedFeature, encoded: Tensor) -> Tensor:
+        """The numbers of one feature: (n,) or (n, most) rows, or (n, numbers), to (n, width)."""
+        if not feature.rows:
+            return encoded
+        table = self.tables[_name(feature)]
+        if encoded.ndim == 1:
+            return functional.embedding(encoded, table)
+        there = (encoded > 0).to(table.dtype).unsqueeze(2)  # row 0: beyond the end of the list
+        summed = (functional.embedding(encoded, table) * there).sum(1)
+        return summed / there.sum(1).clamp(min=1)
+
+
+def part_width(feature: FittedFeature) -> int:
+    """Numbers that a feature gives the head."""
+    return feature.feature.width if feature.rows else feature.numbers
 
 
 def _name(feature: FittedFeature) -> str:

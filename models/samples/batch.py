@@ -42,6 +42,8 @@ class RankerBatch:
             (impressions, most) int64, or numbers, (impressions, numbers).
         extra_labels: labels beside the click by name, each (impressions,) int8: 1, 0, or
             `uic.models.samples.groups.NOT_KNOWN`.
+        embedded_features: (impressions, width), where a server has them embedded already; then
+            `features` are not looked at.
     """
 
     items: Tensor
@@ -61,6 +63,7 @@ class RankerBatch:
     source: GroupBatch
     features: tuple[Tensor, ...] = ()
     extra_labels: Mapping[str, Tensor] = field(default_factory=dict)
+    embedded_features: Tensor | None = None
 
 
 class Encoder:

@@ -125,4 +125,4 @@ def test_no_error_of_uic_yaml_prints_a_password(tmp_path: Path, text: str) -> No
 def test_stock_feast_finds_the_registry_of_the_workspace(workspace: Path, registry: Path) -> None:
     (workspace / "feast.db").write_bytes(registry.read_bytes())
     names = [view.name for view in FeatureStore(config=shipped()).list_feature_views()]
-    assert sorted(names) == ["item_image", "user_interest"]
+    assert sorted(names) == ["item_image", "user_features", "user_interest"]

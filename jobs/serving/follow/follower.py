@@ -7,7 +7,7 @@ the engine. So a request sees the old one or the new one, and never parts of bot
 | probe | looks at | what changes |
 |---|---|---|
 | `PointerProbe` | `bundles/<model>/CURRENT` | the bundle, with its vectors |
-| `ItemTableProbe` | the newest file of `log/items` | categories, and caches of this table |
+| `ItemTableProbe` | the newest file of `log/items`; features | categories, features, caches |
 | `GenerationsProbe` | generations of the store | bundles of their memories are read, too |
 | `ItemVersionProbe` | item versions of the store | a newer one's vectors; vectors of new images |
 | `RegistryProbe` | `feast/registry.db` | nothing: it is read again, so that no request has to |
@@ -30,9 +30,9 @@ from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import Changes
-from uic.jobs.serving.follow.loader import Loader
+from uic.jobs.serving.follow.loader import Loader, TableStamp
 from uic.jobs.serving.read.metrics import ServiceMetrics
-from uic.jobs.serving.score.items import ItemsStamp, ItemTable, items_stamp
+from uic.jobs.serving.score.items import ItemTable
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.sequences import SequenceScorer
@@ -187,22 +187,22 @@ class PointerProbe(Generic[S]):
 
 @dataclass
 class ItemTableProbe(Generic[S]):
-    """The item table of the log.
+    """The item table of the log, and the features of the workspace.
 
     Args:
         loader: of the table.
         with_table: the same bundle with another table; runs in a thread.
-        seen: the file that was loaded last.
+        seen: the files that were loaded last.
     """
 
     loader: Loader
     with_table: Callable[[S, ItemTable], S]
-    seen: ItemsStamp | None
+    seen: TableStamp
     name: str = "item table"
 
     async def look(self, current: S) -> S | None:
         """See `ChangeProbe`."""
-        if items_stamp(self.loader.log) == self.seen:
+        if self.loader.stamp() == self.seen:
             return None
         table, stamp = await asyncio.to_thread(self.loader.table)
         scorer = await asyncio.to_thread(self.with_table, current, table)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,17 +19,22 @@ from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.read.vector_source import VectorSource
 from uic.jobs.serving.score.asks import Ask
+from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.item_vectors import ItemVectors
 from uic.jobs.serving.score.items import ItemCache, ItemsStamp, ItemTable, items_stamp
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.sequences import SequenceScorer, images_ranker
+from uic.jobs.serving.score.site import SiteFeatures, SiteStamp
 from uic.models.bundles.bundle import HASH_BYTES, Bundle, load_bundle
 from uic.models.bundles.documents import BundleError
 from uic.models.bundles.shelf import CURRENT_NAME, BundleShelf
 from uic.models.published import MANIFEST_NAME
 from uic.pipelines.log.event_log import EventLog
 
+LOG: Final = logging.getLogger("uic.serve")
+# Of the log's item table, and of the workspace's features.
+TableStamp = tuple[ItemsStamp | None, SiteStamp]
 _WARM_PASSES: Final = 20
 _WARM_ITEMS: Final = 200
 
@@ -43,6 +49,7 @@ class Loader:
         store: Feast.
         items: item versions of the store.
         settings: of the service.
+        workspace: whose features are served; None for none.
     """
 
     shelf: BundleShelf
@@ -50,12 +57,24 @@ class Loader:
     store: FeatureStore
     items: ItemStore
     settings: ServeSettings
+    workspace: Path | None = None
     _hashes: dict[Path, bytes] = field(default_factory=dict)
+    _site: SiteFeatures = field(default_factory=SiteFeatures)
 
-    def table(self) -> tuple[ItemTable, ItemsStamp | None]:
-        """The newest item table of the log, and the file that it is in."""
-        stamp = items_stamp(self.log)
-        return ItemTable.load(stamp and stamp[0]), stamp
+    def stamp(self) -> TableStamp:
+        """Changes when `table` is to be read again."""
+        features = () if self.workspace is None else self._site.stamp(self.workspace)
+        return items_stamp(self.log), features
+
+    def table(self) -> tuple[ItemTable, TableStamp]:
+        """The newest item table of the log with the features of the workspace, and its stamp."""
+        stamp = self.stamp()
+        if self.workspace is not None:
+            site = SiteFeatures.load(self.workspace, self._site)
+            if site.problem not in (None, self._site.problem):
+                LOG.error("features are served as they were: %s", site.problem)
+            self._site = site
+        return ItemTable.load(stamp[0] and stamp[0][0], self._site), stamp
 
     def pointer_of(self, reference: str) -> Path | None:
         """The CURRENT file to follow; None for `model/version` and for a path."""
@@ -151,7 +170,8 @@ class Loader:
             table: of items.
             like: a cache in use.
         """
-        cache = ItemCache(table, bundle.embed, self.settings.item_cache_items)
+        features = ServedFeatures(bundle, table.features)
+        cache = ItemCache(table, bundle.embed, self.settings.item_cache_items, features)
         known: NDArray[np.int64] = bundle.vocabulary.item.ids
         cache.warm(known if like is None or not len(like.rows) else like.rows.ids())
         return cache

@@ -20,6 +20,28 @@ ContextValue = (
     | Annotated[float, Field(strict=True, allow_inf_nan=False)]
     | Annotated[str, Field(max_length=1000)]
 )
+_MAX_LIST: Final = 1024  # the widest feature
+
+
+def _context_values(most: int) -> Any:
+    """A value, a list of values, or one of these a candidate; null is no value."""
+    one: Any = ContextValue | None
+    values: Any = Annotated[list[one], Field(max_length=max(most, _MAX_LIST))]
+    inner: Any = Annotated[list[one], Field(max_length=_MAX_LIST)]
+    lists: Any = Annotated[list[one | inner], Field(max_length=most)]
+    return one | values | lists
+
+
+def context_field(most: int) -> tuple[Any, Any]:
+    """`context` of a request with up to `most` candidates, for `create_model`."""
+    value = _context_values(most)
+    values: Any = Annotated[dict[str, value], Field(max_length=_MAX_CONTEXT)]
+    text = (
+        "features of the context by name, as features.yaml has them: a value for all candidates, "
+        "or a list parallel to item_ids; logged with the features"
+    )
+    return values | None, Field(default=None, description=text)
+
 
 RANK_EXAMPLE: Final[JsonDict] = {
     "user_id": 17,
@@ -132,10 +154,7 @@ def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseM
             Annotated[int, Field(ge=1, le=settings.max_candidates, strict=True)] | None,
             Field(default=None, description="answer with the best so many; null for all"),
         ),
-        context=(
-            Annotated[dict[str, ContextValue], Field(max_length=_MAX_CONTEXT)] | None,
-            Field(default=None, description="of the request; logged with the features"),
-        ),
+        context=context_field(settings.max_candidates),
         explain=(
             Annotated[bool, Field(strict=True)],
             Field(default=False, description="say why: see `explanation`"),

@@ -28,6 +28,7 @@ from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import OverloadedError
 from uic.jobs.serving.rank.people import interests_of
 from uic.jobs.serving.read.metrics import exposition
+from uic.jobs.serving.score.context import RequestContext
 
 _JSON: Final = "application/json"
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
@@ -53,7 +54,10 @@ def create_app(service: Service) -> FastAPI:
 
     async def rank_one(body: Any) -> dict[str, Any]:
         distinct = list(dict.fromkeys(body.item_ids))
-        ranked = await service.engine.rank(body.user_id, distinct, explain=body.explain)
+        context = RequestContext.of(body.context, body.item_ids, distinct)
+        ranked = await service.engine.rank(
+            body.user_id, distinct, explain=body.explain, context=context
+        )
         if service.feature_log is not None:
             service.feature_log.add(body.user_id, ranked, body.context)
         return answer_of(body.user_id, ranked, body.k, len(body.item_ids) - len(distinct))

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uic.jobs.serving.http.answers import probabilities
 from uic.jobs.serving.rank.engine import RankedCandidates
+from uic.jobs.serving.score.asks import FeatureValues
 from uic.models.hashing import stable_hash
 from uic.models.published import replacement
 
@@ -35,6 +37,7 @@ SERVED: Final = pa.schema(
         pa.field("memory", pa.binary()),  # the record that was used; null for none
         pa.field("reasons", pa.list_(pa.string()), nullable=False),
         pa.field("context", pa.string()),  # JSON
+        pa.field("features", pa.string()),  # JSON, raw values by key; null for a bundle without
     ]
 )
 _WAITING_ROWS: Final = 20_000
@@ -76,6 +79,7 @@ class FeatureLog:
             "memory": ranked.record,
             "reasons": [reason.value for reason in ranked.reasons],
             "context": None if context is None else json.dumps(context),
+            "features": ranked.scored.features,
         }
         try:
             self._rows.put_nowait(row)
@@ -111,8 +115,24 @@ class FeatureLog:
             day = datetime.fromtimestamp(rows[0]["served_at"] / 1000, UTC).date()
             name = f"{rows[0]['served_at']}-{os.getpid()}-{self._number:06d}.parquet"
             target = self._folder / f"dt={day}" / name
+            rows = [{**row, "features": _as_json(row["features"])} for row in rows]
             with replacement(target) as draft:
                 pq.write_table(pa.Table.from_pylist(rows, schema=SERVED), draft, compression="zstd")
         except Exception:  # the thread must outlive whatever one file meets
             self._dropped(len(rows))
             LOG.exception("%s: %d served rows could not be written", self._folder, len(rows))
+
+
+def _as_json(features: FeatureValues | None) -> str | None:
+    """Raw values by key: of a user one, of items one a candidate, of the context either."""
+    if features is None:
+        return None
+    values = {**features.user, **features.context, **features.items()}
+    # A missing number is NaN, which is no JSON: null. Categories are whole numbers as they are.
+    plain = {}
+    for key, raw in values.items():
+        shown = raw.astype(object)
+        if raw.dtype.kind == "f":
+            shown[np.isnan(raw)] = None
+        plain[key] = shown.tolist()
+    return json.dumps(plain)

@@ -16,9 +16,10 @@ from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.http.answers import encode, probabilities
-from uic.jobs.serving.http.api import Id, Problem
+from uic.jobs.serving.http.api import Id, Problem, context_field
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankedCandidates
+from uic.jobs.serving.score.context import RequestContext
 from uic.jobs.serving.score.prerank import Preranked, PrerankStage
 
 _JSON: Final = "application/json"
@@ -164,6 +165,7 @@ def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseMo
             Field(default=None, description="pass so many to the ranker; null for the setting"),
         ),
         k=(count, Field(default=None, description="answer with the best so many; null for all")),
+        context=context_field(most),
     )
     return prerank, funnel
 
@@ -213,9 +215,11 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
             distinct = list(dict.fromkeys(asked.item_ids))
             preranked = await stage.prerank(asked.user_id, distinct)  # step 1
             best = preranked.best[: asked.keep or stage.keep]
-            ranked = await service.engine.rank(asked.user_id, preranked.item_ids[best].tolist())
+            kept = preranked.item_ids[best].tolist()
+            context = RequestContext.of(asked.context, asked.item_ids, kept)
+            ranked = await service.engine.rank(asked.user_id, kept, context=context)
             if service.feature_log is not None:
-                service.feature_log.add(asked.user_id, ranked, None)
+                service.feature_log.add(asked.user_id, ranked, asked.context)
             bids = None
             if asked.bids is not None:
                 of_item = dict(zip(asked.item_ids, asked.bids, strict=True))

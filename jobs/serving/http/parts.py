@@ -1,5 +1,6 @@
 """Opens the parts of a service: Feast, the store, the first scorers, and what follows them."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,16 @@ from feast import FeatureStore
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
 from uic.feature_repo.store.connection import Address, connect, resolve_address
+from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import ItemStore
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
-from uic.feature_repo.store.layout import MEMORY_VIEW, ViewKeys
+from uic.feature_repo.store.layout import (
+    MEMORY_VIEW,
+    USER_FEATURES_FEATURE,
+    USER_FEATURES_VIEW,
+    ViewKeys,
+)
 from uic.jobs.config.context import Context
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.follow.follower import (
@@ -38,6 +45,7 @@ from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.shelf import BundleShelf
 from uic.pipelines.log.event_log import EventLog
 
+LOG: Final = logging.getLogger("uic.serve")
 # A follower is not in a hurry, but must not hang.
 _FOLLOW_TIMEOUT_SECONDS: Final = 2.0
 
@@ -64,7 +72,9 @@ class ServiceParts:
         store, address = _feast(context), _address(context)
         items = ItemStore.on(connect(address), address, context.config.store)
         shelf, log = BundleShelf(context.bundles), EventLog(context.log)
-        return cls(context, metrics, store, Loader(shelf, log, store, items, context.config.serve))
+        settings = context.config.serve
+        loader = Loader(shelf, log, store, items, settings, context.workspace)
+        return cls(context, metrics, store, loader)
 
     @property
     def settings(self) -> ServeSettings:
@@ -146,7 +156,7 @@ class ServiceParts:
 
     def _engine(self, feature: str, scorers: Chooser, not_understood: set[str]) -> RankingEngine:
         return RankingEngine(
-            self._reader(feature),
+            self._reader(feature, self._user_features()),
             scorers,
             self.metrics,
             pass_rows=measure_pass_rows(scorers.current),
@@ -155,11 +165,12 @@ class ServiceParts:
             not_understood=not_understood,
         )
 
-    def _reader(self, feature: str) -> MemoryReader:
+    def _reader(self, feature: str, user_features: str | None = None) -> MemoryReader:
         settings = self.settings
         breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_seconds)
         # Redis' own timeout comes first; this one is for what is slow around it.
-        return MemoryReader(self.store, feature, breaker, 2 * settings.store_timeout_ms / 1000)
+        timeout_seconds = 2 * settings.store_timeout_ms / 1000
+        return MemoryReader(self.store, feature, breaker, timeout_seconds, user_features)
 
     def _memory_feature(self, manifest: Mapping[str, Any]) -> str:
         """The packed feature of the bundle's feature service, applied first if it is lacking.
@@ -186,6 +197,22 @@ class ServiceParts:
         if ITEM_VIEW not in {view.name for view in store.list_feature_views()}:
             self._apply()
         return packed_feature(store, SEQUENCE_SERVICE, SEQUENCE_VIEW)
+
+    def _user_features(self) -> str | None:
+        """The packed feature of users' rows, applied first if it is lacking.
+
+        None while it cannot be: a service must start without the store.
+        """
+        view = USER_FEATURES_VIEW
+        try:
+            if view not in {one.name for one in self.store.list_feature_views()}:
+                self._apply()
+        except StoreError as error:
+            LOG.warning(
+                "users' features take their defaults until the service starts anew: %s", error
+            )
+            return None
+        return f"{view}:{USER_FEATURES_FEATURE}"
 
     def _apply(self) -> None:
         """Register the definitions with the store's own timeout, not the one of a request."""

@@ -128,6 +128,10 @@ class Service:
             "reads_also": sorted(other.label for other in scorers.others),
             "items": current.table.version,
             "item_version": current.item_version,
+            "features": {
+                "items": current.table.features.version,
+                "warnings": current.features.warnings(),
+            },
             "store": "circuit open" if breaker.is_open else "answers",
             "prerank": None if self.prerank is None else self.prerank.scorer.label,
             "pass_candidates": self.engine.pass_rows,

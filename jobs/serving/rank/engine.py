@@ -12,8 +12,9 @@ A worker is one thread with one event loop. A request that finds the line idle s
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -24,8 +25,10 @@ from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.records import Fetched
 from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
+from uic.jobs.serving.score.context import RequestContext
 from uic.models.errors import BadInputError
 
+LOG: Final = logging.getLogger("uic.serve")
 # Candidates of a pass that are tried at start; each is several users with a part of it.
 PASS_SIZES: Final = (64, 128, 256, 512, 1024)
 
@@ -55,6 +58,7 @@ class Reader(Protocol):
     """Reads what is stored of users."""
 
     breaker: CircuitBreaker
+    with_features: bool
 
     async def fetch(self, user_ids: Sequence[int]) -> Fetched:
         """A record or a reason per user; never raises."""
@@ -96,7 +100,14 @@ class _Waiting:
     facts: RecordFacts | None = None
     age_seconds: float | None = None
     scorer: CandidateScorer | None = None
+    context: RequestContext | None = None
+    features: bytes | None = None
     reasons: list[DegradedReason] = field(default_factory=list)
+
+    def ask(self, moment_ms: int) -> Ask:
+        """What its scorer is asked."""
+        shown = self.item_ids, self.record, self.explain, moment_ms
+        return Ask(*shown, self.user_id, self.features, self.context)
 
 
 class RankingEngine:
@@ -134,23 +145,37 @@ class RankingEngine:
         self._line: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
         self.not_understood: set[str] = set() if not_understood is None else not_understood
+        self._warnings: Set[str] = frozenset()
         self.use(scorers)
 
     def use(self, scorers: Chooser) -> None:
         """Score with these from the next round on."""
         self.scorers = scorers
+        wanted = (bool(one.features.users) for one in (scorers.current, *scorers.others))
+        self.reader.with_features = any(wanted)
+        warnings = dict.fromkeys(scorers.current.features.warnings())
+        for warning in warnings.keys() - self._warnings:
+            LOG.warning("%s: %s", scorers.current.label, warning)
+        self._warnings = warnings.keys()
         self.metrics.now_serving("bundles", scorers.current.label)
 
     async def rank(
-        self, user_id: int, item_ids: list[int], *, explain: bool = False
+        self,
+        user_id: int,
+        item_ids: list[int],
+        *,
+        explain: bool = False,
+        context: RequestContext | None = None,
     ) -> RankedCandidates:
-        """Score a user's distinct candidates.
+        """Score a user's distinct candidates, in the context of the request.
 
         Raises:
             OverloadedError: its turn did not come in time.
         """
         done = asyncio.get_running_loop().create_future()
-        self._line.append(_Waiting(user_id, item_ids, explain, time.perf_counter(), done))
+        waiting = _Waiting(user_id, item_ids, explain, time.perf_counter(), done)
+        waiting.context = context
+        self._line.append(waiting)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
         answer: RankedCandidates = await done
@@ -195,7 +220,9 @@ class RankingEngine:
         self.metrics.store.observe(time.perf_counter() - started)
         # Step 3: one set of scorers for the round, so that a swap falls between two rounds.
         scorers = self.scorers
-        for waiting, value, reason in zip(requests, fetched.values, fetched.reasons, strict=True):
+        read = zip(requests, fetched.values, fetched.reasons, fetched.features, strict=True)
+        for waiting, value, reason, features in read:
+            waiting.features = features
             try:
                 self._place(waiting, scorers, value, reason)
             except BadInputError:  # the value is not what its header says
@@ -242,10 +269,7 @@ class RankingEngine:
         started = time.perf_counter()
         hits, misses = scorer.cache_counts()
         moment_ms = round(self._now() * 1000)
-        asks = [
-            Ask(member.item_ids, member.record, member.explain, moment_ms, member.user_id)
-            for member in members
-        ]
+        asks = [member.ask(moment_ms) for member in members]
         answers = await score_each(scorer, asks)
         metrics = self.metrics
         metrics.score.observe(time.perf_counter() - started)
@@ -266,6 +290,9 @@ class RankingEngine:
         member.reasons = list(dict.fromkeys(member.reasons))
         if scored.without_image:
             self.metrics.items_without_image.inc(scored.without_image)
+        for kind in ("missing", "invalid"):
+            for key in getattr(scored.faults, kind):
+                self.metrics.feature_defaults.labels(key, kind).inc()
         for reason in member.reasons:
             self.metrics.degraded.labels(reason.value).inc()
         # A client that went away has cancelled its future.

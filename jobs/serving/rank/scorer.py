@@ -14,6 +14,7 @@ import numpy as np
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.asks import Ask, Scored
+from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
 
@@ -28,11 +29,13 @@ class CandidateScorer(Protocol):
         bundle: that is loaded.
         label: `model/version` of it.
         table: of items.
+        features: beside ids.
     """
 
     bundle: Bundle
     label: str
     table: ItemTable
+    features: ServedFeatures
 
     @property
     def item_version(self) -> int | None:

@@ -53,6 +53,11 @@ class ServiceMetrics:
         self.score = self.seconds.labels("score")
         self.total = self.seconds.labels("total")
         self.degraded = Counter("uic_serve_degraded", "Degraded answers by reason", ["reason"])
+        self.feature_defaults = Counter(
+            "uic_serve_feature_defaults",
+            "Answers scored with a feature's default, by feature and reason",
+            ["feature", "reason"],
+        )
         self.cache_hits = Counter("uic_serve_item_cache_hits", "Candidates found in the cache")
         self.cache_misses = Counter("uic_serve_item_cache_misses", "Candidates loaded")
         self.items_without_image = Counter(

@@ -19,3 +19,5 @@ class DegradedReason(StrEnum):
     NOT_FINITE = "not_finite"  # the memory gave scores that are no numbers: scored without it
     INTERNAL_ERROR = "internal_error"  # an error that no code expected; the log has it
     STALE_MEMORY = "stale_memory"  # its last event is older than the limit
+    FEATURE_MISSING = "feature_missing"  # a feature of the bundle has no value: its default
+    FEATURE_INVALID = "feature_invalid"  # one has a value that cannot be used: its default

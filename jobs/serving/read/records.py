@@ -27,6 +27,8 @@ from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.unexpected import log_unexpected
 
 USER_KEY: Final = "user_id"
+# Stands for a row that the store has, and that is none.
+DAMAGED_ROW: Final = b"\0"
 
 
 def packed_feature(store: FeatureStore, name: str, view: str) -> str:
@@ -65,15 +67,17 @@ class Fetched:
     Args:
         values: a record per user, None where there is none.
         reasons: why, per user; None where there is a record.
+        features: a row of features per user, None where there is none, or where none was asked for.
     """
 
     values: list[bytes | None]
     reasons: list[DegradedReason | None]
+    features: list[bytes | None]
 
     @classmethod
     def nothing(cls, users: int, reason: DegradedReason) -> "Fetched":
         """No records, all for one reason."""
-        return cls([None] * users, [reason] * users)
+        return cls([None] * users, [reason] * users, [None] * users)
 
 
 class MemoryReader:
@@ -84,6 +88,8 @@ class MemoryReader:
         feature: packed, of the bundle's feature service (`packed_feature`).
         breaker: around the store.
         timeout_seconds: for one read.
+        user_features: the packed feature of users' rows, read in the same round trip while
+            `with_features` is set; None where the registry has none.
     """
 
     def __init__(
@@ -92,7 +98,10 @@ class MemoryReader:
         feature: str,
         breaker: CircuitBreaker,
         timeout_seconds: float,
+        user_features: str | None = None,
     ) -> None:
+        self.with_features = False
+        self._user_features = user_features
         self._store = store
         self._feature = feature
         self.breaker = breaker
@@ -103,7 +112,7 @@ class MemoryReader:
         if not self.breaker.allow():
             return Fetched.nothing(len(user_ids), DegradedReason.CIRCUIT_OPEN)
         try:
-            values = await self._read(user_ids)
+            values, features = await self._read(user_ids, self._features)
         except ForeignValueError:
             self.breaker.succeeded()
             return await self._one_by_one(user_ids)
@@ -118,36 +127,57 @@ class MemoryReader:
             log_unexpected("reading from the store", error)
             return await self._one_by_one(user_ids)
         self.breaker.succeeded()
-        return Fetched(values, [None if value else DegradedReason.UNKNOWN_USER for value in values])
+        reasons = [None if value else DegradedReason.UNKNOWN_USER for value in values]
+        return Fetched(values, reasons, features)
 
-    async def _read(self, user_ids: Sequence[int]) -> list[bytes | None]:
+    @property
+    def _features(self) -> str | None:
+        """The feature of users' rows, if they are wanted and there."""
+        return self._user_features if self.with_features else None
+
+    async def _read(
+        self, user_ids: Sequence[int], features: str | None
+    ) -> tuple[list[bytes | None], list[bytes | None]]:
+        """Records and, if `features` is asked for, rows of features: one MGET for both."""
+        asked = [self._feature] if features is None else [self._feature, features]
         async with asyncio.timeout(self._timeout_seconds):
             answer: Any = await self._store.get_online_features_async(
-                [self._feature], {USER_KEY: list(user_ids)}
+                asked, {USER_KEY: list(user_ids)}
             )
         # Feast puts the entity's own column first; the records are taken from its protobuf, since
         # `to_dict` would make Python values of everything.
         names = list(answer.proto.metadata.feature_names.val)
-        column = answer.proto.results[names.index(self._feature.partition(":")[2])]
-        return [value.bytes_val or None for value in column.values]
+        columns = [
+            [value.bytes_val or None for value in answer.proto.results[at].values]
+            for at in (names.index(name.partition(":")[2]) for name in asked)
+        ]
+        return columns[0], columns[1] if features else [None] * len(user_ids)
 
     async def _one_by_one(self, user_ids: Sequence[int]) -> Fetched:
         """One user's foreign value must not cost the others their memories."""
-        values: list[bytes | None] = []
-        reasons: list[DegradedReason | None] = []
+        found = Fetched([], [], [])
         for user_id in user_ids:
-            try:
-                value = (await self._read([user_id]))[0]
-                values.append(value)
-                reasons.append(None if value else DegradedReason.UNKNOWN_USER)
-            except ForeignValueError:
-                values.append(None)
-                reasons.append(DegradedReason.FOREIGN_VALUE)
-            except (StoreError, TimeoutError, OSError):
-                values.append(None)
-                reasons.append(DegradedReason.STORE_UNAVAILABLE)
-            except Exception as error:  # costs this user's memory, and no neighbour's
-                log_unexpected("reading a user from the store", error)
-                values.append(None)
-                reasons.append(DegradedReason.INTERNAL_ERROR)
-        return Fetched(values, reasons)
+            value, reason, features = await self._alone(user_id, self._features)
+            if reason is DegradedReason.FOREIGN_VALUE and self._features is not None:
+                # Either of the two may be it, and must not cost the user the other.
+                value, reason, _ = await self._alone(user_id, None)
+                features = None if reason is DegradedReason.FOREIGN_VALUE else DAMAGED_ROW
+            found.values.append(value)
+            found.reasons.append(reason)
+            found.features.append(features)
+        return found
+
+    async def _alone(
+        self, user_id: int, features: str | None
+    ) -> tuple[bytes | None, DegradedReason | None, bytes | None]:
+        """One user's record, or why there is none, and row of features."""
+        try:
+            values, rows = await self._read([user_id], features)
+        except ForeignValueError:
+            return None, DegradedReason.FOREIGN_VALUE, None
+        except (StoreError, TimeoutError, OSError):
+            return None, DegradedReason.STORE_UNAVAILABLE, None
+        except Exception as error:  # costs this user's memory, and no neighbour's
+            log_unexpected("reading a user from the store", error)
+            return None, DegradedReason.INTERNAL_ERROR, None
+        return values[0], None if values[0] else DegradedReason.UNKNOWN_USER, rows[0]

@@ -1,13 +1,15 @@
 """What a scorer is asked, what it answers, and what an answer says of the record behind it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uic.jobs.serving.read.reasons import DegradedReason
+from uic.jobs.serving.score.context import RequestContext
+from uic.models.features.raw import RawValues
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Ask:
         moment_ms: when they are shown, milliseconds since 1970 UTC; default: now. A model that
             reads a history with its times (IMN, SIM) measures from here.
         user_id: of the user, for a model that has weights for users (LMN).
+        user_features: the user's row of features (`uic.models.features.rows`); None for none.
+        context: of the request; None for none.
     """
 
     item_ids: list[int]
@@ -28,6 +32,43 @@ class Ask:
     explain: bool = False
     moment_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     user_id: int = 0
+    user_features: bytes | None = None
+    context: RequestContext | None = None
+
+
+@dataclass
+class FeatureFaults:
+    """Features that were served with their defaults, by key.
+
+    Attributes:
+        missing: there is no value.
+        invalid: there is one of another type, or a row that cannot be read.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+
+    def reasons(self) -> Iterator[DegradedReason]:
+        """What an answer says."""
+        if self.missing:
+            yield DegradedReason.FEATURE_MISSING
+        if self.invalid:
+            yield DegradedReason.FEATURE_INVALID
+
+
+@dataclass(frozen=True)
+class FeatureValues:
+    """What an answer was scored with beside ids, raw.
+
+    Attributes:
+        user: by key, (1,) or (1, width).
+        context: by key, of one value or of one a candidate.
+        items: by key, of each candidate; made when asked for, since only a log asks.
+    """
+
+    user: Mapping[str, RawValues]
+    context: Mapping[str, RawValues]
+    items: Callable[[], Mapping[str, RawValues]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +83,8 @@ class Scored:
         slot_weights: (candidates, slots), how much each slot of M was read; None unless asked for.
         reasons: why these scores are not what they could be.
         without_image: candidates and events that were scored with the default image; count.
+        faults: features that were served with their defaults.
+        features: what was scored with beside ids; None for a bundle without features.
     """
 
     logits: NDArray[np.float32]
@@ -51,6 +94,8 @@ class Scored:
     slot_weights: NDArray[np.float32] | None = None
     reasons: tuple[DegradedReason, ...] = ()
     without_image: int = 0
+    faults: FeatureFaults = field(default_factory=FeatureFaults)
+    features: FeatureValues | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ filled in the background with the items of the old one before it takes its place
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Final, Self
@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uic.jobs.serving.score.features import ServedFeatures
+from uic.jobs.serving.score.site import SiteFeatures
 from uic.models.errors import BadInputError
 from uic.models.published import sha256_of
 from uic.pipelines.log.event_log import EventLog
@@ -37,14 +39,16 @@ class ItemTable:
         version: of the table; changes with its content.
         item_ids: (items,), int64, ascending.
         category_ids: (items,), int64.
+        features: of the workspace, with those of items.
     """
 
     version: str
     item_ids: NDArray[np.int64]
     category_ids: NDArray[np.int64]
+    features: SiteFeatures = field(default_factory=SiteFeatures)
 
     @classmethod
-    def load(cls, path: Path | None) -> Self:
+    def load(cls, path: Path | None, features: SiteFeatures | None = None) -> Self:
         """Read `item_id, category_id`; None is an empty table.
 
         Raises:
@@ -52,7 +56,7 @@ class ItemTable:
         """
         if path is None:
             nothing = np.zeros(0, dtype=np.int64)
-            return cls("none", nothing, nothing)
+            return cls("none", nothing, nothing, features or SiteFeatures())
         try:
             table = pq.read_table(path, columns=["item_id", "category_id"])
         except (pa.ArrowException, OSError, KeyError) as error:
@@ -61,7 +65,8 @@ class ItemTable:
         item_ids = table["item_id"].to_numpy().astype(np.int64)
         order = np.argsort(item_ids, kind="stable")
         categories = table["category_id"].to_numpy().astype(np.int64)
-        return cls(item_version(path), item_ids[order], categories[order])
+        known = item_ids[order], categories[order]
+        return cls(item_version(path), *known, features or SiteFeatures())
 
     def categories(
         self, item_ids: NDArray[np.int64]
@@ -204,31 +209,67 @@ class RowCache:
         return np.concatenate(slots)
 
 
+@dataclass(frozen=True)
+class FoundItems:
+    """What a cache has of some items, in the order in which they were asked for.
+
+    Attributes:
+        vectors: (n, width) float32.
+        known: (n,), bool: in the item table.
+        features: (n, item width) float32, items' features, embedded.
+        lacking: (n, items' features) bool: with its default.
+    """
+
+    vectors: Tensor
+    known: NDArray[np.bool_]
+    features: Tensor
+    lacking: NDArray[np.bool_]
+
+
 class ItemCache:
-    """Vectors of items of one bundle and one item table, embedded here and kept.
+    """Vectors and features of items of one bundle and one item table, embedded here and kept.
 
     Args:
         table: categories.
         embed: items and categories to vectors, (n, width) float32.
         capacity: items; count.
+        features: of the bundle; None for one without.
     """
 
-    def __init__(self, table: ItemTable, embed: Embed, capacity: int) -> None:
+    def __init__(
+        self,
+        table: ItemTable,
+        embed: Embed,
+        capacity: int,
+        features: ServedFeatures | None = None,
+    ) -> None:
         self.table = table
-        self._embed = embed
+        self._embed, self.features = embed, features
         width = embed(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1]
-        row = np.dtype([("vector", np.float32, (width,)), ("known", np.bool_)], align=True)
-        self.rows = RowCache(row, capacity)
+        wide = 0 if features is None else features.item_width
+        count = 0 if features is None else len(features.items)
+        row = [
+            ("vector", np.float32, (width,)),
+            ("features", np.float32, (wide,)),
+            ("lacking", np.bool_, (count,)),
+            ("known", np.bool_),
+        ]
+        self.rows = RowCache(np.dtype(row, align=True), capacity)
 
-    def lookup(self, item_ids: list[int]) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Vectors of items, (n, width) float32, and (n,) bool: in the item table."""
+    def lookup(self, item_ids: list[int]) -> FoundItems:
+        """What the cache has of items, loaded first where it lacks some."""
         cached = self.rows.find(item_ids)
         if len(cached.missing):
             rows = self._load(cached.missing)
             self.rows.put(cached.missing, rows)
             cached.fill(rows)
-        vectors = np.ascontiguousarray(cached.rows["vector"])
-        return torch.from_numpy(vectors), cached.rows["known"]
+        rows = cached.rows
+        return FoundItems(
+            torch.from_numpy(np.ascontiguousarray(rows["vector"])),
+            rows["known"],
+            torch.from_numpy(np.ascontiguousarray(rows["features"])),
+            rows["lacking"],
+        )
 
     def warm(self, item_ids: NDArray[np.int64]) -> None:
         """Fill with distinct items, as many as there is room for."""
@@ -239,4 +280,7 @@ class ItemCache:
         categories, known = self.table.categories(item_ids)
         rows = np.zeros(len(item_ids), dtype=self.rows.dtype)
         rows["vector"], rows["known"] = self._embed(item_ids, categories).numpy(), known
+        if self.features is not None and self.features.items:
+            features, rows["lacking"] = self.features.embed_items(item_ids)
+            rows["features"] = features.numpy()
         return rows

@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
-from uic.jobs.serving.score.items import ItemCache
+from uic.jobs.serving.score.features import ServedFeatures
+from uic.jobs.serving.score.items import FoundItems, ItemCache
 from uic.models.bundles.bundle import Bundle
 from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
@@ -41,6 +41,7 @@ class MemoryScorer:
         if not isinstance(model, Mimn):  # `Bundle.memory` says it in words
             raise TypeError(bundle.memory)
         self.bundle, self.items, self.table = bundle, items, items.table
+        self.features = items.features or ServedFeatures(bundle, items.table.features)
         self.label = f"{bundle.name}/{bundle.version}"
         self._model = model
         self._layout: StateLayout = bundle.memory.layout
@@ -67,26 +68,27 @@ class MemoryScorer:
 
     def answer_now(self, asks: Sequence[Ask]) -> list[Scored]:
         """Scores from the vectors of the item cache."""
-        return self.score(asks, *self.items.lookup(candidates_of(asks)))
+        return self.score(asks, self.items.lookup(candidates_of(asks)))
 
     @torch.inference_mode()
-    def score(
-        self, asks: Sequence[Ask], candidates: Tensor, known: NDArray[np.bool_]
-    ) -> list[Scored]:
+    def score(self, asks: Sequence[Ask], items: FoundItems) -> list[Scored]:
         """One forward pass over the candidates of some users.
 
         Args:
             asks: users with their memories.
-            candidates: (n, event width), vectors of all their candidates.
-            known: (n,), whether the item table has them.
+            items: all their candidates.
         """
+        candidates, known = items.vectors, items.known
+        features = self.features.of(asks, items.features, items.lacking)
+        beside = features.embedded
         owners = torch.repeat_interleave(torch.tensor([len(ask.item_ids) for ask in asks]))
         state = self.state_of(self._records(asks))
-        logits = self._model.readout(state, owners, candidates).numpy()
+        logits = self._model.readout(state, owners, candidates, beside).numpy()
         without, weights = None, None
         if any(ask.explain for ask in asks):
             new = self.state_of(self._new)
-            without = self._model.readout(new, torch.zeros_like(owners), candidates).numpy()
+            new_user = torch.zeros_like(owners)
+            without = self._model.readout(new, new_user, candidates, beside).numpy()
             weights = self._slot_weights(state, owners, candidates).numpy()
         return [
             Scored(
@@ -95,8 +97,11 @@ class MemoryScorer:
                 self.label,
                 without[rows] if without is not None and ask.explain else None,
                 weights[rows] if weights is not None and ask.explain else None,
+                reasons=tuple(features.faults[at].reasons()),
+                faults=features.faults[at],
+                features=features.values(at, ask),
             )
-            for ask, rows in zip(asks, rows_by_ask(asks), strict=True)
+            for at, (ask, rows) in enumerate(zip(asks, rows_by_ask(asks), strict=True))
         ]
 
     def _records(self, asks: Sequence[Ask]) -> Records:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from uic.feature_repo.store.layout import NO_GENERATION
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
+from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
@@ -43,6 +44,7 @@ class Shown:
         item_ids: (candidates,), int64.
         category_ids: (candidates,), int64.
         moments_ms: (candidates,), when they are shown; milliseconds since 1970 UTC.
+        features: (candidates, width), embedded; None for a bundle without.
     """
 
     user_ids: NDArray[np.int64]
@@ -50,6 +52,7 @@ class Shown:
     item_ids: NDArray[np.int64]
     category_ids: NDArray[np.int64]
     moments_ms: NDArray[np.int64]
+    features: Tensor | None = None
 
 
 class SequenceScorer:
@@ -66,6 +69,7 @@ class SequenceScorer:
     def __init__(self, bundle: Bundle, table: ItemTable, images: ItemVectors | None = None) -> None:
         self.bundle, self.table, self.images = bundle, table, images
         self.label = f"{bundle.name}/{bundle.version}"
+        self.features = ServedFeatures(bundle, table.features)
         self._ranker = images_ranker(bundle)
         # What a model of images does not look at is not read; others may look at everything.
         self._limit = None if self._ranker is None else self._ranker.limit
@@ -128,14 +132,16 @@ class SequenceScorer:
         categories, known = self.table.categories(item_ids)
         moments = np.repeat([ask.moment_ms for ask in asks], sizes)
         users = np.array([ask.user_id for ask in asks])
-        shown = Shown(users, sizes, item_ids, categories, moments)
+        features = self.features.of(asks, *self.features.embed_items(item_ids))
+        shown = Shown(users, sizes, item_ids, categories, moments, features.embedded)
         logits, without_image = self._logits(history, shown, read)
         new_user = None
         if any(ask.explain for ask in asks):
             one = replace(shown, user_ids=users[:1] * 0, sizes=np.array([len(item_ids)]))
             new_user, _ = self._logits(RING.read(RING.empty(1)), one, read)
         answers = []
-        for ask, rows in zip(asks, rows_by_ask(asks), strict=True):
+        for at, (ask, rows) in enumerate(zip(asks, rows_by_ask(asks), strict=True)):
+            faults = features.faults[at]
             without = new_user[rows] if new_user is not None and ask.explain else None
             answers.append(
                 Scored(
@@ -143,8 +149,10 @@ class SequenceScorer:
                     known[rows],
                     self.label,
                     without,
-                    reasons=read.reasons,
+                    reasons=(*read.reasons, *faults.reasons()),
                     without_image=without_image,
+                    faults=faults,
+                    features=features.values(at, ask),
                 )
             )
             without_image = 0  # of the whole pass, counted once
@@ -264,6 +272,7 @@ def ranker_batch(bundle: Bundle, history: Sequences, shown: Shown) -> RankerBatc
         cuts=_tensor(owners),
         labels=torch.zeros(len(shown.item_ids)),
         source=source,
+        embedded_features=shown.features,
     )
 
 

@@ -20,6 +20,7 @@ from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
 from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
 from uic.models.bundles.shelf import BundleShelf
+from uic.models.features.fitted import FittedFeatures
 from uic.models.memory.fold import MemoryFolder
 from uic.models.rankers.catalogue import model_kind
 from uic.models.records.positions import EventBatch
@@ -92,11 +93,12 @@ class Shop:
         compatible: tuple[bytes, ...] = (),
         *,
         current: bool = True,
+        features: FittedFeatures | None = None,
         **settings,
     ) -> Bundle:
         """Publish a bundle with random weights."""
         path = self.shelf.path(model, version)
-        save_bundle(path, random_model(model, seed, **settings), compatible)
+        save_bundle(path, random_model(model, seed, features, **settings), compatible)
         if current:
             self.shelf.choose(model, version)
         return load_bundle(path)
@@ -129,17 +131,21 @@ class Shop:
         self.server.stop()
 
 
-def random_model(model: str, seed: int, **settings) -> Trained:
+def random_model(
+    model: str, seed: int, features: FittedFeatures | None = None, **settings
+) -> Trained:
     """A model that was never trained, in the form that a run leaves."""
     kind = model_kind(model)
     chosen = kind.settings(**settings)
     vocabulary = Vocabulary(
         IdTable(np.arange(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT), 8),
         IdTable(np.arange(CATEGORY_COUNT), 4),
+        features or FittedFeatures(),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ranker = kind.build(chosen, vocabulary.item.rows, vocabulary.category.rows)
+        ranker.attach_features(vocabulary.features)
         with torch.no_grad():
             for weight in ranker.parameters():
                 if weight.ndim > 1:
@@ -174,7 +180,15 @@ def fold_users(bundle: Bundle, generation: int, lengths, seed: int = 0) -> Recor
 
 
 def offline_logits(
-    bundle: Bundle, events: EventBatch, index: int, user: int, item_ids, *, categories=None, at_ms=0
+    bundle: Bundle,
+    events: EventBatch,
+    index: int,
+    user: int,
+    item_ids,
+    *,
+    categories=None,
+    at_ms=0,
+    features=None,
 ) -> np.ndarray:
     """Logits of the model's own path from samples: `Encoder` and `forward`.
 
@@ -196,6 +210,7 @@ def offline_logits(
         event_times_ms=np.full(len(shown), at_ms, np.int64),
         labels=np.zeros(len(shown), np.bool_),
         history_lengths=np.full(len(shown), mine.sum()),
+        features=features or {},
     )
     with torch.no_grad():
         return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()

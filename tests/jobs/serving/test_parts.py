@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,7 +71,8 @@ def embed(items, categories):
 def test_a_bounded_cache_answers_as_the_table_does(capacity: int, requests: list[list[int]]):
     cache = ItemCache(TABLE, embed, capacity)
     for items in requests:
-        vectors, known = cache.lookup(items)
+        found = cache.lookup(items)
+        vectors, known = found.vectors, found.known
         ids = np.array(items)
         categories, expected = TABLE.categories(ids)
         np.testing.assert_array_equal(vectors.numpy(), embed(ids, categories).numpy())
@@ -99,6 +101,7 @@ class Doubles:
     """A scorer whose logit is the item, and whose passes a test can look at."""
 
     label = "doubles/1"
+    features = SimpleNamespace(users=(), warnings=list)
 
     def __init__(self, slow: float = 0.0) -> None:
         self.passes: list[list[int]] = []
@@ -124,6 +127,7 @@ class Only:
 
     def __init__(self, current: Doubles) -> None:
         self.current = current
+        self.others: list[Doubles] = []
 
     def choose(self, record: bytes) -> Doubles | None:
         return self.current if record == b"mine" else None
@@ -142,7 +146,7 @@ class Stored:
     async def fetch(self, user_ids):
         self.reads.append(len(user_ids))
         await asyncio.sleep(0.01)
-        return Fetched([self.value] * len(user_ids), [None] * len(user_ids))
+        return Fetched(*([value] * len(user_ids) for value in (self.value, None, None)))
 
 
 def engine(scorer: Doubles, value: bytes = b"mine", **options) -> RankingEngine:

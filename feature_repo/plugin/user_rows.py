@@ -1,0 +1,257 @@
+"""Users' features into the store: all rows that hold now, or one user's.
+
+1. Publish what rows are made of, so that a reader knows it before it meets one.
+2. Write the rows that differ from what is stored. A stored row that holds from later than the
+   table's (it was pushed) stays.
+3. Delete the rows of users whom the last load had, and the table has no more.
+4. Publish what was loaded, the source of the view: `feast materialize` writes it again.
+
+Each step can be repeated; a load that was killed is run again.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from uic.feature_repo.plugin.packed_view import with_vector_headers
+from uic.feature_repo.store.errors import typed_errors
+from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
+from uic.feature_repo.store.opened import open_for_writing
+from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.settings import StoreSettings
+from uic.feature_repo.user_features import publish_layout, rows_file
+from uic.models.errors import BadInputError
+from uic.models.features.dated import ALWAYS, DatedTable
+from uic.models.features.definition import FeatureSet, Owner
+from uic.models.features.raw import RawValues, raw_values
+from uic.models.features.rows import RowLayout
+from uic.models.published import replacement
+
+ROWS: Final = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("event_timestamp", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("features", pa.binary(), nullable=False),
+    ]
+)
+_CHUNK_USERS: Final = 20_000
+
+
+@dataclass
+class LoadedUsers:
+    """What a load did.
+
+    Attributes:
+        users: with a row that holds now.
+        written: whose row differed, or was not there.
+        unchanged: whose row was stored already.
+        newer: whose stored row holds from later: it stays.
+        forgotten: who must not come back.
+        deleted: who were in the last load, and are not in the table.
+    """
+
+    users: int = 0
+    written: int = 0
+    unchanged: int = 0
+    newer: int = 0
+    forgotten: int = 0
+    deleted: int = 0
+
+
+def load_user_rows(
+    settings: StoreSettings,
+    workspace: Path,
+    features: FeatureSet,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> LoadedUsers:
+    """Write the rows of `sources.user` that hold now into the workspace's store.
+
+    Args:
+        settings: of the store.
+        workspace: whose store, and where the rows are published.
+        features: of `features.yaml`.
+        progress: told users done, and how many there are.
+
+    Raises:
+        BadInputError: no feature of users, or the table is not what it has to be.
+        StoreError: the store does not take it.
+    """
+    source, named = features.sources.user, features.of(Owner.USER)
+    if source is None or not named:
+        msg = f"{features.folder / 'features.yaml'}: has no features of users; nothing to load"
+        raise BadInputError(msg)
+    path = features.folder / source.file
+    now_ms = time.time_ns() // 1_000_000
+    written_ms = path.stat().st_mtime_ns // 1_000_000 if path.exists() else 0
+    table = DatedTable.read(path, source, named)
+    ids = np.unique(table.ids)
+    at = table.as_of(ids, np.full(ids.size, now_ms + 1))
+    ids, at = ids[at >= 0], at[at >= 0]
+    values = {one.key: table.take(one, at) for one in named}
+    # Of a table without times, what it says holds since it was written.
+    since = np.where(table.valid_from_ms[at] == ALWAYS, written_ms, table.valid_from_ms[at])
+    layout = RowLayout(named)
+    rows = layout.pack(values, since)
+    publish_layout(workspace, layout)  # step 1
+    loaded = LoadedUsers(users=len(ids))
+    kept = np.ones(len(ids), np.bool_)
+    with open_for_writing(settings, workspace) as opened:
+        store = _rows_of(opened.client, settings, str(opened.address))
+        load = _Load(store, layout, now_ms, loaded)
+        for start in range(0, len(ids), _CHUNK_USERS):  # step 2
+            part = slice(start, start + _CHUNK_USERS)
+            kept[part] = load.write(ids[part], rows[part])
+            progress(min(start + _CHUNK_USERS, len(ids)), len(ids))
+        gone = np.setdiff1d(_last_ids(workspace), ids)
+        loaded.deleted = _delete(store, gone)  # step 3
+    _publish(workspace, ids[kept], rows[kept], now_ms)  # step 4
+    return loaded
+
+
+def push_user_row(
+    settings: StoreSettings,
+    workspace: Path,
+    features: FeatureSet,
+    user_id: int,
+    values: Mapping[str, Any],
+) -> bool:
+    """Write one user's features, as of now; what `values` does not name keeps its stored value.
+
+    Args:
+        settings: of the store.
+        workspace: whose store.
+        features: of `features.yaml`.
+        user_id: whose.
+        values: by name, as a request or a table would have them.
+
+    Returns:
+        Whether it landed: not for a forgotten user, or after a later write.
+
+    Raises:
+        BadInputError: a name is no feature of users, or a value is of another type.
+        StoreError: the store does not take it.
+    """
+    named = features.of(Owner.USER)
+    unknown = sorted(set(values) - {one.name for one in named})
+    if unknown or not named:
+        known = ", ".join(one.name for one in named) or "none"
+        msg = f"user.{unknown[0] if unknown else '*'}: features.yaml has no such feature ({known})"
+        raise BadInputError(msg)
+    layout = RowLayout(named)
+    publish_layout(workspace, layout)
+    with open_for_writing(settings, workspace) as opened:
+        store = _rows_of(opened.client, settings, str(opened.address))
+        stored = _stored(store, np.array([user_id]))[0]
+        there = layout.read([stored]) if stored is not None and layout.is_row(stored) else None
+        raw: dict[str, RawValues] = {}
+        for one in named:
+            if one.name in values or there is None:
+                given = values.get(one.name)
+                raw[one.key] = raw_values(one.feature, [given], f"user.{one.name}")
+            else:
+                raw[one.key] = there[one.key]
+        now_ms = time.time_ns() // 1_000_000
+        row = layout.pack(raw, np.array([now_ms]))
+        value = with_vector_headers(row, [now_ms])
+        return bool(store.write(NO_GENERATION, [user_id], value)[0])
+
+
+def _rows_of(client: Any, settings: StoreSettings, address: str) -> PackedStore:
+    return PackedStore(
+        client,
+        ViewKeys.of_user_features(settings.project),
+        address=address,
+        layout=VECTOR,
+        keys_per_script=settings.keys_per_script,
+        keys_per_read=settings.keys_per_read,
+    )
+
+
+def _stored(store: PackedStore, ids: NDArray[np.int64]) -> list[bytes | None]:
+    """The rows that are stored, None for what is none of ours."""
+    keys = store.keys.entities(NO_GENERATION, ids)
+    values: list[bytes | None] = []
+    with typed_errors(store.address):
+        for at in range(0, len(keys), store.keys_per_read):
+            values += store.client.mget(keys[at : at + store.keys_per_read])
+    return [
+        value[VECTOR_HEADER.itemsize :] if value and value.startswith(VECTOR.start) else None
+        for value in values
+    ]
+
+
+@dataclass(frozen=True)
+class _Load:
+    """One load: where rows go, what they are made of, their position, and what has been done."""
+
+    store: PackedStore
+    layout: RowLayout
+    now_ms: int
+    loaded: LoadedUsers
+
+    def write(self, ids: NDArray[np.int64], rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Write rows that differ; (users,): whose row is now the table's."""
+        layout, loaded = self.layout, self.loaded
+        stored = _stored(self.store, ids)
+        new = rows.view(layout.dtype).reshape(-1)
+        differs = np.ones(len(ids), np.bool_)
+        newer = np.zeros(len(ids), np.bool_)
+        ours = [at for at, row in enumerate(stored) if row is not None and layout.is_row(row)]
+        if ours:
+            old = layout.read([stored[at] or b"" for at in ours])
+            mine = new[ours]
+            same = np.ones(len(ours), np.bool_)
+            for one in layout.features:
+                # As bytes: two NaN are the same value.
+                before, after = (_as_bytes(values[one.key]) for values in (old, mine))
+                same &= (before == after).all(axis=1)
+            differs[ours] = ~same
+            newer[ours] = ~same & (old["valid_from_ms"] > mine["valid_from_ms"])
+        chosen = differs & ~newer
+        landed = np.ones(len(ids), np.bool_)
+        if chosen.any():
+            values = with_vector_headers(rows[chosen], [self.now_ms] * int(chosen.sum()))
+            landed[chosen] = self.store.write(NO_GENERATION, ids[chosen], values)
+        loaded.unchanged += int((~differs).sum())
+        loaded.newer += int(newer.sum())
+        loaded.written += int((chosen & landed).sum())
+        loaded.forgotten += int((~landed).sum())
+        return landed & ~newer
+
+
+def _as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """(n, …) values as (n, bytes)."""
+    return np.frombuffer(values.tobytes(), np.uint8).reshape(len(values), -1)
+
+
+def _delete(store: PackedStore, ids: NDArray[np.int64]) -> int:
+    keys = store.keys.entities(NO_GENERATION, ids)
+    with typed_errors(store.address):
+        steps = range(0, len(keys), store.keys_per_read)
+        return sum(int(store.client.unlink(*keys[at : at + store.keys_per_read])) for at in steps)
+
+
+def _last_ids(workspace: Path) -> NDArray[np.int64]:
+    path = rows_file(workspace)
+    if not path.exists():
+        return np.zeros(0, np.int64)
+    return np.asarray(pq.read_table(path, columns=["user_id"])["user_id"].to_numpy())
+
+
+def _publish(workspace: Path, ids: NDArray[np.int64], rows: NDArray[np.uint8], now_ms: int) -> None:
+    path = rows_file(workspace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = [
+        pa.array(ids),
+        pa.array(np.full(len(ids), now_ms)).cast(pa.timestamp("ms", tz="UTC")),
+        pa.array([row.tobytes() for row in rows], pa.binary()),
+    ]
+    with replacement(path) as draft:
+        pq.write_table(pa.Table.from_arrays(columns, schema=ROWS), draft, compression="zstd")

@@ -1,0 +1,237 @@
+"""The features of a bundle, of what a request, the store and the item table say.
+
+Items' are embedded once an item, with its vector (`uic.jobs.serving.score.items`); users' once a
+pass and user, of the row that was read with the memory; the context's of the request. What is not
+there takes its default, as in training, and the answer says which feature it was:
+
+| | missing | invalid |
+|---|---|---|
+| context | the request does not name it | a value of another type |
+| user | no row, or one made before the feature was | a damaged row, or of unknown definitions |
+| item | no row, or `features.yaml` does not name it | |
+
+A null in a table, and a null in a request, are what training saw: values, and no reasons.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uic.jobs.serving.score.asks import Ask, FeatureFaults, FeatureValues
+from uic.jobs.serving.score.site import SiteFeatures
+from uic.models.bundles.bundle import Bundle
+from uic.models.features.definition import NamedFeature, Owner
+from uic.models.features.fitted import FittedFeature
+from uic.models.features.raw import FeatureValueError, RawValues, missing_values
+from uic.models.features.rows import definitions_of, raw_definition
+from uic.models.layers.features import part_width
+
+
+@dataclass(frozen=True)
+class PassFeatures:
+    """The features of a pass.
+
+    Attributes:
+        embedded: (candidates, width); None for a bundle without features.
+        faults: of each ask.
+        user: raw values by key, (asks,) or (asks, width).
+        context: of each ask, raw values by key, of one value or of one a candidate.
+        site: that items' values are of.
+        items: items' features.
+    """
+
+    embedded: Tensor | None
+    faults: list[FeatureFaults]
+    user: Mapping[str, RawValues] = field(default_factory=dict)
+    context: Sequence[Mapping[str, RawValues]] = ()
+    site: SiteFeatures = field(default_factory=SiteFeatures)
+    items: tuple[NamedFeature, ...] = ()
+
+    def values(self, at: int, ask: Ask) -> FeatureValues | None:
+        """What an ask of the pass was scored with; None for a bundle without features."""
+        if self.embedded is None:
+            return None
+        user = {key: values[at : at + 1] for key, values in self.user.items()}
+        item_ids = np.array(ask.item_ids, np.int64)
+
+        def items() -> dict[str, RawValues]:
+            return {named.key: self.site.values_of(named, item_ids) for named in self.items}
+
+        return FeatureValues(user, self.context[at], items)
+
+
+class ServedFeatures:
+    """A bundle's features, where a workspace has them; never changed.
+
+    Args:
+        bundle: of any model; may be without features.
+        site: the workspace's.
+    """
+
+    def __init__(self, bundle: Bundle, site: SiteFeatures) -> None:
+        embedding = bundle.model.feature_embedding
+        self.site = site
+        self.all = bundle.vocabulary.features.fitted if embedding is not None else ()
+        self._embedding = embedding
+        self.users = self._of(Owner.USER)
+        self.items = self._of(Owner.ITEM)
+        self.context = self._of(Owner.CONTEXT)
+        self.item_width = sum(part_width(feature) for feature in self.items)
+        self._layouts = {
+            fingerprint: {named.key: raw_definition(named) for named in layout.features}
+            for fingerprint, layout in site.layouts.items()
+        }
+
+    def _of(self, owner: Owner) -> tuple[FittedFeature, ...]:
+        return tuple(feature for feature in self.all if feature.named.owner is owner)
+
+    def warnings(self) -> list[str]:
+        """What the workspace does not have of what the bundle wants; one line each."""
+        found = [] if self.site.problem is None else [self.site.problem]
+        for feature in (*self.users, *self.items):
+            named = feature.named
+            in_rows = any(
+                entry.get(named.key) == raw_definition(named) for entry in self._layouts.values()
+            )
+            if not (in_rows if named.owner is Owner.USER else self.site.has(named)):
+                found.append(
+                    f"{named.key}: the bundle wants it as {raw_definition(named)}, features.yaml "
+                    "has none like it: served with its default"
+                )
+        return found
+
+    @torch.inference_mode()
+    def embed_items(self, item_ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Items' features of items.
+
+        Args:
+            item_ids: (n,).
+
+        Returns:
+            (n, item width) float32, and (n, items' features) bool: lacking, and its default.
+        """
+        lacking = np.zeros((item_ids.size, len(self.items)), np.bool_)
+        parts = [torch.zeros(item_ids.size, 0)]
+        for at, feature in enumerate(self.items):
+            lacking[:, at] = ~self.site.has_items(feature.named, item_ids)
+            parts.append(self._part(feature, self.site.values_of(feature.named, item_ids)))
+        return torch.cat(parts, dim=1), lacking
+
+    @torch.inference_mode()
+    def of(self, asks: Sequence[Ask], items: Tensor, lacking: NDArray[np.bool_]) -> PassFeatures:
+        """The features of a pass, for the head.
+
+        Args:
+            asks: users with their candidates.
+            items: (candidates, item width), by `embed_items`, user after user.
+            lacking: (candidates, items' features), likewise.
+        """
+        faults = [FeatureFaults() for _ in asks]
+        if self._embedding is None:
+            return PassFeatures(None, faults)
+        sizes = np.array([len(ask.item_ids) for ask in asks])
+        owners = torch.from_numpy(np.repeat(np.arange(len(asks)), sizes))
+        users = self._user_values(asks, faults)
+        context = [
+            self._context_values(ask, fault) for ask, fault in zip(asks, faults, strict=True)
+        ]
+        self._lacking_items(lacking, sizes, faults)
+        parts: list[Tensor] = []
+        column = 0
+        for feature in self.all:
+            named = feature.named
+            if named.owner is Owner.ITEM:
+                width = part_width(feature)
+                parts.append(items[:, column : column + width])
+                column += width
+            elif named.owner is Owner.USER:
+                embedded = self._part(feature, users[named.key])
+                parts.append(embedded.index_select(0, owners))
+            else:
+                values = [one[named.key] for one in context]
+                joined: RawValues = np.concatenate(values)
+                embedded = self._part(feature, joined)
+                parts.append(embedded.index_select(0, _places(values, sizes)))
+        of_items = tuple(one.named for one in self.items)
+        return PassFeatures(torch.cat(parts, dim=1), faults, users, context, self.site, of_items)
+
+    def _part(self, feature: FittedFeature, values: RawValues) -> Tensor:
+        assert self._embedding is not None  # noqa: S101 - or there would be no feature
+        return self._embedding.part(feature, torch.from_numpy(feature.encode(values)))
+
+    def _user_values(
+        self, asks: Sequence[Ask], faults: Sequence[FeatureFaults]
+    ) -> dict[str, RawValues]:
+        """Raw values of users by key, of the rows that were read with their memories."""
+        values = {one.named.key: missing_values(one.feature, len(asks)) for one in self.users}
+        if not self.users:
+            return values
+        keys = list(values)
+        by_layout: dict[bytes, list[int]] = {}
+        for at, ask in enumerate(asks):
+            row = ask.user_features
+            if row is None:
+                faults[at].missing.extend(keys)
+                continue
+            fingerprint = definitions_of(row)
+            layout = None if fingerprint is None else self.site.layouts.get(fingerprint)
+            if layout is None or not layout.is_row(row):
+                faults[at].invalid.extend(keys)
+                continue
+            by_layout.setdefault(layout.fingerprint, []).append(at)
+        for fingerprint, members in by_layout.items():
+            rows = self.site.layouts[fingerprint].read(
+                [asks[at].user_features or b"" for at in members]
+            )
+            known = self._layouts[fingerprint]
+            for one in self.users:
+                key = one.named.key
+                if known.get(key) == raw_definition(one.named):
+                    values[key][members] = rows[key]
+                    continue
+                for at in members:
+                    faults[at].missing.append(key)
+        return values
+
+    def _context_values(self, ask: Ask, faults: FeatureFaults) -> dict[str, RawValues]:
+        """Raw values of an ask's context by key: one, or one a candidate."""
+        values: dict[str, RawValues] = {}
+        context = ask.context
+        for one in self.context:
+            named = one.named
+            values[named.key] = missing_values(one.feature, 1)
+            if context is None or named.name not in context.values:
+                faults.missing.append(named.key)
+                continue
+            try:
+                values[named.key] = context.raw(named)
+            except FeatureValueError:
+                faults.invalid.append(named.key)
+        return values
+
+    def _lacking_items(
+        self, lacking: NDArray[np.bool_], sizes: NDArray[np.int64], faults: Sequence[FeatureFaults]
+    ) -> None:
+        if not lacking.any():
+            return
+        ends = np.cumsum(sizes).tolist()
+        for fault, end, size in zip(faults, ends, sizes.tolist(), strict=True):
+            here = lacking[end - size : end].any(axis=0)
+            fault.missing.extend(
+                one.named.key for one, lacks in zip(self.items, here, strict=True) if lacks
+            )
+
+
+def _places(values: Sequence[RawValues], sizes: NDArray[np.int64]) -> Tensor:
+    """Of each candidate, its place in `values`, one after the other: (candidates,) int64."""
+    places, start = [], 0
+    for one, size in zip(values, sizes.tolist(), strict=True):
+        # One candidate and one value: both are right.
+        own = np.zeros(size, np.int64) if len(one) == 1 else np.arange(size)
+        places.append(start + own)
+        start += len(one)
+    return torch.from_numpy(np.concatenate(places))

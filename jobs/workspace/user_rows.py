@@ -1,0 +1,61 @@
+"""Users' features in the store: load all rows, push one."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from uic.jobs.config.progress import Progress, no_progress
+from uic.jobs.workspace.base import WorkspacePanel
+
+if TYPE_CHECKING:
+    from uic.feature_repo.plugin.user_rows import LoadedUsers
+
+
+class UserRowsPanel(WorkspacePanel):
+    """Methods of `Workspace.features` about the store."""
+
+    def load(self, *, progress: Progress | None = None) -> "LoadedUsers":
+        """Write the users' rows that hold now into the store, where they differ.
+
+        Args:
+            progress: told users done.
+
+        Returns:
+            How many rows were written, unchanged, or left alone.
+
+        Raises:
+            BadInputError: `features.yaml` or its table of users is not what it has to be.
+            StoreError: the store does not take it.
+        """
+        from uic.feature_repo.plugin.user_rows import load_user_rows
+        from uic.models.features.definition import load_features
+
+        told = progress or no_progress
+        return load_user_rows(
+            self.config.store,
+            self.context.workspace,
+            load_features(self.context.features),
+            lambda done, total: told("load", done, total),
+        )
+
+    def push(self, user: int, values: Mapping[str, Any]) -> bool:
+        """Write one user's features, as of now; those not named stay as they are.
+
+        Args:
+            user: id.
+            values: by name, as in `features.yaml`.
+
+        Returns:
+            Whether it landed: not for a forgotten user.
+
+        Raises:
+            BadInputError: a name is no feature of users, or a value is of another type.
+            StoreError: the store does not take it.
+
+        Example:
+            >>> workspace.features.push(17, {"age_band": "25-34"})
+        """
+        from uic.feature_repo.plugin.user_rows import push_user_row
+        from uic.models.features.definition import load_features
+
+        features = load_features(self.context.features)
+        return push_user_row(self.config.store, self.context.workspace, features, user, values)
