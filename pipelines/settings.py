@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from uic.models.features.definition import NAME_PATTERN
+from uic.models.features.definition import CLICK, NAME_PATTERN
 from uic.models.settings import ADVANCED, Section
 
 
 def _is_not_the_click(name: str) -> str:
-    if name == "click":
+    if name == CLICK:
         msg = "the click is a label already; expected the name of another"
         raise ValueError(msg)
     return name

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
+from uic.models.features.definition import CLICK, NAME_PATTERN
 from uic.models.settings import ADVANCED, Section
 
 
@@ -31,6 +32,11 @@ class ServeSettings(Section):
     )
     max_candidates: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, description="items of one request; count, 1 to 100000"
+    )
+    order_by: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
+        CLICK,
+        description="what candidates are ordered by, and what a bid pays for: click, or a label "
+        "that the bundle has a head for",
     )
     max_prerank_candidates: Annotated[int, Field(ge=1, le=100_000)] = Field(
         4000, description="items of a request to /v1/prerank and /v1/funnel; count, 1 to 100000"

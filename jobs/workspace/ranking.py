@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from uic.jobs.config.context import Context
-from uic.jobs.serving.http.answers import answer_of
+from uic.jobs.serving.http.answers import answer_of, ordered_by
 from uic.jobs.serving.http.api import RankAnswer
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.read.metrics import ServiceMetrics
@@ -68,7 +68,9 @@ class LocalRanker:
         distinct = list(dict.fromkeys(items))
         asked = RequestContext.of(context, items, distinct)
         ranked = await self._service.engine.rank(user, distinct, explain=explain, context=asked)
-        answer = answer_of(user, ranked, k, len(items) - len(distinct))
+        order_by = self._service.settings.order_by
+        ranked = ordered_by(ranked, order_by, self._service.metrics)
+        answer = answer_of(user, ranked, k, len(items) - len(distinct), order_by)
         return RankAnswer.model_validate(answer)
 
 

@@ -33,6 +33,8 @@ from uic.models.settings import Section
 from uic.models.yaml_text import load_yaml
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+# The label that every impression has; no other may be called so.
+CLICK: Final = "click"
 # What the columns of an impression log begin with that hold labels beside the click.
 LOGGED_LABEL: Final = "label."
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.models.features.definition import LOGGED_LABEL, NAME_PATTERN
+from uic.models.features.definition import CLICK, LOGGED_LABEL, NAME_PATTERN
 from uic.pipelines.importers.cells import is_number, words_of
 from uic.pipelines.importers.source import FAULTS
 
@@ -58,7 +58,7 @@ def label_columns(given: Sequence[str]) -> tuple[LabelColumn, ...]:
         rest = rest if equals else text
         column, above, number = rest.partition(">")
         name = name if equals else column
-        if not column or not re.fullmatch(NAME_PATTERN, name) or name == "click":
+        if not column or not re.fullmatch(NAME_PATTERN, name) or name == CLICK:
             msg = (
                 f"--label: found {text!r}, expected [NAME=]COL or [NAME=]COL>NUMBER, a name of "
                 "a-z, 0-9 and _ that begins with a letter and is not click"

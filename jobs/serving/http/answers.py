@@ -1,5 +1,6 @@
 """From scored candidates to the JSON that a client gets."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -7,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.jobs.serving.rank.engine import RankedCandidates
+from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.score.asks import Scored
+from uic.models.features.definition import CLICK
 
 encode = msgspec.json.Encoder().encode
 
@@ -18,18 +22,44 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return chances
 
 
+def task_probabilities(scored: Scored) -> list[dict[str, float]]:
+    """Of each candidate, that it is clicked and that each label comes true; none without tasks."""
+    if not scored.tasks:
+        return []
+    names = [CLICK, *scored.tasks]
+    columns = [probabilities(own).tolist() for own in (scored.logits, *scored.tasks.values())]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def ordered_by(ranked: RankedCandidates, task: str, metrics: ServiceMetrics) -> RankedCandidates:
+    """The candidates as they are, with a reason where the bundle has no head for the order."""
+    if ranked.scored.logits_of(task) is not None:
+        return ranked
+    metrics.degraded.labels(DegradedReason.UNKNOWN_TASK.value).inc()
+    return replace(ranked, reasons=(*ranked.reasons, DegradedReason.UNKNOWN_TASK))
+
+
+def deciding_logits(scored: Scored, task: str) -> NDArray[np.float32]:
+    """What the order is by: the task's, or the click's where there is no such task."""
+    own = scored.logits_of(task)
+    return scored.logits if own is None else own
+
+
 def answer_of(
-    user_id: int, ranked: RankedCandidates, k: int | None, duplicates: int
+    user_id: int, ranked: RankedCandidates, k: int | None, duplicates: int, order_by: str = CLICK
 ) -> dict[str, Any]:
     """The body of /v1/rank (`api.RankAnswer`)."""
     scored, facts = ranked.scored, ranked.facts
-    order = np.argsort(-scored.logits, kind="stable")[:k]
+    order = np.argsort(-deciding_logits(scored, order_by), kind="stable")[:k]
     values = probabilities(scored.logits).tolist()
     known = scored.known.tolist()
     items: list[dict[str, Any]] = [
         {"item_id": ranked.item_ids[at], "probability": values[at], "known": known[at]}
         for at in order.tolist()
     ]
+    if by_label := task_probabilities(scored):
+        for item, at in zip(items, order.tolist(), strict=True):
+            item["probabilities"] = by_label[at]
     if scored.without_memory is not None:
         for item, at in zip(items, order.tolist(), strict=True):
             item["explanation"] = _explanation(scored, at)

@@ -3,12 +3,15 @@
 The limits are settings, so the request models are made for them, and OpenAPI shows the real ones.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
+from uic.models.features.definition import CLICK, NAME_PATTERN
 
 MAX_ID: Final = 2**63 - 1  # as in the event log
 _MAX_CONTEXT: Final = 64
@@ -85,13 +88,16 @@ class Item(BaseModel):
     item_id: int
     probability: float = Field(description="of a click; 0 to 1")
     known: bool = Field(description="whether the item table has it")
+    probabilities: dict[str, float] | None = Field(
+        None, description="of the click and of each label that the bundle has a head for, by name"
+    )
     explanation: dict[str, Any] | None = Field(
         None, description="with `explain`: logit, probability without memory, weights of the slots"
     )
 
 
 class RankAnswer(BaseModel):
-    """Candidates by probability, largest first; ties in the order of the request."""
+    """Candidates by the probability of `order_by`, largest first; ties as in the request."""
 
     model_config = ConfigDict(json_schema_extra={"example": ANSWER_EXAMPLE})
 
@@ -139,6 +145,36 @@ class Problem(BaseModel):
     detail: str = Field(description="what was found and what was expected, in one line")
 
 
+# A field of a request.
+ORDER_BY: Final[Any] = (
+    Annotated[str, Field(pattern=NAME_PATTERN)] | None,
+    Field(
+        default=None,
+        description="click, or a label that the bundle has a head for; null for serve.order_by",
+    ),
+)
+
+
+def chosen_order(order_by: str | None, settings: ServeSettings, tasks: Collection[str]) -> str:
+    """What a request wants its candidates ordered by.
+
+    Raises:
+        RequestValidationError: it names what the bundle has no head for.
+    """
+    if order_by is None:
+        return settings.order_by
+    known = [CLICK, *tasks]
+    if order_by not in known:
+        error = {
+            "type": "value_error",
+            "loc": ("body", "order_by"),
+            "msg": f"expected one of {', '.join(known)}",
+            "input": order_by,
+        }
+        raise RequestValidationError([error])
+    return order_by
+
+
 def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
     """The body of /v1/rank and of /v1/rank:batch, with the limits of the settings."""
     rank = create_model(
@@ -155,6 +191,7 @@ def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseM
             Field(default=None, description="answer with the best so many; null for all"),
         ),
         context=context_field(settings.max_candidates),
+        order_by=ORDER_BY,
         explain=(
             Annotated[bool, Field(strict=True)],
             Field(default=False, description="say why: see `explanation`"),

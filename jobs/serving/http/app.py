@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from uic.jobs.serving.http.answers import answer_of, encode
+from uic.jobs.serving.http.answers import answer_of, encode, ordered_by
 from uic.jobs.serving.http.api import (
     MAX_ID,
     BatchAnswer,
@@ -53,6 +53,7 @@ def create_app(service: Service) -> FastAPI:
     )
 
     async def rank_one(body: Any) -> dict[str, Any]:
+        order_by = service.order_of(body.order_by)
         distinct = list(dict.fromkeys(body.item_ids))
         context = RequestContext.of(body.context, body.item_ids, distinct)
         ranked = await service.engine.rank(
@@ -60,11 +61,12 @@ def create_app(service: Service) -> FastAPI:
         )
         if service.feature_log is not None:
             service.feature_log.add(body.user_id, ranked, body.context)
-        return answer_of(body.user_id, ranked, body.k, len(body.item_ids) - len(distinct))
+        ranked = ordered_by(ranked, order_by, service.metrics)
+        return answer_of(body.user_id, ranked, body.k, len(body.item_ids) - len(distinct), order_by)
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=_REFUSALS, tags=["ranking"])
     async def rank(body: rank_model) -> Response:  # type: ignore[valid-type]
-        """Candidates of one user, by the probability of a click."""
+        """Candidates of one user, by the probability of a click or of another label."""
         with service.metrics.total.time():
             answer = await rank_one(body)
             return Response(encode(answer), media_type=_JSON)

@@ -2,7 +2,8 @@
 
 1. Pre-rank all candidates by the inner product of two towers (`uic.jobs.serving.score.prerank`).
 2. The ranker scores the best of them, as `/v1/rank` would.
-3. Order by probability; with bids by bid x probability, what a click is worth (eCPM, DICM 6.1).
+3. Order by probability; with bids by bid x probability, what a click is worth (eCPM, DICM 6.1), or
+   what `order_by` names, such as a purchase.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model,
 from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
-from uic.jobs.serving.http.answers import encode, probabilities
-from uic.jobs.serving.http.api import Id, Problem, context_field
+from uic.jobs.serving.http.answers import (
+    deciding_logits,
+    encode,
+    ordered_by,
+    probabilities,
+    task_probabilities,
+)
+from uic.jobs.serving.http.api import ORDER_BY, Id, Problem, context_field
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.context import RequestContext
 from uic.jobs.serving.score.prerank import Preranked, PrerankStage
+from uic.models.features.definition import CLICK
 
 _JSON: Final = "application/json"
 PRERANK_EXAMPLE: Final[JsonDict] = {"user_id": 17, "item_ids": [1001, 1002, 1003], "k": 2}
@@ -99,7 +107,12 @@ class FunnelItem(BaseModel):
     item_id: int
     probability: float = Field(description="of a click, by the ranker; 0 to 1")
     bid: float | None = Field(description="as in the request; null without bids")
-    value: float = Field(description="what the order is by: bid x probability, or probability")
+    value: float = Field(
+        description="what the order is by: bid x probability of `order_by`, or that probability"
+    )
+    probabilities: dict[str, float] | None = Field(
+        None, description="of the click and of each label that the bundle has a head for, by name"
+    )
     prerank_score: float = Field(description="score of the pre-rank")
     known: bool = Field(description="whether the item table has it")
 
@@ -156,8 +169,8 @@ def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseMo
             list[bid] | None,
             Field(
                 default=None,
-                description="price of a click on each candidate, at least 0; null orders by "
-                "probability",
+                description="price of a click (or of `order_by`) on each candidate, at least 0; "
+                "null orders by probability",
             ),
         ),
         keep=(
@@ -166,6 +179,7 @@ def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseMo
         ),
         k=(count, Field(default=None, description="answer with the best so many; null for all")),
         context=context_field(most),
+        order_by=ORDER_BY,
     )
     return prerank, funnel
 
@@ -212,6 +226,7 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         """Pre-rank, rank the best, and order by probability or by bid x probability."""
         asked: Any = body
         with funnel_total.time():
+            order_by = service.order_of(asked.order_by)
             distinct = list(dict.fromkeys(asked.item_ids))
             preranked = await stage.prerank(asked.user_id, distinct)  # step 1
             best = preranked.best[: asked.keep or stage.keep]
@@ -220,13 +235,14 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
             ranked = await service.engine.rank(asked.user_id, kept, context=context)
             if service.feature_log is not None:
                 service.feature_log.add(asked.user_id, ranked, asked.context)
+            ranked = ordered_by(ranked, order_by, service.metrics)
             bids = None
             if asked.bids is not None:
                 of_item = dict(zip(asked.item_ids, asked.bids, strict=True))
                 bids = [of_item[item_id] for item_id in ranked.item_ids]
             answer = {
                 "user_id": asked.user_id,
-                **funnel_answer(preranked, best, ranked, bids, asked.k),
+                **funnel_answer(preranked, best, ranked, bids, asked.k, order_by=order_by),
                 "duplicates": len(asked.item_ids) - len(distinct),
             }
             return Response(encode(answer), media_type=_JSON)
@@ -258,6 +274,8 @@ def funnel_answer(
     ranked: RankedCandidates,
     bids: Sequence[float] | None,
     k: int | None,
+    *,
+    order_by: str = CLICK,
 ) -> dict[str, Any]:
     """What both stages say (`FunnelAnswer`).
 
@@ -267,9 +285,13 @@ def funnel_answer(
         ranked: the ranker's answer.
         bids: one for each of `ranked`; None for no bids.
         k: items of the answer; None for all.
+        order_by: what a bid pays for, and the order is by without bids.
     """
-    chances = probabilities(ranked.scored.logits)
-    values = chances if bids is None else chances * np.asarray(bids, dtype=np.float64)
+    scored = ranked.scored
+    chances, by_label = probabilities(scored.logits), task_probabilities(scored)
+    values = probabilities(deciding_logits(scored, order_by))
+    if bids is not None:
+        values = values * np.asarray(bids, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:k].tolist()  # step 3
     scores, known = preranked.logits[best].tolist(), ranked.scored.known.tolist()
     items = [
@@ -280,6 +302,7 @@ def funnel_answer(
             "value": float(values[at]),
             "prerank_score": scores[at],
             "known": known[at],
+            **({"probabilities": by_label[at]} if by_label else {}),
         }
         for at in order
     ]

@@ -14,6 +14,7 @@ from feast import FeatureStore
 from uic.jobs.config.context import Context
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.follow.follower import Follower
+from uic.jobs.serving.http.api import chosen_order
 from uic.jobs.serving.http.feature_log import FeatureLog
 from uic.jobs.serving.http.parts import ServiceParts
 from uic.jobs.serving.rank.engine import RankingEngine
@@ -110,6 +111,10 @@ class Service:
             await asyncio.to_thread(self.feature_log.close)
         provider: Any = self.store._get_provider()  # noqa: SLF001 - Feast's own way to its store
         await provider.online_store.close()
+
+    def order_of(self, order_by: str | None) -> str:
+        """See `uic.jobs.serving.http.api.chosen_order`."""
+        return chosen_order(order_by, self.settings, self.engine.scorers.current.bundle.model.tasks)
 
     def status(self) -> dict[str, Any]:
         """What /readyz says."""

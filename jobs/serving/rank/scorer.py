@@ -63,9 +63,7 @@ async def score_each(scorer: CandidateScorer, asks: Sequence[Ask]) -> list[Score
         log_unexpected(f"a pass of {scorer.label}", error)
         answers = [await _alone(scorer, ask) for ask in asks]
     return [
-        scored
-        if np.isfinite(scored.logits).all()
-        else await _as_new(scorer, ask, DegradedReason.NOT_FINITE)
+        scored if scored.finite else await _as_new(scorer, ask, DegradedReason.NOT_FINITE)
         for ask, scored in zip(asks, answers, strict=True)
     ]
 
@@ -91,6 +89,6 @@ async def _as_new(scorer: CandidateScorer, ask: Ask, reason: DegradedReason) -> 
     except Exception as error:  # an answer of equal scores, and never a 5xx
         log_unexpected(f"scoring a new user with {scorer.label}", error)
         return unscored(scorer.label, len(ask.item_ids))
-    if not np.isfinite(scored.logits).all():
+    if not scored.finite:
         scored = unscored(scorer.label, len(ask.item_ids))
     return replace(scored, reasons=(reason, *scored.reasons))

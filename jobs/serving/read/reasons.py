@@ -16,6 +16,7 @@ class DegradedReason(StrEnum):
     NO_ITEM_VERSION = "no_item_version"  # no item version of the bundle: items have no image
     ITEM_VECTORS_UNAVAILABLE = "item_vectors_unavailable"  # the store did not answer for new items
     FOREIGN_ITEM_VECTOR = "foreign_item_vector"  # an item's vector is of another bundle: not used
+    UNKNOWN_TASK = "unknown_task"  # the bundle has no head for `order_by`: ordered by the click
     NOT_FINITE = "not_finite"  # the memory gave scores that are no numbers: scored without it
     INTERNAL_ERROR = "internal_error"  # an error that no code expected; the log has it
     STALE_MEMORY = "stale_memory"  # its last event is older than the limit

@@ -1,7 +1,7 @@
 """What a scorer is asked, what it answers, and what an answer says of the record behind it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.score.context import RequestContext
+from uic.models.features.definition import CLICK
 from uic.models.features.raw import RawValues
 
 
@@ -76,7 +77,7 @@ class Scored:
     """Logits of one user's candidates.
 
     Args:
-        logits: (candidates,), float32.
+        logits: (candidates,), float32, of a click.
         known: (candidates,), bool: in the item table.
         bundle: `model/version` that scored them.
         without_memory: (candidates,), the logits of a new user; None unless asked for.
@@ -85,6 +86,8 @@ class Scored:
         without_image: candidates and events that were scored with the default image; count.
         faults: features that were served with their defaults.
         features: what was scored with beside ids; None for a bundle without features.
+        tasks: of each label beside the click that the bundle has a head for: (candidates,),
+            float32.
     """
 
     logits: NDArray[np.float32]
@@ -96,6 +99,16 @@ class Scored:
     without_image: int = 0
     faults: FeatureFaults = field(default_factory=FeatureFaults)
     features: FeatureValues | None = None
+    tasks: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all logits are numbers."""
+        return all(bool(np.isfinite(own).all()) for own in (self.logits, *self.tasks.values()))
+
+    def logits_of(self, task: str) -> NDArray[np.float32] | None:
+        """Of `click` or of a label; None if the bundle has no head for it."""
+        return self.logits if task == CLICK else self.tasks.get(task)
 
 
 @dataclass(frozen=True)
@@ -120,3 +133,20 @@ def rows_by_ask(asks: Sequence[Ask]) -> list[slice]:
     """Where each ask's candidates stand in `candidates_of`."""
     ends = np.cumsum([len(ask.item_ids) for ask in asks]).tolist()
     return [slice(end - len(ask.item_ids), end) for ask, end in zip(asks, ends, strict=True)]
+
+
+def by_task(
+    all_logits: NDArray[np.float32], tasks: Iterable[str]
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    """`Outputs.all_logits` as those of a click, and those of each label beside it."""
+    if all_logits.ndim == 1:
+        return all_logits, {}
+    columns = np.ascontiguousarray(all_logits.T)
+    return columns[0], dict(zip(tasks, columns[1:], strict=True))
+
+
+def part_of_tasks(
+    tasks: Mapping[str, NDArray[np.float32]], rows: slice
+) -> dict[str, NDArray[np.float32]]:
+    """Those of one ask."""
+    return {name: logits[rows] for name, logits in tasks.items()}

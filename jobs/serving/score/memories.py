@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
+from uic.jobs.serving.score.asks import (
+    Ask,
+    RecordFacts,
+    Scored,
+    by_task,
+    candidates_of,
+    part_of_tasks,
+    rows_by_ask,
+)
 from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.items import FoundItems, ItemCache
 from uic.models.bundles.bundle import Bundle
@@ -83,7 +91,8 @@ class MemoryScorer:
         beside = features.embedded
         owners = torch.repeat_interleave(torch.tensor([len(ask.item_ids) for ask in asks]))
         state = self.state_of(self._records(asks))
-        logits = self._model.readout(state, owners, candidates, beside).numpy()
+        all_logits = self._model.readout_all(state, owners, candidates, beside).numpy()
+        logits, tasks = by_task(all_logits, self._model.tasks)
         without, weights = None, None
         if any(ask.explain for ask in asks):
             new = self.state_of(self._new)
@@ -100,6 +109,7 @@ class MemoryScorer:
                 reasons=tuple(features.faults[at].reasons()),
                 faults=features.faults[at],
                 features=features.values(at, ask),
+                tasks=part_of_tasks(tasks, rows),
             )
             for at, (ask, rows) in enumerate(zip(asks, rows_by_ask(asks), strict=True))
         ]

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.feature_repo.store.layout import NO_GENERATION
-from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored, candidates_of, rows_by_ask
+from uic.jobs.serving.score.asks import (
+    Ask,
+    RecordFacts,
+    Scored,
+    by_task,
+    candidates_of,
+    part_of_tasks,
+    rows_by_ask,
+)
 from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import ItemTable
@@ -134,11 +142,13 @@ class SequenceScorer:
         users = np.array([ask.user_id for ask in asks])
         features = self.features.of(asks, *self.features.embed_items(item_ids))
         shown = Shown(users, sizes, item_ids, categories, moments, features.embedded)
-        logits, without_image = self._logits(history, shown, read)
+        all_logits, without_image = self._logits(history, shown, read)
+        logits, tasks = by_task(all_logits, self.bundle.model.tasks)
         new_user = None
         if any(ask.explain for ask in asks):
             one = replace(shown, user_ids=users[:1] * 0, sizes=np.array([len(item_ids)]))
-            new_user, _ = self._logits(RING.read(RING.empty(1)), one, read)
+            of_all, _ = self._logits(RING.read(RING.empty(1)), one, read)
+            new_user, _ = by_task(of_all, self.bundle.model.tasks)
         answers = []
         for at, (ask, rows) in enumerate(zip(asks, rows_by_ask(asks), strict=True)):
             faults = features.faults[at]
@@ -153,6 +163,7 @@ class SequenceScorer:
                     without_image=without_image,
                     faults=faults,
                     features=features.values(at, ask),
+                    tasks=part_of_tasks(tasks, rows),
                 )
             )
             without_image = 0  # of the whole pass, counted once
@@ -162,14 +173,14 @@ class SequenceScorer:
     def _logits(
         self, history: Sequences, shown: Shown, read: ReadImages
     ) -> tuple[NDArray[np.float32], int]:
-        """Logits, (candidates,), and how many items were scored with the default image."""
+        """`Outputs.all_logits`, and how many items were scored with the default image."""
         batch = ranker_batch(self.bundle, history, shown)
         if self._ranker is None:
-            logits: NDArray[np.float32] = self.bundle.model(batch).numpy()
+            logits: NDArray[np.float32] = self.bundle.model.all_logits(batch).numpy()
             return logits, 0
         images = self._ranker.precomputed_images(batch, read.images)
         rows = self._ranker.embedding.rows(batch)
-        logits = self._ranker.outputs_with(batch, rows, images).logits.numpy()
+        logits = self._ranker.outputs_with(batch, rows, images).all_logits.numpy()
         return logits, 0 if images is None else images.found.missing
 
     # What the engine asks of scorers, this one being all there are

@@ -132,7 +132,11 @@ class Shop:
 
 
 def random_model(
-    model: str, seed: int, features: FittedFeatures | None = None, **settings
+    model: str,
+    seed: int,
+    features: FittedFeatures | None = None,
+    tasks: dict[str, float] | None = None,
+    **settings,
 ) -> Trained:
     """A model that was never trained, in the form that a run leaves."""
     kind = model_kind(model)
@@ -146,12 +150,21 @@ def random_model(
         torch.manual_seed(seed)
         ranker = kind.build(chosen, vocabulary.item.rows, vocabulary.category.rows)
         ranker.attach_features(vocabulary.features)
+        ranker.attach_tasks(tasks or {})
         with torch.no_grad():
             for weight in ranker.parameters():
                 if weight.ndim > 1:
                     weight.mul_(2)
     day = date(2023, 11, 14)
-    spec = RunSpec(model, chosen, TrainSettings(), Days(day, day), seed, "shop", "0" * 64)
+    spec = RunSpec(
+        model,
+        chosen,
+        TrainSettings(task_weights=tasks or {}),
+        Days(day, day),
+        seed,
+        "shop",
+        "0" * 64,
+    )
     return Trained(spec, ranker.eval(), vocabulary, None, [], [])
 
 
