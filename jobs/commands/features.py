@@ -1,16 +1,72 @@
-"""`uic features`: features beside ids, in the store."""
+"""`uic features`: what `features.yaml` says, what the data says of it, and users' in the store."""
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
 
 from uic.jobs.commands.options import shown_progress, takes_workspace
-from uic.jobs.config.console import OUT
+from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 
-app = typer.Typer(no_args_is_help=True, help="Features beside ids (features.yaml).")
+if TYPE_CHECKING:
+    from uic.pipelines.quality.feature_check import FeatureReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Features beside ids: those of users, items and impressions (docs/features.md).",
+)
+
+FileOption = Annotated[
+    Path | None,
+    typer.Option("--features", metavar="FILE", help="Default: WORKSPACE/features.yaml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+@takes_workspace
+def show(*, features: FileOption = None, as_json: JsonOption = False, workspace: Workspace) -> None:
+    """Print the features that the file names, with every field that applies."""
+    found = workspace.features.read(features)
+    if as_json:
+        OUT.print_json(json.dumps(found.to_json()))
+        return
+    table = Table("feature", "type", "column", "fields", box=SIMPLE_HEAD)
+    for named, entry in zip(found, found.to_json(), strict=True):
+        kept = {key: value for key, value in entry.items() if key not in ("owner", "name", "type")}
+        fields = ", ".join(f"{key} {value}" for key, value in kept.items() if value is not None)
+        table.add_row(named.key, entry["type"], escape(named.column), escape(fields))
+    OUT.print(table)
+
+
+@app.command()
+@takes_workspace
+def check(
+    *, features: FileOption = None, as_json: JsonOption = False, workspace: Workspace
+) -> None:
+    """Hold each feature against the log's impressions; exit status 3 if one cannot be used.
+
+    Users and items are joined as of each impression, as `uic samples` joins them. Tells the share
+    of the log's users or items (ids) and of impressions (shown) with a value, how many categories
+    there are, and by how much the worst day differs from those before it (PSI, above 0.25 is
+    another population). WORKSPACE/reports/features.html has more, day by day.
+    """
+    from uic.pipelines.quality.feature_check import refuse_unusable
+
+    with ERR.status("reading the impressions"):
+        reports, page = workspace.features.check(features)
+    if as_json:
+        OUT.print_json(json.dumps([one.to_json() for one in reports]))
+    else:
+        _show(reports)
+        OUT.print(f"page: {page}", markup=False)
+    refuse_unusable(reports)
 
 
 @app.command()
@@ -53,3 +109,19 @@ def _pair(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _show(reports: "list[FeatureReport]") -> None:
+    from uic.jobs.report.features import HEAD, row_of
+
+    table = Table(box=SIMPLE_HEAD)
+    for head in HEAD:
+        table.add_column(head, no_wrap=head == "feature")
+    for one in reports:
+        table.add_row(*map(escape, row_of(one)))
+    OUT.print(table)
+    for one in reports:
+        for fault in one.faults:
+            ERR.print(f"[red]{one.key} cannot be used:[/] {escape(fault)}")
+        for remark in one.remarks:
+            ERR.print(f"[yellow]remark:[/] {one.key}: {escape(remark)}")

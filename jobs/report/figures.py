@@ -7,7 +7,7 @@ also said by a label, a marker or a place. Every axis has its unit.
 import io
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -268,3 +268,25 @@ def stages(seconds: dict[str, float]) -> str:
         axes.margins(x=0.1)
 
     return draw(paint, 1.0 + 0.24 * len(seconds))
+
+
+def drift(lines: dict[str, list[tuple[date, float]]]) -> str:
+    """How far each day is from the days before it, a line a feature."""
+
+    def paint(axes: Axes) -> None:
+        for at, (name, days) in enumerate(lines.items()):
+            axes.plot(
+                [day.isoformat() for day, _ in days],
+                [psi for _, psi in days],
+                color=SERIES[at % len(SERIES)],
+                marker=_MARKERS[at % len(_MARKERS)],
+                markersize=4,
+                label=name,
+            )
+        axes.xaxis.set_major_locator(ticker_of.MaxNLocator(6))
+        axes.set_xlabel("day")
+        axes.set_ylabel("PSI to the days before")
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+
+    return draw(paint)

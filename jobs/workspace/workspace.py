@@ -6,6 +6,7 @@ from uic.jobs.config.config import Config
 from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
 from uic.jobs.workspace.data import DataPanel
 from uic.jobs.workspace.events import EventsPanel
+from uic.jobs.workspace.features import FeaturesPanel
 from uic.jobs.workspace.images import ImagesPanel
 from uic.jobs.workspace.memories import MemoriesPanel
 from uic.jobs.workspace.models import ModelsPanel
@@ -13,7 +14,6 @@ from uic.jobs.workspace.replay import ReplayPanel
 from uic.jobs.workspace.serving import ServingPanel
 from uic.jobs.workspace.store import StorePanel
 from uic.jobs.workspace.stream import StreamPanel
-from uic.jobs.workspace.user_rows import UserRowsPanel
 from uic.jobs.workspace.users import UsersPanel
 
 
@@ -50,14 +50,14 @@ class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel, ServingPanel)
             super().__init__(open_context(Path(path), None if config is None else Path(config)))
 
     @property
+    def features(self) -> FeaturesPanel:
+        """Features beside ids: hold them against the data; users' rows in the store."""
+        return FeaturesPanel(self.context)
+
+    @property
     def images(self) -> ImagesPanel:
         """Images of items: extract features, embed them, load and switch item versions."""
         return ImagesPanel(self.context)
-
-    @property
-    def features(self) -> UserRowsPanel:
-        """Features beside ids: load users' rows into the store, push one."""
-        return UserRowsPanel(self.context)
 
     @property
     def store(self) -> StorePanel:
