@@ -31,12 +31,16 @@ from uic.pipelines.audit.expected import fold_to_positions
 from uic.pipelines.audit.memories import AuditRequest, snapshot_of
 from uic.pipelines.audit.report import ServedAudit
 from uic.pipelines.audit.sampled import SampledLog, buckets_for, by_bucket
+from uic.pipelines.audit.served_features import logged_features
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import MAX_ID
 from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.exclude import Exclusion
 
-_COLUMNS: Final = ("user_id", "item_ids", "probabilities", "bundle", "generation", "memory")
+_COLUMNS: Final = (
+    *("user_id", "item_ids", "probabilities", "bundle", "generation", "memory"),
+    "features",
+)
 
 
 def audit_served(
@@ -58,13 +62,20 @@ def audit_served(
     paths = sorted(features.glob("dt=*/*.parquet"))
     if not paths:
         return None
-    rows = pa.concat_tables([pq.read_table(path, columns=list(_COLUMNS)) for path in paths])
+    rows = pa.concat_tables([_read(path) for path in paths])
     rows = rows.filter(pc.is_valid(rows.column("memory"))).combine_chunks()
     audit = ServedAudit(rows.num_rows)
     for number in np.unique(rows.column("generation").to_numpy()).tolist():
         mine = rows.filter(pc.equal(rows.column("generation"), number))
         _audit_rows(request, number, mine, audit, progress)
     return audit
+
+
+def _read(path: Path) -> pa.Table:
+    table = pq.read_table(path)
+    if "features" not in table.column_names:  # of a service before there were any
+        table = table.append_column("features", pa.nulls(table.num_rows, pa.string()))
+    return table.select(_COLUMNS)
 
 
 def _audit_rows(
@@ -164,13 +175,16 @@ def _score(
     answers = part.filter(pa.array(chosen))
     lists = answers.column("item_ids").to_pylist()
     items = np.array([item for row in lists for item in row], dtype=np.int64)
-    owners = np.repeat(np.arange(len(lists)), [len(row) for row in lists])
+    sizes = np.array([len(row) for row in lists])
+    owners = np.repeat(np.arange(len(lists)), sizes)
     served = np.array([p for row in answers.column("probabilities").to_pylist() for p in row])
     kinds = np.array([categories.get(int(item), -1) for item in items], dtype=np.int64)
     known = kinds >= 0  # of an item that the table lacks, the service cannot know the category
     state = MemoryState.unpack(expected[chosen], bundle.memory.layout)
     with torch.no_grad():
         vectors = bundle.embed(items[known], kinds[known])
-        features = model.reading(state, torch.from_numpy(owners[known]), vectors)
-        again = model.head(features).sigmoid().numpy()
+        features = logged_features(bundle, answers.column("features").to_pylist(), sizes)
+        beside = None if features is None else features[torch.from_numpy(known)]
+        logits = model.readout(state, torch.from_numpy(owners[known]), vectors, beside)
+        again = logits.sigmoid().numpy()
     return int(known.sum()), float(np.abs(again - served[known]).max(initial=0.0))

@@ -37,7 +37,7 @@ def _context_values(most: int) -> Any:
 
 def context_field(most: int) -> tuple[Any, Any]:
     """`context` of a request with up to `most` candidates, for `create_model`."""
-    value = _context_values(most)
+    value: Any = _context_values(most)
     values: Any = Annotated[dict[str, value], Field(max_length=_MAX_CONTEXT)]
     text = (
         "features of the context by name, as features.yaml has them: a value for all candidates, "

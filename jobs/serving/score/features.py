@@ -15,6 +15,7 @@ A null in a table, and a null in a request, are what training saw: values, and n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,7 +154,7 @@ class ServedFeatures:
                 parts.append(embedded.index_select(0, owners))
             else:
                 values = [one[named.key] for one in context]
-                joined: RawValues = np.concatenate(values)
+                joined: Any = np.concatenate(values)
                 embedded = self._part(feature, joined)
                 parts.append(embedded.index_select(0, _places(values, sizes)))
         of_items = tuple(one.named for one in self.items)

@@ -1,151 +1,38 @@
 """Features beside ids in requests: what is served is what the model says of the same raw values."""
 
 import json
-import time
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from tests.jobs.serving.feature_shop import (
+    CONTEXT,
+    ITEM_WITHOUT_ROW,
+    LENGTHS,
+    POSITIONS,
+    SHOWN,
+    USERS,
+    WITHOUT_ROW,
+    fitted,
+    joined,
+    write_sequences,
+    write_tables,
+)
 from tests.jobs.serving.running import running_service
-from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, Shop, offline_logits, random_events
+from tests.jobs.serving.shop import Shop, categories_of, offline_logits, random_events
 from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
-from uic.feature_repo.store.layout import NO_GENERATION, SEQUENCE, ViewKeys
+from uic.feature_repo.store.layout import NO_GENERATION, ViewKeys
 from uic.feature_repo.store.opened import open_memories
-from uic.feature_repo.store.packed import PackedStore
-from uic.jobs.stream.fold.sequence_fill import fill_sequences
-from uic.models.features.dated import DatedTable
-from uic.models.features.definition import Owner, load_features
-from uic.models.features.fitted import fit_features
-from uic.models.features.raw import missing_values, raw_values
-from uic.models.records.sequence_ring import SequenceRing
-from uic.pipelines.log.event_log import EventLog
-from uic.pipelines.log.writer import LogWriter, Part
+from uic.models.features.raw import missing_values
+from uic.models.memory.state import MemoryState
+from uic.pipelines.audit.served_features import logged_features
 
 pytestmark = pytest.mark.slow
 
-FILE = """\
-version: 1
-sources:
-  user: {file: users.parquet, id: user_id, valid_from: since}
-  item: {file: items.parquet, id: item_id, valid_from: since}
-user:
-  band: {type: categorical, min_count: 1}
-  balance: {type: number, scale: log}
-  likes: {type: categories, most: 3, min_count: 1}
-item:
-  price: {type: number, scale: buckets, buckets: 4}
-  shop: {type: categorical, min_count: 1, width: 4}
-  look: {type: embedding, width: 2}
-context:
-  tab: {type: categorical, min_count: 1, default: home}
-  position: {type: number}
-  words: {type: categories, most: 2, min_count: 1}
-"""
-LENGTHS = np.array([5, 0, 30, 12, 7])
-USERS = np.arange(1, len(LENGTHS) + 1)
-WITHOUT_ROW = 4  # has a memory
-SHOWN = [1003, 1001, 1400, 1499, 1250]
-ITEM_WITHOUT_ROW = 1400
-POSITIONS = [1, 2, 3, 4, 5]
-CONTEXT = {"tab": "search", "position": POSITIONS, "words": ["red", "shoe", "dropped"]}
 HISTORY_MODELS = ("din", "average_pooling")
-
-
-def write_tables(folder, *, balance=10.0):
-    """Users and items with a row of the past, of now, and one of a day that is to come."""
-    draw = np.random.default_rng(2)
-    days = pd.to_datetime(["2023-01-01", "2023-06-01", "2100-01-01"])
-    users = pd.DataFrame(
-        [
-            {
-                "user_id": user,
-                "since": day,
-                "band": draw.choice(["young", "old"]),
-                "balance": balance * user + at,
-                "likes": draw.choice(["a", "b", "c"], at).tolist(),
-            }
-            for user in USERS.tolist()
-            if user != WITHOUT_ROW
-            for at, day in enumerate(days)
-        ]
-    )
-    items = pd.DataFrame(
-        [
-            {
-                "item_id": item,
-                "since": day,
-                "price": draw.exponential(),
-                "shop": int(draw.integers(0, 9)),
-                "look": draw.normal(size=2).astype("f4").tolist(),
-            }
-            for item in range(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT)
-            if item != ITEM_WITHOUT_ROW
-            for day in days
-        ]
-    )
-    for name, table in (("users", users), ("items", items)):
-        arrow = pa.Table.from_pandas(table, preserve_index=False)
-        pq.write_table(arrow, folder / f"{name}.parquet")
-    (folder / "features.yaml").write_text(FILE)
-    return load_features(folder / "features.yaml")
-
-
-def tables_of(features):
-    return {
-        owner: DatedTable.read(features.folder / source.file, source, features.of(owner))
-        for owner, source in (
-            (Owner.USER, features.sources.user),
-            (Owner.ITEM, features.sources.item),
-        )
-    }
-
-
-def joined(features, user, context):
-    """Raw values of `SHOWN`, joined as samples join them, of the moment."""
-    now = np.full(len(SHOWN), time.time_ns() // 1_000_000)
-    raw = {}
-    for owner, table in tables_of(features).items():
-        ids = np.full(len(SHOWN), user) if owner is Owner.USER else np.array(SHOWN)
-        rows = table.as_of(ids, now)
-        raw |= {named.key: table.take(named, rows) for named in table.features}
-    for named in features.of(Owner.CONTEXT):
-        if named.name not in context:
-            raw[named.key] = missing_values(named.feature, len(SHOWN))
-            continue
-        given = context[named.name]
-        values = given if named.name == "position" else [given] * len(SHOWN)
-        raw[named.key] = raw_values(named.feature, values, named.key)
-    return raw
-
-
-def fitted(features):
-    batches = [joined(features, user, CONTEXT) for user in USERS.tolist()]
-    return fit_features(features, batches)
-
-
-def write_sequences(shop):
-    events = random_events(LENGTHS)
-    table = pa.table(
-        {
-            "user_id": events.user_index + 1,
-            "item_id": events.item_ids,
-            "category_id": events.category_ids,
-            "behavior": pa.array(events.behaviors),
-            "event_time": pa.array(events.event_times_ms, pa.timestamp("ms")),
-        }
-    )
-    log = EventLog(shop.workspace / "log")
-    with LogWriter(log, Part("events"), time_zone="UTC", partitions=2, again=True) as writer:
-        writer.add_behaviors(table)
-        writer.publish()
-    with open_memories(shop.settings, shop.workspace) as store:
-        keys = ViewKeys.of_sequences(shop.settings.project)
-        packed = PackedStore(store.client, keys, layout=SEQUENCE)
-        fill_sequences(log, packed, SequenceRing(), USERS)
 
 
 @pytest.fixture(scope="module")
@@ -333,29 +220,35 @@ def test_a_pushed_row_is_served_at_once_and_stays_when_the_table_is_older(served
     assert of_shown(service.rank(5, SHOWN, context=CONTEXT)) == of_shown(after)
 
 
-def test_the_feature_log_has_the_raw_values(served):
-    features, _, service, shop = served
+def test_the_feature_log_has_the_raw_values_and_gives_the_scores_again(served):
+    features, bundle, service, shop = served
     service.rank(1, SHOWN, context=CONTEXT)
     folder = shop.workspace / "serving" / "features"
-    service.wait_until(lambda: _logged(folder, 1, CONTEXT) is not None, 30)
-    logged = _logged(folder, 1, CONTEXT)
-    for key, values in joined(features, 1, CONTEXT).items():
-        shown = values.astype(object)
-        if values.dtype.kind == "f":
-            shown[np.isnan(values)] = None
+    service.wait_until(lambda: logged(folder, 1, CONTEXT) is not None, 30)
+    row = logged(folder, 1, CONTEXT)
+    values = json.loads(row["features"])
+    for key, raw in joined(features, 1, CONTEXT).items():
+        shown = raw.astype(object)
+        if raw.dtype.kind == "f":
+            shown[np.isnan(raw)] = None
         expected = shown.tolist()
         if not key.startswith("item.") and key != "context.position":
             expected = expected[:1]
-        assert logged[key] == expected, key
+        assert values[key] == expected, key
+    record = np.frombuffer(row["memory"], np.uint8).reshape(1, -1).copy()
+    beside = logged_features(bundle, [row["features"]], np.array([len(SHOWN)]))
+    with torch.no_grad():
+        state = MemoryState.unpack(record, bundle.memory.layout)
+        vectors = bundle.embed(np.array(SHOWN), categories_of(SHOWN))
+        logits = bundle.model.readout(state, torch.zeros(len(SHOWN), dtype=int), vectors, beside)
+    np.testing.assert_allclose(logits.sigmoid().numpy(), row["probabilities"], atol=1e-5)
 
 
-def _logged(folder, user, context):
+def logged(folder, user, context):
+    """The first row of an answer to a user in a context."""
     for path in sorted(folder.glob("dt=*/*.parquet")):
         for row in pq.read_table(path).to_pylist():
-            if (row["user_id"], row["context"], row["item_ids"]) == (
-                user,
-                json.dumps(context),
-                SHOWN,
-            ):
-                return json.loads(row["features"])
+            asked = row["user_id"], row["context"], row["item_ids"]
+            if asked == (user, json.dumps(context), SHOWN):
+                return row
     return None

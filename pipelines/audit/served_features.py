@@ -1,0 +1,53 @@
+"""The features that answers were given with, from the service's log to a model's head."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uic.models.bundles.bundle import Bundle
+from uic.models.features.definition import Feature
+from uic.models.features.raw import RawValues, missing_values
+
+
+def logged_features(
+    bundle: Bundle, texts: Sequence[str | None], sizes: NDArray[np.int64]
+) -> Tensor | None:
+    """What a bundle's head saw beside ids.
+
+    Args:
+        bundle: that scored.
+        texts: (answers,), the column `features`: raw values by key; None for none.
+        sizes: (answers,), candidates of each.
+
+    Returns:
+        (candidates, width), answer after answer; None for a bundle without features.
+    """
+    embedding = bundle.model.feature_embedding
+    if embedding is None:
+        return None
+    answers = [json.loads(text or "{}") for text in texts]
+    parts = []
+    for fitted in bundle.vocabulary.features.fitted:
+        given = [answer.get(fitted.named.key) for answer in answers]
+        values: Any = np.concatenate(
+            [
+                _raw(fitted.feature, one, size)
+                for one, size in zip(given, sizes.tolist(), strict=True)
+            ]
+        )
+        parts.append(embedding.part(fitted, torch.from_numpy(fitted.encode(values))))
+    return torch.cat(parts, dim=1)
+
+
+def _raw(feature: Feature, given: list[Any] | None, size: int) -> RawValues:
+    """Raw values of an answer's candidates, of one value or of one a candidate."""
+    if given is None:
+        return missing_values(feature, size)
+    number = np.int64 if feature.categorical else np.float32  # a null becomes NaN
+    values = np.array(given, number)
+    return values if len(values) == size else np.repeat(values[:1], size, axis=0)
