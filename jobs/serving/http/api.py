@@ -218,10 +218,11 @@ def problem_of(errors: list[dict[str, Any]]) -> Problem:
     """
     first = errors[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
-    kinds = [error["msg"] for error in errors if error["loc"][:-1] == first["loc"][:-1]]
     if "context" in first["loc"][:-2]:  # after it come the value's name and the kind
-        place = place[:-1]
-        first = {**first, "msg": "; or ".join(kinds)}
+        name = first["loc"][: first["loc"].index("context") + 2]
+        kinds = [error["msg"] for error in errors if error["loc"][: len(name)] == name]
+        place = place[: place.index("context") + 2]
+        first = {**first, "msg": "; or ".join(dict.fromkeys(kinds))}
     found = first.get("input")
     shown = "" if found is None or isinstance(found, dict | list) else f" (found {found!r:.80})"
     if first["type"] == "json_invalid":

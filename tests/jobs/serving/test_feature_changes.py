@@ -70,17 +70,12 @@ def test_a_service_follows_items_answers_without_and_survives_what_it_cannot_rea
         assert "features.yaml: version" in service.ready()["features"]["warnings"][0]
         assert serves(changed)
         # No feature of items any more: their defaults, and a warning for each.
-        path.write_text(
-            FILE.partition("item:\n  price")[0] + "context:\n  tab: {type: categorical}\n"
-        )
+        path.write_text(FILE.partition("item:\n  price")[0])
         expected = without(features, changed, Owner.ITEM)
         service.wait_until(lambda: serves(expected))
         warnings = service.ready()["features"]["warnings"]
-        assert [line.partition(":")[0] for line in warnings] == [
-            "item.price",
-            "item.shop",
-            "item.look",
-        ]
+        lacking = [line.partition(":")[0] for line in warnings]
+        assert lacking == ["item.price", "item.shop", "item.look"]
         assert service.rank(1, SHOWN, context=CONTEXT)["reasons"] == ["feature_missing"]
         assert "item.price: the bundle wants it" in service.log.read_text()
         # The store is away: a new user without features, and the context as it was said.

@@ -201,7 +201,10 @@ def test_duplicate_candidates_are_answered_once_and_counted(service):
         ({"user_id": 5, "item_ids": [1], "explain": "yes"}, "explain"),
         ({"user_id": 5, "item_ids": [1], "context": {"x": float("nan")}}, "context.x"),
         ({"user_id": 5, "item_ids": [1], "context": {"x": float("inf")}}, "context.x"),
-        ({"user_id": 5, "item_ids": [1], "context": {"x": [1]}}, "context.x"),
+        ({"user_id": 5, "item_ids": [1], "context": {"x": {"y": 1}}}, "context.x"),
+        ({"user_id": 5, "item_ids": [1], "context": {"x": [1, {"y": 1}]}}, "context.x"),
+        ({"user_id": 5, "item_ids": [1], "context": {"x": [[[1]]]}}, "context.x"),
+        ({"user_id": 5, "item_ids": [1], "context": {"x": [1] * 2000}}, "context.x"),
         ({"user_id": 5, "item_ids": [1], "kk": 3}, "kk"),
         ([], "body"),
         (17, "body"),
@@ -218,10 +221,10 @@ def test_a_bad_field_is_a_422_that_names_it(service, body, field):
 
 
 def test_a_value_of_no_kind_is_told_all_kinds(service):
-    context = {"x": ["of no kind"]}
+    context = {"x": {"of": "no kind"}}
     body = {"user_id": 5, "item_ids": [1], "context": context}
     found = service.client.post("/v1/rank", json=body).json()
-    for kind in ("boolean", "integer", "number", "string"):
+    for kind in ("boolean", "integer", "number", "string", "list"):
         assert kind in found["detail"], found
     batch = service.client.post("/v1/rank:batch", json={"requests": [body]}).json()
     assert batch["field"] == "requests.0.context.x"
