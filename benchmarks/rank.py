@@ -42,6 +42,7 @@ from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
 from uic.models.bundles.shelf import BundleShelf
+from uic.models.features.fitted import FittedFeatures
 from uic.models.memory.fold import MemoryFolder
 from uic.models.rankers.catalogue import model_kind
 from uic.models.records.positions import EventBatch
@@ -62,21 +63,30 @@ PEER_REQUESTS = 30
 USERS = 50  # of each length
 LIMIT_MS = 10.0
 GENERATION = 1
+NO_FEATURES = FittedFeatures()
 
 
 def make_bundle(
-    shelf: BundleShelf, model: str, *, version: str = "0001", **settings: Any
+    shelf: BundleShelf,
+    model: str,
+    *,
+    version: str = "0001",
+    features: FittedFeatures = NO_FEATURES,
+    compatible: tuple[bytes, ...] = (),
+    **settings: Any,
 ) -> Bundle:
     """A bundle of the product's own size with random weights."""
     kind = model_kind(model)
     chosen = kind.settings(**settings)
-    vocabulary = Vocabulary(IdTable(np.arange(ITEMS), 1024), IdTable(np.arange(CATEGORIES), 16))
+    tables = IdTable(np.arange(ITEMS), 1024), IdTable(np.arange(CATEGORIES), 16)
+    vocabulary = Vocabulary(*tables, features)
     torch.manual_seed(0)
     ranker = kind.build(chosen, vocabulary.item.rows, vocabulary.category.rows).eval()
+    ranker.attach_features(features)
     day = date(2024, 1, 1)
     spec = RunSpec(model, chosen, TrainSettings(), Days(day, day), 0, "rank", "0" * 64)
     path = shelf.path(model, version)
-    save_bundle(path, Trained(spec, ranker, vocabulary, None, [], []))
+    save_bundle(path, Trained(spec, ranker.eval(), vocabulary, None, [], []), compatible)
     shelf.choose(model, version)
     return load_bundle(path)
 

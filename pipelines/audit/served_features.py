@@ -49,5 +49,7 @@ def _raw(feature: Feature, given: list[Any] | None, size: int) -> RawValues:
     if given is None:
         return missing_values(feature, size)
     number = np.int64 if feature.categorical else np.float32  # a null becomes NaN
-    values = np.array(given, number)
-    return values if len(values) == size else np.repeat(values[:1], size, axis=0)
+    values: RawValues = np.array(given, number)
+    if len(values) != size:
+        values = np.repeat(values[:1], size, axis=0)
+    return values
