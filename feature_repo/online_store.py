@@ -40,9 +40,11 @@ from uic.feature_repo.plugin.packed_writes import write_generation
 from uic.feature_repo.store.claim import StoreClaim
 from uic.feature_repo.store.connection import Address, connect, refuse_eviction
 from uic.feature_repo.store.errors import StoreSettingError
-from uic.feature_repo.store.layout import NO_GENERATION
+from uic.feature_repo.store.generations import Generations
+from uic.feature_repo.store.layout import NO_GENERATION, USER_FEATURES_VIEW, ViewKeys
 from uic.feature_repo.store.live import LivePointer
 from uic.feature_repo.store.packed import PackedStore
+from uic.feature_repo.store.tombstones import Tombstones
 
 
 class UicOnlineStoreConfig(PackedStoreConfig):
@@ -248,6 +250,7 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
             for generation, part in rows.by_generation():
                 write_generation(opened, table, generation, part)
         elif len(rows.ids):
+            self._tell_forgotten(config, table)
             opened.store.write(NO_GENERATION, rows.ids, rows.values)
         if progress:
             progress(len(data))
@@ -307,6 +310,14 @@ class UicOnlineStore(RedisOnlineStore):  # type: ignore[misc] # Feast has no typ
         packed = [table for table in tables if is_packed(table)]
         self._deletion(config).delete(config.project, packed, ())
         super().teardown(config, [table for table in tables if not is_packed(table)], entities)
+
+    def _tell_forgotten(self, config: RepoConfig, table: FeatureView) -> None:
+        """Before users' features are written: a store that was lost does not know who must not."""
+        online = config.online_store
+        if table.name == USER_FEATURES_VIEW and online.workspace.is_dir():
+            keys = ViewKeys.of_memories(config.project)
+            client = self._get_client(online)
+            Tombstones(online.workspace).tell(Generations(client, keys, str(self._where(online))))
 
     def _claim(self, config: RepoConfig) -> StoreClaim | None:
         """Whose store it is; None where Feast stands alone, without a workspace."""

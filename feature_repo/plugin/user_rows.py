@@ -26,6 +26,7 @@ from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, 
 from uic.feature_repo.store.opened import open_for_writing
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.settings import StoreSettings
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.feature_repo.user_features import publish_layout, rows_file
 from uic.models.errors import BadInputError
 from uic.models.features.dated import ALWAYS, DatedTable
@@ -103,6 +104,8 @@ def load_user_rows(
     loaded = LoadedUsers(users=len(ids))
     kept = np.ones(len(ids), np.bool_)
     with open_for_writing(settings, workspace) as opened:
+        # A store that was lost does not know who was forgotten.
+        Tombstones(workspace).tell(opened.generations)
         store = _rows_of(opened.client, settings, str(opened.address))
         load = _Load(store, layout, now_ms, loaded)
         for start in range(0, len(ids), _CHUNK_USERS):  # step 2
@@ -147,6 +150,7 @@ def push_user_row(
     layout = RowLayout(named)
     publish_layout(workspace, layout)
     with open_for_writing(settings, workspace) as opened:
+        Tombstones(workspace).tell(opened.generations)
         store = _rows_of(opened.client, settings, str(opened.address))
         stored = _stored(store, np.array([user_id]))[0]
         there = layout.read([stored]) if stored is not None and layout.is_row(stored) else None

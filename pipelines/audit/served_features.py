@@ -49,7 +49,8 @@ def _raw(feature: Feature, given: list[Any] | None, size: int) -> RawValues:
     if given is None:
         return missing_values(feature, size)
     number = np.int64 if feature.categorical else np.float32  # a null becomes NaN
-    values: RawValues = np.array(given, number)
-    if len(values) != size:
-        values = np.repeat(values[:1], size, axis=0)
-    return values
+    values = np.array(given, number)
+    repeats = 1 if len(values) == size else size
+    repeated: Any = np.repeat(values, repeats, axis=0)
+    raw: RawValues = repeated
+    return raw

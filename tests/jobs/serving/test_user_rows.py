@@ -12,6 +12,7 @@ from tests.jobs.serving.shop import Shop
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
 from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.feature_repo.user_features import layouts_of, rows_file
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
@@ -79,6 +80,26 @@ def test_a_forgotten_user_comes_back_by_no_door(shop: Shop):
     assert not push_user_row(shop.settings, shop.workspace, features, 2, {"balance": 1})
     assert stored(shop, [2]) == [None]
     assert 2 not in pq.read_table(rows_file(shop.workspace))["user_id"].to_pylist()
+
+
+@pytest.mark.parametrize("door", ["load", "push", "materialize"])
+def test_a_store_that_lost_everything_learns_first_who_was_forgotten(shop: Shop, door):
+    features = write_tables(shop.workspace)
+    load_user_rows(shop.settings, shop.workspace, features)
+    Tombstones(shop.workspace).add(2)
+    with open_memories(shop.settings, shop.workspace) as store:
+        store.client.flushall()
+    if door == "load":
+        load_user_rows(shop.settings, shop.workspace, features)
+    elif door == "push":
+        assert not push_user_row(shop.settings, shop.workspace, features, 2, {"balance": 1})
+    else:
+        feast = open_feature_store(shop.settings, shop.workspace)
+        apply_definitions(feast, shop.workspace)
+        now = datetime.now(UTC)
+        feast.materialize(now - timedelta(hours=1), now + timedelta(hours=1), ["user_features"])
+    rows = stored(shop, [2, 3])
+    assert [row is None for row in rows] == [True, door == "push"]
 
 
 def test_feast_materializes_what_was_loaded_and_undoes_no_push(shop: Shop):
