@@ -1,6 +1,7 @@
 """One way to connect to Redis, for `uic`, the stream job and Feast alike."""
 
 import logging
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -109,13 +110,20 @@ def address_of(settings: StoreSettings, text: str) -> Address:
     """The address `text` with the user and the encryption of the settings.
 
     Raises:
-        StoreSettingError: a file of the encryption is not there.
+        StoreSettingError: a file of the encryption is not there, or is none.
     """
     for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
-            msg = f"store.{name}: {path}: no such file; name a PEM file that this process can read"
+            fault = "is a folder" if path.is_dir() else "no such file"
+            msg = f"store.{name}: {path}: {fault}; name a PEM file that this process can read"
             raise StoreSettingError(msg)
+    if settings.tls_ca_file is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(settings.tls_ca_file)
+        except OSError as error:  # ssl.SSLError, too
+            msg = f"store.tls_ca_file: {settings.tls_ca_file}: no certificates in PEM ({error})"
+            raise StoreSettingError(msg) from error
     return replace(
         Address.at(text),
         username=settings.username,

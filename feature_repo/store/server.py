@@ -20,6 +20,7 @@ same start time. A number that was given to another process since is left alone.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
@@ -42,7 +43,6 @@ from uic.models.published import only_writer, write_json_atomically
 
 SERVER_FILE: Final = "server.json"
 LOG_FILE: Final = "redis.log"
-_SOCKET_FILE: Final = "redis.sock"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
@@ -100,6 +100,9 @@ class EmbeddedRedis:
         # A second Redis would take the socket away from the first.
         with only_writer(self.directory / ".start.lock"):
             current = self.running()
+            if current is not None and current.socket is not None and not current.socket.exists():
+                self.stop()  # who cleans temporary files has cut it off
+                current = None
             if current is None:
                 current = self._launch(self._socket())
                 write_json_atomically(self.directory / SERVER_FILE, asdict(current))
@@ -107,17 +110,14 @@ class EmbeddedRedis:
 
     def _socket(self) -> str:
         last = _recorded(self.directory)
-        if last is not None and (path := last.socket) is not None:
+        if last is not None and (path := last.socket) and path.name == _socket_name(self.directory):
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 status = path.parent.stat()
                 if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700:
                     return str(path)
-        base = os.environ.get("XDG_RUNTIME_DIR")
-        private = tempfile.mkdtemp(
-            prefix="uic-store-", dir=base if base and Path(base).is_dir() else None
-        )
-        return str(Path(private) / _SOCKET_FILE)
+        private = tempfile.mkdtemp(prefix="uic-store-")
+        return str(Path(private) / _socket_name(self.directory))
 
     def stop(self) -> bool:
         """Stop the server, waiting for its last sync to disk; False if none was running.
@@ -213,6 +213,11 @@ def recorded_address(directory: Path) -> str:
         msg = f"{directory / SERVER_FILE}: no store was started here; run `uic store start`"
         raise StoreUnavailableError(msg)
     folder = _folder_of(recorded)
+    own = recorded.socket is not None and recorded.socket.name == _socket_name(directory)
+    # At the address of a server that has ended, the original's may listen by now.
+    if folder is None and not own:
+        msg = f"{directory / SERVER_FILE}: the store that ran here has ended; run `uic store start`"
+        raise StoreUnavailableError(msg)
     if folder is not None and folder != directory.resolve():
         msg = (
             f"{directory / SERVER_FILE}: this is a copy: the store at {recorded.address} is that "
@@ -220,6 +225,13 @@ def recorded_address(directory: Path) -> str:
         )
         raise ServerError(msg)
     return recorded.address
+
+
+def _socket_name(directory: Path) -> str:
+    """Of the socket of this very folder: a copy, which is another one, has another name."""
+    status = directory.stat()
+    own = f"{directory.resolve()} {status.st_dev} {status.st_ino}"
+    return f"redis-{hashlib.sha256(own.encode()).hexdigest()[:12]}.sock"
 
 
 def _folder_of(running: Running) -> Path | None:

@@ -4,13 +4,19 @@
 others, the section `store`. What is wrong is told without the value of a secret.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from uic.feature_repo.store.settings import StoreSettings
 from uic.models.errors import BadInputError
@@ -81,7 +87,9 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         # Not the text of the error: it quotes the line, and the line may be a password's.
         mark = error.problem_mark
         where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        msg = f"{path}: cannot be read as YAML: {error.problem}{where}"
+        # It names aliases and tags, and `*word` or `!word` may be a password without quotes.
+        problem = re.sub(r"'[^']*'", "'…'", str(error.problem))
+        msg = f"{path}: cannot be read as YAML: {problem}{where}"
         raise BadInputError(msg) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"
@@ -103,6 +111,11 @@ def validated(sections: type[Sections], document: Mapping[str, Any], where: str)
     except ValidationError as error:
         # Not `from error`, which a traceback would print with its input.
         msg = f"{where}: {_first_problem(error)}"
+        raise BadInputError(msg) from None
+    except SettingsError as error:  # a variable of a section is no JSON; its value may be a secret
+        named = re.search(r'field "(\w+)"', str(error))
+        section = named[1].upper() if named else "SECTION"
+        msg = f"UIC_{section}: not a section in JSON; set its fields: UIC_{section}__FIELD"
         raise BadInputError(msg) from None
 
 

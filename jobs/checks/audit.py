@@ -87,7 +87,12 @@ class FeastMemories:
 
 
 def audit_workspace(
-    context: Context, settings: AuditSettings, only: int | None, progress: Progress
+    context: Context,
+    settings: AuditSettings,
+    only: int | None,
+    progress: Progress,
+    *,
+    ask_broker: bool = True,
 ) -> WorkspaceAudit:
     """Audit generations and what was served, and write `reports/audit.json`.
 
@@ -96,6 +101,7 @@ def audit_workspace(
         settings: the section `audit`.
         only: number of a generation; None for all that are ready, live or retired.
         progress: told the rows of the log that were read.
+        ask_broker: whether a broker that does not answer is a fault.
 
     Raises:
         AuditError: there is nothing to audit, or what it needs is gone.
@@ -104,7 +110,7 @@ def audit_workspace(
     audits = run_audit(context, settings, only, progress)
     progress("answers of the service", 0, None)
     served = run_served_audit(context, settings)
-    topic = audit_topic(context)
+    topic = audit_topic(context, ask=ask_broker)
     path = context.reports / REPORT_NAME
     document = {
         "sample_rate": settings.sample_rate,

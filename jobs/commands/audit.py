@@ -19,6 +19,15 @@ SampleRateOption = Annotated[
 ]
 
 
+BrokerOption = Annotated[
+    bool,
+    typer.Option(
+        "--with-broker/--without-broker",
+        help="Ask the broker whether the topic is still the log's, and where it ends.",
+    ),
+]
+
+
 @takes_workspace
 def audit(
     *,
@@ -26,14 +35,14 @@ def audit(
     generation: Annotated[
         int | None, typer.Option(min=1, help="Only this one; default: ready, live and retired.")
     ] = None,
+    broker: BrokerOption = True,
     workspace: Workspace,
 ) -> None:
     """Fold the log again, user by user, and hold the served memories against it.
 
-    Users are taken by a hash of their id. Each one's log is folded from nothing up to the position
-    that the served memory carries, and compared byte for byte: some users through Feast's own API,
-    the others read in bulk. A stream job may run meanwhile: what it has archived since the last
-    `uic log compact` is read behind the log, and for the last seconds the audit waits.
+    Users are taken by a hash of their id. Each one's log is folded up to the position that the
+    served memory carries, and compared byte for byte, some through Feast's own API. A stream job
+    may run meanwhile: its archive is read behind the log, and for the last seconds the audit waits.
 
     matched: the same bytes. within tolerance: folded on another type of machine. differing: other
     numbers or header. behind: later events of the user lie at or before a marker. missing: the log
@@ -41,16 +50,16 @@ def audit(
     forgotten. ahead: neither log nor archive has the memory's position, so it was not judged.
     not passed: offsets that have streamed and that no marker has passed; of the live generation
     they say that the store was put back to an older copy, or that nothing streams into it.
-
-    What the service has written down (serve.log_features) is folded and scored again, too. The
-    broker, if it answers, is asked whether the topic is still the log's, and where it ends.
+    What the service has written down (serve.log_features) is folded and scored again, too.
 
     Writes WORKSPACE/reports/audit.json. Exit status 3 if anything is differing, behind, missing,
     extra or ahead, if the live generation's markers are behind, if the log has a position twice, if
-    the topic is another one or has other partitions than in the log, or if no user was compared.
+    the topic is another one than the log's or cannot be asked, or if no user was compared.
     """
     with shown_progress() as progress:
-        done = workspace.audit(sample_rate=sample_rate, generation=generation, progress=progress)
+        done = workspace.audit(
+            sample_rate=sample_rate, generation=generation, ask_broker=broker, progress=progress
+        )
     OUT.print(_table(done.generations))
     for epoch, partition, first, last in done.generations[0].losses:
         OUT.print(f"epoch {epoch}, partition {partition}: {first} to {last} are lost, as accepted")

@@ -18,7 +18,7 @@ app = typer.Typer(
 @app.command()
 @takes_workspace
 def start(*, workspace: Workspace) -> None:
-    """Start Redis on loopback, every write synced to disk; it outlives this command.
+    """Start Redis on a private socket, every write synced to disk; it outlives this command.
 
     Its data and its address are in WORKSPACE/store; a start after a stop or a crash has them
     again. Does nothing when it runs already.

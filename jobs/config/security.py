@@ -27,6 +27,24 @@ def _upper(name: object) -> object:
     return name.upper() if isinstance(name, str) else name
 
 
+def _said(value: object) -> object:
+    """Refuse an empty text, which would be the current folder."""
+    if value == "":
+        msg = "is empty; leave it out, or name a PEM file"
+        raise ValueError(msg)
+    return value
+
+
+def _one_line(secret: SecretStr | None) -> SecretStr | None:
+    """Refuse what no login has, and a file that was mounted with its line's end."""
+    if secret is not None:
+        text = secret.get_secret_value()
+        if not text or {"\n", "\r", "\0"} & set(text):
+            msg = "is empty, or ends a line; give the password alone"
+            raise ValueError(msg)
+    return secret
+
+
 def _usable_in_java(path: Path) -> Path:
     """The absolute path of a file that Kafka's Java client is sent to by `${folder:name}`."""
     path = path.expanduser().absolute()
@@ -36,9 +54,13 @@ def _usable_in_java(path: Path) -> Path:
     return path
 
 
-_File = Annotated[Path, AfterValidator(_usable_in_java)]
+_File = Annotated[Path, BeforeValidator(_said), AfterValidator(_usable_in_java)]
 # A plan is a file, and the workers' argument: neither gets the password, not even as asterisks.
-_Secret = Annotated[SecretStr | None, PlainSerializer(lambda _: None, when_used="json")]
+_Secret = Annotated[
+    SecretStr | None,
+    AfterValidator(_one_line),
+    PlainSerializer(lambda _: None, when_used="json"),
+]
 
 
 class StreamSecurity(Section):

@@ -87,13 +87,23 @@ class UsersPanel(WorkspacePanel):
 
         Raises:
             BadInputError: the number is no id.
+            StoreClaimError: the store is another workspace's; nothing is noted.
             StoreError: the store does not answer; the workspace's tombstone stays.
         """
+        from uic.feature_repo.store.errors import StoreClaimError, StoreError
+        from uic.feature_repo.store.server import ServerError
         from uic.feature_repo.store.tombstones import Tombstones
 
-        Tombstones(self.path).add(_checked(user))
-        with self._store_to_write() as store:
-            return store.generations.forget(user)
+        number, tombstones = _checked(user), Tombstones(self.path)
+        try:
+            with self._store_to_write() as store:
+                tombstones.add(number)
+                return store.generations.forget(number)
+        except (StoreClaimError, ServerError):
+            raise  # the store is not this workspace's, and neither is the wish
+        except StoreError:
+            tombstones.add(number)
+            raise
 
     def erase_forgotten(self) -> "list[Erased]":
         """Write the workspace's files anew without forgotten users.
@@ -115,6 +125,7 @@ class UsersPanel(WorkspacePanel):
         *,
         sample_rate: float | None = None,
         generation: int | None = None,
+        ask_broker: bool = True,
         progress: Progress | None = None,
     ) -> "WorkspaceAudit":
         """Fold the log again, user by user, and compare the memories that are served with it.
@@ -124,6 +135,7 @@ class UsersPanel(WorkspacePanel):
         Args:
             sample_rate: share of users, more than 0, up to 1; None: `audit.sample_rate`.
             generation: only this one; None: ready, live and retired ones.
+            ask_broker: whether a broker that does not answer keeps the audit from saying yes.
             progress: told the rows of the log that were read.
 
         Raises:
@@ -141,7 +153,8 @@ class UsersPanel(WorkspacePanel):
                 )
                 raise BadInputError(msg)
             settings = settings.model_copy(update={"sample_rate": sample_rate})
-        return audit_workspace(self.context, settings, generation, progress or no_progress)
+        report = progress or no_progress
+        return audit_workspace(self.context, settings, generation, report, ask_broker=ask_broker)
 
 
 def _checked(user: int) -> int:

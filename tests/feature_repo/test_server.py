@@ -1,6 +1,7 @@
 """The embedded Redis: starts, survives, is found again, and stops only itself."""
 
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from uic.feature_repo.store.connection import Address, connect, refuse_eviction, resolve_address
 from uic.feature_repo.store.errors import StoreSettingError, StoreUnavailableError
-from uic.feature_repo.store.server import EmbeddedRedis, Running
+from uic.feature_repo.store.server import EmbeddedRedis, Running, recorded_address
 from uic.feature_repo.store.settings import StoreSettings
 
 
@@ -58,6 +59,37 @@ def test_the_socket_is_private_short_and_the_same_after_a_restart(tmp_path: Path
             first.socket.parent.rmdir()
     finally:
         server.stop()
+
+
+def test_a_copy_of_a_stopped_store_has_a_socket_of_its_own(tmp_path: Path) -> None:
+    """A12: the copy's server.json names a server that has ended, at the original's address."""
+    original = EmbeddedRedis(tmp_path / "original")
+    original.start()
+    original.stop()
+    shutil.copytree(original.directory, tmp_path / "copy")
+    copy = EmbeddedRedis(tmp_path / "copy")
+    try:
+        first = original.start()
+        with pytest.raises(StoreUnavailableError, match="run `uic store start`"):
+            recorded_address(copy.directory)
+        second = copy.start()
+        assert second.address != first.address
+        copy.stop()
+        with connect(Address.at(first.address)) as client:
+            assert client.ping()
+    finally:
+        original.stop()
+        copy.stop()
+
+
+def test_a_socket_that_was_cleaned_away_is_made_again(server: EmbeddedRedis) -> None:
+    first = server.start()
+    with connect(Address.at(first.address)) as client:
+        client.set("a", "1")
+    assert first.socket is not None
+    shutil.rmtree(first.socket.parent)
+    with connect(Address.at(server.start().address)) as client:
+        assert client.get("a") == b"1"
 
 
 def test_two_starts_at_once_start_one(server: EmbeddedRedis) -> None:

@@ -153,3 +153,26 @@ def test_what_does_not_belong_together_in_security_is_one_line(tmp_path, securit
     assert "\n" not in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert "12345" not in str(refused.value)
+
+
+def test_no_error_of_a_file_or_a_variable_has_a_secret_in_it(tmp_path, monkeypatch):
+    path = tmp_path / "uic.yaml"
+    for written in ("*s3cret", "!s3cret x"):
+        path.write_text(f"store:\n  password: {written}\n")
+        with pytest.raises(BadInputError, match="cannot be read as YAML") as failure:
+            load_config(path)
+        assert "s3cret" not in str(failure.value)
+        assert "\n" not in str(failure.value)
+    monkeypatch.setenv("UIC_STREAM__SECURITY", "s3cret")
+    with pytest.raises(BadInputError, match="UIC_STREAM") as failure:
+        load_config(None)
+    assert "s3cret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("written", ["''", '"a\\n"'])
+def test_a_password_that_no_login_has_is_refused(tmp_path, written):
+    path = tmp_path / "uic.yaml"
+    login = f"protocol: SASL_SSL, mechanism: PLAIN, username: u, password: {written}"
+    path.write_text(f"stream: {{security: {{{login}}}}}\n")
+    with pytest.raises(BadInputError, match=r"password: .*give the password alone"):
+        load_config(path)

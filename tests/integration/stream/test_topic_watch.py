@@ -55,7 +55,8 @@ def test_an_audit_says_when_no_broker_could_be_asked(trial):
     )
     audited = audit_topic(context)
     assert audited.said.startswith("topic gone was not asked, so it is not known whether")
-    assert audited.fault == ""
+    assert "--without-broker" in audited.fault  # not judged is not a yes
+    assert audit_topic(context, ask=False).fault == ""
 
 
 def _transactions(kafka: KafkaServer, topic: str) -> None:
