@@ -179,8 +179,8 @@ def _working_folder(folder: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="uic-drill-") as temporary:
             yield Path(temporary)
         return
-    if folder.exists() and any(folder.iterdir()):
-        msg = f"--folder {folder}: not empty; give a new folder"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        msg = f"--folder {folder}: not an empty folder; give a new one"
         raise BadInputError(msg)
     yield folder
 

@@ -39,17 +39,22 @@ ROWS: Final[tuple[HostileRow, ...]] = tuple(
 
 
 def chosen_rows(*, short: bool, only: Sequence[str]) -> tuple[HostileRow, ...]:
-    """The rows that are asked for.
+    """The rows that are asked for; A12 names its halves.
 
     Raises:
         BadInputError: a name is none of the matrix'.
     """
     names = [row.name for row in ROWS]
+    wanted: set[str] = set()
     for name in only:
-        if name not in names:
+        found = {one for one in names if name.lower() in {one.lower(), one.rstrip("ab").lower()}}
+        if not found:
             msg = f"--only {name}: expected any of {', '.join(names)}"
             raise BadInputError(msg)
-    rows = tuple(row for row in ROWS if (row.name in only or not only) and (row.short or not short))
+        wanted |= found
+    rows = tuple(
+        row for row in ROWS if (row.name in wanted or not only) and (row.short or not short)
+    )
     if not rows:
         msg = f"--only {' --only '.join(only)}: the short form has none of these; leave --short out"
         raise BadInputError(msg)
