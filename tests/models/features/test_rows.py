@@ -1,7 +1,7 @@
 """A user's features as a row of bytes: nothing is lost, and nothing damaged is read."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.features.definition import FeatureSet
@@ -36,6 +36,7 @@ def packed(users, since=7):
     return raw, [row.tobytes() for row in rows]
 
 
+@settings(deadline=None)
 @given(USERS)
 def test_what_is_packed_is_read(users):
     raw, rows = packed(users)
@@ -46,6 +47,7 @@ def test_what_is_packed_is_read(users):
         np.testing.assert_array_equal(found[named.key], raw[named.key])
 
 
+@settings(deadline=None)
 @given(USERS, st.data())
 def test_no_damaged_row_is_one(users, data):
     row = packed(users)[1][0]
