@@ -231,7 +231,12 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     add_features(table, summary.features)
     OUT.print(table)
     say_what_to_add(summary.features)
-    lost = sum(summary.rejects.values())
+    _remark(summary)
+
+
+def _remark(summary: "ImportSummary") -> None:
+    """What a person should look at, on standard error."""
+    published, lost = summary.publication, sum(summary.rejects.values())
     total = published.behaviors + published.impressions + lost
     if lost > total * _MANY_REJECTS:
         ERR.print(

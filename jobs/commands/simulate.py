@@ -67,14 +67,11 @@ def simulate(
     reachable AUC is known: it is printed and kept in the manifest. Days are of `time_zone`.
 
     With --images, items show photographs: users have a taste for their classes, and some items
-    appear every day with photographs never seen before, so that images say what ids cannot yet.
-    Which item shows which file is written beside the log, for `uic images extract`.
-
+    appear every day with photographs never seen before, so that images say what ids cannot yet;
+    which item shows which file is beside the log, for `uic images extract`.
     With --features, clicks depend on features beside ids, too (features.yaml): the best AUC is told
-    with and without knowing them.
-
-    With --sale-day, a calendar of these days is written beside the log; name it as
-    `sale.calendar` in the settings to leave them out of samples and memories.
+    with and without knowing them. With --sale-day, a calendar of these days is written beside the
+    log; name it as `sale.calendar` in the settings to leave them out of samples and memories.
     """
     plan = {
         "users": users, "items": items, "days": days, "seed": seed,

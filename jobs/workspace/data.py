@@ -174,8 +174,7 @@ class DataPanel(WorkspacePanel):
         from uic.pipelines.simulator.write import write_simulation
 
         shown = None if photographs is None else _photographs(Path(photographs))
-        report = progress or no_progress
-        counts = () if shown is None else shown.counts
+        report, counts = progress or no_progress, () if shown is None else shown.counts
         made = SimulationPlan.of(time_zone=self.config.time_zone, photographs=counts, **plan)
         log = write_simulation(
             made,
