@@ -1,6 +1,7 @@
 """`uic simulate`: what it writes, that it writes it again, and what it refuses."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,19 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert sums(tmp_path / "one") == sums(tmp_path / "two")
     # Six days of behaviours and of impressions, items, manifest, epochs, lock, calendar.
     assert len(sums(tmp_path / "one")) == 17
+
+
+def test_features_are_files_of_the_same_bytes_and_their_worth_is_told(tmp_path):
+    output = simulate(tmp_path / "one", "--features")
+    simulate(tmp_path / "two", "--features")
+    assert sums(tmp_path / "one") == sums(tmp_path / "two")
+    assert {"features.yaml", "features/users.parquet"} <= sums(tmp_path / "one").keys()
+    best, unaided = (
+        float(re.search(rf"{words} +(0[.][0-9]+)", output)[1])
+        for words in ("best reachable AUC", "without features")
+    )
+    assert best > unaided + 0.03
+    assert "without features" not in simulate(tmp_path / "plain")
 
 
 def test_another_seed_gives_other_bytes(tmp_path):
