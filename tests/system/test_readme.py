@@ -70,7 +70,9 @@ def test_the_python_block_runs_as_it_stands(folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/models.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/operations.md", "docs/models.md", "docs/features.md"]
+)
 def test_every_command_that_is_named_is_accepted(page: str, tmp_path: Path, monkeypatch) -> None:
     """Groups, options and types fit; capitals stand for something of the reader's."""
     for name in ("clicks.csv", "photographs.csv", "plan.json", "rules.yaml"):
