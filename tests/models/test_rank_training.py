@@ -1,5 +1,6 @@
 """A model with a large memory on several ranks is training on one process; bytes are counted."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -166,6 +167,18 @@ def run_until_killed(world, folder):
     return trainer.costs()
 
 
+def labelled_spec(folder):
+    spec = spec_of(folder)
+    training = spec.training.model_copy(update={"task_weights": {"buy": 2.0}})
+    return dataclasses.replace(spec, training=training)
+
+
+def run_with_a_label(world, folder):
+    """Metrics of a run with a task; the label is not known of every third impression."""
+    reader = SamplesReader(folder / "labelled")
+    return RankTrainer(reader, labelled_spec(folder), world=world).run().metrics.to_json()
+
+
 # ------------------------------------------------------------------------------- the tests
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -253,6 +266,21 @@ def test_a_run_whose_rank_is_killed_names_it_and_goes_on(folder):
     for point, other in zip(progress.curve, expected.curve, strict=True):
         assert point["loss"] == pytest.approx(other["loss"], abs=1e-5)
     assert progress.epochs[-1] == pytest.approx(expected.epochs[-1], abs=1e-4)
+
+
+def test_a_label_beside_the_click_is_learned_over_ranks_as_in_one_process(folder):
+    rows = samples.random_rows(60, longest=11)
+    for row in rows:
+        row["labels.buy"] = [None if item % 3 == 0 else item >= 20 for item in row["item_ids"]]
+    samples.publish_samples(folder / "labelled", rows, labels=("buy",))
+    found = run_ranks(2, run_with_a_label, folder)
+    alone = Trainer(SamplesReader(folder / "labelled"), labelled_spec(folder)).run().metrics
+    assert found[0] == found[1]
+    task, expected = found[0]["tasks"]["buy"], alone.tasks["buy"]
+    assert 0 < task["impressions"] == expected.impressions < alone.impressions
+    assert task["logloss"] == pytest.approx(expected.logloss, abs=1e-4)
+    assert found[0]["logloss"] == pytest.approx(alone.logloss, abs=1e-4)
+    assert task["auc"] == pytest.approx(expected.auc, abs=0.01)
 
 
 def test_more_ranks_than_rows_name_the_table(folder):
