@@ -164,7 +164,10 @@ def _figure(table: Table, results: Sequence[RowResult]) -> Figure:
             theirs.plot(printed, place, "s", color=ORANGE)
     ours.set_yticks(places, [result.row.label for result in results])
     ours.set_xlabel(f"{name}, ours (bars: standard deviation over seeds)")
-    theirs.set_xlabel(f"{table.printed[0]}, published, on other data")
+    published = (
+        f"{table.printed[0]}, published, on other data" if table.printed else "none published"
+    )
+    theirs.set_xlabel(published)
     for axes in (ours, theirs):
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)

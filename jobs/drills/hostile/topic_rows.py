@@ -41,7 +41,8 @@ _START_SECONDS: Final = 300.0
 _FAST: Final = {"checkpoint_seconds": 1.0, "archive_roll_seconds": 1.0, "backoff_seconds": 0.1}
 
 
-def _send(brokers: str, topic: str, count: int) -> None:
+def send_clicks(brokers: str, topic: str, count: int) -> None:
+    """Write so many clicks of now to a topic, the users in turn."""
     now_ms = int(time.time() * 1000)
     at = np.arange(count)
     payloads = [payload_of(one % _USERS, one, one % 10, "click", now_ms) for one in at.tolist()]
@@ -58,7 +59,7 @@ def _remade(stage: HostileStage) -> str:
     """A2."""
     brokers, topic = stage.kafka.brokers, "remade"
     stage.kafka.create_topic(topic, _PARTITIONS)
-    _send(brokers, topic, _OLD_EVENTS)
+    send_clicks(brokers, topic, _OLD_EVENTS)
     stream = {"brokers": brokers, "topic": topic, "parallelism": 1, **_FAST}
     with stage.trial(topic, stream) as (context, folder):
         old, error = _under_a_running_stream(stage, context, topic)
@@ -95,7 +96,7 @@ def _under_a_running_stream(
         admin = AdminClient({"bootstrap.servers": brokers})
         admin.delete_topics([topic])[topic].result(30)
         stage.kafka.create_topic(topic, _PARTITIONS)
-        _send(brokers, topic, _NEW_EVENTS)
+        send_clicks(brokers, topic, _NEW_EVENTS)
         running.join(120)
     finally:
         supervisor.request_stop()

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from tests.integration.stream.test_topic_remade import _send
+from uic.jobs.drills.hostile.topic_rows import send_clicks
 from uic.jobs.stream.run.lag_watch import LagWatch
 from uic.jobs.stream.run.metrics_relay import LAG_FILE
 from uic.jobs.stream.run.planner import Planner, RunOptions
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.kafka]
 
 def test_a_lag_that_is_not_known_is_no_number(trial, kafka: KafkaServer):
     kafka.create_topic("lags", 2)
-    _send(kafka, "lags", 40)
+    send_clicks(kafka.brokers, "lags", 40)
     planner = Planner(trial(brokers=kafka.brokers, topic="lags", prometheus_port=1), RunOptions())
     plan, _ = planner.plan(1, 1)
     watch = LagWatch(planner, plan)
@@ -37,7 +37,7 @@ def test_a_lag_that_is_not_known_is_no_number(trial, kafka: KafkaServer):
 
 def test_prometheus_sees_the_lag_of_a_running_stream_and_flinks_own(trial, kafka: KafkaServer):
     kafka.create_topic("seen", 2)
-    _send(kafka, "seen", 500)
+    send_clicks(kafka.brokers, "seen", 500)
     port = free_port()
     context = trial(
         brokers=kafka.brokers, topic="seen", prometheus_port=port, checkpoint_seconds=2.0,
