@@ -108,6 +108,9 @@ class DatedTable:
 
 
 def _read(path: Path, names: list[str]) -> pa.Table:
+    if not path.is_file():
+        msg = f"{path}: no such file; features.yaml names it as a source"
+        raise FeatureTableError(msg)
     try:
         with pq.ParquetFile(path) as file:
             missing = [name for name in names if name not in file.schema_arrow.names]
@@ -129,7 +132,7 @@ def _ids(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
     if not pa.types.is_integer(kind):
         msg = f"{where} is {kind}, expected whole numbers: the ids of the event log"
         raise FeatureTableError(msg)
-    return np.asarray(column.cast(pa.int64()).to_numpy())
+    return _as_int64(column, pa.int64(), where)
 
 
 def _times(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
@@ -137,14 +140,26 @@ def _times(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         msg = f"{where} is {kind}, expected timestamps (UTC, or with a zone) or dates"
         raise FeatureTableError(msg)
-    return np.asarray(
-        column.cast(pa.timestamp("us"))
-        .cast(pa.timestamp("ms"), safe=False)
-        .cast(pa.int64())
-        .fill_null(ALWAYS)
-        .to_numpy()
-    )
+    if column.null_count:
+        # "Always" would be a guess that shows the past what came later.
+        msg = f"{where}: {column.null_count} times are missing; say from when these rows hold"
+        raise FeatureTableError(msg)
+    return _as_int64(column, pa.timestamp("ms"), where)
+
+
+def _as_int64(column: pa.ChunkedArray, kind: pa.DataType, where: str) -> NDArray[np.int64]:
+    """Ids, or times in milliseconds, whose finer fractions are cut off.
+
+    Raises:
+        FeatureTableError: one is too large.
+    """
+    finer = pa.types.is_timestamp(column.type) and column.type.unit in {"us", "ns"}
+    try:
+        return np.asarray(column.cast(kind, safe=not finer).cast(pa.int64()).to_numpy())
+    except pa.ArrowException as error:
+        msg = f"{where}: {' '.join(str(error).split())}; correct the table"
+        raise FeatureTableError(msg) from error
 
 
 def _moment(time_ms: int) -> str:
-    return "always" if time_ms == ALWAYS else str(np.datetime64(int(time_ms), "ms"))
+    return str(np.datetime64(int(time_ms), "ms"))

@@ -19,6 +19,7 @@ of the context is a column of the impressions, and a field of a request's `conte
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -37,6 +38,8 @@ NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
 CLICK: Final = "click"
 # What the columns of an impression log begin with that hold labels beside the click.
 LOGGED_LABEL: Final = "label."
+# Column of the impression log that says what became of an impression.
+CLICKED: Final = "clicked"
 
 
 class FeatureFileError(BadInputError):
@@ -135,8 +138,9 @@ class Feature(Section):
             )
             raise ValueError(msg)
         number = isinstance(self.default, int | float) and not isinstance(self.default, bool)
-        if self.type is Kind.NUMBER and self.default is not None and not number:
-            msg = f"default is {self.default!r}, expected a number"
+        finite = number and math.isfinite(float(self.default or 0))
+        if self.type is Kind.NUMBER and self.default is not None and not finite:
+            msg = f"default is {self.default!r}, expected a finite number"
             raise ValueError(msg)
         if self.type is Kind.CATEGORICAL and isinstance(self.default, float):
             msg = f"default is {self.default!r}, expected a text, a whole number, true or false"
@@ -181,6 +185,10 @@ class FeatureFile(Section):
         ):
             if features and source is None:
                 msg = f"features of {owner} need sources.{owner}: the table they are columns of"
+                raise ValueError(msg)
+        for name, feature in self.context.items():
+            if (feature.column or name) == CLICKED:
+                msg = f"context.{name} is the click, and no feature: it is what is to be foretold"
                 raise ValueError(msg)
         return self
 
@@ -281,6 +289,9 @@ def load_features(path: Path) -> FeatureSet:
         FeatureFileError: not there, no YAML, an unknown key, or a value that does not fit; one
             line that names it.
     """
+    if not path.is_file():
+        msg = f"{path}: no such file; docs/features.md says what is in one"
+        raise FeatureFileError(msg)
     try:
         document = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

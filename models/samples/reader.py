@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.features.definition import FeatureSet
+from uic.models.features.raw import raw_type
 from uic.models.published import MANIFEST_NAME, read_manifest, sha256_of
 from uic.models.samples.groups import GroupBatch, concatenate, longest, offsets_of
 from uic.models.samples.ragged import parallel, ragged, shown_features, shown_labels
@@ -108,6 +109,24 @@ class SamplesReader:
         for path in self.files:
             count = _checked_row_groups(path, self._schema)
             self._row_groups += [(path, index) for index in range(count)]
+
+    def require(self, features: FeatureSet, whose: str) -> None:
+        """Refuse samples that do not have some features as they are defined elsewhere.
+
+        Raises:
+            BadInputError: names the first that is missing, or has other values.
+        """
+        own = {named.key: named.feature for named in self.features}
+        for named in features:
+            found = own.get(named.key)
+            wanted = raw_type(named.feature)
+            if found is None or raw_type(found) != wanted:
+                has = "is not there" if found is None else f"is {found.type.value}"
+                msg = (
+                    f"{self.root}: {named.key} {has}, {whose} wants {named.feature.type.value} "
+                    f"({wanted}); make the samples with its features.yaml"
+                )
+                raise BadInputError(msg)
 
     @property
     def name(self) -> str:

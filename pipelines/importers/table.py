@@ -133,6 +133,9 @@ class TableImporter:
             if column in told:
                 msg = f"--label: {column} is a feature, too, which would tell what came of the row"
                 raise BadInputError(msg)
+        if columns.clicked in columns.features.get(Owner.CONTEXT, {}).values():
+            msg = f"--context: {columns.clicked} is the click, which is to be foretold"
+            raise BadInputError(msg)
         self.notes: Sequence[str] = ()
         if columns.category_id is None:
             self.notes = ("The source has no categories: every item is in category 0.",)

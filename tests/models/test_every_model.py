@@ -105,6 +105,16 @@ def test_a_feature_that_was_not_there_in_training_is_as_if_it_were_missing(
     assert np.isfinite(logits).all()
 
 
+def test_samples_without_a_models_features_are_refused_by_name(make_samples, make_rows):
+    reader = SamplesReader(make_samples(with_features(make_rows(9)), features=FEATURES))
+    reader.require(FEATURES, "dnn/1")
+    entries = [{"owner": "user", "name": "band", "type": "number"}]
+    with pytest.raises(BadInputError, match=r"user\.band is categorical, dnn/1 wants number"):
+        reader.require(FeatureSet.from_json(entries), "dnn/1")
+    with pytest.raises(BadInputError, match=r"user\.age is not there"):
+        reader.require(FeatureSet.from_json([{**entries[0], "name": "age"}]), "dnn/1")
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_it_trains_and_comes_back_from_its_bundle(name, make_samples, make_rows, tmp_path):
     reader = SamplesReader(make_samples(make_rows(40)))

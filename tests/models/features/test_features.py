@@ -57,7 +57,8 @@ def test_a_file_is_read_in_its_order_and_survives_a_manifest(features):
         ("  band: {type: categorical, wide: 3}", "user.band.wide: unknown; known: type, column"),
         ("  band: {type: categorical, scale: log}", "scale says nothing of type categorical"),
         ("  band: {type: number, width: 3}", "width says nothing of type number"),
-        ("  band: {type: number, default: some}", "default is 'some', expected a number"),
+        ("  band: {type: number, default: some}", "default is 'some', expected a finite number"),
+        ("  band: {type: number, default: .nan}", "expected a finite number"),
         ("  band: {type: categorical, default: 0.5}", "default is 0.5, expected a text"),
         ("  Band: {type: categorical}", "String should match pattern"),
         ("  band: [1]", "user.band: "),
@@ -80,6 +81,8 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, line, says):
         ("version: 2", "version: "),
         ("[]", "expected a mapping"),
         ("version: 1\nuser: {a: {type: number}}", "sources.user"),
+        ("version: 1\ncontext: {c: {type: number, column: clicked}}", "context.c is the click"),
+        ("version: 1\ncontext: {clicked: {type: number}}", "context.clicked is the click"),
         ("version: 1\nsources: {shop: 1}", "sources.shop: unknown"),
         ("version: 1\nshop: {}", "shop: unknown; known: version, sources, user"),
         (": :", "cannot be read"),
@@ -90,7 +93,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(FeatureFileError, match=says):
         load_features(path)
-    with pytest.raises(FeatureFileError, match="cannot be read"):
+    with pytest.raises(FeatureFileError, match="no such file"):
         load_features(tmp_path / "nowhere.yaml")
 
 

@@ -212,7 +212,7 @@ def test_what_comes_to_hold_at_the_impression_or_later_changes_nothing(log, tmp_
             "band is",
         ),
         (("tab: {type: categorical}", "tab: {type: number}"), FeatureValueError, "tab is"),
-        (("file: users.parquet", "file: gone.parquet"), FeatureTableError, "cannot be read"),
+        (("file: users.parquet", "file: gone.parquet"), FeatureTableError, "no such file"),
     ],
 )
 def test_a_wrong_table_stops_the_run_and_publishes_nothing(log, tmp_path, change, kind, says):
