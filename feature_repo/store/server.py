@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -114,10 +115,11 @@ class EmbeddedRedis:
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 status = path.parent.stat()
-                if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700:
+                private = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700
+                if private and not _listens(path):
                     return str(path)
-        private = tempfile.mkdtemp(prefix="uic-store-")
-        return str(Path(private) / _socket_name(self.directory))
+        folder = tempfile.mkdtemp(prefix="uic-store-")
+        return str(Path(folder) / _socket_name(self.directory))
 
     def stop(self) -> bool:
         """Stop the server, waiting for its last sync to disk; False if none was running.
@@ -149,12 +151,12 @@ class EmbeddedRedis:
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
 
-    def _launch(self, socket: str) -> Running:
+    def _launch(self, address: str) -> Running:
         pid_file = self.directory / "redis.pid"
         pid_file.unlink(missing_ok=True)
         command = [
             _server_program(),
-            *("--port", "0", "--unixsocket", socket, "--unixsocketperm", "600"),
+            *("--port", "0", "--unixsocket", address, "--unixsocketperm", "600"),
             *("--dir", str(self.directory)),
             *("--daemonize", "yes", "--pidfile", str(pid_file)),
             *("--logfile", str(self.directory / LOG_FILE)),
@@ -177,13 +179,13 @@ class EmbeddedRedis:
         if done.returncode != 0:
             msg = f"redis-server: {(done.stderr or done.stdout).strip()[-300:]}"
             raise ServerError(msg)
-        return self._wait_for_answer(socket, pid_file)
+        return self._wait_for_answer(address, pid_file)
 
-    def _wait_for_answer(self, socket: str, pid_file: Path) -> Running:
+    def _wait_for_answer(self, address: str, pid_file: Path) -> Running:
         deadline = time.monotonic() + _START_SECONDS
         seen = False
         log = self.directory / LOG_FILE
-        with redis.Redis(unix_socket_path=socket, socket_timeout=_START_SECONDS) as client:
+        with redis.Redis(unix_socket_path=address, socket_timeout=_START_SECONDS) as client:
             while time.monotonic() < deadline:
                 pid = _pid_in(pid_file)
                 if pid is not None:
@@ -191,7 +193,7 @@ class EmbeddedRedis:
                     with contextlib.suppress(redis.RedisError, psutil.Error):
                         client.ping()
                         created = psutil.Process(pid).create_time()
-                        return Running(pid, created, f"{UNIX_SCHEME}{socket}")
+                        return Running(pid, created, f"{UNIX_SCHEME}{address}")
                 elif seen:  # Redis removes its pid file as it ends.
                     msg = f"{log}: redis-server ended at once; see its last lines"
                     raise ServerError(msg)
@@ -228,10 +230,14 @@ def recorded_address(directory: Path) -> str:
 
 
 def _socket_name(directory: Path) -> str:
-    """Of the socket of this very folder: a copy, which is another one, has another name."""
-    status = directory.stat()
-    own = f"{directory.resolve()} {status.st_dev} {status.st_ino}"
-    return f"redis-{hashlib.sha256(own.encode()).hexdigest()[:12]}.sock"
+    """Of the socket of a folder of this path: a copy elsewhere has another, a restored one not."""
+    return f"redis-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]}.sock"
+
+
+def _listens(path: Path) -> bool:
+    """Whether a server takes connections there: that of a folder that was moved, for example."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _folder_of(running: Running) -> Path | None:

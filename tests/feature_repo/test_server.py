@@ -82,6 +82,29 @@ def test_a_copy_of_a_stopped_store_has_a_socket_of_its_own(tmp_path: Path) -> No
         copy.stop()
 
 
+def test_a_folder_that_was_restored_is_found_where_it_was(server: EmbeddedRedis) -> None:
+    first = server.start()
+    server.stop()
+    shutil.copytree(server.directory, server.directory.with_name("backup"))
+    shutil.rmtree(server.directory)
+    shutil.copytree(server.directory.with_name("backup"), server.directory)
+    assert server.start().address == first.address
+
+
+def test_a_folder_in_the_place_of_one_that_runs_elsewhere_takes_no_socket(tmp_path: Path) -> None:
+    moved, put = tmp_path / "moved", EmbeddedRedis(tmp_path / "store")
+    first = put.start()
+    put.directory.rename(moved)
+    shutil.copytree(moved, put.directory)
+    try:
+        assert put.start().address != first.address
+        with connect(Address.at(first.address)) as client:
+            assert client.ping()
+    finally:
+        put.stop()
+        EmbeddedRedis(moved).stop()
+
+
 def test_a_socket_that_was_cleaned_away_is_made_again(server: EmbeddedRedis) -> None:
     first = server.start()
     with connect(Address.at(first.address)) as client:
