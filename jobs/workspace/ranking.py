@@ -5,7 +5,6 @@ a notebook, which has a loop already, can call it.
 """
 
 import asyncio
-import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +13,7 @@ from uic.jobs.config.context import Context
 from uic.jobs.serving.http.answers import answer_of, ordered_by
 from uic.jobs.serving.http.api import RankAnswer
 from uic.jobs.serving.http.service import Service
-from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.metrics import metrics_of_process
 from uic.jobs.serving.score.context import RequestContext
 
 
@@ -34,7 +33,9 @@ class LocalRanker:
     def __init__(self, context: Context, bundle: str, history_from: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="uic-rank")
         self._runner = asyncio.Runner()
-        self._service = Service.open(context, bundle, _metrics(), history_from=history_from)
+        self._service = Service.open(
+            context, bundle, metrics_of_process(), history_from=history_from
+        )
 
     def rank(
         self,
@@ -72,9 +73,3 @@ class LocalRanker:
         ranked = ordered_by(ranked, order_by, self._service.metrics)
         answer = answer_of(user, ranked, k, len(items) - len(distinct), order_by)
         return RankAnswer.model_validate(answer)
-
-
-@functools.cache
-def _metrics() -> ServiceMetrics:
-    """Prometheus has one of each metric in a process."""
-    return ServiceMetrics()

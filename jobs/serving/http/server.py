@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from uic.jobs.config.console import ERR
 from uic.jobs.config.context import Context, open_context
 from uic.jobs.serving.read.metrics import (
     FOLDER_VARIABLES,
-    ServiceMetrics,
     forget_metrics,
+    metrics_of_process,
     share_metrics,
 )
 from uic.models.errors import BadInputError, UicError
@@ -111,14 +111,8 @@ def worker_app() -> Any:
         sys.exit(STARTUP_FAILURE)
 
 
-@cache
-def _metrics() -> ServiceMetrics:
-    """Those of this process."""
-    return ServiceMetrics()
-
-
 def _count_refusal(status: int) -> None:
-    _metrics().requests.labels("other", status).inc()
+    metrics_of_process().requests.labels("other", status).inc()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -135,7 +129,7 @@ def _application(request: ServeRequest) -> Any:
     service = Service.open(
         request.open_context(),
         request.bundle,
-        _metrics(),
+        metrics_of_process(),
         history_from=request.history_from,
         prerank_bundle=request.prerank_bundle,
     )

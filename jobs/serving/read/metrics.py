@@ -8,6 +8,7 @@ either, so that `/metrics` of any worker shows all of them.
 import os
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -117,6 +118,12 @@ class ServiceMetrics:
             gauge.labels(old).set(0)
         gauge.labels(value).set(1)
         self._current[gauge_name] = value
+
+
+@cache
+def metrics_of_process() -> ServiceMetrics:
+    """The metrics of this process: Prometheus takes each once."""
+    return ServiceMetrics()
 
 
 _PATH_STATUS: Final = ["path", "status"]

@@ -1,5 +1,5 @@
 """The one `ServiceMetrics` of a test process: Prometheus takes each metric once."""
 
-from uic.jobs.serving.read.metrics import ServiceMetrics
+from uic.jobs.serving.read.metrics import metrics_of_process
 
-METRICS = ServiceMetrics()
+METRICS = metrics_of_process()
