@@ -242,30 +242,35 @@ def highest_rate(
     return best, found
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("--rate", type=float, default=20.0, help="requests/s of the comparison")
-    options = parser.parse_args()
-    seconds = 3.0 if options.quick else 10.0
+@contextmanager
+def ranking_shop() -> Iterator[tuple[Path, StoreSettings, BundleShelf, ProcessPoolExecutor]]:
+    """A workspace with items and a running store, and a process that sends requests."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with (
         tempfile.TemporaryDirectory(prefix="uic-rank-") as folder,
         ProcessPoolExecutor(1) as pool,
     ):
-        workspace = Path(folder)
-        settings = StoreSettings()
+        workspace, settings = Path(folder), StoreSettings()
         server = EmbeddedRedis(workspace / STORE_FOLDER)
         server.start()
         try:
             apply_definitions(open_feature_store(settings, workspace), workspace)
             write_items(workspace)
-            shelf = BundleShelf(workspace / "bundles")
-            sizes = fill(workspace, settings, make_bundle(shelf, "mimn"))
-            make_bundle(shelf, "din", history_limit=1_000)
-            make_bundle(shelf, "dien", history_limit=1_000)
-            ours, peers = measure(pool, workspace, options.rate, seconds, quick=options.quick)
+            yield workspace, settings, BundleShelf(workspace / "bundles"), pool
         finally:
             server.stop()
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--rate", type=float, default=20.0, help="requests/s of the comparison")
+    options = parser.parse_args()
+    seconds = 3.0 if options.quick else 10.0
+    with ranking_shop() as (workspace, settings, shelf, pool):
+        sizes = fill(workspace, settings, make_bundle(shelf, "mimn"))
+        make_bundle(shelf, "din", history_limit=1_000)
+        make_bundle(shelf, "dien", history_limit=1_000)
+        ours, peers = measure(pool, workspace, options.rate, seconds, quick=options.quick)
     ours |= sizes
     dien = peers["dien"]["1000_events"]["p99_ms"]
     medians = [ours[f"{length}_events"]["p50_ms"] for length in MEMORY_LENGTHS]

@@ -8,9 +8,6 @@ one rate; the best run of each counts, since the machine has other work.
 """
 
 import json
-import os
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +22,12 @@ from rank import (
     fill,
     load,
     make_bundle,
+    ranking_shop,
     service,
     users_of,
-    write_items,
 )
 
-from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.plugin.user_rows import load_user_rows
-from uic.feature_repo.store.connection import STORE_FOLDER
-from uic.feature_repo.store.server import EmbeddedRedis
-from uic.feature_repo.store.settings import StoreSettings
-from uic.models.bundles.shelf import BundleShelf
 from uic.models.features.dated import DatedTable
 from uic.models.features.definition import Owner, load_features
 from uic.models.features.fitted import FittedFeatures, fit_features
@@ -111,36 +103,22 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="requests/s")
     options = parser.parse_args()
     rate, seconds = options.rate, 3.0 if options.quick else 10.0
-    os.environ["OMP_NUM_THREADS"] = "1"
     found: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
-    with (
-        tempfile.TemporaryDirectory(prefix="uic-rank-") as folder,
-        ProcessPoolExecutor(1) as pool,
-    ):
-        workspace = Path(folder)
-        settings = StoreSettings()
-        server = EmbeddedRedis(workspace / STORE_FOLDER)
-        server.start()
-        try:
-            apply_definitions(open_feature_store(settings, workspace), workspace)
-            write_items(workspace)
-            shelf = BundleShelf(workspace / "bundles")
-            users = np.concatenate([users_of(length) for length in MEMORY_LENGTHS])
-            features = write_features(workspace, users, ITEMS)
-            plain = make_bundle(shelf, "mimn")
-            fill(workspace, settings, plain)
-            # What is folded is the same, whatever the head sees.
-            make_bundle(shelf, "mimn", version="0002", features=features, compatible=(plain.hash8,))
-            load_user_rows(settings, workspace, load_features(workspace / "features.yaml"))
-            asked = bodies(MEMORY_LENGTHS, 1)
-            named = [with_context(body) for body in asked]
-            for _ in range(3):
-                for name, version, texts in (("without", "0001", asked), ("with", "0002", named)):
-                    with service(workspace, "--bundle", f"mimn/{version}") as url:
-                        found[name].append(figures(load(pool, url, texts, rate, seconds)))
-                        say(f"{name} features: {found[name][-1]}")
-        finally:
-            server.stop()
+    with ranking_shop() as (workspace, settings, shelf, pool):
+        users = np.concatenate([users_of(length) for length in MEMORY_LENGTHS])
+        features = write_features(workspace, users, ITEMS)
+        plain = make_bundle(shelf, "mimn")
+        fill(workspace, settings, plain)
+        # What is folded is the same, whatever the head sees.
+        make_bundle(shelf, "mimn", version="0002", features=features, compatible=(plain.hash8,))
+        load_user_rows(settings, workspace, load_features(workspace / "features.yaml"))
+        asked = bodies(MEMORY_LENGTHS, 1)
+        named = [with_context(body) for body in asked]
+        for _ in range(3):
+            for name, version, texts in (("without", "0001", asked), ("with", "0002", named)):
+                with service(workspace, "--bundle", f"mimn/{version}") as url:
+                    found[name].append(figures(load(pool, url, texts, rate, seconds)))
+                    say(f"{name} features: {found[name][-1]}")
     best = {
         name: {key: min(run[key] for run in runs) for key in runs[0]}
         for name, runs in found.items()

@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 
 from uic.feature_repo.plugin.packed_view import with_vector_headers
 from uic.feature_repo.store.errors import typed_errors
-from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
+from uic.feature_repo.store.layout import (
+    NO_GENERATION,
+    VECTOR,
+    VECTOR_HEADER,
+    VECTOR_MAGIC,
+    ViewKeys,
+)
 from uic.feature_repo.store.opened import open_for_writing
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.settings import StoreSettings
@@ -56,6 +62,7 @@ class LoadedUsers:
         newer: whose stored row holds from later: it stays.
         forgotten: who must not come back.
         deleted: who were in the last load, and are not in the table.
+        damaged: under whose key something else lay; the table's row took its place.
     """
 
     users: int = 0
@@ -64,6 +71,7 @@ class LoadedUsers:
     newer: int = 0
     forgotten: int = 0
     deleted: int = 0
+    damaged: int = 0
 
 
 def load_user_rows(
@@ -152,7 +160,9 @@ def push_user_row(
     with open_for_writing(settings, workspace) as opened:
         Tombstones(workspace).tell(opened.generations)
         store = _rows_of(opened.client, settings, str(opened.address))
-        stored = _stored(store, np.array([user_id]))[0]
+        (stored,), damaged = _stored(store, np.array([user_id]))
+        if damaged[0]:
+            _delete(store, np.array([user_id]))
         there = layout.read([stored]) if stored is not None and layout.is_row(stored) else None
         raw: dict[str, RawValues] = {}
         for one in named:
@@ -178,17 +188,26 @@ def _rows_of(client: Any, settings: StoreSettings, address: str) -> PackedStore:
     )
 
 
-def _stored(store: PackedStore, ids: NDArray[np.int64]) -> list[bytes | None]:
-    """The rows that are stored, None for what is none of ours."""
+def _stored(
+    store: PackedStore, ids: NDArray[np.int64]
+) -> tuple[list[bytes | None], NDArray[np.bool_]]:
+    """The rows that are stored, None for what is none of ours; and where there is such."""
     keys = store.keys.entities(NO_GENERATION, ids)
     values: list[bytes | None] = []
     with typed_errors(store.address):
         for at in range(0, len(keys), store.keys_per_read):
             values += store.client.mget(keys[at : at + store.keys_per_read])
-    return [
+    rows = [
         value[VECTOR_HEADER.itemsize :] if value and value.startswith(VECTOR.start) else None
         for value in values
     ]
+    # Of another version than ours a newer `uic` may know more.
+    whole = len(VECTOR.start)
+    damaged = [
+        value is not None and (len(value) < whole or not value.startswith(VECTOR_MAGIC))
+        for value in values
+    ]
+    return rows, np.array(damaged, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -203,7 +222,9 @@ class _Load:
     def write(self, ids: NDArray[np.int64], rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Write rows that differ; (users,): whose row is now the table's."""
         layout, loaded = self.layout, self.loaded
-        stored = _stored(self.store, ids)
+        stored, damaged = _stored(self.store, ids)
+        if damaged.any():  # a write would refuse them, and with them all others
+            loaded.damaged += _delete(self.store, ids[damaged])
         new = rows.view(layout.dtype).reshape(-1)
         differs = np.ones(len(ids), np.bool_)
         newer = np.zeros(len(ids), np.bool_)

@@ -247,7 +247,10 @@ def _kafka(context: Context) -> Iterator[Finding]:
     from uic.jobs.stream.run.lag import unread_of  # noqa: PLC0415 - librdkafka
     from uic.jobs.stream.topics.brokers import brokers_of  # noqa: PLC0415 - for Kafka alone
     from uic.jobs.stream.topics.kafka_link import NoBrokerError  # noqa: PLC0415 - librdkafka
-    from uic.jobs.stream.topics.kafka_topic import TopicError, describe_topic  # noqa: PLC0415
+    from uic.jobs.stream.topics.kafka_topic import (  # noqa: PLC0415 - librdkafka
+        TopicError,
+        describe_topic,
+    )
     from uic.pipelines.log.event_log import EventLog  # noqa: PLC0415 - pyarrow
 
     stream = context.config.stream

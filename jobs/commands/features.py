@@ -83,6 +83,7 @@ def load(*, workspace: Workspace) -> None:
         f"{loaded.users:,} users: {loaded.written:,} written, {loaded.unchanged:,} unchanged, "
         f"{loaded.newer:,} newer in the store, {loaded.forgotten:,} forgotten, "
         f"{loaded.deleted:,} deleted"
+        + (f", {loaded.damaged:,} damaged ones replaced" if loaded.damaged else "")
     )
 
 

@@ -18,7 +18,8 @@ from uic.models.hashing import stable_hash
 # Independent of the hash of unseen items.
 _SEED: Final = 3
 _SPARE_ROWS: Final = 4
-# Of these many values a feature, drawn over the training days, quantiles and scales are taken.
+# Of a feature's numbers between so many and twice as many are kept, spread over all training days;
+# quantiles and scales are of these.
 SAMPLED_VALUES: Final = 200_000
 
 # Raw values of impressions by `NamedFeature.key`: (impressions,) or (impressions, width).
@@ -33,7 +34,7 @@ class FittedFeature:
         named: its definition.
         categories: (n,) int64, ascending: those with rows of their own; empty where hashed.
         edges: (buckets - 1,) float32, ascending; empty without buckets.
-        mean: of scaled numbers, per number of the value.
+        mean: of all scaled numbers.
         spread: their standard deviation.
     """
 
@@ -160,6 +161,28 @@ class FittedFeatures:
 
 
 @dataclass
+class _SpreadSample:
+    """Every so-many-th value of a sequence of unknown length: the same however it is cut.
+
+    Attributes:
+        values: (kept,) or (kept, width).
+    """
+
+    values: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    _seen: int = 0
+    _stride: int = 1
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Take the next values."""
+        kept = values[-self._seen % self._stride :: self._stride]
+        self.values = np.concatenate([self.values, kept]) if self.values.size else kept
+        self._seen += len(values)
+        while len(self.values) > 2 * SAMPLED_VALUES:
+            self.values = self.values[::2]
+            self._stride *= 2
+
+
+@dataclass
 class FeatureFitter:
     """Looks at the training days, batch after batch.
 
@@ -169,8 +192,7 @@ class FeatureFitter:
 
     definitions: FeatureSet
     _counts: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
-    _numbers: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
-    _seen: int = 0
+    _numbers: dict[str, "_SpreadSample"] = field(default_factory=dict)
 
     def add(self, features: RawFeatures) -> None:
         """Count the categories of some impressions, and keep some of their numbers."""
@@ -180,12 +202,9 @@ class FeatureFitter:
                 if named.feature.rows is None:
                     self._count(named.key, values.ravel().astype(np.int64, copy=False))
             else:
-                # A stride keeps a bounded share, the same in every run.
-                kept = self._numbers.setdefault(named.key, [])
-                held = sum(part.shape[0] for part in kept)
-                if held < SAMPLED_VALUES:
-                    there = values[~is_missing(named.feature, values)]
-                    kept.append(np.asarray(there[: SAMPLED_VALUES - held], np.float32))
+                there = values[~is_missing(named.feature, values)]
+                kept = self._numbers.setdefault(named.key, _SpreadSample())
+                kept.add(np.asarray(there, np.float32))
 
     def _count(self, key: str, values: NDArray[np.int64]) -> None:
         new, counts = np.unique(values[values != MISSING], return_counts=True)
@@ -211,8 +230,8 @@ class FeatureFitter:
                 order = np.argsort(-counts, kind="stable")[: feature.max_categories]
                 ids = np.sort(ids[order])
             return FittedFeature(named, ids, no_edges)
-        parts = self._numbers.get(named.key, [])
-        numbers = np.concatenate(parts) if parts else no_edges
+        sample = self._numbers.get(named.key)
+        numbers = sample.values if sample is not None and sample.values.size else no_edges
         if feature.scale is Scale.BUCKETS:
             inner = np.linspace(0, 1, feature.buckets + 1)[1:-1]
             edges = np.quantile(numbers, inner) if numbers.size else no_edges

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from uic.jobs.config.context import Context
 from uic.jobs.drills.hostile.row import HostileRow, require
-from uic.jobs.drills.hostile.stage import HostileStage
+from uic.jobs.drills.hostile.stage import HostileStage, on_target
 from uic.jobs.drills.hostile.target import AttackTarget
 from uic.jobs.stream.fold.counters import PARTITION_MOVED
 from uic.jobs.stream.letters.compact import ArchiveGapError, new_rows
@@ -196,16 +197,6 @@ def _pruned_archive(target: AttackTarget, *, lost: bool) -> str:
     )
 
 
-def _prunes(stage: HostileStage) -> str:
-    with stage.target("archive") as target:
-        return _pruned_archive(target, lost=False)
-
-
-def _prunes_control(stage: HostileStage) -> str:
-    with stage.target("archive-control") as target:
-        return _pruned_archive(target, lost=True)
-
-
 ROWS: Final[Sequence[HostileRow]] = (
     HostileRow(
         "A5",
@@ -232,7 +223,7 @@ ROWS: Final[Sequence[HostileRow]] = (
         "A19",
         "an archive of old files is pruned",
         "what the log has goes, what it does not have stays and is compacted",
-        _prunes,
-        _prunes_control,
+        on_target("archive", partial(_pruned_archive, lost=False)),
+        on_target("archive-control", partial(_pruned_archive, lost=True)),
     ),
 )

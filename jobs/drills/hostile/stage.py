@@ -114,6 +114,16 @@ class HostileStage:
         return jars_root(load_config(None).stream.jars_folder, self.folder)
 
 
+def on_target(name: str, check: Callable[[AttackTarget], str]) -> Callable[[HostileStage], str]:
+    """What a row does, to a target of its own."""
+
+    def run(stage: HostileStage) -> str:
+        with stage.target(name) as target:
+            return check(target)
+
+    return run
+
+
 @contextmanager
 def open_stage(folder: Path) -> Iterator[HostileStage]:
     """A stage, and at its end nothing that runs."""

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from uic.feature_repo.snapshots.published_values import load_values
@@ -11,7 +12,7 @@ from uic.feature_repo.store.generations import State
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.tombstones import NAME as TOMBSTONES
 from uic.jobs.drills.hostile.row import HostileRow, require
-from uic.jobs.drills.hostile.stage import HostileStage
+from uic.jobs.drills.hostile.stage import HostileStage, on_target
 from uic.jobs.drills.hostile.target import GENERATION, AttackTarget
 from uic.jobs.drills.killer import AOF_NAME
 from uic.jobs.workspace.workspace import Workspace
@@ -36,16 +37,6 @@ def _forgets(target: AttackTarget, *, tombstones: bool) -> str:
     return f"user {user} of generation {held[0]} stays unknown; {target.require_right()}"
 
 
-def _forgotten(stage: HostileStage) -> str:
-    with stage.target("forgotten") as target:
-        return _forgets(target, tombstones=True)
-
-
-def _forgotten_control(stage: HostileStage) -> str:
-    with stage.target("forgotten-control") as target:
-        return _forgets(target, tombstones=False)
-
-
 def _set_back(target: AttackTarget, *, older: bool) -> str:
     """A9: put Redis back to its files of before some events, and audit while nothing is sent."""
     server = EmbeddedRedis(target.path / STORE_FOLDER)
@@ -63,16 +54,6 @@ def _set_back(target: AttackTarget, *, older: bool) -> str:
     require(faults, f"the audit says that all is well, {_EVENTS} events after the store's copy")
     require("not passed" in faults[0], f"audit: {faults[0]}")
     return f"audit: {faults[0]}"
-
-
-def _older(stage: HostileStage) -> str:
-    with stage.target("older") as target:
-        return _set_back(target, older=True)
-
-
-def _older_control(stage: HostileStage) -> str:
-    with stage.target("older-control") as target:
-        return _set_back(target, older=False)
 
 
 def _copied(stage: HostileStage) -> str:
@@ -153,15 +134,15 @@ ROWS: Final[Sequence[HostileRow]] = (
         "A8",
         "a user is forgotten, then Redis is lost and loaded again from the snapshot",
         "the user stays unknown, and the audit agrees",
-        _forgotten,
-        _forgotten_control,
+        on_target("forgotten", partial(_forgets, tombstones=True)),
+        on_target("forgotten-control", partial(_forgets, tombstones=False)),
     ),
     HostileRow(
         "A9",
         "Redis is put back to an older copy while no event comes",
         "the audit says that the markers stand behind the log",
-        _older,
-        _older_control,
+        on_target("older", partial(_set_back, older=True)),
+        on_target("older-control", partial(_set_back, older=False)),
     ),
     HostileRow(
         "A12b",

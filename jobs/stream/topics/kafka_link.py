@@ -10,8 +10,8 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 # Its __all__ misses a name, as in kafka_topic.
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -34,6 +34,9 @@ _NOT_ALLOWED: Final = (
 )
 # A broker that goes away while it is asked for the login has not refused it.
 _BROKEN_OFF: Final = ("transport failure", "timed out", "disconnect")
+
+
+Client = TypeVar("Client")
 
 
 class NoBrokerError(UicError):
@@ -60,15 +63,15 @@ class Link:
 
     def admin(self) -> AdminClient:
         """A client that asks about topics."""
-        return self._made(AdminClient, NO_SETTINGS)  # type: ignore[no-any-return]
+        return self._made(AdminClient, NO_SETTINGS)
 
     def consumer(self, settings: Mapping[str, Setting]) -> Consumer:
         """A client that reads."""
-        return self._made(Consumer, settings)  # type: ignore[no-any-return]
+        return self._made(Consumer, settings)
 
     def producer(self, settings: Mapping[str, Setting]) -> Producer:
         """A client that sends."""
-        return self._made(Producer, settings)  # type: ignore[no-any-return]
+        return self._made(Producer, settings)
 
     def forget(self) -> None:
         """Leave what was heard so far behind, before the next question."""
@@ -107,9 +110,11 @@ class Link:
         found = error.args[0]
         return self.error(found.str(), found.code())
 
-    def _made(self, kind: type[Any], settings: Mapping[str, Setting]) -> Any:
+    def _made(
+        self, kind: Callable[[dict[str, Any]], Client], settings: Mapping[str, Setting]
+    ) -> Client:
         try:
-            self._client = kind(
+            client = kind(
                 {
                     **self._brokers.client_settings(),
                     # librdkafka's own log would go to standard error.
@@ -121,7 +126,8 @@ class Link:
         except KafkaException as error:  # a file that it cannot use
             msg = f"{self._brokers}: stream.security: {error.args[0].str()}; look at its files"
             raise BrokerAccessError(msg) from error
-        return self._client
+        self._client = client
+        return client
 
     def _listen(self) -> None:
         """Let librdkafka call back; what nothing takes would pile up there."""

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, random_events
+from tests.jobs.serving.shop import FIRST_ITEM, ITEM_COUNT, write_log
 from uic.feature_repo.store.layout import SEQUENCE, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
@@ -18,7 +18,6 @@ from uic.models.features.fitted import fit_features
 from uic.models.features.raw import missing_values, raw_values
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.log.event_log import EventLog
-from uic.pipelines.log.writer import LogWriter, Part
 
 FILE = """\
 version: 1
@@ -120,21 +119,8 @@ def fitted(features):
 
 
 def write_sequences(shop):
-    events = random_events(LENGTHS)
-    table = pa.table(
-        {
-            "user_id": events.user_index + 1,
-            "item_id": events.item_ids,
-            "category_id": events.category_ids,
-            "behavior": pa.array(events.behaviors),
-            "event_time": pa.array(events.event_times_ms, pa.timestamp("ms")),
-        }
-    )
-    log = EventLog(shop.workspace / "log")
-    with LogWriter(log, Part("events"), time_zone="UTC", partitions=2, again=True) as writer:
-        writer.add_behaviors(table)
-        writer.publish()
+    write_log(shop, LENGTHS)
     with open_memories(shop.settings, shop.workspace) as store:
         keys = ViewKeys.of_sequences(shop.settings.project)
         packed = PackedStore(store.client, keys, layout=SEQUENCE)
-        fill_sequences(log, packed, SequenceRing(), USERS)
+        fill_sequences(EventLog(shop.workspace / "log"), packed, SequenceRing(), USERS)

@@ -227,3 +227,21 @@ def offline_logits(
     )
     with torch.no_grad():
         return bundle.model(Encoder(bundle.vocabulary).encode(batch)).numpy()
+
+
+def write_log(shop: Shop, lengths: np.ndarray) -> None:
+    """Random events of users 1 to so many, as an import publishes them."""
+    events = random_events(lengths)
+    table = pa.table(
+        {
+            "user_id": events.user_index + 1,
+            "item_id": events.item_ids,
+            "category_id": events.category_ids,
+            "behavior": pa.array(events.behaviors),
+            "event_time": pa.array(events.event_times_ms, pa.timestamp("ms")),
+        }
+    )
+    log = EventLog(shop.workspace / "log")
+    with LogWriter(log, Part("events"), time_zone="UTC", partitions=2, again=True) as writer:
+        writer.add_behaviors(table)
+        writer.publish()

@@ -1,7 +1,6 @@
 """A ranker with precomputed image vectors: the scores of the model itself, swaps, new images."""
 
 import asyncio
-import hashlib
 import os
 import signal
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import redis
 
+from tests.jobs.serving.image_shop import IDS_ALONE, SMALL, publish_features, publish_version
 from tests.jobs.serving.shop import (
     FIRST_ITEM,
     ITEM_COUNT,
@@ -18,9 +18,7 @@ from tests.jobs.serving.shop import (
     offline_logits,
     random_events,
 )
-from tests.models.images import write_image_features
 from uic.feature_repo.plugin.repository import open_feature_store
-from uic.feature_repo.snapshots.item_images import ItemImages
 from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.store.connection import connect, resolve_address
 from uic.feature_repo.store.item_store import ItemStore
@@ -41,49 +39,13 @@ from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.documents import BundleError
 from uic.models.images.features import ImageFeatures
 from uic.models.records.sequence_ring import SequenceRing
-from uic.pipelines.images.embed import EmbedRequest, embedded, write_item_images
+from uic.pipelines.images.embed import embedded
 from uic.pipelines.log.event_log import EventLog
 
 pytestmark = pytest.mark.slow
 
 LENGTHS = np.array([0, 7, 60])
 SHOWN = [1003, 1001, 1400, 1499, 1250]
-WIDTH = 6
-SMALL = {
-    "images": "shop",
-    "image_width": WIDTH,
-    "image_encoder": "test",
-    "image_widths": (5, 4),
-    "item_width": 4,
-    "category_width": 3,
-    "head_widths": (8,),
-    "image_id_rows": 64,
-}
-# The paper's baseline: which image it is, and nothing of what it shows.
-IDS_ALONE = {"ad_image": False, "behavior_images": False}
-
-
-def publish_features(shop: Shop) -> ImageFeatures:
-    """Every third item has no image; two items show each image."""
-    items = np.arange(FIRST_ITEM, FIRST_ITEM + ITEM_COUNT)
-    items = items[items % 3 != 0]
-    images = len(items) // 2 + 1
-    random = np.random.default_rng(0)
-    return write_image_features(
-        shop.workspace / "images" / "shop",
-        random.normal(size=(images, WIDTH)).astype(np.float32),
-        [hashlib.sha256(str(row).encode()).hexdigest() for row in range(images)],
-        items,
-        np.arange(len(items)) // 2,
-        encoder="test",
-    )
-
-
-def publish_version(shop: Shop, bundle, features: ImageFeatures, version: int):
-    path = shop.workspace / "item_images" / f"version={version:03d}"
-    request = EmbedRequest(features.path, bundle.path, path, version, 1_700_000_000_000)
-    write_item_images(request, features, bundle, embedded(bundle, features.features))
-    return ItemImages.open(path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from tests.jobs.serving.shop import (
@@ -13,6 +12,7 @@ from tests.jobs.serving.shop import (
     categories_of,
     offline_logits,
     random_events,
+    write_log,
 )
 from uic.feature_repo.plugin.repository import open_feature_store
 from uic.feature_repo.sequences import (
@@ -35,7 +35,6 @@ from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.string_ids import category_number_of
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog
-from uic.pipelines.log.writer import LogWriter, Part
 
 pytestmark = pytest.mark.slow
 
@@ -47,24 +46,6 @@ WITH_A_HISTORY = sorted(set(MODELS) - {"mimn", "dicm", "prerank"})
 SMALL = {"history_limit": 50, "lmn_keys": 8, "lmn_top_k": 4}
 
 
-def write_log(shop: Shop) -> None:
-    """The events of users 1 to 4, as an import publishes them."""
-    events = random_events(LENGTHS)
-    table = pa.table(
-        {
-            "user_id": events.user_index + 1,
-            "item_id": events.item_ids,
-            "category_id": events.category_ids,
-            "behavior": pa.array(events.behaviors),
-            "event_time": pa.array(events.event_times_ms, pa.timestamp("ms")),
-        }
-    )
-    log = EventLog(shop.workspace / "log")
-    with LogWriter(log, Part("events"), time_zone="UTC", partitions=2, again=True) as writer:
-        writer.add_behaviors(table)
-        writer.publish()
-
-
 def offline(bundle, user: int) -> np.ndarray:
     """Logits of the model's own path from samples."""
     events = random_events(LENGTHS)
@@ -72,7 +53,7 @@ def offline(bundle, user: int) -> np.ndarray:
 
 
 def test_a_history_from_the_store_has_the_scores_of_the_log(shop: Shop):
-    write_log(shop)
+    write_log(shop, LENGTHS)
     feast = open_feature_store(shop.settings, shop.workspace)
     apply_sequences(feast, shop.workspace)
     feature = packed_feature(feast, SEQUENCE_SERVICE, SEQUENCE_VIEW)
@@ -146,7 +127,7 @@ def test_a_log_with_text_categories_has_its_histories_served(shop: Shop, tmp_pat
 
 
 def test_everybody_of_the_log_gets_a_history_but_who_was_forgotten(shop: Shop):
-    write_log(shop)
+    write_log(shop, LENGTHS)
     log, ring = EventLog(shop.workspace / "log"), SequenceRing()
     with open_memories(shop.settings, shop.workspace) as store:
         keys = ViewKeys.of_sequences(shop.settings.project)

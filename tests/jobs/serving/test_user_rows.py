@@ -11,6 +11,8 @@ from tests.jobs.serving.feature_shop import LENGTHS, USERS, WITHOUT_ROW, tables_
 from tests.jobs.serving.shop import Shop
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
+from uic.feature_repo.store.connection import connect, resolve_address
+from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.tombstones import Tombstones
 from uic.feature_repo.user_features import layouts_of, rows_file
@@ -67,6 +69,21 @@ def test_a_load_writes_what_differs_and_deletes_who_is_gone(shop: Shop):
     assert after[0] is None
     assert RowLayout(features.of(Owner.USER)).read([after[1]])["user.balance"] == 77.0
     assert after[2:] == before[2:]
+
+
+@pytest.mark.parametrize("value", [b"", b"junk that is no row", b"UV"])
+def test_a_damaged_row_holds_no_other_up_and_is_replaced(shop: Shop, value):
+    features = write_tables(shop.workspace)
+    load_user_rows(shop.settings, shop.workspace, features)
+    before = stored(shop)
+    key = ViewKeys.of_user_features(shop.settings.project).entities(0, [WITH_ROW[0]])[0]
+    with connect(resolve_address(shop.settings, shop.workspace)) as client:
+        client.set(key, value)
+        loaded = load_user_rows(shop.settings, shop.workspace, features)
+        assert (loaded.written, loaded.unchanged) == (1, len(WITH_ROW) - 1)
+        client.set(key, value)
+    push_user_row(shop.settings, shop.workspace, features, WITH_ROW[0], {"balance": 1.0})
+    assert [row is None for row in stored(shop)] == [row is None for row in before]
 
 
 def test_a_forgotten_user_comes_back_by_no_door(shop: Shop):

@@ -1,11 +1,14 @@
 """Features from `features.yaml` to numbers: definitions, raw values, what training days say."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uic.models.features import fitted as fitted_module
 from uic.models.features.definition import FeatureFileError, FeatureSet, Owner, load_features
 from uic.models.features.fitted import FittedFeatures, fit_features
 from uic.models.features.raw import MISSING, FeatureValueError, raw_column, raw_values
@@ -172,6 +175,19 @@ def test_fitting_in_pieces_is_fitting_at_once(features):
         np.testing.assert_array_equal(
             one.encode(whole[one.named.key]), other.encode(whole[one.named.key])
         )
+
+
+def test_quantiles_are_of_all_training_days_in_any_pieces(monkeypatch):
+    monkeypatch.setattr(fitted_module, "SAMPLED_VALUES", 50)
+    entry = {"owner": "context", "name": "x", "type": "number", "scale": "buckets", "buckets": 2}
+    features = FeatureSet.from_json([entry])
+    rising = np.arange(10_000, dtype=np.float32)
+    cuts = [0, 1, 2, 130, 131, 4_000, 9_999, 10_000]
+    pieces = [{"context.x": rising[low:high]} for low, high in itertools.pairwise(cuts)]
+    (at_once,) = fit_features(features, [{"context.x": rising}]).fitted
+    (in_pieces,) = fit_features(features, pieces).fitted
+    assert at_once.edges.tolist() == in_pieces.edges.tolist()
+    assert abs(float(at_once.edges[0]) - 5_000) < 150  # and not of the first 50
 
 
 def test_encoded_values_survive_a_bundle_and_missing_ones_have_a_row(features):
