@@ -6,7 +6,7 @@ A user's features are stored once a version that held within a group, which is n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -153,11 +153,26 @@ class FeatureJoin:
         source = self._source(owner)
         if source is None:
             return None
-        return _read_once(self.features.folder / source.file, source, self.features.of(owner))
+        path = self.features.folder / source.file
+        return _read_once(path, source, self.features.of(owner), _stamp(path))
 
 
-@cache
-def _read_once(path: Path, source: FeatureSource, features: tuple[NamedFeature, ...]) -> DatedTable:
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes with the file; empty for none, which the read tells."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _read_once(
+    path: Path,
+    source: FeatureSource,
+    features: tuple[NamedFeature, ...],
+    stamp: tuple[int, ...],  # noqa: ARG001 - another file under one name is read again
+) -> DatedTable:
     return DatedTable.read(path, source, features)
 
 

@@ -84,6 +84,7 @@ def log(tmp_path):
         writer.publish()
     times = [*impressions["event_time"].cast(pa.int64()).to_pylist()[:50]]
     users = changes(draw, np.arange(60), 300, "who")
+    users.loc[: len(times) - 1, "who"] = impressions["user_id"].to_pylist()[:50]
     users.loc[: len(times) - 1, "since"] = pd.to_datetime(times, unit="ms")  # not seen at that time
     users = users.drop_duplicates(["who", "since"]).reset_index(drop=True)
     users["band"] = draw.choice(["young", "old"], len(users))
@@ -200,6 +201,19 @@ def test_what_comes_to_hold_at_the_impression_or_later_changes_nothing(log, tmp_
     (after,) = SamplesReader(request.output).batches(BatchPlan(batch_impressions=10**6))
     for key in before.features:
         np.testing.assert_array_equal(before.features[key], after.features[key])
+
+
+def test_a_table_that_was_written_anew_is_read_anew(log, tmp_path):
+    event_log, users, _ = log
+    found = []
+    for name, clicks in (("first", 1.0), ("second", 2.0)):
+        table = pa.Table.from_pandas(users.assign(clicks=clicks), preserve_index=False)
+        pq.write_table(table, tmp_path / "users.parquet")
+        request = replace(request_for(event_log, name), features=join_of(tmp_path))
+        make_samples(request)
+        (batch,) = SamplesReader(request.output).batches(BatchPlan(batch_impressions=10**6))
+        found.append(set(batch.features["user.clicks"].tolist()))
+    assert found == [{-1.0, 1.0}, {-1.0, 2.0}]
 
 
 @pytest.mark.parametrize(
