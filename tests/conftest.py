@@ -1,9 +1,13 @@
-"""What all tests share: where the real data is."""
+"""What all tests share: where the real data is, and an environment no test file leaves changed."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Set by pytest itself, or once a process (the service's metrics read it when they are made).
+_OF_THE_PROCESS = ("PYTEST_CURRENT_TEST", "PROMETHEUS_MULTIPROC_DIR")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,6 +18,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("flink")
         if folders[0] == "system":
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_environment() -> Iterator[None]:
+    """A service that starts inside a test names its workspace in the environment; the next file's
+    commands would write there."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() | before.keys():
+        if name in _OF_THE_PROCESS:
+            continue
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")
