@@ -62,6 +62,7 @@ class FoldProblem:
             category_ids=items,
             behaviors=np.zeros(self.events, np.int8),
             event_times_ms=np.arange(self.events),
+            log_times_ms=np.arange(self.events),
             epochs=np.ones(self.events, np.int64),
             partitions=np.zeros(self.events, np.int64),
             offsets=np.arange(self.events),

@@ -119,6 +119,7 @@ def make_events(length: int, random: np.random.Generator) -> EventBatch:
         category_ids=items % CATEGORIES,
         behaviors=zeros.astype(np.int8),
         event_times_ms=1_700_000_000_000 + np.arange(total),
+        log_times_ms=1_700_000_000_000 + np.arange(total),
         epochs=zeros + 1,
         partitions=zeros,
         offsets=np.arange(total),

@@ -156,6 +156,7 @@ def _fold_chunk(
         category_ids=events.category_ids,
         behaviors=events.behaviors,
         event_times_ms=events.event_times_ms,
+        log_times_ms=times[events.index],
         epochs=np.full(len(index), epoch, np.int64),
         partitions=partitions[events.index],
         offsets=offsets[events.index],

@@ -4,8 +4,9 @@ Positions of one user compare as (epoch, offset). A newer epoch may be in any pa
 one epoch all events of a user are in one partition (docs/concepts.md, "Positions and epochs").
 """
 
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,13 @@ class EventBatch:
         item_ids: int64.
         category_ids: int64.
         behaviors: int8, index into the schema's behaviours.
-        event_times_ms: int64, milliseconds since 1970 UTC.
+        event_times_ms: int64, when it happened; milliseconds since 1970 UTC.
+        log_times_ms: int64, when the log got it, the largest so far of its partition; the one
+            clock of a record's parts (`uic.models.state`).
         epochs: int64.
         partitions: int64.
         offsets: int64.
+        columns: further columns of events by name: int64 categories or float64 numbers.
     """
 
     user_index: NDArray[np.int64]
@@ -31,17 +35,23 @@ class EventBatch:
     category_ids: NDArray[np.int64]
     behaviors: NDArray[np.int8]
     event_times_ms: NDArray[np.int64]
+    log_times_ms: NDArray[np.int64]
     epochs: NDArray[np.int64]
     partitions: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of events."""
         return len(self.user_index)
 
-    def select(self, chosen: NDArray[np.bool_] | slice) -> Self:
-        """The chosen events, in the same order; a slice gives views."""
-        return type(self)(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+    def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Self:
+        """The chosen events, in the same order, or in that of indices; a slice gives views."""
+        taken: dict[str, Any] = {
+            f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "columns"
+        }
+        further = {name: values[chosen] for name, values in self.columns.items()}
+        return type(self)(**taken, columns=further)
 
 
 def compare_positions(

@@ -71,6 +71,7 @@ def _fold(memory: MemoryNetwork) -> None:
             category_ids=one,
             behaviors=one.astype(np.int8),
             event_times_ms=one,
+            log_times_ms=one,
             epochs=one,
             partitions=one,
             offsets=one,

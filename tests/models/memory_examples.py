@@ -45,6 +45,7 @@ def events(users, items, offsets, partitions=0, epochs=1):
         category_ids=column,
         behaviors=column.astype(np.int8),
         event_times_ms=1_700_000_000_000 + offsets,
+        log_times_ms=1_700_000_000_000 + offsets,
         epochs=np.asarray(epochs) + column,
         partitions=np.asarray(partitions) + column,
         offsets=offsets,

@@ -87,6 +87,7 @@ def test_a_loaded_bundle_folds_events_into_records(bundle_path):
         category_ids=np.array([1, 2, 3, 7]),
         behaviors=np.zeros(4, np.int8),
         event_times_ms=count,
+        log_times_ms=count,
         epochs=np.ones(4, np.int64),
         partitions=np.zeros(4, np.int64),
         offsets=count,

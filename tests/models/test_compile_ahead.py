@@ -71,7 +71,7 @@ bytes_of_redis = folder.initial_records(3).tobytes()
 records = np.frombuffer(bytes_of_redis, np.uint8).reshape(3, -1)
 column = np.arange(3)
 column.flags.writeable = False
-folder.fold(records, EventBatch(*[column] * 8))
+folder.fold(records, EventBatch(*[column] * 9))
 assert {name: list(function.signatures) for name, function in kernels.items()} == known
 """
 

@@ -59,6 +59,7 @@ def histories(seed, users=6, longest=15):
         category_ids=draw.integers(0, 11, total),
         behaviors=draw.integers(0, 4, total).astype(np.int8),
         event_times_ms=1_700_000_000_000 + np.cumsum(steps),
+        log_times_ms=1_700_000_000_000 + np.cumsum(steps),
         epochs=np.ones(total, np.int64),
         partitions=np.zeros(total, np.int64),
         offsets=np.arange(total),

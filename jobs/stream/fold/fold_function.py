@@ -224,6 +224,7 @@ class FoldFunction:
             category_ids=events.category_ids[chosen],
             behaviors=events.behaviors[chosen],
             event_times_ms=events.event_times_ms[chosen],
+            log_times_ms=batch.log_times_ms[at],
             epochs=np.full(len(at), self.epoch, dtype=np.int64),
             partitions=batch.partitions[at],
             offsets=batch.offsets[at],

@@ -180,6 +180,7 @@ def random_events(lengths, seed: int = 0) -> EventBatch:
         category_ids=categories_of(item_ids),
         behaviors=zeros.astype(np.int8),
         event_times_ms=EVENT_TIME_MS + np.arange(total) * 1000,
+        log_times_ms=EVENT_TIME_MS + np.arange(total) * 1000,
         epochs=zeros + 1,
         partitions=zeros,
         offsets=np.arange(total),

@@ -93,6 +93,7 @@ class Bench:
                 category_ids=np.array([item % 10]),
                 behaviors=np.array([0], np.int8),
                 event_times_ms=np.array([NOW_MS]),
+                log_times_ms=np.array([NOW_MS]),
                 epochs=np.array([1]),
                 partitions=np.array([partition]),
                 offsets=np.array([offset]),

@@ -80,6 +80,7 @@ class Audited:
                 category_ids=table.column("category_id").to_numpy(),
                 behaviors=np.zeros(len(ids), np.int8),
                 event_times_ms=table.column("event_time").to_numpy().view(np.int64),
+                log_times_ms=table.column("log_time").to_numpy().view(np.int64),
                 epochs=np.ones(len(ids), np.int64),
                 partitions=partitions,
                 offsets=offsets,

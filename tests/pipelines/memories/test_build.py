@@ -47,13 +47,17 @@ def folded_one_by_one(log: EventLog, bundle: Path, generation: int) -> dict[int,
     memories = {}
     for event in events:
         record = memories.get(event["user_id"], folder.initial_records(1))
-        time = event["event_time"].replace(tzinfo=UTC)
+        times = (
+            (event[name].replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC))
+            // timedelta(milliseconds=1)
+            for name in ("event_time", "log_time")
+        )
         one = EventBatch(
             np.zeros(1, np.int64),
             np.array([event["item_id"]]),
             np.array([event["category_id"]]),
             np.array([BEHAVIORS.index(event["behavior"])], np.int8),
-            np.array([(time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)]),
+            *(np.array([time]) for time in times),
             np.array([event["epoch"]], np.int64),
             np.array([event["partition"]], np.int64),
             np.array([event["offset"]]),
