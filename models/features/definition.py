@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -207,7 +208,7 @@ class NamedFeature:
     name: str
     feature: Feature
 
-    @property
+    @cached_property
     def key(self) -> str:
         """`owner.name`: its column in samples, and its name in messages."""
         return f"{self.owner.value}.{self.name}"

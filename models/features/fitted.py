@@ -85,16 +85,18 @@ class FittedFeature:
     def _rows_of(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         flat = values.ravel()
         if self.feature.rows is not None:
-            hashed = stable_hash(flat, seed=_SEED) % np.uint64(self.feature.rows)
-            rows = 1 + hashed.astype(np.int64)
+            rows = 1 + _hashed(flat, self.feature.rows)
+        elif self.categories.size:
+            places = np.searchsorted(self.categories, flat)
+            places = np.minimum(places, self.categories.size - 1)
+            rows = 1 + places
+            others = np.flatnonzero(self.categories[places] != flat)
+            if others.size:
+                rows[others] = 1 + self.categories.size + _hashed(flat[others], _SPARE_ROWS)
         else:
-            spare = stable_hash(flat, seed=_SEED) % np.uint64(_SPARE_ROWS)
-            rows = 1 + self.categories.size + spare.astype(np.int64)
-            if self.categories.size:
-                places = np.searchsorted(self.categories, flat)
-                places = np.minimum(places, self.categories.size - 1)
-                rows = np.where(self.categories[places] == flat, 1 + places, rows)
-        return np.where(flat == MISSING, 0, rows).reshape(values.shape)
+            rows = 1 + _hashed(flat, _SPARE_ROWS)
+        rows[flat == MISSING] = 0
+        return rows.reshape(values.shape)
 
     def to_json(self) -> dict[str, Any]:
         """For a bundle; categories are in its vocabulary."""
@@ -104,6 +106,11 @@ class FittedFeature:
             "spread": self.spread,
             "categories": int(self.categories.size),
         }
+
+
+def _hashed(categories: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """One of so many rows for each category."""
+    return (stable_hash(categories, seed=_SEED) % np.uint64(rows)).astype(np.int64)
 
 
 def scaled_numbers(feature: Feature, numbers: NDArray[Any]) -> NDArray[np.float32]:

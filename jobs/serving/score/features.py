@@ -15,6 +15,7 @@ A null in a table, and a null in a request, are what training saw: values, and n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -142,21 +143,18 @@ class ServedFeatures:
         ]
         self._lacking_items(lacking, sizes, faults)
         parts: list[Tensor] = []
-        column = 0
-        for feature in self.all:
-            named = feature.named
-            if named.owner is Owner.ITEM:
-                width = part_width(feature)
-                parts.append(items[:, column : column + width])
-                column += width
-            elif named.owner is Owner.USER:
-                embedded = self._part(feature, users[named.key])
-                parts.append(embedded.index_select(0, owners))
+        for owner, features in groupby(self.all, key=lambda one: one.named.owner):
+            if owner is Owner.ITEM:
+                parts.append(items)
+            elif owner is Owner.USER:
+                embedded = [self._part(one, users[one.named.key]) for one in features]
+                # Once a user: one select for all of them.
+                parts.append(torch.cat(embedded, dim=1).index_select(0, owners))
             else:
-                values = [one[named.key] for one in context]
-                joined: Any = np.concatenate(values)
-                embedded = self._part(feature, joined)
-                parts.append(embedded.index_select(0, _places(values, sizes)))
+                for one in features:
+                    values = [given[one.named.key] for given in context]
+                    joined: Any = np.concatenate(values)
+                    parts.append(self._part(one, joined).index_select(0, _places(values, sizes)))
         of_items = tuple(one.named for one in self.items)
         return PassFeatures(torch.cat(parts, dim=1), faults, users, context, self.site, of_items)
 

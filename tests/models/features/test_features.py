@@ -5,11 +5,18 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.features import fitted as fitted_module
-from uic.models.features.definition import FeatureFileError, FeatureSet, Owner, load_features
+from uic.models.features.definition import (
+    Feature,
+    FeatureFileError,
+    FeatureSet,
+    Kind,
+    Owner,
+    load_features,
+)
 from uic.models.features.fitted import FittedFeatures, fit_features
 from uic.models.features.raw import MISSING, FeatureValueError, raw_column, raw_values
 
@@ -232,3 +239,46 @@ def test_training_days_without_values_still_fit(features):
     for one in fit_features(features, [nothing]).fitted:
         encoded = one.encode(raw_batch(features, 3, 1)[one.named.key])
         assert len(encoded) == 3
+
+
+ODD = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.integers(-3, 3),
+    st.booleans(),
+    st.floats(),
+    st.floats(width=32),
+    st.text(max_size=3),
+    st.none(),
+    st.lists(st.integers(0, 3), max_size=2),
+)
+PLAIN = st.one_of(
+    *(
+        st.lists(kind, min_size=1, max_size=5)
+        for kind in (st.integers(-(2**63), 2**63 - 1), st.booleans(), st.floats(), st.text())
+    ),
+    st.lists(ODD, max_size=4),
+)
+
+
+@given(
+    st.sampled_from(
+        [
+            Feature(type=Kind.CATEGORICAL),
+            Feature(type=Kind.NUMBER),
+            Feature(type=Kind.NUMBER, default=7),
+            Feature(type=Kind.CATEGORIES, most=2),
+        ]
+    ),
+    PLAIN,
+)
+@settings(max_examples=400, deadline=None)
+def test_a_requests_plain_values_are_what_arrow_makes_of_them(feature, values):
+    try:
+        expected = raw_column(feature, pa.array(values), "x")
+    except (pa.ArrowException, OverflowError, TypeError, UnicodeError, FeatureValueError):
+        with pytest.raises(FeatureValueError):
+            raw_values(feature, values, "x")
+        return
+    found = raw_values(feature, values, "x")
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
