@@ -6,10 +6,13 @@ one epoch all events of a user are in one partition (docs/concepts.md, "Position
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+# The order gives the codes: an event has a behaviour as its index here (int8).
+BEHAVIORS: Final = ("click", "cart", "favourite", "buy")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class EventBatch:
         user_index: int64, row of the user's record.
         item_ids: int64.
         category_ids: int64.
-        behaviors: int8, index into the schema's behaviours.
+        behaviors: int8, index into `BEHAVIORS`.
         event_times_ms: int64, when it happened; milliseconds since 1970 UTC.
         log_times_ms: int64, when the log got it, the largest so far of its partition; the one
             clock of a record's parts (`uic.models.state`).

@@ -8,8 +8,7 @@ from typing import Final
 
 import pyarrow as pa
 
-# The order gives the codes: a history stores a behaviour as its index here (int8).
-BEHAVIORS: Final = ("click", "cart", "favourite", "buy")
+from uic.models.records.positions import BEHAVIORS as BEHAVIORS  # noqa: PLC0414 - the schema's, too
 
 TIMESTAMP: Final = pa.timestamp("ms")
 BEHAVIOR: Final = pa.dictionary(pa.int8(), pa.string())

@@ -1,0 +1,123 @@
+"""`counts`: how often and how lately this user met this very item, this category."""
+
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from uic.models.records.positions import BEHAVIORS, EventBatch
+from uic.models.settings import Section
+from uic.models.state.part import Asked, Cuts, Features, Part, PartFeature, States
+from uic.models.state.tables import TallyTable, kinds_of
+from uic.models.state.times import Duration, written
+
+Behavior = Literal["click", "cart", "favourite", "buy"]
+HalfLives = Annotated[tuple[Duration, ...], Field(max_length=6)]
+
+
+class CountsSettings(Section):
+    """A table of counts by key."""
+
+    by: str = Field("item", description="key: item|category|a further column of events")
+    behaviors: tuple[Behavior, ...] = Field(
+        BEHAVIORS, min_length=1, description="events that count, by behaviour"
+    )
+    half_lives: HalfLives = Field((), description="a decayed count each; 1h, 7d, ...")
+    size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        128, description="keys that are kept; the least valuable goes out; 1 to 4096"
+    )
+    fingerprint_bits: Literal[16, 32, 64] = Field(
+        16, description="bits of a key's fingerprint; 64 is the id itself: no false match"
+    )
+    count_bits: Literal[8, 16, 32] = Field(8, description="bits of a count, which then stays")
+    resolution: Duration = Field(
+        3_600_000, description="unit of time; ages reach to 65,535 of them (7.5 years of 1h)"
+    )
+
+    @model_validator(mode="after")
+    def _resolves(self) -> Self:
+        for half_life in self.half_lives:
+            if half_life < self.resolution:
+                msg = (
+                    f"half-life {written(half_life)} is shorter than resolution "
+                    f"{written(self.resolution)}; set resolution: {written(half_life)}"
+                )
+                raise ValueError(msg)
+        if len(set(self.half_lives)) < len(self.half_lives):
+            msg = f"half_lives: {written(self.half_lives[0])} ... has one twice; leave one out"
+            raise ValueError(msg)
+        return self
+
+
+class Counts(Part):
+    """Counts by key: for ever, decayed, and the time of the last.
+
+    A candidate's features: `count`, `decayed_H` for each half-life, `age` in hours since the last
+    event of its key (NaN for none in the table). A user's: `distinct` keys in the table, and
+    `evictions`, so that "never met" is not claimed where keys went out.
+    """
+
+    settings_type = CountsSettings
+    settings: CountsSettings
+
+    @cached_property
+    def _table(self) -> TallyTable:
+        own = self.settings
+        return TallyTable(
+            by=own.by,
+            size=own.size,
+            fingerprint_bits=own.fingerprint_bits,
+            count_bits=own.count_bits,
+            half_lives_ms=own.half_lives,
+            value_bytes=2,
+            resolution_ms=own.resolution,
+            adds=((1.0,) * len(own.half_lives),),
+            kinds=kinds_of(BEHAVIORS, [own.behaviors]),
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Of a state."""
+        return self._table.bytes
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The further column that is the key."""
+        return self._table.further
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Entries, false matches, error of times."""
+        return self._table.facts()
+
+    @property
+    def described(self) -> tuple[PartFeature, ...]:
+        """See the class."""
+        key = self.settings.by
+        decayed = (
+            PartFeature(
+                f"decayed_{written(half_life)}",
+                f"events of the candidate's {key}, halved every {written(half_life)}",
+                of_candidate=True,
+            )
+            for half_life in self.settings.half_lives
+        )
+        return (
+            PartFeature("count", f"events of the candidate's {key}", of_candidate=True),
+            *decayed,
+            PartFeature("age", f"hours since the last event of its {key}", of_candidate=True),
+            PartFeature("distinct", f"different keys ({key}) in the table"),
+            PartFeature("evictions", "keys that went out of the full table"),
+        )
+
+    def fold(self, states: States, events: EventBatch) -> None:
+        """See `Part.fold`."""
+        self._table.fold(states, events)
+
+    def features(self, states: States, asked: Asked) -> Features:
+        """See `Part.features`."""
+        return self._table.read(states, asked)
+
+    def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
+        """See `Part.walk`."""
+        return self._table.walk(states, events, asked, cuts)

@@ -1,0 +1,42 @@
+"""Lengths of time as people write them: 30m, 1h, 7d, 2w."""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator
+
+_UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_PATTERN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_MOST_MS: Final = 100 * 365 * 86_400_000
+
+
+def milliseconds(text: Any) -> int:
+    """A length of time in milliseconds.
+
+    Raises:
+        ValueError: says what was expected.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        value = text
+    else:
+        found = _PATTERN.fullmatch(str(text).strip())
+        if not found:
+            msg = f"{text!r} is no length of time; write it as 30m, 1h, 7d or 2w"
+            raise ValueError(msg)
+        value = round(float(found[1]) * _UNITS[found[2]])
+    if not 0 < value <= _MOST_MS:
+        msg = f"{text!r} is not between 1 ms and 100 years"
+        raise ValueError(msg)
+    return value
+
+
+def written(value_ms: int) -> str:
+    """The shortest way to write it."""
+    for unit in "wdhms":
+        if value_ms % _UNITS[unit] == 0 and (unit != "w" or value_ms // _UNITS[unit] > 4):
+            return f"{value_ms // _UNITS[unit]}{unit}"
+    return f"{value_ms}ms"
+
+
+# In a section: a text such as 7d; milliseconds as a number.
+Duration = Annotated[int, BeforeValidator(milliseconds)]
