@@ -29,7 +29,8 @@ from rank import (
 
 from uic.feature_repo.plugin.user_rows import load_user_rows
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import Owner, load_features
+from uic.models.features.definition import Owner
+from uic.models.features.feature_file import load_features
 from uic.models.features.fitted import FittedFeatures, fit_features
 from uic.models.features.raw import raw_values
 

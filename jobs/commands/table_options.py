@@ -138,6 +138,17 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "event_feature": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[NAME=]COL",
+                help="What the row says of the behaviour itself, such as a price, kept in the log. "
+                "Repeatable.",
+            ),
+        ],
+        None,
+    ),
     "delimiter": (Annotated[str, typer.Option(help="CSV: one character, or tab.")], ","),
 }
 
@@ -173,6 +184,7 @@ def _columns(
     context: list[str] | None,
     user_feature: list[str] | None,
     item_feature: list[str] | None,
+    event_feature: list[str] | None,
     **names: Any,
 ) -> "TableColumns":
     from uic.pipelines.importers.labels import label_columns
@@ -191,7 +203,9 @@ def _columns(
         time_unit=unit_or_format(time_unit),
         time_zone=_zone(time_zone),
         delimiter=_one_character(delimiter),
-        features=_features(user=user_feature, item=item_feature, context=context),
+        features=_features(
+            user=user_feature, item=item_feature, context=context, event=event_feature
+        ),
         **names,
     )
 

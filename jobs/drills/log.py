@@ -1,7 +1,7 @@
 """The drill's log of events, and its batch fold without Flink and without a store."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -15,6 +15,7 @@ from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, scan_folder
 from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
+from uic.models.features.event_columns import EventColumn
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.pipelines.log.events import EventParser
 from uic.pipelines.log.schemas import BEHAVIORS
@@ -108,6 +109,8 @@ def batch_fold(
     limits: LogSettings,
     epoch: int = 1,
     start: Mapping[int, NDArray[np.uint8]] | None = None,
+    *,
+    columns: Sequence[EventColumn] = (),
 ) -> BatchFold:
     """Fold a log, from nothing or from the memories `start`.
 
@@ -117,8 +120,9 @@ def batch_fold(
         limits: of the parser.
         epoch: of the rows.
         start: memory by user before the first row.
+        columns: of the events that the bundle reads.
     """
-    parser = EventParser(limits)
+    parser = EventParser(limits, columns)
     result = BatchFold(dict(start or {}), {})
     chunk: list[LoggedPayload] = []
     for row in rows:
@@ -141,7 +145,7 @@ def _fold_chunk(
     partitions = np.array([row.partition for row in chunk], np.int64)
     offsets = np.array([row.offset for row in chunk], np.int64)
     times = np.array([row.log_time_ms for row in chunk], np.int64)
-    events = parser.parse([row.payload for row in chunk], times)
+    events = parser.parse([row.payload for row in chunk], times).refusing_wrong()
     for row, reason in zip(chunk, events.reasons, strict=True):
         if reason is not None:
             result.rejects[row.partition, row.offset] = reason
@@ -160,6 +164,7 @@ def _fold_chunk(
         epochs=np.full(len(index), epoch, np.int64),
         partitions=partitions[events.index],
         offsets=offsets[events.index],
+        columns=events.columns,
     )
     folded = folder.fold(records, batch).records
     result.memories.update(zip(users.tolist(), folded, strict=True))

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from uic.jobs.replay.hold_back import HELD_KIND, HELD_SCHEMA_VERSION, ReplayError
 from uic.jobs.stream.topics.produce import Outgoing, payload_of
+from uic.models.features.event_columns import EventColumn
 from uic.models.hashing import stable_hash
 from uic.models.published import read_manifest
 from uic.pipelines.days import CalendarDays, day_number
+from uic.pipelines.log.columns import wire_columns
 from uic.pipelines.log.event_log import EventLog
 
 
@@ -51,6 +53,7 @@ class HeldDay:
         end_ms: the next one.
         impressions: of the day.
         behaviors: of the day, by (log time, partition, offset).
+        columns: what these have beside ids.
     """
 
     day: date
@@ -58,6 +61,7 @@ class HeldDay:
     end_ms: int
     impressions: DayImpressions
     behaviors: pa.Table
+    columns: tuple[EventColumn, ...] = ()
 
     def stretches(self, count: int, partitions: int) -> list[tuple[int, int]]:
         """The day cut into at most `count` equal stretches, (start, end) in milliseconds.
@@ -87,7 +91,12 @@ class HeldDay:
         behaviors = table.column("behavior").cast(pa.string()).to_pylist()
         times = table.column("event_time").to_numpy().view(np.int64).tolist()
         yield Outgoing(
-            payloads=[payload_of(*row) for row in zip(*columns, behaviors, times, strict=True)],
+            payloads=[
+                payload_of(*row, columns=further)
+                for *row, further in zip(
+                    *columns, behaviors, times, wire_columns(self.columns, table), strict=True
+                )
+            ],
             user_ids=table.column("user_id").to_numpy(),
             log_times_ms=table.column("log_time").to_numpy().view(np.int64),
         )
@@ -114,7 +123,8 @@ def open_day(log_root: Path, held_root: Path) -> HeldDay:
     table = table.sort_by(
         [("log_time", "ascending"), ("partition", "ascending"), ("offset", "ascending")]
     )
-    shown = [file.path for file in EventLog(log_root).impression_files(day, day)]
+    log = EventLog(log_root)
+    shown = [file.path for file in log.impression_files(day, day)]
     if not shown:
         msg = f"{log_root}: no impressions on {day}; there is nothing to rank"
         raise ReplayError(msg)
@@ -133,4 +143,5 @@ def open_day(log_root: Path, held_root: Path) -> HeldDay:
             seen.column("clicked").to_numpy(),
         ),
         behaviors=table.combine_chunks(),
+        columns=tuple(noted.column for noted in log.epochs()[0].columns),
     )

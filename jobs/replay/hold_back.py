@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
 from uic.models.published import read_manifest, write_json_atomically
+from uic.pipelines.log.documents import LOG_SCHEMA_VERSION
 from uic.pipelines.log.epochs import epoch_to_json
-from uic.pipelines.log.event_log import EPOCHS_NAME, LOG_SCHEMA_VERSION, EventLog
+from uic.pipelines.log.event_log import EPOCHS_NAME, EventLog
 
 HELD_KIND: Final = "held_back"
 HELD_SCHEMA_VERSION: Final = 1

@@ -1,5 +1,6 @@
 """What memories look like inside: how evenly slots are used, and one user, event by event."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,12 @@ from uic.jobs.config.context import Context
 from uic.jobs.replay.run import FOLDER, LIVE_NAME
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.shelf import BundleShelf
+from uic.models.features.event_columns import EventColumn
 from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.state import MemoryState
 from uic.models.records.record import Records
 from uic.pipelines.audit.sampled import UserSample
-from uic.pipelines.log.columns import FOLDED_COLUMNS, event_batch
+from uic.pipelines.log.columns import FOLDED_COLUMNS, event_batch, readable
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIORS
 
@@ -37,7 +39,6 @@ def slot_use(context: Context) -> list[dict[str, Any]]:
     files = EventLog(context.log).behavior_files()
     if not files:
         return []
-    events = _sampled(context)
     shelf = BundleShelf(context.bundles)
     rows = []
     for version in shelf.versions("mimn"):
@@ -46,6 +47,7 @@ def slot_use(context: Context) -> list[dict[str, Any]]:
         if not memory.utilization:
             continue
         folder = MemoryFolder(bundle, 1)
+        events = _sampled(context, bundle.event_columns)
         users = np.unique(events.column("user_id").to_numpy())
         batch = event_batch(events, users)
         records = folder.fold(folder.initial_records(len(users)), batch).records
@@ -78,7 +80,7 @@ def one_life(context: Context, bundle_name: str) -> dict[str, Any] | None:
     ids, counts = np.unique(clicked, return_counts=True)
     user = int(ids[np.argmax(counts)])
     bundle = load_bundle(BundleShelf(context.bundles).find(bundle_name))
-    events = _of_user(context, user)
+    events = _of_user(context, user, bundle.event_columns)
     batch = event_batch(events, np.array([user]))
     folder = MemoryFolder(bundle, 1)
     first = max(0, len(batch) - LIFE_EVENTS)
@@ -131,7 +133,7 @@ def _channels(record: Records, bundle: Bundle) -> NDArray[np.float64]:
     return channels
 
 
-def _sampled(context: Context) -> pa.Table:
+def _sampled(context: Context, columns: Sequence[EventColumn]) -> pa.Table:
     """Events of about `SLOT_USERS` users."""
     users: set[int] = set()
     files = EventLog(context.log).behavior_files()
@@ -139,20 +141,24 @@ def _sampled(context: Context) -> pa.Table:
         found = pc.unique(pq.read_table(file.path, columns=["user_id"]).column(0))
         users.update(found.to_pylist())
     sample = UserSample(min(1.0, SLOT_USERS / max(1, len(users))))
-    return _read(context, sample.takes)
+    return _read(context, sample.takes, columns)
 
 
-def _of_user(context: Context, user: int) -> pa.Table:
-    table = _read(context, lambda ids: ids == user)
+def _of_user(context: Context, user: int, columns: Sequence[EventColumn]) -> pa.Table:
+    table = _read(context, lambda ids: ids == user, columns)
     return table.slice(max(0, table.num_rows - _LIFE_MOST))
 
 
-def _read(context: Context, takes: Any) -> pa.Table:
-    """Events of some users, in the order of each one's log."""
+def _read(context: Context, takes: Any, columns: Sequence[EventColumn]) -> pa.Table:
+    """Events of some users, in the order of each one's log, with a bundle's columns."""
     parts = []
     for file in EventLog(context.log).behavior_files():
-        table = pq.read_table(file.path, columns=list(FOLDED_COLUMNS))
-        table = table.filter(pa.array(takes(table.column("user_id").to_numpy())))
+        there = pq.read_schema(file.path).names
+        further = [column.logged for column in columns if column.logged in there]
+        table = pq.read_table(file.path, columns=[*FOLDED_COLUMNS, *further])
+        table, refused = readable(columns, table)
+        taken = takes(table.column("user_id").to_numpy()) & ~refused
+        table = table.filter(pa.array(taken))
         codes = pc.index_in(
             table.column("behavior").cast(pa.string()), value_set=pa.array(BEHAVIORS)
         )

@@ -22,7 +22,7 @@ class FeaturesPanel(UserRowsPanel):
         Raises:
             FeatureFileError: it is not there, or is none.
         """
-        from uic.models.features.definition import load_features
+        from uic.models.features.feature_file import load_features
 
         return load_features(self.context.features if file is None else Path(file))
 

@@ -27,7 +27,7 @@ class UserRowsPanel(WorkspacePanel):
             StoreError: the store does not take it.
         """
         from uic.feature_repo.plugin.user_rows import load_user_rows
-        from uic.models.features.definition import load_features
+        from uic.models.features.feature_file import load_features
 
         told = progress or no_progress
         return load_user_rows(
@@ -55,7 +55,7 @@ class UserRowsPanel(WorkspacePanel):
             >>> workspace.features.push(17, {"age_band": "25-34"})
         """
         from uic.feature_repo.plugin.user_rows import push_user_row
-        from uic.models.features.definition import load_features
+        from uic.models.features.feature_file import load_features
 
         features = load_features(self.context.features)
         return push_user_row(self.config.store, self.context.workspace, features, user, values)

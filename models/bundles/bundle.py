@@ -37,6 +37,7 @@ from uic.models.bundles.documents import (
     read_bundle_manifest,
 )
 from uic.models.errors import BadInputError
+from uic.models.features.event_columns import EventColumn
 from uic.models.kernels.compiled import folded_by
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.memory.network import MemoryNetwork
@@ -102,6 +103,11 @@ class Bundle:
         return section_from(kind, self.config.settings, f"{self.path / CONFIG}: settings.")
 
     @property
+    def event_columns(self) -> tuple[EventColumn, ...]:
+        """What the fold reads of an event beside what all events have."""
+        return self.config.event_columns
+
+    @property
     def has_memory(self) -> bool:
         """Whether the model keeps a memory per user."""
         return isinstance(self.model, Mimn)
@@ -163,7 +169,7 @@ def save_bundle(
     _refuse_not_finite(tensors, path / WEIGHTS)
     save_file(tensors, path / WEIGHTS)
     # Without features the file is what it was before there were any, and so is the bundle's hash.
-    left_out = None if config.features else {"features"}
+    left_out = {name for name in ("features", "event_columns") if not getattr(config, name)}
     _write_json(path / CONFIG, config.model_dump(mode="json", exclude=left_out))
     vocabulary.save(path / VOCABULARY)
     days = spec.days

@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from uic.models.errors import UicError
+from uic.models.features.event_columns import EventColumn
 from uic.models.published import MANIFEST_NAME, read_manifest
 from uic.models.settings import Section
 from uic.models.training.run_spec import SettingError, section_from
@@ -49,6 +50,9 @@ class BundleConfig(Section):
     seed: int = Field(description="of weights and shuffle")
     vocabulary: VocabularySizes = Field(description="sizes of the vocabulary")
     features: list[dict[str, Any]] = Field([], description="features beside ids, as fitted")
+    event_columns: tuple[EventColumn, ...] = Field(
+        (), description="columns of events that the fold reads beside ids"
+    )
 
     @property
     def tasks(self) -> dict[str, float]:

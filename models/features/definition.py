@@ -12,27 +12,28 @@
     context:
       tab: {type: categorical}
       position: {type: number, scale: buckets}
+    event:
+      price: {type: number, scale: log}
 
 A feature of a user or an item is a column of its source, as it was just before an impression; one
-of the context is a column of the impressions, and a field of a request's `context`.
+of the context is a column of the impressions, and a field of a request's `context`; one of an event
+is a field of a behaviour (`uic.models.features.event_columns`).
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from uic.models.errors import BadInputError
 from uic.models.settings import Section
-from uic.models.yaml_text import load_yaml
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
 # The label that every impression has; no other may be called so.
@@ -41,6 +42,9 @@ CLICK: Final = "click"
 LOGGED_LABEL: Final = "label."
 # Column of the impression log that says what became of an impression.
 CLICKED: Final = "clicked"
+# What every behaviour has, on the wire or in the log.
+_SENT: Final = {"user_id", "item_id", "category_id", "behavior", "event_time", "source"}
+EVENT_FIELDS: Final = frozenset(_SENT | {"log_time", "epoch", "partition", "offset"})
 
 
 class FeatureFileError(BadInputError):
@@ -70,6 +74,7 @@ class Owner(StrEnum):
     USER = "user"
     ITEM = "item"
     CONTEXT = "context"
+    EVENT = "event"  # a behaviour
 
 
 class Feature(Section):
@@ -166,34 +171,6 @@ class FeatureSources(Section):
     item: FeatureSource | None = Field(None, description="of items")
 
 
-_Features = dict[Annotated[str, Field(pattern=NAME_PATTERN)], Feature]
-
-
-class FeatureFile(Section):
-    """A whole `features.yaml`."""
-
-    version: Annotated[int, Field(ge=1, le=1)] = Field(description="of the format: 1")
-    sources: FeatureSources = Field(FeatureSources(), description="tables of users and items")
-    user: _Features = Field({}, description="features of users by name")
-    item: _Features = Field({}, description="features of items by name")
-    context: _Features = Field({}, description="features of impressions by name")
-
-    @model_validator(mode="after")
-    def _sources_are_there(self) -> Self:
-        for owner, features, source in (
-            ("user", self.user, self.sources.user),
-            ("item", self.item, self.sources.item),
-        ):
-            if features and source is None:
-                msg = f"features of {owner} need sources.{owner}: the table they are columns of"
-                raise ValueError(msg)
-        for name, feature in self.context.items():
-            if (feature.column or name) == CLICKED:
-                msg = f"context.{name} is the click, and no feature: it is what is to be foretold"
-                raise ValueError(msg)
-        return self
-
-
 @dataclass(frozen=True)
 class NamedFeature:
     """A feature with its name.
@@ -224,7 +201,7 @@ class FeatureSet:
     """All features of a site, in the order of the file.
 
     Attributes:
-        features: by owner: users, items, context.
+        features: by owner: users, items, context, events.
         sources: tables of users and items.
         folder: that relative paths begin at.
     """
@@ -244,6 +221,11 @@ class FeatureSet:
     def of(self, owner: Owner) -> tuple[NamedFeature, ...]:
         """Those of an owner."""
         return tuple(feature for feature in self.features if feature.owner is owner)
+
+    def of_impressions(self) -> Self:
+        """Without those of events: what is joined to impressions."""
+        joined = (feature for feature in self.features if feature.owner is not Owner.EVENT)
+        return replace(self, features=tuple(joined))
 
     def to_json(self) -> list[dict[str, Any]]:
         """For manifests: names and definitions, without where they come from."""
@@ -281,51 +263,3 @@ class FeatureSet:
         """Hex sum of the definitions."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def load_features(path: Path) -> FeatureSet:
-    """Read `features.yaml`.
-
-    Raises:
-        FeatureFileError: not there, no YAML, an unknown key, or a value that does not fit; one
-            line that names it.
-    """
-    if not path.is_file():
-        msg = f"{path}: no such file; docs/features.md says what is in one"
-        raise FeatureFileError(msg)
-    try:
-        document = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path}: cannot be read: {' '.join(str(error).split())}"
-        raise FeatureFileError(msg) from error
-    if not isinstance(document, dict):
-        msg = f"{path}: expected a mapping with `version: 1`; see docs/concepts.md"
-        raise FeatureFileError(msg)
-    try:
-        file = FeatureFile.model_validate(document)
-    except ValidationError as error:
-        msg = f"{path}: {_first_fault(error)}"
-        raise FeatureFileError(msg) from error
-    named = tuple(
-        NamedFeature(owner, name, feature)
-        for owner, features in (
-            (Owner.USER, file.user),
-            (Owner.ITEM, file.item),
-            (Owner.CONTEXT, file.context),
-        )
-        for name, feature in features.items()
-    )
-    return FeatureSet(named, file.sources, path.parent)
-
-
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    if first["type"] == "extra_forbidden":
-        kind = Feature if len(first["loc"]) == 3 and first["loc"][0] != "sources" else None
-        known = {1: FeatureFile, 3: kind or FeatureSource}.get(len(first["loc"]), FeatureSources)
-        return f"{place}: unknown; known: {', '.join(known.model_fields)}"
-    reason = first["msg"].removeprefix("Value error, ")
-    found = first["input"]
-    shown = "" if isinstance(found, dict) else f" (found {found!r:.80})"
-    return f"{place}: {reason}{shown}" if place else f"{reason}"

@@ -7,6 +7,7 @@ same function reads a column of a table and the values of a request, so both mea
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -63,11 +64,14 @@ def is_missing(feature: Feature, values: RawValues) -> NDArray[np.bool_]:
 
 def category_of(value: float | str) -> int:
     """The number of a category: a text, a whole number or a truth."""
-    if isinstance(value, str):
-        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        number = int.from_bytes(digest, "big", signed=True)
-        return number + (number == MISSING)
-    return int(value)
+    return _number_of_text(value) if isinstance(value, str) else int(value)
+
+
+@lru_cache(maxsize=1 << 16)
+def _number_of_text(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    number = int.from_bytes(digest, "big", signed=True)
+    return number + (number == MISSING)
 
 
 def raw_column(feature: Feature, column: pa.Array | pa.ChunkedArray, where: str) -> RawValues:

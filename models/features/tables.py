@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from uic.models.errors import BadInputError
-from uic.models.features.definition import Feature, FeatureSet, Owner, load_features
+from uic.models.features.definition import Feature, FeatureSet, Owner
+from uic.models.features.feature_file import load_features
 from uic.models.published import replacement, write_bytes_atomically
 
 ID_COLUMN: Final[Mapping[Owner, str]] = {Owner.USER: "user_id", Owner.ITEM: "item_id"}
@@ -105,4 +106,9 @@ def _flow(value: dict[str, Any]) -> str:
 
 
 def _has(there: FeatureSet, owner: Owner, name: str) -> bool:
-    return any(one.owner is owner and name in (one.name, one.column) for one in there)
+    # The log has a column of events under the feature's name, whatever field it came in.
+    event = owner is Owner.EVENT
+    return any(
+        one.owner is owner and name in ((one.name,) if event else (one.name, one.column))
+        for one in there
+    )

@@ -51,7 +51,7 @@ def fold_to_positions(
     Args:
         folder: of the generation.
         users: (users,), ascending.
-        events: `EVENT_COLUMNS` of these users, in any order.
+        events: `event_schema` of these users, in any order.
         served: (users, record_bytes).
         found: (users,): whether anything is served.
         marks: read before `served` was.

@@ -129,6 +129,7 @@ class _Auditor:
         self._tail = request.tail.read()
         self._snapshot = snapshot_of(request.memories, generation.number, generation.bundle)
         bundle = load_bundle(BundleShelf(request.bundles).find(generation.bundle_name))
+        self._columns = bundle.event_columns
         self._folder = MemoryFolder(bundle, generation.number)
         self._exclusion = Exclusion.from_json(generation.exclude)
         self._tolerance = _tolerance(self._snapshot, request.settings)
@@ -151,7 +152,7 @@ class _Auditor:
         files = [*self._log.behavior_files(first_day), *self._tail.files]
         total = sum(file.rows for file in files)
         buckets = buckets_for(total * sample.rate, len(stored))
-        sampled = SampledLog(self._request.scratch, buckets)
+        sampled = SampledLog(self._request.scratch, buckets, self._columns)
         done = 0
 
         def advance(rows: int) -> None:
@@ -182,7 +183,7 @@ class _Auditor:
             of_epoch[partition] = max(offset, of_epoch.get(partition, offset))
         before, self._tail = self._tail, self._request.tail.wait_for(wanted)
         compacted = self._log.epochs() != self._epochs  # then the tail has a hole before it
-        sampled = SampledLog(self._request.scratch, len(late))
+        sampled = SampledLog(self._request.scratch, len(late), self._columns)
         users = np.concatenate([part.users for part in late])
         try:
             if not compacted:

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from uic.models.features.event_columns import EventColumn
 from uic.models.hashing import stable_hash
+from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.log.spool import KeyedSpool
 from uic.pipelines.memories.exclude import Exclusion
-from uic.pipelines.memories.read import EVENT_COLUMNS, read_events
+from uic.pipelines.memories.read import event_schema, read_events
 from uic.pipelines.samples.log_parts import log_parts
 
 # Another hash than that of an import's partitions, or a sample would be a few whole partitions.
@@ -66,10 +68,11 @@ class SampledLog:
     Args:
         directory: an empty or missing folder for the spool.
         buckets: of users; one must fit memory.
+        columns: of the events that the generation's bundle reads.
     """
 
-    def __init__(self, directory: Path, buckets: int) -> None:
-        self.buckets = buckets
+    def __init__(self, directory: Path, buckets: int, columns: Sequence[EventColumn] = ()) -> None:
+        self.buckets, self._columns = buckets, columns
         self._spool = KeyedSpool(directory)
 
     def read(
@@ -84,8 +87,8 @@ class SampledLog:
         Raises:
             LogFileError: a file is damaged.
         """
-        for part in log_parts(files, BEHAVIOR_EVENTS):
-            table, facts = read_events(part, {}, exclusion)
+        for part in log_parts(files, with_columns(BEHAVIOR_EVENTS, self._columns)):
+            table, facts = read_events(part, {}, exclusion, self._columns)
             users = table.column("user_id").to_numpy()
             sampled = takes(users)
             if sampled.any():
@@ -95,11 +98,9 @@ class SampledLog:
             progress(facts.rows)
 
     def events(self, bucket: int) -> pa.Table:
-        """`EVENT_COLUMNS` of one bucket, in the order of the log's files."""
-        pieces = list(self._spool.pieces(bucket))
-        return (
-            pa.Table.from_batches(pieces, EVENT_COLUMNS) if pieces else EVENT_COLUMNS.empty_table()
-        )
+        """`event_schema` of one bucket, in the order of the log's files."""
+        pieces, schema = list(self._spool.pieces(bucket)), event_schema(self._columns)
+        return pa.Table.from_batches(pieces, schema) if pieces else schema.empty_table()
 
     def close(self) -> None:
         """Remove the spool."""

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.features.definition import Feature, Kind, Owner
+from uic.models.features.event_columns import EventColumn, event_columns
+from uic.models.features.feature_file import load_features
+from uic.models.features.raw import FeatureValueError
 from uic.models.features.tables import (
     FEATURES_FILE,
     ID_COLUMN,
@@ -78,8 +81,29 @@ class FeatureCollector:
                 continue
             column = self._columns.setdefault((rows.owner, name), _Column())
             column.add(rows.table.column(name), rows.definitions.get(name))
-        if rows.owner is not Owner.CONTEXT:
+        if rows.owner in self._tables:
             self._tables[rows.owner].append(changes_of([rows.table]))
+
+    def event_columns(self) -> list[EventColumn]:
+        """What the columns of events are: by `features.yaml`, else by their values.
+
+        Raises:
+            FeatureFileError: the file is none.
+            FeatureValueError: it says number of texts.
+        """
+        file = self._workspace / FEATURES_FILE
+        known = event_columns(load_features(file)) if file.is_file() else ()
+        kinds = {column.name: column.kind for column in known}
+        columns = []
+        for (owner, name), column in self._columns.items():
+            if owner is Owner.EVENT:
+                kind = kinds.get(name, column.feature().type)
+                if kind is Kind.NUMBER and column.is_text:
+                    msg = f"{file}: event.{name} is a number, its column has texts or truths"
+                    raise FeatureValueError(msg)
+                given = {"name": name, "kind": kind, "field": name}
+                columns.append(EventColumn.model_validate(given))
+        return columns
 
     def publish(self) -> FeatureSummary | None:
         """Write the tables, each in one rename, then `features.yaml` if there is none.
@@ -153,6 +177,10 @@ class _Column:
             seen = [column.unique(), *([] if self._few is None else [self._few])]
             self._few = pc.unique(pa.chunked_array([one.cast(kind) for one in seen]))
             self._number = len(self._few.drop_null()) > FEW_VALUES
+
+    @property
+    def is_text(self) -> bool:
+        return not self._number and self._few is None and self._valid > 0
 
     @property
     def with_value(self) -> float:

@@ -130,6 +130,7 @@ def run_import(
             writer.add_file("rejects", rejects.path, rejects.rows)
         ids.publish(writer)
         # Before the log: what a killed import leaves is true, and written once more by the next.
+        writer.note_columns(features.event_columns() if features else [])
         made = features.publish() if features else None
         published = writer.publish(lambda done, total: report("writing days", done, total))
     return ImportSummary(

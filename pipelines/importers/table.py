@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.features.definition import Owner
+from uic.models.features.event_columns import LOGGED_EVENT
 from uic.pipelines.importers.cells import (
     is_number,
     truths,
@@ -69,8 +70,8 @@ class TableColumns:
         time_zone: of times that have none; None takes them as UTC in a log of UTC days, and
             refuses them in any other.
         delimiter: of a CSV file.
-        features: further columns, by whose feature and its name; those of the context are kept
-            in the log, those of users and items go to tables of changes.
+        features: further columns, by whose feature and its name; those of the context and of
+            events are kept in the log, those of users and items go to tables of changes.
     """
 
     user_id: str
@@ -182,8 +183,9 @@ class TableImporter:
             if clicked is None:
                 yield Batch(done, behaviors=good, features=features)
                 continue
-            clicks = good.filter(good["clicked"]).select(_BEHAVIOR)
-            shown = good.drop_columns(["behavior"])
+            of_event = [name for name in good.column_names if name.startswith(LOGGED_EVENT)]
+            clicks = good.filter(good["clicked"]).select([*_BEHAVIOR, *of_event])
+            shown = good.drop_columns(["behavior", *of_event])
             yield Batch(done, behaviors=clicks, impressions=shown, features=features)
 
     def _tables(self, rejects: Rejects) -> Iterator[tuple[pa.Table, NDArray[np.int64], int]]:

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uic.models.errors import BadInputError
-from uic.models.features.definition import NAME_PATTERN, Owner
+from uic.models.features.definition import EVENT_FIELDS, NAME_PATTERN, Feature, Kind, Owner
+from uic.models.features.event_columns import LOGGED_EVENT
+from uic.models.features.raw import MISSING, raw_column
 from uic.models.features.tables import VALID_FROM
 from uic.pipelines.importers.source import OwnerRows, Rejects
 from uic.pipelines.importers.text import csv_rows, texts
@@ -31,6 +33,7 @@ _TAKEN: Final[Mapping[Owner, frozenset[str]]] = {
     Owner.USER: frozenset({"id", "user_id", VALID_FROM}),
     Owner.ITEM: frozenset({"id", "item_id", VALID_FROM}),
     Owner.CONTEXT: frozenset({*IMPRESSIONS.names, *BEHAVIOR_EVENTS.names, "sequence"}),
+    Owner.EVENT: EVENT_FIELDS,
 }
 
 ColumnNames = Mapping[Owner, Mapping[str, str]]
@@ -82,7 +85,11 @@ class TableFeatures:
         }
 
     def take(self, good: pa.Table) -> tuple[pa.Table, tuple[OwnerRows, ...]]:
-        """Good rows without `columns`, those of the context by their names; and all features."""
+        """Good rows and all features.
+
+        Of `columns` the rows keep those of the context, by their names, and those of events, as the
+        log has them but for whole numbers, which stay so until it is known what they are.
+        """
         given = {f"{owner.value}.{name}" for owner, of in self._names.items() for name in of}
         plain = good.select([name for name in good.column_names if name not in given])
         rows = []
@@ -95,9 +102,29 @@ class TableFeatures:
                     plain = plain.append_column(name, value)
                 rows.append(OwnerRows(owner, pa.table(values)))
                 continue
+            if owner is Owner.EVENT:
+                for name, value in values.items():
+                    logged = f"{LOGGED_EVENT}{name}"
+                    plain = plain.append_column(logged, _of_event(logged, value))
+                rows.append(OwnerRows(owner, pa.table(values)))
+                continue
             whose = {"id": good.column(f"{owner.value}_id"), VALID_FROM: good.column("event_time")}
             rows.append(OwnerRows(owner, pa.table({**whose, **values})))
         return plain, tuple(rows)
+
+
+def _of_event(where: str, values: pa.ChunkedArray) -> pa.Array:
+    """Texts and truths as categories, int64; whole numbers as they are; others as float64."""
+    kind = values.type
+    if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+        return values.cast(pa.int64())
+    if not (pa.types.is_string(kind) or pa.types.is_boolean(kind)):
+        if pa.types.is_timestamp(kind):
+            values = values.cast(pa.int64())
+        numbers = values.cast(pa.float64(), safe=False)
+        return pc.if_else(pc.is_finite(numbers), numbers, None)
+    categories = raw_column(Feature(type=Kind.CATEGORICAL), values, where)
+    return pa.array(categories, mask=categories == MISSING)
 
 
 def csv_types(

@@ -1,6 +1,7 @@
 """Columns of the event log: their conversions on the way in."""
 
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.features.definition import Kind
+from uic.models.features.event_columns import LOGGED_EVENT, ColumnValues, EventColumn
+from uic.models.features.raw import MISSING
 from uic.models.records.positions import EventBatch
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS
 
@@ -39,9 +43,10 @@ def behavior_codes(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.A
     return codes.cast(pa.int8())
 
 
-def one_chunk(table: pa.Table, name: str) -> pa.Array:
+def one_chunk(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     """A column as one array, whatever its chunks."""
-    column = table[name].combine_chunks()
+    column = table[name]
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
@@ -64,6 +69,7 @@ def event_batch(events: pa.Table, users: NDArray[np.int64]) -> EventBatch:
         if name != "behavior"
     }
     return EventBatch(
+        columns=batch_columns(events),
         user_index=np.searchsorted(users, columns["user_id"]),
         item_ids=columns["item_id"],
         category_ids=columns["category_id"],
@@ -76,8 +82,71 @@ def event_batch(events: pa.Table, users: NDArray[np.int64]) -> EventBatch:
     )
 
 
-def event_table(table: pa.Table, offsets: NDArray[np.int64], epoch: int) -> pa.Table:
-    """A spooled table as `BEHAVIOR_EVENTS`."""
+def with_columns(schema: pa.Schema, columns: Iterable[EventColumn]) -> pa.Schema:
+    """A schema of behaviours with nullable columns of events, `event.NAME`."""
+    for column in columns:
+        schema = schema.append(pa.field(column.logged, pa.from_numpy_dtype(column.dtype)))
+    return schema
+
+
+def logged_column(
+    column: EventColumn, values: ColumnValues, wrong: NDArray[np.bool_] | None
+) -> pa.Array:
+    """A column as the log has it: null where there is no value.
+
+    A value of the wrong type is kept as `column.missing`, which no value can be: a fold that reads
+    the column leaves the event out (`readable`), and one that does not folds it.
+    """
+    absent = np.isnan(values) if column.kind is Kind.NUMBER else values == MISSING
+    return pa.array(values, mask=absent if wrong is None else absent & ~wrong)
+
+
+def read_column(
+    column: EventColumn, table: pa.Table | pa.RecordBatch
+) -> tuple[ColumnValues, NDArray[np.bool_]]:
+    """The reverse of `logged_column` for rows of the log, (rows,) both; all missing if not there.
+
+    Raises:
+        pyarrow.ArrowException: the column is of another type.
+    """
+    if column.logged not in table.schema.names:
+        values = np.full(table.num_rows, column.missing, column.dtype)
+        return values, np.zeros(table.num_rows, np.bool_)
+    logged = one_chunk(table, column.logged).cast(pa.from_numpy_dtype(column.dtype))
+    values = logged.fill_null(pa.scalar(column.missing, logged.type)).to_numpy(zero_copy_only=False)
+    absent = np.isnan(values) if column.kind is Kind.NUMBER else values == MISSING
+    return values, absent & np.asarray(logged.is_valid())
+
+
+def readable(columns: Sequence[EventColumn], table: pa.Table) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """Rows of the log with columns as a fold takes them, without nulls.
+
+    Returns:
+        The rows, and which of them have a value of the wrong type, so that they are to be left out.
+    """
+    refused = np.zeros(table.num_rows, np.bool_)
+    for column in columns:
+        values, wrong = read_column(column, table)
+        if column.logged in table.column_names:
+            table = table.drop_columns(column.logged)
+        table = table.append_column(column.logged, pa.array(values))
+        refused |= wrong
+    return table, refused
+
+
+def batch_columns(events: pa.Table) -> dict[str, ColumnValues]:
+    """Columns of events, without nulls, by name."""
+    return {
+        name.removeprefix(LOGGED_EVENT): events.column(name).to_numpy()
+        for name in events.column_names
+        if name.startswith(LOGGED_EVENT)
+    }
+
+
+def event_table(
+    table: pa.Table, offsets: NDArray[np.int64], epoch: int, columns: Sequence[EventColumn] = ()
+) -> pa.Table:
+    """A spooled table as `BEHAVIOR_EVENTS`, with columns of events."""
     rows = table.num_rows
     codes = one_chunk(table, "behavior")
     names = table.column_names
@@ -93,6 +162,35 @@ def event_table(table: pa.Table, offsets: NDArray[np.int64], epoch: int) -> pa.T
             table["partition"],
             pa.array(offsets),
             table["source"] if "source" in names else pa.nulls(rows, pa.string()),
+            *(_as_logged(one, table) for one in columns),
         ],
-        schema=BEHAVIOR_EVENTS,
+        schema=with_columns(BEHAVIOR_EVENTS, columns),
     )
+
+
+def _as_logged(column: EventColumn, table: pa.Table) -> pa.Array | pa.ChunkedArray:
+    kind = pa.from_numpy_dtype(column.dtype)
+    if column.logged not in table.column_names:
+        return pa.nulls(table.num_rows, kind)
+    try:
+        return table[column.logged].cast(kind)
+    except pa.ArrowInvalid as error:
+        msg = f"{column.logged}: {error}; it is {column.kind.value}, and its values are not"
+        raise BadInputError(msg) from error
+
+
+def wire_columns(
+    columns: Sequence[EventColumn], table: pa.Table | pa.RecordBatch
+) -> list[dict[str, Any]]:
+    """What each row of the log has in fields of the wire, without those that it lacks.
+
+    What was of the wrong type on the wire stays so: a list.
+    """
+    rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
+    for column in columns:
+        values, wrong = read_column(column, table)
+        absent = np.isnan(values) if column.kind is Kind.NUMBER else values == MISSING
+        given = values.tolist()
+        for at in np.flatnonzero(~absent | wrong).tolist():
+            rows[at][column.field] = [] if wrong[at] else given[at]
+    return rows

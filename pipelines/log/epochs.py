@@ -6,14 +6,17 @@ topic, or from a topic to its successor, is a new entry of `epochs.json`, never 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
-from uic.models.errors import ManifestError, UicError
+from uic.models.errors import BadInputError, ManifestError, UicError
+from uic.models.features.event_columns import EventColumn
+from uic.models.settings import Section
 
 EpochKind = Literal["import", "topic"]
 Loss = tuple[int, int, int]  # partition, first offset, last offset
@@ -27,6 +30,22 @@ class UserMovedError(UicError):
     """A user is in two partitions of one epoch, so their order is unknown."""
 
 
+class EventColumnError(BadInputError):
+    """A column of events is not what the log already has under its name."""
+
+
+class NotedColumn(Section):
+    """A column of the events of an epoch, and where it begins.
+
+    The log keeps a column from the moment at which it is noted. What was logged before has no
+    value of it, whatever was on the wire: so a fold of the log and one of the topic, which may
+    begin anywhere, see the same.
+    """
+
+    column: EventColumn = Field(description="name, kind and field")
+    first_offsets: dict[int, int] = Field(description="by partition, the first that may have it")
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One numbering of the log: an import, or one incarnation of a topic.
@@ -35,7 +54,7 @@ class Epoch:
     `offset_gaps` says of a topic whether its offsets may leave out some (transactional producers),
     as it was when the topic streamed; None for imports, and for topics of older logs.
     `losses` are events that are gone for good and were accepted as lost: (partition, first offset,
-    last offset), in order.
+    last offset), in order. `columns` are those of the events beside ids.
     """
 
     number: int
@@ -46,6 +65,7 @@ class Epoch:
     last_offsets: dict[int, int]
     offset_gaps: bool | None = None
     losses: tuple[Loss, ...] = ()
+    columns: tuple[NotedColumn, ...] = ()
 
     def is_lost(self, partition: int, first: int, last: int) -> bool:
         """Whether all offsets from `first` to `last` were accepted as lost."""
@@ -113,8 +133,14 @@ def refuse_overtaken(topic: Epoch, known: Sequence[Epoch], root: Path) -> None:
     """Refuse to publish more of a topic than was looked at, if another writer has done so since.
 
     Raises:
-        EpochHandOverError: the log under `root` has other last offsets of it by now.
+        EpochHandOverError: the log under `root` has other last offsets or columns of it by now.
     """
+    if known[topic.number - 1].columns != topic.columns:
+        msg = (
+            f"{root}: columns of epoch {topic.number} ({topic.name}) were noted by another process "
+            "meanwhile; run this again"
+        )
+        raise EpochHandOverError(msg)
     reached = known[topic.number - 1].last_offsets
     if reached != topic.last_offsets:
         msg = (
@@ -149,6 +175,39 @@ def refuse_moved_users(
         raise UserMovedError(msg)
 
 
+def with_columns(
+    epoch: Epoch, columns: Sequence[EventColumn], known: Sequence[Epoch], path: Path
+) -> Epoch:
+    """An epoch with more columns, each from behind what the log has of it.
+
+    Raises:
+        EventColumnError: a column of this name is of another kind in the log `path` speaks of, or
+            is read from another field of the epoch's events.
+    """
+    noted = {one.column.name: one for one in epoch.columns}
+    for column in columns:
+        for other in (*known, epoch):
+            found = {one.column.name: one.column for one in other.columns}.get(column.name)
+            if found is not None and found.kind is not column.kind:
+                msg = (
+                    f"{path}: event.{column.name} is {column.kind.value}, epoch {other.number} "
+                    f"({other.name}) has it as {found.kind.value}; give the feature another name"
+                )
+                raise EventColumnError(msg)
+        there = noted.get(column.name)
+        if there is None:
+            begins = {partition: last + 1 for partition, last in epoch.last_offsets.items()}
+            noted[column.name] = NotedColumn(column=column, first_offsets=begins)
+        elif there.column != column:
+            msg = (
+                f"{path}: event.{column.name} is field {column.field}, epoch {epoch.number} "
+                f"({epoch.name}) reads it from {there.column.field}, and a topic does not change "
+                "its fields; give the feature another name"
+            )
+            raise EventColumnError(msg)
+    return replace(epoch, columns=tuple(noted.values()))
+
+
 def epoch_to_json(epoch: Epoch) -> dict[str, Any]:
     """The entry of `epochs.json`."""
     entry = asdict(epoch)
@@ -158,6 +217,9 @@ def epoch_to_json(epoch: Epoch) -> dict[str, Any]:
         del entry["offset_gaps"]
     if not epoch.losses:
         del entry["losses"]
+    entry["columns"] = [one.model_dump(mode="json") for one in epoch.columns]
+    if not epoch.columns:
+        del entry["columns"]
     return entry
 
 
@@ -179,7 +241,8 @@ def epoch_from_json(entry: Mapping[str, Any], path: Path) -> Epoch:
             losses=tuple(
                 (int(p), int(first), int(last)) for p, first, last in entry.get("losses", ())
             ),
+            columns=tuple(map(NotedColumn.model_validate, entry.get("columns", ()))),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         msg = f"{path}: an epoch is not complete: {entry!r}; restore the file from a backup"
         raise ManifestError(msg) from error

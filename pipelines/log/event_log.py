@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from uic.models.errors import BadInputError, ManifestError, UicError
+from uic.models.features.event_columns import EventColumn
 from uic.models.published import only_writer, sync_directory, sync_file, write_json_atomically
+from uic.pipelines.log.documents import LOG_SCHEMA_VERSION, check_version, read_json
 from uic.pipelines.log.epochs import (
     Epoch,
     EpochKind,
@@ -32,12 +34,12 @@ from uic.pipelines.log.epochs import (
     check_new_epoch,
     epoch_from_json,
     epoch_to_json,
+    with_columns,
 )
 
 __all__ = ["Epoch", "EventLog", "LogBusyError", "LogFile"]
 
 EPOCHS_NAME: Final = "epochs.json"
-LOG_SCHEMA_VERSION: Final = 1
 
 
 class LogBusyError(UicError):
@@ -76,11 +78,11 @@ class EventLog:
         manifests = []
         for name in self._document()["manifests"]:
             path = self.root / "manifests" / name
-            manifest = _read_json(path)
+            manifest = read_json(path)
             if manifest.get("kind") != "event_log":
                 msg = f"{path}: kind is {manifest.get('kind')!r}, expected 'event_log'"
                 raise ManifestError(msg)
-            _check_version(manifest, path)
+            check_version(manifest, path)
             manifests.append(manifest)
         return manifests
 
@@ -149,10 +151,8 @@ class EventLog:
         Raises:
             LogBusyError: another process writes to this log.
         """
-        with self.locked():
-            document = self._document()
-            document["epochs"][number - 1]["offset_gaps"] = True
-            write_json_atomically(self._epochs_path, document)
+        with self._amended(number) as entry:
+            entry["offset_gaps"] = True
 
     def note_losses(self, number: int, losses: Iterable[Loss]) -> None:
         """Note events of an epoch that are gone for good, and were accepted as lost.
@@ -160,12 +160,35 @@ class EventLog:
         Raises:
             LogBusyError: another process writes to this log.
         """
+        with self._amended(number) as entry:
+            known = {tuple(loss) for loss in entry.get("losses", ())} | set(losses)
+            if known:
+                entry["losses"] = [list(loss) for loss in sorted(known)]
+
+    def note_columns(self, number: int, columns: Sequence[EventColumn]) -> Epoch:
+        """Note columns of the events of an epoch (`with_columns`); the epoch with them.
+
+        Raises:
+            EventColumnError: one is another in the log already.
+            LogBusyError: there is something to note, and another process writes to this log.
+        """
+        epochs = self.epochs()
+        epoch = with_columns(epochs[number - 1], columns, epochs, self._epochs_path)
+        if epoch != epochs[number - 1]:
+            with self._amended(number) as entry:
+                epochs = self.epochs()
+                epoch = with_columns(epochs[number - 1], columns, epochs, self._epochs_path)
+                entry.update(epoch_to_json(epoch))
+        return epoch
+
+    @contextmanager
+    def _amended(self, number: int) -> Iterator[dict[str, Any]]:
+        """The entry of an epoch, written when the block has changed it."""
         with self.locked():
             document = self._document()
-            entry = document["epochs"][number - 1]
-            known = {tuple(loss) for loss in entry.get("losses", ())}
-            entry["losses"] = [list(loss) for loss in sorted(known | set(losses))]
-            if len(entry["losses"]) > len(known):
+            before = json.dumps(document)
+            yield document["epochs"][number - 1]
+            if json.dumps(document) != before:
                 write_json_atomically(self._epochs_path, document)
 
     def publish(self, epoch: Epoch | None, manifest: Mapping[str, Any]) -> Path:
@@ -257,8 +280,8 @@ class EventLog:
     def _document(self) -> dict[str, Any]:
         if not self._epochs_path.exists():
             return {"schema_version": LOG_SCHEMA_VERSION, "epochs": [], "manifests": []}
-        document = _read_json(self._epochs_path)
-        _check_version(document, self._epochs_path)
+        document = read_json(self._epochs_path)
+        check_version(document, self._epochs_path)
         for key in ("epochs", "manifests"):
             if not isinstance(document.get(key), list):
                 msg = f"{self._epochs_path}: {key} is no list; restore the file from a backup"
@@ -320,24 +343,3 @@ def range_of_days(files: Sequence[LogFile]) -> str:
     """The days that have rows in `files`, as half a sentence about the log."""
     days = sorted({file.dt for file in files if file.rows})
     return f"it has them from {days[0]} to {days[-1]}" if days else "it has none at all"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path}: cannot be read as JSON ({error}); restore it from a backup"
-        raise BadInputError(msg) from error
-    if not isinstance(document, dict):
-        msg = f"{path}: found {type(document).__name__}, expected a JSON object"
-        raise ManifestError(msg)
-    return document
-
-
-def _check_version(document: Mapping[str, Any], path: Path) -> None:
-    if document.get("schema_version") != LOG_SCHEMA_VERSION:
-        msg = (
-            f"{path}: schema_version is {document.get('schema_version')!r}, "
-            f"this code reads {LOG_SCHEMA_VERSION}; make the log again with this version"
-        )
-        raise ManifestError(msg)

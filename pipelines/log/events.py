@@ -1,21 +1,29 @@
 """The one parser of a behaviour event as it is on the wire, for batch and stream alike.
 
 An event is a JSON object: `{"user_id": …, "item_id": …, "category_id": …, "behavior": "click",
-"event_time": milliseconds since 1970 UTC}`, optionally `"source"`. Further fields are ignored;
-of a key given twice the last counts. Whether a payload is accepted, and the reason if it is not,
-is a pure function of (payload, log time, settings): no clock, and no other payload, has a say. So
-batch and stream reject the same.
+"event_time": milliseconds since 1970 UTC}`, optionally `"source"` and the columns that the site
+declares (`event:` of `features.yaml`). Further fields are ignored; of a key given twice the last
+counts. Whether a payload is accepted, and the reason if it is not, is a pure function of (payload,
+log time, settings): no clock, and no other payload, has a say. So batch and stream reject the same.
+
+A value of the wrong type in a column is told beside the event. The log keeps such an event, and a
+fold that reads the column refuses it (`ParsedEvents.refusing_wrong`); so a column that is declared,
+dropped or read by one bundle of two changes nothing of what the others fold.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.models.features.definition import Kind
+from uic.models.features.event_columns import ColumnValues, EventColumn
+from uic.models.features.raw import MISSING, category_of
 from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.settings import LogSettings
 
@@ -55,11 +63,17 @@ class _Wire(msgspec.Struct, gc=False):
     source: _Source | None = None
 
 
+_Category = Annotated[int, msgspec.Meta(ge=MISSING + 1, le=MAX_ID)] | str | bool | None
+_WIRE_TYPES: Final[Mapping[Kind, Any]] = {Kind.CATEGORICAL: _Category, Kind.NUMBER: float | None}
+
+
 @dataclass(frozen=True)
 class ParsedEvents:
     """The accepted events as columns, and a reason for each of the others.
 
     Columns are aligned with `index`, shape (accepted,); `behaviors` are indices into `BEHAVIORS`.
+    Those of `columns` are by name (`uic.models.features.event_columns`); `wrong` says of a column
+    which of its values were of the wrong type, and has no entry where none was.
     """
 
     index: NDArray[np.int64]  # positions in `payloads` of the accepted events
@@ -70,13 +84,47 @@ class ParsedEvents:
     event_times_ms: NDArray[np.int64]
     sources: list[str | None]
     reasons: list[str | None]  # one per payload: None = accepted, else a `Reason`'s value
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
+    wrong: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def refusing_wrong(self) -> "ParsedEvents":
+        """The events without a value of the wrong type; the others get their reason."""
+        if not self.wrong:
+            return self
+        refused = np.logical_or.reduce(list(self.wrong.values()))
+        reasons = list(self.reasons)
+        for position in self.index[refused].tolist():
+            reasons[position] = Reason.WRONG_TYPE.value
+        return replace(self.select(~refused), reasons=reasons, wrong={})
+
+    def select(self, chosen: NDArray[np.bool_]) -> "ParsedEvents":
+        """Some of the accepted events, (accepted,) bool; the reasons stay."""
+        kept = zip(self.sources, chosen.tolist(), strict=True)
+        return ParsedEvents(
+            index=self.index[chosen],
+            user_ids=self.user_ids[chosen],
+            item_ids=self.item_ids[chosen],
+            category_ids=self.category_ids[chosen],
+            behaviors=self.behaviors[chosen],
+            event_times_ms=self.event_times_ms[chosen],
+            sources=[source for source, keep in kept if keep],
+            reasons=self.reasons,
+            columns={name: values[chosen] for name, values in self.columns.items()},
+            wrong={name: which[chosen] for name, which in self.wrong.items()},
+        )
 
 
 class EventParser:
-    """Decodes and validates payloads."""
+    """Decodes and validates payloads.
 
-    def __init__(self, settings: LogSettings) -> None:
-        self._decode = msgspec.json.Decoder(_Wire).decode
+    Args:
+        settings: limits.
+        columns: what to read of an event beside what all events have.
+    """
+
+    def __init__(self, settings: LogSettings, columns: Sequence[EventColumn] = ()) -> None:
+        self.columns = tuple(columns)
+        self._decode = _decoder(self.columns)
         self._skew_ms = settings.max_clock_skew_seconds * 1000
         self._age_ms = settings.max_event_age_days * _DAY_MS
         self._max_bytes = settings.max_payload_bytes
@@ -91,32 +139,54 @@ class EventParser:
             log_times_ms: (payloads,), when the log got each; milliseconds since 1970 UTC.
         """
         reasons: list[str | None] = [None] * len(payloads)
-        events: list[_Wire] = []
+        events: list[Any] = []
         decoded: list[int] = []
+        wrong: dict[int, frozenset[str]] = {}
         decode, max_bytes = self._decode, self._max_bytes
         for position, payload in enumerate(payloads):
             try:
                 if len(payload) > MAX_BRACKETS:  # type: ignore[arg-type] # None: TypeError below
                     _refuse_large(payload, max_bytes)
-                event = decode(payload)  # type: ignore[arg-type]
-                # The decoder skips ignored fields without looking at their encoding.
-                if not payload.isascii():  # type: ignore[union-attr]
-                    payload.decode()  # type: ignore[union-attr]
-            except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-                reasons[position] = _reason(payload, error)
-                continue
+                event = _decoded(payload, decode)
+            except _FAULTS as error:
+                found = self._without_wrong(payload, error)
+                if found is None:
+                    reasons[position] = _reason(payload, error)
+                    continue
+                event, wrong[len(events)] = found
             events.append(event)
             decoded.append(position)
-        return self._timely(events, np.array(decoded, np.int64), reasons, log_times_ms)
+        return self._timely(events, np.array(decoded, np.int64), wrong, reasons, log_times_ms)
+
+    def _without_wrong(
+        self, payload: bytes | None, error: Exception
+    ) -> tuple[Any, frozenset[str]] | None:
+        """The event of a payload that only its columns keep from being one, and which do."""
+        if not self.columns or isinstance(error, _TooLargeError):
+            return None
+        try:
+            _decoded(payload, _decoder(()))
+        except _FAULTS:
+            return None
+        good = []
+        for column in self.columns:
+            try:
+                _decoded(payload, _decoder((column,)))
+            except _FAULTS:
+                continue
+            good.append(column)
+        names = frozenset(column.name for column in self.columns if column not in good)
+        return _decoded(payload, _decoder(tuple(good))), names
 
     def _timely(
         self,
-        events: list[_Wire],
+        events: list[Any],
         index: NDArray[np.int64],
+        wrong: Mapping[int, frozenset[str]],
         reasons: list[str | None],
         log_times_ms: NDArray[np.int64],
     ) -> ParsedEvents:
-        """Drop what is too early or too late, and turn the rest into columns."""
+        """Turn the events into columns, and drop what is too early or too late."""
         times = np.array([event.event_time for event in events], np.int64)
         logged = np.asarray(log_times_ms, np.int64)[index]
         future = times > logged + self._skew_ms
@@ -124,22 +194,64 @@ class EventParser:
         for late, reason in ((future, Reason.EVENT_TIME_IN_FUTURE), (old, Reason.EVENT_TOO_OLD)):
             for position in index[late].tolist():
                 reasons[position] = reason.value
-        timely = ~(future | old)
-        if not timely.all():
-            events = [event for event, keep in zip(events, timely.tolist(), strict=True) if keep]
-        return ParsedEvents(
-            index=index[timely],
+        parsed = ParsedEvents(
+            index=index,
             user_ids=np.array([event.user_id for event in events], np.int64),
             item_ids=np.array([event.item_id for event in events], np.int64),
             category_ids=np.array([event.category_id for event in events], np.int64),
             behaviors=np.array([_CODES[event.behavior] for event in events], np.int8),
-            event_times_ms=times[timely],
+            event_times_ms=times,
             sources=[event.source for event in events],
             reasons=reasons,
+            columns={column.name: _values(column, events) for column in self.columns},
+            wrong=_wrong_values(wrong, len(events)),
         )
+        timely = ~(future | old)
+        return parsed if timely.all() else parsed.select(timely)
+
+
+@lru_cache(maxsize=256)
+def _decoder(columns: tuple[EventColumn, ...]) -> Callable[[Any], Any]:
+    """Of an event with these columns; each is an attribute of its name behind `_PREFIX`."""
+    fields = [
+        (
+            f"{_PREFIX}{column.name}",
+            _WIRE_TYPES[column.kind],
+            msgspec.field(name=column.field, default=None),
+        )
+        for column in columns
+    ]
+    wire = msgspec.defstruct("_Wire", fields, bases=(_Wire,), gc=False) if columns else _Wire
+    return msgspec.json.Decoder(wire).decode
+
+
+def _decoded(payload: Any, decode: Callable[[Any], Any]) -> Any:
+    event = decode(payload)
+    # The decoder skips ignored fields without looking at their encoding.
+    if not payload.isascii():
+        payload.decode()
+    return event
+
+
+def _values(column: EventColumn, events: Sequence[Any]) -> ColumnValues:
+    # An event with a value of the wrong type was decoded without it.
+    given = [getattr(event, f"{_PREFIX}{column.name}", None) for event in events]
+    if column.kind is Kind.NUMBER:
+        return np.array(given, np.float64)  # None becomes NaN
+    return np.array([MISSING if value is None else category_of(value) for value in given], np.int64)
+
+
+def _wrong_values(wrong: Mapping[int, frozenset[str]], events: int) -> dict[str, NDArray[np.bool_]]:
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for at, names in wrong.items():
+        for name in names:
+            masks.setdefault(name, np.zeros(events, np.bool_))[at] = True
+    return masks
 
 
 _CODES: Final = {behavior: code for code, behavior in enumerate(BEHAVIORS)}
+_PREFIX: Final = "column_"
+_FAULTS: Final = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _ID_FIELDS: Final = ("user_id", "item_id", "category_id")
 
 

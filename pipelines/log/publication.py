@@ -103,3 +103,33 @@ def same_sources(
             where = "impressions" if number is None else f"epoch {number}"
             return f"{where} ({manifest['name']})"
     return None
+
+
+def refuse_backfill(held_back: str | None, epochs: Sequence[Epoch], root: Path) -> None:
+    """Refuse behaviours of an import behind a topic's: a stream skips an earlier epoch's events.
+
+    Args:
+        held_back: the day that a replay has taken out of the log.
+        epochs: of the log.
+        root: of the log, for the message.
+
+    Raises:
+        BackfillError: a topic is registered, or days are held back.
+    """
+    if held_back is not None:
+        msg = (
+            f"{root}: {held_back} and later days are held back for a replay, and would "
+            "come after what is imported now. Nothing was written; `uic replay undo` gives "
+            "them back first"
+        )
+        raise BackfillError(msg)
+    topic = next((epoch for epoch in epochs if epoch.kind == "topic"), None)
+    if topic is not None:
+        msg = (
+            f"{root}: epoch {topic.number} is topic {topic.name}; behaviours imported "
+            "now would come after everything that is still to stream, and the stream would "
+            "skip it for their users. Nothing was written. Impressions alone go in beside it "
+            "(`uic import table … --impressions`); for older behaviours make the log anew in "
+            "another --workspace: older data first, then the topic"
+        )
+        raise BackfillError(msg)

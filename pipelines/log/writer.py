@@ -14,6 +14,7 @@ next writer removes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,11 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 from uic.models.errors import BadInputError
+from uic.models.features.event_columns import LOGGED_EVENT, EventColumn
 from uic.models.hashing import stable_hash
 from uic.pipelines.days import CalendarDays, day_number, day_of_number
 from uic.pipelines.log.catalog import Contents
 from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
-from uic.pipelines.log.epochs import Epoch, refuse_overtaken
+from uic.pipelines.log.epochs import Epoch, refuse_overtaken, with_columns
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import table_entry, write_item_table, write_rows
 from uic.pipelines.log.ordering import SLICE_ROWS, Piece, ordered_slices
@@ -37,6 +39,7 @@ from uic.pipelines.log.publication import (
     LogWriteError,
     Part,
     Publication,
+    refuse_backfill,
     same_sources,
 )
 from uic.pipelines.log.schemas import IMPRESSIONS
@@ -79,6 +82,7 @@ class LogWriter:
         self.log, self.part, self._again = log, part, again
         self._days = CalendarDays(time_zone)
         self._topic = topic
+        self._columns = topic.columns if topic else ()
         self._impressions_only = impressions_only
         self._partitions = topic.partitions if topic else partitions
         self._slice_rows = slice_rows
@@ -129,7 +133,7 @@ class LogWriter:
         if self._topic is not None:
             refuse_overtaken(self._topic, self.log.epochs(), self.log.root)
         elif not self._impressions_only:
-            self._refuse_backfill()
+            refuse_backfill(self.log.held_back(), self.log.epochs(), self.log.root)
         for manifest in manifests:
             if manifest["time_zone"] != self._days.time_zone:
                 msg = (
@@ -137,26 +141,6 @@ class LogWriter:
                     f"{manifest['time_zone']}; set it back, or use another --workspace"
                 )
                 raise BadInputError(msg)
-
-    def _refuse_backfill(self) -> None:
-        """A stream skips events of an epoch before the one that a memory has folded."""
-        if (held := self.log.held_back()) is not None:
-            msg = (
-                f"{self.log.root}: {held} and later days are held back for a replay, and would "
-                "come after what is imported now. Nothing was written; `uic replay undo` gives "
-                "them back first"
-            )
-            raise BackfillError(msg)
-        topic = next((epoch for epoch in self.log.epochs() if epoch.kind == "topic"), None)
-        if topic is not None:
-            msg = (
-                f"{self.log.root}: epoch {topic.number} is topic {topic.name}; behaviours imported "
-                "now would come after everything that is still to stream, and the stream would "
-                "skip it for their users. Nothing was written. Impressions alone go in beside it "
-                "(`uic import table … --impressions`); for older behaviours make the log anew in "
-                "another --workspace: older data first, then the topic"
-            )
-            raise BackfillError(msg)
 
     @property
     def tag(self) -> str:
@@ -169,7 +153,8 @@ class LogWriter:
         Args:
             table: `user_id, item_id, category_id, event_time` as in `BEHAVIOR_EVENTS`, `behavior`
                 as there or as int8 index into `BEHAVIORS`; optionally `log_time` (an import
-                without it has log time = event time) and `source`; of a topic also `partition`
+                without it has log time = event time), `source` and columns of events, which
+                `note_columns` describes before they are published; of a topic also `partition`
                 and `offset`.
         """
         if not table.num_rows:
@@ -188,6 +173,7 @@ class LogWriter:
             columns["partition"] = pa.array(hashed.astype(np.int32))
         if "source" in names:
             columns["source"] = table["source"].cast(pa.string())
+        columns |= {name: table[name] for name in names if name.startswith(LOGGED_EVENT)}
         self._behaviors.add(pa.table(columns), self._days.numbers(times_ms(logged)))
 
     def add_impressions(self, table: pa.Table) -> None:
@@ -198,6 +184,15 @@ class LogWriter:
             for name in context:
                 fixed = fixed.append_column(name, table[name])
             self._impressions.add(fixed, self._days.numbers(times_ms(fixed["event_time"])))
+
+    def note_columns(self, columns: Sequence[EventColumn]) -> None:
+        """Say what the columns of an import's events are; the others are left out.
+
+        Raises:
+            EventColumnError: one is of another kind in the log.
+        """
+        epoch = Positions(self._number, self._partitions, None).epoch(self.part.name)
+        self._columns = with_columns(epoch, columns, self.log.epochs(), self.log.root).columns
 
     def add_items(self, item_ids: pa.Array, category_ids: pa.Array) -> None:
         """Take items that no event has named yet, or that have a better category than theirs."""
@@ -240,7 +235,9 @@ class LogWriter:
             self._files.append(
                 write_item_table(self.log.root, target, contents.items, self.log.items_file())
             )
-        epoch = None if self._impressions_only else positions.epoch(self.part.name)
+        epoch = None
+        if not self._impressions_only:
+            epoch = replace(positions.epoch(self.part.name), columns=self._columns)
         overlap = self._overlap(behavior_days)
         manifest = {
             "epoch": None if epoch is None else epoch.number,
@@ -304,7 +301,8 @@ class LogWriter:
             pieces.append(Piece(batch, partitions, times_ms(batch[time])))
         for table, partitions in ordered_slices(pieces, self._days.start_ms(day), self._slice_rows):
             placed, offsets = positions.give(table, partitions)
-            yield event_table(placed, offsets, self._number)
+            columns = [noted.column for noted in self._columns]
+            yield event_table(placed, offsets, self._number, columns)
 
     def _impression_tables(self, day: int) -> Iterator[pa.Table]:
         pieces = []

@@ -28,14 +28,15 @@ from uic.models.memory.fold import MemoryFolder
 from uic.models.published import lock_of, only_writer
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
 from uic.pipelines.days import CalendarDays, day_number
+from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import EventLog, LogFile, open_log, range_of_days
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError, Exclusion
 from uic.pipelines.memories.fold_bucket import BucketFile, BucketPlan, fold_bucket
 from uic.pipelines.memories.publish import SnapshotPublication
 from uic.pipelines.memories.read import (
-    EVENT_COLUMNS,
     MEMORY_COLUMNS,
+    event_schema,
     read_events,
     read_memories,
 )
@@ -116,7 +117,7 @@ def build_memories(
     """
     options = pipeline_options(runner, beam_arguments)
     inputs = _find_input(request)
-    parts = log_parts(inputs.files, BEHAVIOR_EVENTS)
+    parts = log_parts(inputs.files, with_columns(BEHAVIOR_EVENTS, inputs.bundle.event_columns))
     log = EventLog(request.log)
     publication = SnapshotPublication(
         root=inputs.plan.root,
@@ -250,9 +251,12 @@ def _steps(
         return fold_bucket(inputs.plan, bucket, bucket_tables[MEMORIES], bucket_tables[EVENTS])
 
     covered = {} if start is None else start.positions
-    events = functools.partial(read_events, covered=covered, exclusion=inputs.exclusion)
+    columns = inputs.bundle.event_columns
+    events = functools.partial(
+        read_events, covered=covered, exclusion=inputs.exclusion, columns=columns
+    )
     tables = {
-        EVENTS: BucketInput(parts, events, EVENT_COLUMNS),
+        EVENTS: BucketInput(parts, events, event_schema(columns)),
         MEMORIES: BucketInput(files, read_memory_file, MEMORY_COLUMNS),
     }
     built = pipeline | "Fold" >> UserBuckets(tables, inputs.buckets, fold)

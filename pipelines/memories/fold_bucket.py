@@ -81,7 +81,7 @@ def fold_bucket(
         plan: of the build.
         bucket: its number.
         memories: `MEMORY_COLUMNS` of the snapshot that the build starts from.
-        events: `EVENT_COLUMNS`, in any order.
+        events: `event_schema` of the bundle's columns, in any order.
 
     Raises:
         SnapshotWriteError: names the file and the system's reason.

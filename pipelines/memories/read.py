@@ -1,6 +1,6 @@
 """The two inputs of a build as Arrow tables: parts of the log, and files of a snapshot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uic.models.errors import ManifestError
+from uic.models.features.event_columns import EventColumn
 from uic.models.published import sha256_of
+from uic.pipelines.log.columns import readable, with_columns
 from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.memories.exclude import Exclusion
@@ -45,7 +47,7 @@ class PartFacts:
     Attributes:
         rows: all of them.
         new: those after the snapshot's positions.
-        excluded: new ones that the generation leaves out.
+        excluded: new ones that the generation leaves out, or that its bundle cannot read.
         positions: (epoch, partition, first new offset, last new offset), excluded ones included.
         log_times: (epoch, partition, largest log time of a new event in milliseconds).
     """
@@ -57,18 +59,28 @@ class PartFacts:
     log_times: tuple[tuple[int, int, int], ...] = ()
 
 
-def read_events(part: Part, covered: Covered, exclusion: Exclusion) -> tuple[pa.Table, PartFacts]:
-    """The events of a part that a build has to fold, as `EVENT_COLUMNS`.
+def event_schema(columns: Sequence[EventColumn]) -> pa.Schema:
+    """`EVENT_COLUMNS` with the columns of events that a bundle reads; these have no nulls."""
+    return with_columns(EVENT_COLUMNS, columns)
+
+
+def read_events(
+    part: Part, covered: Covered, exclusion: Exclusion, columns: Sequence[EventColumn] = ()
+) -> tuple[pa.Table, PartFacts]:
+    """The events of a part that a build has to fold, as `event_schema`.
 
     Args:
         part: row groups of the log.
         covered: positions that the snapshot has folded; events at or before them are left out.
         exclusion: of the generation.
+        columns: that the bundle reads; an event with a value of the wrong type in one is left out,
+            as the stream refuses it.
 
     Raises:
         LogFileError: a page is damaged, a value is null, or a behaviour is unknown.
     """
     names = [*_REQUIRED, "source"] if exclusion.needs_sources else list(_REQUIRED)
+    names += [column.logged for column in columns]
     tables = [with_codes(read_columns(piece, names), piece.path) for piece in part]
     table = pa.concat_tables(tables, promote_options="default").combine_chunks()
     epochs, partitions, offsets = (
@@ -84,7 +96,8 @@ def read_events(part: Part, covered: Covered, exclusion: Exclusion) -> tuple[pa.
     users = fresh.column("user_id").to_numpy()
     times = fresh.column("log_time").cast(_MILLISECONDS).cast(pa.int64())
     log_times = times.to_numpy()
-    left_out = exclusion.covers(users, log_times, sources)
+    fresh, refused = readable(columns, fresh)
+    left_out = exclusion.covers(users, log_times, sources) | refused
     runs = tuple(runs_of_positions(fresh))
     facts = PartFacts(
         table.num_rows, fresh.num_rows, int(left_out.sum()), runs, _largest(fresh, times)
@@ -93,7 +106,8 @@ def read_events(part: Part, covered: Covered, exclusion: Exclusion) -> tuple[pa.
     for name in ("event_time", "log_time"):
         at = remaining.column_names.index(name)
         remaining = remaining.set_column(at, name, remaining.column(at).cast(_MILLISECONDS))
-    return remaining.select(EVENT_COLUMNS.names).cast(EVENT_COLUMNS), facts
+    schema = event_schema(columns)
+    return remaining.select(schema.names).cast(schema), facts
 
 
 def _largest(events: pa.Table, times: pa.ChunkedArray) -> tuple[tuple[int, int, int], ...]:

@@ -88,6 +88,7 @@ def check_features(features: FeatureSet, log: EventLog) -> list[FeatureReport]:
     if not files:
         msg = f"{log.root}: has no impressions, which features are of; import some first"
         raise BadInputError(msg)
+    features = features.of_impressions()
     facts = columns_of(features)
     judged = _Judged(features, facts)
     for day, of_day in groupby(sorted(files, key=lambda file: file.dt), lambda file: file.dt):

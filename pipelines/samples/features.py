@@ -21,8 +21,8 @@ from uic.models.features.definition import (
     FeatureSource,
     NamedFeature,
     Owner,
-    load_features,
 )
+from uic.models.features.feature_file import load_features
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
 from uic.models.published import sha256_of
 from uic.models.samples.schema import USER_VERSIONS, label_column, samples_schema
@@ -57,7 +57,7 @@ class FeatureJoin:
         """
         if file is None:
             file = own if own.is_file() else NO_FEATURES
-        return cls() if file == NO_FEATURES else cls(load_features(Path(file)))
+        return cls() if file == NO_FEATURES else cls(load_features(Path(file)).of_impressions())
 
     def context_schema(self, schema: pa.Schema) -> pa.Schema:
         """`schema` of impressions with a column for each feature of the context and each label."""

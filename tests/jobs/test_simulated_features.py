@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.jobs.workspace.workspace import Workspace
-from uic.models.features.definition import Owner, load_features
+from uic.models.features.definition import Owner
+from uic.models.features.feature_file import load_features
 from uic.models.features.tables import table_path, write_table
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.simulator import BestAuc, Simulation, SimulationPlan

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from uic.models.errors import BadInputError
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import Kind, Owner, load_features
+from uic.models.features.definition import Kind, Owner
+from uic.models.features.feature_file import load_features
 from uic.pipelines.importers.features import FeatureCollector, changes_of
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.table import TableColumns, TableImporter

@@ -9,7 +9,8 @@ import pytest
 
 from tests.pipelines.imported import rejects, run
 from uic.models.errors import BadInputError
-from uic.models.features.definition import FeatureFileError, Owner, load_features
+from uic.models.features.definition import FeatureFileError, Owner
+from uic.models.features.feature_file import load_features
 from uic.pipelines.importers.labels import LabelColumn, label_columns
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog

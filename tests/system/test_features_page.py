@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from uic.models.features.definition import Kind, Scale, load_features
+from uic.models.features.definition import Kind, Scale
+from uic.models.features.feature_file import load_features
 
 PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from uic.feature_repo.user_features import layouts_of
 from uic.models.errors import BadInputError
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import FeatureSet, NamedFeature, Owner, load_features
+from uic.models.features.definition import FeatureSet, NamedFeature, Owner
+from uic.models.features.feature_file import load_features
 from uic.models.features.raw import RawValues, missing_values
 from uic.models.features.rows import RowLayout, raw_definition
 from uic.models.published import sha256_of

@@ -1,11 +1,12 @@
 """One batch of the stream's function: its rows, and whether they follow those before."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.pipelines.log.epochs import NotedColumn
 from uic.pipelines.log.events import ParsedEvents
 from uic.pipelines.log.positions import LogGapError
 
@@ -65,3 +66,32 @@ def refuse_gaps(
                 "on), or producers are transactional (set stream.offset_gaps)"
             )
             raise LogGapError(msg)
+
+
+def readable_columns(
+    events: ParsedEvents,
+    columns: Sequence[NotedColumn],
+    partitions: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> ParsedEvents:
+    """Events as a fold takes them: with no value from before a column begins, and none wrong.
+
+    Args:
+        events: parsed with these columns.
+        columns: that the bundle reads.
+        partitions: (rows,), of all payloads.
+        offsets: (rows,).
+    """
+    if not columns:
+        return events
+    partitions, offsets = partitions[events.index], offsets[events.index]
+    values, wrong = dict(events.columns), dict(events.wrong)
+    for noted in columns:
+        name, begins = noted.column.name, np.zeros(len(offsets), np.int64)
+        for partition, first in noted.first_offsets.items():
+            begins[partitions == partition] = first
+        before = offsets < begins
+        values[name] = np.where(before, noted.column.missing, values[name])
+        if name in wrong:
+            wrong[name] = wrong[name] & ~before
+    return replace(events, columns=values, wrong=wrong).refusing_wrong()

@@ -4,17 +4,20 @@ The supervisor lives as long as the stream, and the commands that look at it are
 neither loads torch.
 """
 
+import json
 from pathlib import Path
 from typing import Final
 
 from uic.feature_repo.store.generation import Generation
 from uic.feature_repo.store.writer import FOLDABLE_STATES
-from uic.models.errors import BadInputError
+from uic.models.errors import BadInputError, ManifestError
+from uic.models.features.event_columns import EventColumn
 from uic.models.published import read_manifest, verify_checksums
 
 # As `uic.models.bundles.bundle` writes them; importing it would load torch.
 _BUNDLE_KIND: Final = "bundle"
 _BUNDLE_FORMAT: Final = 1
+_BUNDLE_CONFIG: Final = "config.json"
 _HASH_BYTES: Final = 8
 
 
@@ -33,6 +36,22 @@ def check_fit(generation: Generation, bundle: Path) -> None:
     # A worker would find a damaged file too, but in the middle of a task, again and again.
     verify_checksums(bundle, manifest)
     check_state_and_hash(generation, bytes.fromhex(manifest["hash"])[:_HASH_BYTES], bundle)
+
+
+def event_columns_of(bundle: Path) -> tuple[EventColumn, ...]:
+    """The columns of events that a bundle's fold reads.
+
+    Raises:
+        ManifestError: its configuration cannot be read.
+    """
+    path = bundle / _BUNDLE_CONFIG
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")).get("event_columns", ())
+        return tuple(EventColumn.model_validate(entry) for entry in entries)
+    except (OSError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        msg = f"{path}: cannot be read as a bundle's configuration ({reason}); copy it again"
+        raise ManifestError(msg) from error
 
 
 def check_state_and_hash(generation: Generation, hash8: bytes, bundle: Path) -> None:

@@ -28,13 +28,19 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.errors import PartitionMovedError, StoreFellBehindError
 from uic.feature_repo.store.markers import NO_OFFSET, Marker
 from uic.feature_repo.store.writer import MarkerMove
-from uic.jobs.stream.fold.batch import StreamBatch, offset_ranges, refuse_gaps
+from uic.jobs.stream.fold.batch import (
+    StreamBatch,
+    offset_ranges,
+    readable_columns,
+    refuse_gaps,
+)
 from uic.jobs.stream.fold.counters import PARTITION_MOVED, StreamCounters
 from uic.jobs.stream.fold.memory_cache import MemoryCache
 from uic.jobs.stream.fold.stores import MemoryStore, SequenceStore, SourceGuard
 from uic.models.errors import UicError
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.models.records.record import Records, header_view
+from uic.pipelines.log.epochs import NotedColumn
 from uic.pipelines.log.events import EventParser, ParsedEvents
 from uic.pipelines.log.positions import largest_so_far
 
@@ -60,6 +66,7 @@ class FoldFunction:
             for none. The first event of a partition may lie anywhere up to the event after the
             marker, or at the start as long as the marker has not fallen; else the store has.
         offset_gaps: whether offsets may leave out some (a transactional topic).
+        columns: of events that the bundle reads, and where each begins; the parser's, too.
         exclude: which events the generation leaves out; None for none.
         home: the partition of users (n,), where the topic's partitioner is declared; None binds a
             user to the partition of the first event.
@@ -82,6 +89,7 @@ class FoldFunction:
     starts: Mapping[int, int]
     start_markers: Mapping[int, int] = field(default_factory=dict)
     offset_gaps: bool = False
+    columns: Sequence[NotedColumn] = ()
     exclude: Exclude | None = None
     home: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     sequences: SequenceStore | None = None
@@ -135,7 +143,8 @@ class FoldFunction:
         counters.add("batches")
         counters.add("events", len(payloads))
         with counters.stage("parse"):
-            events = self.parser.parse(payloads, log_times_ms)
+            parsed = self.parser.parse(payloads, log_times_ms)
+            events = readable_columns(parsed, self.columns, partitions, offsets)
             first, last = offset_ranges(partitions, offsets)
         if not self.offset_gaps:
             refuse_gaps(self.epoch, partitions, offsets, self._seen)
@@ -228,6 +237,7 @@ class FoldFunction:
             epochs=np.full(len(at), self.epoch, dtype=np.int64),
             partitions=batch.partitions[at],
             offsets=batch.offsets[at],
+            columns={name: values[chosen] for name, values in events.columns.items()},
         )
         with self.counters.stage("fold"):
             outcome = self.folder.fold(

@@ -13,6 +13,7 @@ from pydantic import Field
 from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.config.stream import StreamSettings
 from uic.models.settings import Section
+from uic.pipelines.log.epochs import NotedColumn
 from uic.pipelines.settings import LogSettings, SaleSettings
 
 
@@ -29,6 +30,9 @@ class JobPlan(Section):
     epoch: int = Field(description="number of the epoch in epochs.json")
     starts: dict[int, int] = Field(description="by partition, the first offset to read")
     start_markers: dict[int, int] = Field(description="by partition, the store's marker then")
+    columns: tuple[NotedColumn, ...] = Field(
+        (), description="of events that the bundle reads, as the epoch has them"
+    )
     topic_id: str | None = Field(None, description="Kafka's id of the topic; None for files")
     ends: dict[int, int] = Field(description="by partition, one past the last offset when planned")
     until_end: bool = Field(description="whether the job ends at `ends`")

@@ -67,7 +67,8 @@ def make_fold_function(plan: JobPlan) -> FoldFunction:
     generations = Generations(store.client, store.keys, plan.address)
     bundle = load_bundle(plan.bundle)
     return FoldFunction(
-        parser=EventParser(plan.log),
+        parser=EventParser(plan.log, [noted.column for noted in plan.columns]),
+        columns=plan.columns,
         folder=check_generation(generations.get(plan.generation), bundle),
         store=store,
         epoch=plan.epoch,

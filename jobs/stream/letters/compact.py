@@ -22,11 +22,12 @@ from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.stream.fold.counters import PARTITION_MOVED
 from uic.jobs.stream.fold.home import home_of
+from uic.jobs.stream.fold.noted import note_declared
 from uic.jobs.stream.letters.archive import committed_files, epoch_folder, file_ranges
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
 from uic.models.errors import BadInputError, UicError
-from uic.pipelines.log.columns import times_ms
+from uic.pipelines.log.columns import logged_column, times_ms
 from uic.pipelines.log.epochs import Epoch, Loss
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import EventParser
@@ -86,6 +87,8 @@ def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[C
                 log.note_losses(epoch.number, _holes(archive, epoch))
                 epoch = log.epochs()[epoch.number - 1]  # noqa: PLW2901 - with what was noted
             try:
+                if epoch.number == _newest_topic(log):
+                    epoch = note_declared(context, epoch)  # noqa: PLW2901 - as above
                 made = _compact_epoch(context, log, epoch, int(end.timestamp() * 1000))
             except UicError as error:
                 failure = failure or error
@@ -128,14 +131,14 @@ def new_rows(
         for letter in letters_of(context, unfinished=True)
         if letter.epoch == epoch.number and letter.reason == PARTITION_MOVED
     }
-    parser = EventParser(context.config.log)
+    parser = EventParser(context.config.log, [noted.column for noted in epoch.columns])
     forgotten = pa.array(Tombstones(context.workspace).ids())
     # Today's setting speaks of today's topic; an older one is judged as it was when it streamed.
     gaps = context.config.stream.offset_gaps if epoch.offset_gaps is None else epoch.offset_gaps
     # What a wrong producer sent before the partitioner was declared has no letter; beside the right
     # events of the same users it would be users in two partitions, which the log refuses.
-    newest = max(one.number for one in log.epochs() if one.kind == "topic")
-    partitioner = context.config.stream.partitioner if epoch.number == newest else "any"
+    newest = epoch.number == _newest_topic(log)
+    partitioner = context.config.stream.partitioner if newest else "any"
     home = home_of(partitioner, epoch.partitions)
     before = _log_times(log, epoch)
     for chunk in _chunks(archive, epoch, end_ms, before, gaps=gaps):
@@ -145,6 +148,10 @@ def new_rows(
             users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
             table = table.filter(pa.array(home(users) == places))
         yield table, len(chunk.rows) - table.num_rows
+
+
+def _newest_topic(log: EventLog) -> int:
+    return max(one.number for one in log.epochs() if one.kind == "topic")
 
 
 @dataclass
@@ -255,6 +262,12 @@ def _parsed(chunk: _Chunk, parser: EventParser, moved: set[tuple[int, int]]) -> 
             "partition": partitions[at],
             "offset": offsets[at],
             "source": pa.array(events.sources, pa.string()),
+            **{
+                column.logged: logged_column(
+                    column, events.columns[column.name], events.wrong.get(column.name)
+                )
+                for column in parser.columns
+            },
         }
     )
     return table.filter(pa.array(kept)) if len(kept) else table

@@ -92,4 +92,5 @@ class ArchiveTail:
         for table, _ in new_rows(self._context, self._log, epoch, sys.maxsize):
             inside = pa.compute.less_equal(table["offset"], last.take(table["partition"]))
             chosen = table.filter(inside)
-            yield event_table(chosen, chosen["offset"].to_numpy(), epoch.number)
+            columns = [noted.column for noted in epoch.columns]
+            yield event_table(chosen, chosen["offset"].to_numpy(), epoch.number, columns)

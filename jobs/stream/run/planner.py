@@ -21,7 +21,8 @@ from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.config.stream import StreamSettings
-from uic.jobs.stream.fold.fitness import check_fit
+from uic.jobs.stream.fold.fitness import check_fit, event_columns_of
+from uic.jobs.stream.fold.noted import note_declared, noted_as_read
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.fold.status import clear_workers
 from uic.jobs.stream.letters.archive import archived_up_to, note_first_starts
@@ -144,6 +145,8 @@ class Planner:
         found = self.generations.get(generation)
         path = self.options.bundle or self.context.bundles / found.bundle_name
         check_fit(found, path)
+        read = event_columns_of(path)
+        epoch = note_declared(self.context, epoch, read)
         marks = self.generations.markers(generation)
         epochs = EventLog(self.context.log).epochs()
         check_epochs_before(found, marks, epochs, epoch)
@@ -186,6 +189,7 @@ class Planner:
             keys_per_script=store.keys_per_script,
             keys_per_read=store.keys_per_read,
             epoch=epoch.number,
+            columns=noted_as_read(epoch, read),
             starts=offsets,
             topic_id=epoch.name.rpartition(".")[2] if self.stream.source == "kafka" else None,
             start_markers={start.partition: start.marker for start in starts},

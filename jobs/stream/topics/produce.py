@@ -10,10 +10,11 @@ Two settings matter to a user who writes a producer of their own (`PRODUCER_SETT
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from uic.jobs.stream.topics.kafka_link import Link, NoBrokerError
 from uic.jobs.stream.topics.kafka_topic import describe_topic
 from uic.models.errors import UicError
 from uic.models.hashing import stable_hash
+from uic.pipelines.log.columns import wire_columns
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIORS
 
@@ -69,7 +71,9 @@ def log_payloads(log: EventLog, *, now: bool) -> Iterator[Outgoing]:
     """
     import pyarrow.parquet as pq  # noqa: PLC0415 - only this source reads Parquet
 
+    epochs = log.epochs()
     for file in log.behavior_files():
+        noted = epochs[(file.epoch or 1) - 1].columns
         for batch in pq.ParquetFile(file.path).iter_batches(_BATCH_EVENTS):
             columns = [batch[name] for name in ("user_id", "item_id", "category_id")]
             ids = np.stack([column.to_numpy() for column in columns], axis=1)
@@ -81,9 +85,13 @@ def log_payloads(log: EventLog, *, now: bool) -> Iterator[Outgoing]:
                 times = np.full(len(times), int(time.time() * 1000), dtype=np.int64)
             yield Outgoing(
                 payloads=[
-                    payload_of(user, item, category, names[code], when)
-                    for (user, item, category), code, when in zip(
-                        ids.tolist(), indices.tolist(), times.tolist(), strict=True
+                    payload_of(user, item, category, names[code], when, columns=further)
+                    for (user, item, category), code, when, further in zip(
+                        ids.tolist(),
+                        indices.tolist(),
+                        times.tolist(),
+                        wire_columns([one.column for one in noted], batch),
+                        strict=True,
                     )
                 ],
                 user_ids=ids[:, 0],
@@ -107,15 +115,33 @@ def simulated_payloads(users: int, days: int, seed: int, *, now: bool) -> Iterat
 
 
 def payload_of(
-    user: int, item: int, category: int, behavior: str, time_ms: int, *, source: str | None = None
+    user: int,
+    item: int,
+    category: int,
+    behavior: str,
+    time_ms: int,
+    *,
+    source: str | None = None,
+    columns: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """One event on the wire; `source` is which producer sent it, None for not said."""
+    """One event on the wire.
+
+    Args:
+        user: id.
+        item: id.
+        category: id.
+        behavior: its name.
+        time_ms: event time, milliseconds since 1970 UTC.
+        source: which producer sent it; None for not said.
+        columns: what it has beside ids, by field.
+    """
     document = {
         "user_id": user,
         "item_id": item,
         "category_id": category,
         "behavior": behavior,
         "event_time": time_ms,
+        **columns,
     }
     return msgspec.json.encode(document if source is None else document | {"source": source})
 

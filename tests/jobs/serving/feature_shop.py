@@ -13,7 +13,8 @@ from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
 from uic.jobs.stream.fold.sequence_fill import fill_sequences
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import Owner, load_features
+from uic.models.features.definition import Owner
+from uic.models.features.feature_file import load_features
 from uic.models.features.fitted import fit_features
 from uic.models.features.raw import missing_values, raw_values
 from uic.models.records.sequence_ring import SequenceRing

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from uic.models.features.definition import load_features
+from uic.models.features.feature_file import load_features
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic.models.features import fitted as fitted_module
-from uic.models.features.definition import (
-    Feature,
-    FeatureFileError,
-    FeatureSet,
-    Kind,
-    Owner,
-    load_features,
-)
+from uic.models.features.definition import Feature, FeatureFileError, FeatureSet, Kind, Owner
+from uic.models.features.feature_file import load_features
 from uic.models.features.fitted import FittedFeatures, fit_features
 from uic.models.features.raw import MISSING, FeatureValueError, raw_column, raw_values
 

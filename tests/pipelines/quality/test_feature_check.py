@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.jobs.cli import main
-from uic.models.features.definition import Feature, Kind, load_features
+from uic.models.features.definition import Feature, Kind
+from uic.models.features.feature_file import load_features
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.importers.table_features import Owner

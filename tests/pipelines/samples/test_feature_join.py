@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipelines.samples.small_run import DAY, ORIGIN, random_tables, request_for
 from uic.models.features.dated import FeatureTableError
-from uic.models.features.definition import load_features
+from uic.models.features.feature_file import load_features
 from uic.models.features.raw import MISSING, FeatureValueError, category_of
 from uic.models.published import MANIFEST_NAME
 from uic.models.samples.reader import BatchPlan, SamplesReader
