@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from uic.models.errors import BadInputError
 from uic.models.features.dated import DatedTable
 from uic.models.features.definition import Kind, Owner
+from uic.models.features.event_columns import EventColumn
 from uic.models.features.feature_file import load_features
+from uic.models.features.raw import category_of
 from uic.pipelines.importers.features import FeatureCollector, changes_of
 from uic.pipelines.importers.kuairand import KuaiRand
 from uic.pipelines.importers.table import TableColumns, TableImporter
@@ -33,11 +35,12 @@ x,b
 """
 
 
-def columns(user=(), item=(), context=(), **others) -> TableColumns:
+def columns(user=(), item=(), context=(), event=(), **others) -> TableColumns:
     features = {
         Owner.USER: column_names(Owner.USER, user),
         Owner.ITEM: column_names(Owner.ITEM, item),
         Owner.CONTEXT: column_names(Owner.CONTEXT, context),
+        Owner.EVENT: column_names(Owner.EVENT, event),
     }
     defaults = {"clicked": "seen", "string_ids": frozenset({"user", "item"})}
     return TableColumns("who", "what", "when", features=features, **{**defaults, **others})
@@ -241,3 +244,69 @@ def test_changes_say_at_any_moment_what_the_last_row_said(rows, cut):
             assert held[-1:] == [row[2] for row in last]
         said = [row["x"] for row in changes if row["id"] == one]
         assert all(left != right for left, right in itertools.pairwise(said))
+
+
+def of_events(tmp_path: Path) -> list[dict]:
+    """Columns of events, by time."""
+    files = EventLog(tmp_path / "var" / "log").behavior_files()
+    found = pa.concat_tables([pq.read_table(file.path) for file in files]).sort_by("event_time")
+    return found.select([name for name in found.column_names if "event." in name]).to_pylist()
+
+
+def test_features_of_events_are_kept_in_the_log_of_behaviours(tmp_path):
+    given = columns(event=["price", "shop=who", "code", "vip"], clicked=None)
+    made = imported(tmp_path, ROWS, given)
+    ann, bob = category_of("ann"), category_of("bob")
+    code = [category_of(text) for text in ("007", "1", "2", "3", "4")]
+    assert of_events(tmp_path) == [
+        {"event.price": 1.5, "event.shop": ann, "event.code": code[0], "event.vip": 1},
+        {"event.price": 2.5, "event.shop": ann, "event.code": code[1], "event.vip": 1},
+        {"event.price": 1.5, "event.shop": bob, "event.code": code[2], "event.vip": 0},
+        {"event.price": 1.75, "event.shop": ann, "event.code": code[3], "event.vip": 1},
+        {"event.price": None, "event.shop": bob, "event.code": code[4], "event.vip": 0},
+    ]
+    named = load_features(made.features.file).of(Owner.EVENT)
+    assert {one.name: one.feature.type for one in named} == {
+        "price": Kind.NUMBER,
+        "shop": Kind.CATEGORICAL,
+        "code": Kind.CATEGORICAL,
+        "vip": Kind.CATEGORICAL,
+    }
+    epoch = EventLog(tmp_path / "var" / "log").epochs()[0]
+    assert [one.column for one in epoch.columns] == list(map(EventColumn.of, named))
+
+
+def test_a_clicked_impression_gives_its_click_the_features_of_events(tmp_path):
+    imported(tmp_path, ROWS, columns(event=["price"], context=["pos"]))
+    assert [row["event.price"] for row in of_events(tmp_path)] == [1.5, 1.75, None]
+    shown = EventLog(tmp_path / "var" / "log").impression_files()[0]
+    assert "event.price" not in pq.read_schema(shown.path).names
+
+
+def test_whole_numbers_of_events_are_what_the_file_of_features_says(tmp_path):
+    (tmp_path / "var").mkdir()
+    file = tmp_path / "var" / "features.yaml"
+    file.write_text("version: 1\nevent: {age: {type: number}}\n")
+    imported(tmp_path, ROWS, columns(event=["age", "pos"], clicked=None))
+    kinds = pq.read_schema(EventLog(tmp_path / "var" / "log").behavior_files()[0].path)
+    assert [kinds.field(f"event.{name}").type for name in ("age", "pos")] == [
+        pa.float64(),
+        pa.int64(),
+    ]
+    file.write_text("version: 1\nevent: {who: {type: number}}\n")
+    with pytest.raises(BadInputError, match=r"event\.who is a number, its column has texts"):
+        imported(tmp_path, ROWS, columns(event=["who"], clicked=None), again=True)
+    assert file.read_text().endswith("number}}\n")
+
+
+def test_an_import_cannot_make_another_kind_of_a_column(tmp_path):
+    imported(tmp_path, ROWS, columns(event=["price"], clicked=None))
+    (tmp_path / "var" / "features.yaml").unlink()
+    with pytest.raises(BadInputError, match=r"event\.price is categorical, epoch 1 .* as number"):
+        imported(tmp_path, ROWS, columns(event=["price=who"], clicked=None), again=True)
+
+
+@pytest.mark.parametrize("name", ["event_time", "log_time", "source", "offset"])
+def test_a_feature_of_events_cannot_be_what_every_event_has(name):
+    with pytest.raises(BadInputError, match=f"--event-feature: {name} is a column of the log"):
+        column_names(Owner.EVENT, [name])
