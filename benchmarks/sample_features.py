@@ -28,6 +28,7 @@ from peers.feature_joins import (
 from uic.models.features.dated import DatedTable
 from uic.models.features.definition import Feature, FeatureSource, Kind, NamedFeature, Owner
 from uic.models.features.raw import MISSING
+from uic.pipelines.samples.encoding import parquet_options
 
 TARGETS = {"duckdb": ">=1", "feast": ">=10"}
 SPAN_MS = 14 * 86_400_000
@@ -59,7 +60,7 @@ def write_tables(folder: Path, impressions: int) -> None:
 
 
 def ours(folder: Path, output: Path) -> None:
-    """What `uic samples` does with its tables, without histories."""
+    """What `uic samples` does with its tables, without histories; it writes as samples are."""
     shown = pq.read_table(folder / "impressions.parquet")
     times = shown["event_time"].to_numpy().view(np.int64)
     columns = {"n": shown["n"]}
@@ -75,7 +76,8 @@ def ours(folder: Path, output: Path) -> None:
         rows = table.as_of(shown[f"{owner}_id"].to_numpy(), times)
         for named in features:
             columns[named.name] = pa.array(table.take(named, rows))
-    pq.write_table(pa.table(columns), output)
+    joined = pa.table(columns)
+    pq.write_table(joined, output, **parquet_options(joined.schema))
 
 
 def fingerprint(path: Path) -> str:

@@ -20,6 +20,9 @@ from uic.models.features.raw import RawValues, missing_values, raw_column
 
 # Of a row without a time: it has always held.
 ALWAYS: Final = -(2**63)
+# A table of places by id is made where the ids' numbers are at most so many times as many as the
+# ids: eight bytes each.
+_SPAN_PER_ID: Final = 16
 
 
 class FeatureTableError(BadInputError):
@@ -75,28 +78,51 @@ class DatedTable:
         return cls(ids, times, values, features)
 
     @cached_property
-    def _moments(self) -> NDArray[np.int64]:
-        return np.unique(self.valid_from_ms)
+    def _starts(self) -> NDArray[np.int64]:
+        """(distinct ids + 1,): the first row of each id, and the end."""
+        begins = np.flatnonzero(self.ids[1:] != self.ids[:-1]) + 1
+        return np.concatenate([[0], begins, [self.ids.size]])
 
     @cached_property
     def _distinct(self) -> NDArray[np.int64]:
-        return np.unique(self.ids)
+        return self.ids[self._starts[:-1]]
 
     @cached_property
-    def _keys(self) -> NDArray[np.int64]:
-        """Each row's (place of its id, place of its time) in one number, ascending."""
-        places = np.searchsorted(self._distinct, self.ids) * (self._moments.size + 1)
-        return places + np.searchsorted(self._moments, self.valid_from_ms)
+    def _place_of(self) -> NDArray[np.int64] | None:
+        """The place of every id between the least and the largest; None where they lie far apart.
+
+        One look in place of a search whose every step misses the processor's cache.
+        """
+        span = int(self._distinct[-1]) - int(self._distinct[0]) + 1
+        if span > _SPAN_PER_ID * self._distinct.size:
+            return None
+        places = np.zeros(span, np.int64)
+        places[self._distinct - self._distinct[0]] = np.arange(self._distinct.size)
+        return places
+
+    def _places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The place of each id among the distinct ones, (n,); any place for an id without rows."""
+        least, most = self._distinct[0], self._distinct[-1]
+        if self._place_of is None:
+            return np.minimum(np.searchsorted(self._distinct, ids), self._distinct.size - 1)
+        return np.asarray(self._place_of[np.clip(ids, least, most) - least])
 
     def as_of(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
         """The row that held just before each moment: (n,), (n,) to (n,) int64; -1 for none."""
         if not self.ids.size:
             return np.full(ids.size, -1, np.int64)
-        places = np.minimum(np.searchsorted(self._distinct, ids), self._distinct.size - 1)
-        before = np.searchsorted(self._moments, times_ms, side="left")
-        wanted = places * (self._moments.size + 1) + before
-        rows = np.searchsorted(self._keys, wanted, side="left") - 1
-        known = (rows >= 0) & (self.ids[rows] == ids)
+        places = self._places(ids)
+        firsts = self._starts[places]
+        # All searches at once, each among the rows of its id: so many of them may be the first
+        # that is not before the moment.
+        left = self._starts[places + 1] - firsts
+        rows = firsts.copy()
+        for _ in range((int(left.max(initial=1)) - 1).bit_length()):
+            half = left >> 1
+            rows += half * (self.valid_from_ms[rows + half - 1] < times_ms)
+            left -= half
+        rows -= self.valid_from_ms[rows] >= times_ms
+        known = (rows >= firsts) & (self.ids[firsts] == ids)
         return np.where(known, rows, -1)
 
     def take(self, named: NamedFeature, rows: NDArray[np.int64]) -> RawValues:

@@ -31,9 +31,12 @@ def by_hand(rows, user, time):
         max_size=40,
     ),
     asked=st.lists(st.tuples(st.integers(-1, 6), st.integers(-1, 22)), min_size=1, max_size=40),
+    apart=st.sampled_from([1, 2**60]),  # ids far apart are searched for, others looked up
 )
-def test_any_rows_are_joined_as_a_search_by_hand_joins_them(rows, asked, tmp_path_factory):
+def test_any_rows_are_joined_as_a_search_by_hand_joins_them(rows, asked, apart, tmp_path_factory):
     path = tmp_path_factory.mktemp("dated") / "users.parquet"
+    rows = [(user * apart, time) for user, time in rows]
+    asked = [(user * apart, time) for user, time in asked]
     rows = [(user, time, number) for number, (user, time) in enumerate(rows)]
     table = pa.table(
         {
