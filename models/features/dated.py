@@ -85,7 +85,8 @@ class DatedTable:
 
     @cached_property
     def _distinct(self) -> NDArray[np.int64]:
-        return self.ids[self._starts[:-1]]
+        distinct: NDArray[np.int64] = self.ids[self._starts[:-1]]
+        return distinct
 
     @cached_property
     def _place_of(self) -> NDArray[np.int64] | None:

@@ -1,9 +1,12 @@
 """Features beside ids, as a part of the head's input."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from uic.models.features.definition import Owner
 from uic.models.features.fitted import FittedFeature, FittedFeatures
 from uic.models.samples.batch import RankerBatch
 
@@ -37,6 +40,19 @@ class FeatureEmbedding(nn.Module):
             return batch.embedded_features
         encoded = zip(self._fitted, batch.features, strict=True)
         return torch.cat([self.part(feature, values) for feature, values in encoded], dim=1)
+
+    def width_of(self, owners: Collection[Owner]) -> int:
+        """Numbers of the features of some owners."""
+        return sum(part_width(one) for one in self._fitted if one.named.owner in owners)
+
+    def of(self, batch: RankerBatch, owners: Collection[Owner]) -> Tensor:
+        """The features of some owners alone: (impressions, `width_of` them)."""
+        parts = [
+            self.part(feature, values)
+            for feature, values in zip(self._fitted, batch.features, strict=True)
+            if feature.named.owner in owners
+        ]
+        return torch.cat([batch.labels.new_zeros(len(batch.groups), 0), *parts], dim=1)
 
     def part(self, feature: FittedFeature, encoded: Tensor) -> Tensor:
         """The numbers of one feature: (n,) or (n, most) rows, or (n, numbers), to (n, width)."""

@@ -100,16 +100,9 @@ class Ranker(nn.Module):
         return Head(inputs, settings.head_widths, settings.activation, settings.input_norm)
 
     def attach_features(self, fitted: FittedFeatures) -> None:
-        """Give the head the features of impressions beside the model's own; before training.
-
-        Raises:
-            BadInputError: the model has no head.
-        """
+        """Give the head the features of impressions beside the model's own; before training."""
         if not fitted.fitted:
             return
-        if not self._head_inputs:
-            msg = "this model has no head to take features; train it with --set features=false"
-            raise BadInputError(msg)
         self.feature_embedding = FeatureEmbedding(fitted)
         self.head = self._new_head(self._head_inputs + self.feature_embedding.width)
 

@@ -61,7 +61,7 @@ def spec_of(name: str, reader: SamplesReader, *more: str) -> RunSpec:
     return RunSpec(name, settings, training, days, 0, reader.name, reader.manifest_sha256())
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"prerank"}))
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_it_sees_features_and_brings_them_back(name, make_samples, make_rows, tmp_path):
     rows = with_features(make_rows(200))
     reader = SamplesReader(make_samples(rows, features=FEATURES))
@@ -77,12 +77,6 @@ def test_it_sees_features_and_brings_them_back(name, make_samples, make_rows, tm
         for one in (trained, loaded)
     ]
     assert np.array_equal(*scores)
-
-
-def test_a_model_without_a_head_says_that_it_takes_no_features(make_samples, make_rows):
-    reader = SamplesReader(make_samples(with_features(make_rows(20)), features=FEATURES))
-    with pytest.raises(BadInputError, match="features=false"):
-        Trainer(reader, spec_of("prerank", reader)).run()
 
 
 def test_a_feature_that_was_not_there_in_training_is_as_if_it_were_missing(

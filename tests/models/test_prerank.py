@@ -94,7 +94,8 @@ def test_a_logit_is_the_product_of_two_vectors_made_apart(variant, data, feature
     model = build(vocabulary, features, *VARIANTS[variant])
     encoded = family.encode(batch, vocabulary)
     images = model.attached_images(encoded)
-    users, items = model.user_vectors(encoded, images), model.item_vectors(encoded, images)
+    users = model.user_vectors(model.history_sums(encoded, images))
+    items = model.item_vectors(encoded, images)
     assert users.shape == (encoded.cut_groups.shape[0], 5)
     assert items.shape == (batch.impressions, 5)
     with torch.no_grad():
@@ -102,7 +103,7 @@ def test_a_logit_is_the_product_of_two_vectors_made_apart(variant, data, feature
         torch.testing.assert_close(model(encoded), product, rtol=0, atol=1e-12)
     # Other candidates leave the users' vectors alone, other histories the items'.
     others = family.encode(replace(batch, item_ids=batch.item_ids[::-1].copy()), vocabulary)
-    other_users = model.user_vectors(others, model.attached_images(others))
+    other_users = model.user_vectors(model.history_sums(others, model.attached_images(others)))
     torch.testing.assert_close(other_users, users, rtol=0, atol=1e-12)
     forgot = replace(batch, history_lengths=np.zeros_like(batch.history_lengths))
     encoded = family.encode(forgot, vocabulary)

@@ -27,7 +27,8 @@ from uic.jobs.serving.http.api import ORDER_BY, Id, Problem, context_field
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.context import RequestContext
-from uic.jobs.serving.score.prerank import Preranked, PrerankStage
+from uic.jobs.serving.score.prerank import Preranked
+from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.models.features.definition import CLICK
 
 _JSON: Final = "application/json"
@@ -156,6 +157,7 @@ def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseMo
             count,
             Field(default=None, description="keep so many; null for serve.prerank_keep"),
         ),
+        context=context_field(most),
     )
     bid = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
     funnel = create_model(
@@ -215,7 +217,8 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         asked: Any = body
         with prerank_total.time():
             distinct = list(dict.fromkeys(asked.item_ids))
-            preranked = await stage.prerank(asked.user_id, distinct)
+            context = RequestContext.of(asked.context, asked.item_ids, distinct)
+            preranked = await stage.prerank(asked.user_id, distinct, context)
             answer = prerank_answer(
                 asked.user_id, preranked, asked.k or stage.keep, len(asked.item_ids) - len(distinct)
             )
@@ -228,7 +231,8 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         with funnel_total.time():
             order_by = service.order_of(asked.order_by)
             distinct = list(dict.fromkeys(asked.item_ids))
-            preranked = await stage.prerank(asked.user_id, distinct)  # step 1
+            of_all = RequestContext.of(asked.context, asked.item_ids, distinct)
+            preranked = await stage.prerank(asked.user_id, distinct, of_all)  # step 1
             best = preranked.best[: asked.keep or stage.keep]
             kept = preranked.item_ids[best].tolist()
             context = RequestContext.of(asked.context, asked.item_ids, kept)

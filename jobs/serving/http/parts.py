@@ -40,7 +40,8 @@ from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.records import MemoryReader, packed_feature
 from uic.jobs.serving.score.memories import MemoryScorers
-from uic.jobs.serving.score.prerank import PrerankScorer, PrerankStage
+from uic.jobs.serving.score.prerank import PrerankScorer
+from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.shelf import BundleShelf
 from uic.pipelines.log.event_log import EventLog
@@ -129,7 +130,7 @@ class ServiceParts:
                 its views and the store does not answer.
         """
         loader, (table, stamp) = self.loader, self.loader.table()
-        reader = self._reader(self._sequence_feature())
+        reader = self._reader(self._sequence_feature(), self._user_features())
         scorer = loader.prerank(loader.shelf.find(reference), table)
         stage = PrerankStage(scorer, reader, self.metrics, self.settings.prerank_keep)
 

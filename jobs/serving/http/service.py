@@ -21,7 +21,8 @@ from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.memories import MemoryScorers
-from uic.jobs.serving.score.prerank import PrerankScorer, PrerankStage
+from uic.jobs.serving.score.prerank import PrerankScorer
+from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
 
 

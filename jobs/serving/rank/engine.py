@@ -290,9 +290,7 @@ class RankingEngine:
         member.reasons = list(dict.fromkeys(member.reasons))
         if scored.without_image:
             self.metrics.items_without_image.inc(scored.without_image)
-        for kind in ("missing", "invalid"):
-            for key in getattr(scored.faults, kind):
-                self.metrics.feature_defaults.labels(key, kind).inc()
+        self.metrics.count_defaults(scored.faults.missing, scored.faults.invalid)
         for reason in member.reasons:
             self.metrics.degraded.labels(reason.value).inc()
         # A client that went away has cancelled its future.

@@ -8,6 +8,7 @@ either, so that `/metrics` of any worker shows all of them.
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -107,6 +108,12 @@ class ServiceMetrics:
             multiprocess_mode="livesum",
         )
         self._current: dict[str, str] = {}
+
+    def count_defaults(self, missing: Iterable[str], invalid: Iterable[str]) -> None:
+        """Count the features of an answer that had their defaults, by key and why."""
+        for reason, keys in (("missing", missing), ("invalid", invalid)):
+            for key in keys:
+                self.feature_defaults.labels(key, reason).inc()
 
     def now_serving(self, gauge_name: str, value: str) -> None:
         """Move this worker to another value of `bundles` or `generations`."""

@@ -116,12 +116,31 @@ class ServedFeatures:
         Returns:
             (n, item width) float32, and (n, items' features) bool: lacking, and its default.
         """
+        values = [(one, self.site.values_of(one.named, item_ids)) for one in self.items]
+        parts = [self._part(one, raw) for one, raw in values]
+        embedded = torch.cat([torch.zeros(item_ids.size, 0), *parts], dim=1)
+        return embedded, self.lacking_items(item_ids)
+
+    def lacking_items(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which features of items have their default: (n,) to (n, items' features)."""
         lacking = np.zeros((item_ids.size, len(self.items)), np.bool_)
-        parts = [torch.zeros(item_ids.size, 0)]
         for at, feature in enumerate(self.items):
             lacking[:, at] = ~self.site.has_items(feature.named, item_ids)
-            parts.append(self._part(feature, self.site.values_of(feature.named, item_ids)))
-        return torch.cat(parts, dim=1), lacking
+        return lacking
+
+    @torch.inference_mode()
+    def of_user(self, ask: Ask) -> tuple[Tensor, FeatureFaults]:
+        """The features of an ask's user and context, for a tower: (1 or candidates, width)."""
+        faults = FeatureFaults()
+        values = self._user_values([ask], [faults]) | self._context_values(ask, faults)
+        parts = [
+            self._part(one, values[one.named.key])
+            for one in self.all
+            if one.named.owner is not Owner.ITEM
+        ]
+        rows = max((len(part) for part in parts), default=1)
+        wide = [part.expand(rows, -1) for part in parts]
+        return torch.cat([torch.zeros(rows, 0), *wide], dim=1), faults
 
     @torch.inference_mode()
     def of(self, asks: Sequence[Ask], items: Tensor, lacking: NDArray[np.bool_]) -> PassFeatures:

@@ -3,21 +3,23 @@
 A `PrerankScorer` is one bundle, the vectors of all items of one item table, and the images that
 both were made of; it is swapped as a whole, so a request never mixes two of any. The user's vector
 is made in the request from the ring of last events (view `user_sequence`), so it follows an event
-as soon as the stream has written it; while the ring stays where it is the vector is kept.
+as soon as the stream has written it; while the ring stays where it is what it adds up to is kept.
+Features of items are in the items' vectors; those of the user are read with the ring, and those of
+the context come with the request.
 """
 
-import time
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
-from uic.jobs.serving.read.records import MemoryReader
-from uic.jobs.serving.read.unexpected import log_unexpected
+from uic.jobs.serving.score.asks import Ask, FeatureFaults
+from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
 from uic.jobs.serving.score.sequences import NO_EVENTS, RING, Shown, ranker_batch
@@ -28,8 +30,9 @@ from uic.models.rankers.dicm.prerank import Prerank
 from uic.models.records.sequence_ring import RING_HEADER, Sequences
 from uic.models.samples.batch import RankerBatch
 
+LOG: Final = logging.getLogger("uic.serve")
 _BLOCK_ITEMS: Final = 4096
-_USERS_KEPT: Final = 10_000  # of 12 floats each
+_USERS_KEPT: Final = 10_000  # of some tens of floats each
 # Everything of a ring's header that moves with an event.
 _POSITION: Final = slice(8, RING_HEADER.itemsize)
 
@@ -45,6 +48,7 @@ class Preranked:
         best: indices of the kept candidates, best first; ties in the order of the request.
         bundle: `model/version`.
         reasons: why the answer is degraded; empty if it is not.
+        faults: features that were served with their defaults.
     """
 
     item_ids: NDArray[np.int64]
@@ -53,6 +57,7 @@ class Preranked:
     best: NDArray[np.int64]
     bundle: str
     reasons: tuple[DegradedReason, ...]
+    faults: FeatureFaults = field(default_factory=FeatureFaults)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class PrerankCandidates:
 
 
 class PrerankScorer:
-    """A bundle with the vectors of all items; only its memo of users' vectors changes.
+    """A bundle with the vectors of all items; only its memo of users' histories changes.
 
     Args:
         bundle: of the model `prerank`.
@@ -101,7 +106,11 @@ class PrerankScorer:
         self.label = f"{bundle.name}/{bundle.version}"
         self._model = model
         self._bias = np.float32(float(model.bias))
-        self._users: dict[int, tuple[bytes, NDArray[np.float32]]] = {}
+        self._users: dict[int, tuple[bytes, Tensor]] = {}
+        self.features = ServedFeatures(bundle, table.features)
+        self._user_side = bool(self.features.users or self.features.context)
+        lacking = self.features.lacking_items(table.item_ids)
+        self._lacking = np.pad(lacking, ((0, 1), (0, 0)))  # last row: as of `matrix`
         self.flaws = flaws
         if vectors is None:
             vectors, self.flaws = self._all_items()
@@ -126,31 +135,29 @@ class PrerankScorer:
         flaws = self.flaws.union(read.reasons)
         return PrerankScorer(self.bundle, self.table, self.images, vectors=vectors, flaws=flaws)
 
-    async def answer(
-        self, user_id: int, item_ids: NDArray[np.int64], record: bytes | None
-    ) -> Preranked:
+    async def answer(self, user_id: int, ask: Ask) -> Preranked:
         """Plan, read the images' vectors without holding up the loop, score.
 
         Args:
-            user_id: whose vector is kept while the ring stays at its position.
-            item_ids: (candidates,), distinct.
-            record: the user's ring; None for a user without behaviours.
+            user_id: whose history is not summed again while the ring stays at its position.
+            ask: distinct candidates, the user's ring and row of features, the context.
         """
+        record = ask.record
         position = b"" if record is None else record[_POSITION]
-        kept_position, user = self._users.get(user_id, (None, None))
+        kept_position, sums = self._users.get(user_id, (None, None))
         if kept_position != position:
-            user = None
-        history = self.history(record if user is None else None)
-        candidates = self.find(item_ids)
+            sums = None
+        history = self.history(record if sums is None else None)
+        candidates = self.find(np.array(ask.item_ids, np.int64))
         wanted = self.vectors_needed(candidates, history)
         read = NO_IMAGES if self.images is None else await self.images.read(wanted)
-        if user is None:
-            user = self.user_vector(history, read)
+        if sums is None:
+            sums = self.sums(history, read)
             if not read.reasons:
                 if len(self._users) >= _USERS_KEPT:
                     self._users.pop(next(iter(self._users)))
-                self._users[user_id] = (position, user)
-        return self.score(candidates, user, read)
+                self._users[user_id] = (position, sums)
+        return self.score(candidates, sums, read, ask)
 
     def history(self, record: bytes | None) -> Sequences:
         """The events of a ring that the model looks at."""
@@ -165,33 +172,52 @@ class PrerankScorer:
         return self._model.wanted_items(history.item_ids, unknown)
 
     @torch.inference_mode()
-    def user_vector(self, history: Sequences, read: ReadImages) -> NDArray[np.float32]:
-        """(vector width,), of one user's history and the images of its items."""
+    def sums(self, history: Sequences, read: ReadImages) -> Tensor:
+        """(1, width), what the user tower takes of a history and the images of its items."""
         nothing = np.zeros(0, dtype=np.int64)
         batch, images = self._batch(history, nothing, nothing, read)
-        vector: NDArray[np.float32] = self._model.user_vectors(batch, images)[0].numpy()
-        return vector
+        return self._model.history_sums(batch, images)
 
     def score(
-        self, candidates: PrerankCandidates, user: NDArray[np.float32], read: ReadImages
+        self, candidates: PrerankCandidates, sums: Tensor, read: ReadImages, ask: Ask
     ) -> Preranked:
         """All candidates of a user, none left out yet: one matrix-vector product.
 
         Args:
             candidates: found in the matrix.
-            user: (vector width,).
+            sums: of the user's history, (1, width).
             read: images of `vectors_needed`.
+            ask: the same candidates, and the user's features.
         """
         item_ids, known = candidates.item_ids, candidates.known
         reasons = self.flaws.union(read.reasons)
+        users, faults = self._user_vectors(sums, ask)
         vectors = self.matrix[candidates.rows]  # (candidates, vector width), a copy
+        lacking = self._lacking[candidates.rows]
         if not known.all():
             unknown = item_ids[~known]
             vectors[~known] = self._items(unknown, np.full(len(unknown), UNKNOWN_CATEGORY), read)
+            lacking[~known] = self.features.lacking_items(unknown)
             reasons |= {DegradedReason.UNKNOWN_ITEM}
-        logits = vectors @ user + self._bias
+        without = lacking.any(axis=0).tolist()
+        items = zip(self.features.items, without, strict=True)
+        faults.missing.extend(one.named.key for one, lacks in items if lacks)
+        reasons |= set(faults.reasons())
+        # A context of one value a candidate gives each a vector of its own.
+        products = vectors @ users[0] if len(users) == 1 else (vectors * users).sum(axis=1)
+        logits = products + self._bias
         best = np.argsort(-logits, kind="stable")
-        return Preranked(item_ids, logits, known, best, self.label, tuple(sorted(reasons)))
+        said = tuple(sorted(reasons))
+        return Preranked(item_ids, logits, known, best, self.label, said, faults)
+
+    @torch.inference_mode()
+    def _user_vectors(self, sums: Tensor, ask: Ask) -> tuple[NDArray[np.float32], FeatureFaults]:
+        """(1 or candidates, vector width), and features that had their defaults."""
+        if not self._user_side:
+            return self._model.user_vectors(sums).numpy(), FeatureFaults()
+        features, faults = self.features.of_user(ask)
+        vectors = self._model.user_vectors(sums.expand(len(features), -1), features)
+        return vectors.numpy(), faults
 
     def find(self, item_ids: NDArray[np.int64]) -> PrerankCandidates:
         """Where the matrix has the vectors of items."""
@@ -226,7 +252,8 @@ class PrerankScorer:
     ) -> NDArray[np.float32]:
         """The item tower: (n, vector width)."""
         batch, images = self._batch(RING.read(RING.empty(1), 0), item_ids, category_ids, read)
-        vectors: NDArray[np.float32] = self._model.item_vectors(batch, images).numpy()
+        features = self.features.embed_items(item_ids)[0] if self.features.items else None
+        vectors: NDArray[np.float32] = self._model.item_vectors(batch, images, features).numpy()
         return vectors
 
     def _batch(
@@ -243,73 +270,3 @@ class PrerankScorer:
         shown = Shown(np.zeros_like(sizes), sizes, item_ids, category_ids, nothing)
         batch = ranker_batch(self.bundle, history, shown)
         return batch, self._model.precomputed_images(batch, read.images)
-
-
-class PrerankStage:
-    """One worker's pre-rank: reads the user's ring, then scores.
-
-    Args:
-        scorer: replaced as a whole when a bundle is swapped.
-        reader: of the view `user_sequence`; every failure is a reason.
-        metrics: counters.
-        keep: candidates that are kept unless a request says otherwise; count.
-    """
-
-    def __init__(
-        self, scorer: PrerankScorer, reader: MemoryReader, metrics: ServiceMetrics, keep: int
-    ) -> None:
-        self.scorer = scorer
-        self.reader = reader
-        self.keep = keep
-        self.metrics = metrics
-        self._store = metrics.seconds.labels("prerank_store")
-        self._score = metrics.seconds.labels("prerank_score")
-
-    def use(self, scorer: PrerankScorer) -> None:
-        """Score with this one from the next request on."""
-        self.scorer = scorer
-
-    async def prerank(self, user_id: int, item_ids: list[int]) -> Preranked:
-        """Score a user's distinct candidates; never raises for what the store does."""
-        started = time.perf_counter()
-        fetched = await self.reader.fetch([user_id])
-        read = time.perf_counter()
-        scorer = self.scorer
-        record, reason = fetched.values[0], fetched.reasons[0]
-        if record is not None and not RING.holds(record):
-            record, reason = None, DegradedReason.FOREIGN_VALUE
-        items = np.array(item_ids, dtype=np.int64)
-        answer, failure = await _scored(scorer, user_id, items, record)
-        if failure is not None:  # the record is the likeliest cause: once more without
-            reason = failure
-            answer, failure = await _scored(scorer, user_id, items, None)
-        if failure is not None:
-            answer = _unscored(scorer, items)
-        assert answer is not None  # noqa: S101 - or there was a failure
-        self._store.observe(read - started)
-        self._score.observe(time.perf_counter() - read)
-        reasons = (() if reason is None else (reason,)) + answer.reasons
-        for one in reasons:
-            self.metrics.degraded.labels(one.value).inc()
-        return replace(answer, reasons=reasons)
-
-
-async def _scored(
-    scorer: PrerankScorer, user_id: int, item_ids: NDArray[np.int64], record: bytes | None
-) -> tuple[Preranked | None, DegradedReason | None]:
-    """An answer of finite scores, or why there is none."""
-    try:
-        answer = await scorer.answer(user_id, item_ids, record)
-    except Exception as error:  # an answer of equal scores, and never a 5xx
-        log_unexpected(f"the pre-rank of one user with {scorer.label}", error)
-        return None, DegradedReason.INTERNAL_ERROR
-    if not np.isfinite(answer.logits).all():
-        return None, DegradedReason.NOT_FINITE
-    return answer, None
-
-
-def _unscored(scorer: PrerankScorer, item_ids: NDArray[np.int64]) -> Preranked:
-    """Equal scores, which leave the candidates in the order of the request."""
-    count = len(item_ids)
-    logits, known = np.zeros(count, np.float32), np.ones(count, np.bool_)
-    return Preranked(item_ids, logits, known, np.arange(count), scorer.label, ())

@@ -36,8 +36,10 @@ from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.records import MemoryReader, packed_feature
+from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.items import UNKNOWN_CATEGORY, ItemTable
-from uic.jobs.serving.score.prerank import Preranked, PrerankScorer, PrerankStage
+from uic.jobs.serving.score.prerank import Preranked, PrerankScorer
+from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.jobs.stream.fold.sequence_fill import write_rings
 from uic.models.records.sequence_ring import SequenceRing
@@ -147,4 +149,5 @@ def scored(scorer: PrerankScorer, item_ids, record: bytes | None) -> Preranked:
     """What a scorer says, its images read at once."""
     history, candidates = scorer.history(record), scorer.find(item_ids)
     read = scorer.images.read_now(scorer.vectors_needed(candidates, history))
-    return scorer.score(candidates, scorer.user_vector(history, read), read)
+    ask = Ask(list(item_ids), record)
+    return scorer.score(candidates, scorer.sums(history, read), read, ask)

@@ -44,7 +44,7 @@ def stocked(tmp_path_factory) -> Iterator[tuple]:
         features = write_tables(shop.workspace)
         bundles = {
             model: shop.bundle("0001", seed=3, model=model, features=fitted(features))
-            for model in ("mimn", *HISTORY_MODELS)
+            for model in ("mimn", "prerank", *HISTORY_MODELS)
         }
         shop.generation(1, bundles["mimn"], LENGTHS)
         load_user_rows(shop.settings, shop.workspace, features)
@@ -100,6 +100,36 @@ def test_rankers_of_histories_are_served_the_same_features(stocked, model):
             answer = service.rank(user, SHOWN, context=CONTEXT)
             expected = offline(bundles[model], features, user, CONTEXT)
             np.testing.assert_allclose(of_shown(answer), expected, atol=1e-5)
+
+
+def test_the_pre_rank_is_served_the_features_of_both_towers(stocked):
+    shop, features, bundles = stocked
+    arguments = ("--bundle", "din", "--history-from", "log", "--prerank-bundle", "prerank")
+    whole = [3, 1, 4, 1, 5]  # one place a candidate, so a vector of the user for each
+    with running_service(shop.workspace, *arguments) as service:
+        for user in USERS.tolist():
+            for position in (POSITIONS, whole):
+                context = {**CONTEXT, "position": position}
+                asked = {"user_id": user, "item_ids": SHOWN, "context": context}
+                answer = service.client.post("/v1/prerank", json=asked).json()
+                scores = {one["item_id"]: one["score"] for one in answer["items"]}
+                raw = joined(features, user, context)
+                expected = offline_logits(
+                    bundles["prerank"], random_events(LENGTHS), user - 1, user, SHOWN, features=raw
+                )
+                np.testing.assert_allclose([scores[item] for item in SHOWN], expected, atol=1e-5)
+                assert "feature_missing" in answer["reasons"]  # of the item without a row
+        known = [item for item in SHOWN if item != ITEM_WITHOUT_ROW]
+        for_all = {"tab": "search", "position": 2, "words": ["red"]}
+        asked = {"user_id": 1, "item_ids": known, "context": for_all}
+        assert service.client.post("/v1/prerank", json=asked).json()["reasons"] == []
+        funnel = service.client.post("/v1/funnel", json={**asked, "keep": 2}).json()
+        assert [stage["reasons"] for stage in funnel["stages"]] == [[], []]
+        odd = {**asked, "context": {**for_all, "tab": 1.5}}
+        answer = service.client.post("/v1/prerank", json=odd).json()
+        assert answer["reasons"] == ["feature_invalid"]
+        invalid = 'uic_serve_feature_defaults_total{feature="context.tab",reason="invalid"}'
+        assert service.metric(invalid) == 1
 
 
 def test_every_kind_of_feature_moves_the_scores(served):
