@@ -1,0 +1,1 @@
+"""The race of `benchmarks/worth.py`: logs, states, one head for all, and the judge."""

@@ -1,0 +1,126 @@
+"""What a per-user record is worth: counters, pools, MIMN, DIN and the record, under one head.
+
+    python benchmarks/worth.py --data online_retail|ali_brand|kuairand [--seeds 3] [--quick]
+
+A state sees its user's events strictly before the row's time. In the shops' logs, each event of a
+day is a positive beside four items that others took that day and this user did not; KuaiRand's rows
+are the videos that were shown, clicked or not. The last days are the test (14 of the shops, 1 of
+KuaiRand), the days before them choose settings and epochs (7, 1). `auc_within` is the mean AUC
+within one user's moment (an invoice, a day), in KuaiRand within one user's hour, since its log does
+not say which videos one request asked for.
+
+All rows share one head, optimiser and search: the learning rate and batch that are best on the
+validation days after training on a third of the moments; then every seed trains on all of them, and
+stops after the first epoch that does not help on the validation days. `popularity` and `repeat`
+learn nothing; `counters` is a logistic regression.
+
+- `counters`: log(1 + count) of the candidate's item and of its category and author, decayed by one
+  day, a week, a month and not at all, over the whole history and without any bound on memory.
+- `mean_product`: mean of the embeddings of the last 1,024 events, its product with the candidate.
+- `two_pools`: and a second mean whose weights halve from event to event.
+- `mimn`: the product's memory network, fold and read-out.
+- `din_flags`: `mean_product`, and attention over the last 64 events, told which are the same item.
+
+Prints one JSON line: `rows`, from name to AUC and AUC within a list (means over seeds), the
+standard error over seeds, and the 95 % interval of the difference to `mean_product` over test users
+(400 bootstrap draws), of the AUC (`low`, `high`) and within lists (`within_low`, `within_high`).
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import LOAD_BEFORE, arguments, say
+from race import tallies
+from race.batches import Batches
+from race.contestants import Entry, FlaggedAttention, LastPool, MeanPool, Memory
+from race.judge import Judge, Result
+from race.logs import LOGS, TEST, VALID, RaceLog
+from race.training import EPOCHS, SEARCHED, Race
+
+SHARED = Path(os.environ.get("UIC_SHARED_DATA", "../shared/data"))
+BASE = "mean_product"
+SCORED_ROWS = 60_000  # of the validation, and of the test
+QUICK_ROWS = 3_000
+LEARNED = {
+    "counters": Entry(dense=("counters",), logistic=True),
+    BASE: Entry([MeanPool]),
+    "two_pools": Entry([MeanPool, LastPool]),
+    "mimn": Entry([Memory]),
+    "din_flags": Entry([MeanPool, FlaggedAttention]),
+}
+
+
+def main() -> None:
+    parser = arguments((__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", choices=sorted(LOGS), required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=200_000, help="to train on, at most")
+    parser.add_argument("--only", nargs="+", help="these rows, beside the base", metavar="ROW")
+    options = parser.parse_args()
+    started = time.monotonic()
+    quick = options.quick
+    seeds = 1 if quick else options.seeds
+    train, scored = (QUICK_ROWS, QUICK_ROWS) if quick else (options.rows, SCORED_ROWS)
+    log = LOGS[options.data](SHARED).drawn((train, scored, scored))
+    searched, epochs = (SEARCHED[:1], 1) if quick else (SEARCHED, EPOCHS)
+    race = prepared(log, searched, epochs)
+    say(f"{options.data}: {shape(race)}")
+    results = {
+        name: Result([scores(log)[race.batches.rows(TEST)].astype(float)], {})
+        for name, scores in (("popularity", tallies.popularity), ("repeat", tallies.repeat))
+    }
+    for name, entry in LEARNED.items():
+        if not options.only or name in {BASE, *options.only}:
+            begun = time.monotonic()
+            results[name] = race.run(entry, seeds, say)
+            area = race.test.auc(results[name].scores[0])
+            say(f"{name}: AUC {area:.4f}, {time.monotonic() - begun:.0f} s")
+    rows = {name: found.row(race.test, results[BASE]) for name, found in results.items()}
+    line = {
+        "benchmark": "worth",
+        "data": options.data,
+        "rows": rows,
+        **shape(race),
+        "seeds": seeds,
+        "settings": {name: found.settings for name, found in results.items() if found.settings},
+        "searched": {"learning_rate_and_batch_rows": searched, "most_epochs": epochs},
+        "seconds": round(time.monotonic() - started),
+        "load_before": round(LOAD_BEFORE, 2),
+    }
+    print(json.dumps(line), flush=True)
+
+
+def prepared(log: RaceLog, searched: Sequence[tuple[float, int]], epochs: int) -> Race:
+    """The race of a log: its batches with all features, and its judges."""
+    batches = Batches(log, {"counters": tallies.counters(log)})
+    judges = [Judge.of(log.rows.iloc[batches.rows(split)]) for split in (VALID, TEST)]
+    return Race(log, batches, *judges, searched, epochs)
+
+
+def shape(race: Race) -> dict[str, Any]:
+    """How much data there is."""
+    rows = race.log.rows
+    counts = rows.split.value_counts().sort_index().tolist()
+    return {
+        "days": list(race.log.days),
+        "training_rows": counts[0],
+        "validation_rows": counts[1],
+        "test_rows": counts[2],
+        "test_users": int(rows.user[rows.split == TEST].nunique()),
+        "test_clicked": round(float(rows.label[rows.split == TEST].mean()), 3),
+        "events": len(race.log.events),
+        "items": race.log.sizes["item"],
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

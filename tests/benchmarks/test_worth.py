@@ -1,0 +1,105 @@
+"""The race of `benchmarks/worth.py`: what a row may see, its judge, and the form of its line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.race import tallies
+from benchmarks.race.batches import Batches
+from benchmarks.race.judge import Judge, Result
+from benchmarks.race.logs import HOUR_MS, TEST, TRAIN, RaceLog
+from uic.models.training.metrics import auc
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def shop() -> RaceLog:
+    """Two users; the first took item 1 at hours 0 and 24, item 2 at hour 24."""
+    events = pd.DataFrame(
+        {
+            "user": [0, 0, 0, 1],
+            "time_ms": [0, 24 * HOUR_MS, 24 * HOUR_MS, 0],
+            "behavior": "buy",
+            "item": [1, 1, 2, 1],
+            "category": [0, 0, 1, 0],
+        }
+    )
+    rows = pd.DataFrame(
+        {
+            "user": [0, 0, 0, 1],
+            "time_ms": np.array([0, 24, 48, 0]) * HOUR_MS,
+            "item": [1, 1, 1, 2],
+            "category": [0, 0, 0, 1],
+            "label": np.float32([1, 1, 0, 0]),
+            "split": [TRAIN, TRAIN, TEST, TRAIN],
+            "request": [0, 1, 2, 3],
+        }
+    )
+    return RaceLog("shop", events, rows, ("category",), {"item": 3, "category": 2})
+
+
+def test_counts_are_of_events_strictly_before_the_row(shop):
+    counts, age = tallies.tally(shop.events, shop.rows, "item")
+    of_a_day, for_ever = counts[:, 0], counts[:, -1]
+    assert for_ever.tolist() == [0, 1, 2, 0]
+    assert of_a_day.tolist() == [0, 0.5, 0.75, 0]  # halved after 24 hours, quartered after 48
+    assert age.tolist() == [tallies.NEVER_HOURS, 24, 24, tallies.NEVER_HOURS]
+
+
+def test_a_history_ends_before_its_moment(shop):
+    (batch,) = Batches(shop, {}).of(TRAIN, size=100)
+    assert batch.counts.tolist() == [0, 1, 0]
+    assert batch.event_items.tolist() == [1]
+    (last,) = Batches(shop, {}).of(TEST, size=100)
+    assert last.event_items.tolist() == [1, 1, 2]
+    assert last.age_hours.tolist() == [48, 24, 24]
+    assert last.ranks.tolist() == [2, 1, 0]
+
+
+def test_an_interval_of_a_row_to_itself_is_nothing_and_of_a_better_one_above_zero():
+    generator = np.random.default_rng(0)
+    labels = generator.random(2000) < 0.3
+    judge = Judge(labels, np.repeat(np.arange(200), 10), np.repeat(np.arange(400), 5))
+    base = Result([generator.normal(size=2000)], {})
+    better = Result([labels + generator.normal(size=2000)], {})
+    itself = base.row(judge, base)
+    assert (itself["low"], itself["high"]) == (0, 0)
+    row = better.row(judge, base)
+    assert 0 < row["low"] < row["auc"] - itself["auc"] < row["high"]
+    assert 0 < row["within_low"] < row["auc_within"] - itself["auc_within"] < row["within_high"]
+
+
+def test_a_draw_of_every_user_once_is_the_plain_auc_with_ties():
+    generator = np.random.default_rng(1)
+    labels, scores = generator.random(500) < 0.4, generator.integers(0, 5, 500).astype(float)
+    judge = Judge(labels, np.zeros(500, dtype=np.int64), np.zeros(500, dtype=np.int64))
+    areas, within = judge.resampled(scores)  # one user: each draw is that user
+    np.testing.assert_allclose(areas, auc(scores, labels))
+    np.testing.assert_allclose(within, auc(scores, labels))
+
+
+@pytest.mark.slow
+def test_prints_one_line_on_real_data(shared_data):
+    command = [sys.executable, ROOT / "benchmarks/worth.py", "--data", "kuairand", "--quick"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+    line = json.loads(printed.stdout)
+    assert {
+        "popularity",
+        "repeat",
+        "counters",
+        "mean_product",
+        "two_pools",
+        "mimn",
+        "din_flags",
+    } <= set(line["rows"])
+    for row in line["rows"].values():
+        assert 0.3 < row["auc"] < 0.9
+        assert row["low"] <= row["high"]
+        assert {"auc_within", "se"} <= set(row)
+    assert line["test_rows"] >= 3000
