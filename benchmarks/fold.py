@@ -44,6 +44,7 @@ class FoldProblem:
         self.users, self.length, self.events = users, length, users * length
         self.memory = MemoryNetwork(MemoryConfig()).requires_grad_(requires_grad=False)
         self.hash8 = b"benchmrk"
+        self.has_memory, self.state = True, None
         self.table = torch.randn(100_000, 32) * 0.3
         self.packed = PackedNetwork(self.memory)
         self.folder = MemoryFolder(self, generation=1)

@@ -35,7 +35,8 @@ from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.rankers.catalogue import model_kind
 from uic.models.samples.vocabulary import IdTable, Vocabulary
 from uic.models.training.run_spec import Days, RunSpec

@@ -40,7 +40,8 @@ from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.feature_repo.store.settings import StoreSettings
 from uic.jobs.stream.fold.sequence_fill import write_rings
-from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.features.fitted import FittedFeatures
 from uic.models.memory.fold import MemoryFolder

@@ -33,7 +33,7 @@ from uic.jobs.replay.destination import EventFiles
 from uic.jobs.replay.hold_back import hold_back
 from uic.jobs.replay.run import FOLDER as HELD_FOLDER
 from uic.jobs.stream.topics.kafka_server import free_port
-from uic.models.bundles.bundle import save_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.samples.reader import SamplesReader
 from uic.models.training.metrics import auc

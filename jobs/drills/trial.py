@@ -18,7 +18,8 @@ from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import Context
-from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.memory.fold import MemoryFolder
 from uic.models.rankers.catalogue import model_kind
 from uic.models.samples.vocabulary import IdTable, Vocabulary

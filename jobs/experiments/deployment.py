@@ -14,8 +14,9 @@ from uic.jobs.config.console import ERR
 from uic.jobs.experiments.runs import Request, RowResult, result_path, run_rows, run_spec
 from uic.jobs.experiments.tables import TABLES, Row, Table
 from uic.jobs.training.run import checkpoint_path, watched
-from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.documents import BundleError
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
 from uic.models.published import MANIFEST_NAME, write_json_atomically

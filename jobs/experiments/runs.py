@@ -15,7 +15,8 @@ from uic.jobs.config.context import Context
 from uic.jobs.experiments.sequence_cost import is_out_of_memory, memory_limit
 from uic.jobs.experiments.tables import Row, Table
 from uic.jobs.training.run import checkpoint_path, watched, with_images
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
 from uic.models.published import MANIFEST_NAME, write_json_atomically

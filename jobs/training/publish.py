@@ -15,7 +15,8 @@ from typing import Any
 from uic.jobs.config.context import Context
 from uic.jobs.training.rank_run import Ranks, ranks_of, train_as
 from uic.jobs.training.run import check_device, checkpoint_path, open_samples, with_images
-from uic.models.bundles.bundle import Bundle, load_bundle, save_bundle
+from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError

@@ -7,10 +7,9 @@ runs with the same result have the same hash, whatever their version is called.
 """
 
 import hashlib
-import importlib.metadata
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,41 +17,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from uic.models.bundles.documents import (
-    BUNDLE_FORMAT,
-    BUNDLE_KIND,
     CONFIG,
     HASHED,
     METRICS,
+    STATE_MODEL,
     VOCABULARY,
     WEIGHTS,
     BundleConfig,
     BundleError,
-    VocabularySizes,
     load_config,
     load_metrics,
     read_bundle_manifest,
 )
 from uic.models.errors import BadInputError
 from uic.models.features.event_columns import EventColumn
-from uic.models.kernels.compiled import folded_by
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.memory.network import MemoryNetwork
 from uic.models.published import (
-    MANIFEST_NAME,
-    file_entry,
-    publish_manifest,
     verify_checksums,
 )
 from uic.models.rankers.catalogue import model_kind
 from uic.models.rankers.mimn import Mimn
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.vocabulary import Vocabulary, load_vocabulary
+from uic.models.state.definition import StateDefinition
 from uic.models.training.run_spec import section_from
-from uic.models.training.trainer import Trained
 
 DISTRIBUTION: Final = "user-interest-center"
 HASH_BYTES: Final = 8
@@ -112,6 +105,13 @@ class Bundle:
         """Whether the model keeps a memory per user."""
         return isinstance(self.model, Mimn)
 
+    @cached_property
+    def state(self) -> StateDefinition | None:
+        """The exact parts of a record, as `state.yaml` declared them; None for none."""
+        document = self.config.state
+        where = f"{self.path / CONFIG}: state"
+        return None if document is None else StateDefinition.of_document(document, where)
+
     @property
     def memory(self) -> MemoryNetwork:
         """The memory network.
@@ -131,75 +131,6 @@ class Bundle:
         categories = torch.from_numpy(self.vocabulary.category.lookup(category_ids))
         vectors: Tensor = self.model.embedding(items, categories)
         return vectors
-
-
-def save_bundle(
-    path: Path, trained: Trained, readout_compatible_with: tuple[bytes, ...] = ()
-) -> bytes:
-    """Publish a trained model as the directory `path`; returns its `hash8`.
-
-    Args:
-        path: `<bundles>/<model>/<version>`, new or left by a killed attempt.
-        trained: the run's result.
-        readout_compatible_with: hashes of bundles whose memories the readout understands.
-
-    Raises:
-        BundleError: the version is published already, or a weight is not a finite number.
-    """
-    if (path / MANIFEST_NAME).exists():
-        msg = f"{path}: this version is published already; choose another --version"
-        raise BundleError(msg)
-    path.mkdir(parents=True, exist_ok=True)
-    spec, vocabulary = trained.spec, trained.vocabulary
-    config = BundleConfig(
-        format_version=BUNDLE_FORMAT,
-        model=spec.model,
-        settings=spec.settings.model_dump(mode="json"),
-        training=spec.training.document(),
-        seed=spec.seed,
-        vocabulary=VocabularySizes(
-            item_ids=vocabulary.item.ids.size,
-            category_ids=vocabulary.category.ids.size,
-            spare_item_rows=vocabulary.item.spare_rows,
-            spare_category_rows=vocabulary.category.spare_rows,
-        ),
-        features=vocabulary.features.to_json(),
-    )
-    tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-    _refuse_not_finite(tensors, path / WEIGHTS)
-    save_file(tensors, path / WEIGHTS)
-    # Without features the file is what it was before there were any, and so is the bundle's hash.
-    left_out = {name for name in ("features", "event_columns") if not getattr(config, name)}
-    _write_json(path / CONFIG, config.model_dump(mode="json", exclude=left_out))
-    vocabulary.save(path / VOCABULARY)
-    days = spec.days
-    metrics = {
-        "test": None if trained.metrics is None else trained.metrics.to_json(),
-        "test_days": [str(days.test_first), str(days.test_last)] if days.test_first else None,
-        "baselines": None if trained.baselines is None else trained.baselines.to_json(),
-        "epochs": trained.epochs,
-        "curve": trained.curve,
-    }
-    _write_json(path / METRICS, metrics)
-    files = [file_entry(path, path / name) for name in (*HASHED, METRICS)]
-    manifest = {
-        "kind": BUNDLE_KIND,
-        "schema_version": BUNDLE_FORMAT,
-        "files": files,
-        "hash": _hash_of(files).hex(),
-        "training_data": {
-            "samples": spec.samples,
-            "manifest_sha256": spec.samples_sha256,
-            "first_day": str(days.first),
-            "last_day": str(days.last),
-        },
-        "warm_start": {"bundle": spec.warm_start, "except_ids": spec.except_ids},
-        "folded_by": folded_by(),
-        "code_version": importlib.metadata.version(DISTRIBUTION),
-        "readout_compatible_with": sorted(hash8.hex() for hash8 in readout_compatible_with),
-    }
-    publish_manifest(path, manifest)
-    return _hash_of(files)[:HASH_BYTES]
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -230,7 +161,7 @@ def load_bundle(path: Path) -> Bundle:
     model = _load_model(path, config, vocabulary)
     return Bundle(
         path=path,
-        hash8=_hash_of(manifest["files"])[:HASH_BYTES],
+        hash8=hash_of(manifest["files"])[:HASH_BYTES],
         config=config,
         vocabulary=vocabulary,
         model=model,
@@ -239,17 +170,13 @@ def load_bundle(path: Path) -> Bundle:
     )
 
 
+def without_network() -> Ranker:
+    """What stands in a bundle of exact parts alone: it ranks nothing."""
+    return Ranker(RankerSettings(), 1, 1, features=0)
+
+
 def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ranker:
-    try:
-        kind = model_kind(config.model)
-        settings = section_from(kind.settings, config.settings, f"{path / CONFIG}: settings.")
-    except BadInputError as error:
-        msg = f"{path / CONFIG}: {error}" if "config.json" not in str(error) else str(error)
-        raise BundleError(msg) from error
-    with torch.random.fork_rng(devices=[]):
-        model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
-        model.attach_features(vocabulary.features)
-        model.attach_tasks(config.tasks)
+    model = _built_model(path, config, vocabulary)
     try:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -270,12 +197,29 @@ def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ran
         if name not in expected:
             msg = f"{path / WEIGHTS}: tensor {name} is unknown to model {config.model}"
             raise BundleError(msg)
-    _refuse_not_finite(tensors, path / WEIGHTS)
+    refuse_not_finite(tensors, path / WEIGHTS)
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def _refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _built_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ranker:
+    with torch.random.fork_rng(devices=[]):
+        if config.model == STATE_MODEL:
+            return without_network()
+        try:
+            kind = model_kind(config.model)
+            settings = section_from(kind.settings, config.settings, f"{path / CONFIG}: settings.")
+        except BadInputError as error:
+            msg = f"{path / CONFIG}: {error}" if "config.json" not in str(error) else str(error)
+            raise BundleError(msg) from error
+        model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
+        model.attach_features(vocabulary.features)
+        model.attach_tasks(config.tasks)
+        return model
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors with a NaN or an infinite number: a `BundleError` that names one."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             wrong = int((~tensor.isfinite()).sum())
@@ -290,12 +234,7 @@ def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _hash_of(files: list[dict[str, Any]]) -> bytes:
+def hash_of(files: list[dict[str, Any]]) -> bytes:
     """The bundle's hash: sha256 over the sums of weights, config and vocabulary, in that order."""
     sums = {entry["path"]: entry["sha256"] for entry in files}
     return hashlib.sha256("".join(sums[name] for name in HASHED).encode()).digest()
-
-
-def _write_json(path: Path, document: Any) -> None:
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")

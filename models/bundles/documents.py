@@ -13,6 +13,8 @@ from uic.models.settings import Section
 from uic.models.training.run_spec import SettingError, section_from
 
 BUNDLE_KIND: Final = "bundle"
+# The name of a bundle of exact parts alone.
+STATE_MODEL: Final = "state"
 BUNDLE_FORMAT: Final = 1
 
 WEIGHTS: Final = "model.safetensors"
@@ -53,6 +55,7 @@ class BundleConfig(Section):
     event_columns: tuple[EventColumn, ...] = Field(
         (), description="columns of events that the fold reads beside ids"
     )
+    state: dict[str, Any] | None = Field(None, description="exact parts of a record (state.yaml)")
 
     @property
     def tasks(self) -> dict[str, float]:

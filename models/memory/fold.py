@@ -5,7 +5,7 @@ and must never be called with a user's records and events out of step: a record 
 was its last, and whatever lies at or before it is skipped (docs/concepts.md, "Effectively once").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from uic.models.records.record import (
     check_records,
     empty_records,
     header_view,
+    parts_view,
     record_bytes,
     state_view,
 )
@@ -46,12 +47,34 @@ class ForeignMemoryError(BadInputError):
     """A record was made by another bundle, whose numbers mean something else."""
 
 
+class RecordParts(Protocol):
+    """What the fold needs of a record's exact parts (`uic.models.state.definition`)."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all parts of one user."""
+
+    def initial(self) -> NDArray[np.uint8]:
+        """Those of a user without an event: (bytes,)."""
+
+    def fold(self, states: NDArray[np.uint8], events: EventBatch) -> None:
+        """Fold events into parts, (users, bytes), in place."""
+
+
 class MemoryBundle(Protocol):
-    """What the fold needs of a bundle: a table lookup, the network, and the bundle's hash."""
+    """What the fold needs of a bundle: a lookup, the network, the parts, and the bundle's hash."""
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether there is a memory network; without one `memory` and `embed` are not asked."""
 
     @property
     def memory(self) -> MemoryNetwork:
         """The memory network, on the CPU."""
+
+    @property
+    def state(self) -> RecordParts | None:
+        """The exact parts of a record; None for none."""
 
     @property
     def hash8(self) -> bytes:
@@ -90,25 +113,40 @@ class MemoryFolder:
             msg = f"bundle: hash of {len(bundle.hash8)} bytes, expected {HASH_BYTES}"
             raise BadInputError(msg)
         self._bundle = bundle
-        if not bundle.memory.config.fits_record:
+        self._parts = bundle.state
+        self.parts_bytes = 0 if self._parts is None else self._parts.bytes
+        self._network: PackedNetwork | None = None
+        self.generation = generation
+        self.state_floats = 0
+        if bundle.has_memory:
+            self._network = self._packed(bundle.memory)
+            self.state_floats = bundle.memory.layout.floats
+        elif self._parts is None:
+            msg = "bundle: neither a memory nor parts of a record; nothing to fold"
+            raise BadInputError(msg)
+        self.record_bytes = record_bytes(self.state_floats, self.parts_bytes)
+        self._initial = self._initial_record()
+
+    @staticmethod
+    def _packed(memory: MemoryNetwork) -> PackedNetwork:
+        if not memory.config.fits_record:
             msg = (
                 "bundle: utilization_input is sum, which a float16 record cannot hold and whose P "
                 "collapses over a lifetime; train with utilization_input: mean to serve it"
             )
             raise BadInputError(msg)
-        self._network = PackedNetwork(bundle.memory)
-        self.generation = generation
-        self.state_floats = bundle.memory.layout.floats
-        self.record_bytes = record_bytes(self.state_floats)
-        self._initial = self._initial_record()
+        return PackedNetwork(memory)
 
     def _initial_record(self) -> Records:
-        record = empty_records(1, self.state_floats)
+        record = empty_records(1, self.state_floats, self.parts_bytes)
         header = header_view(record)
         header["generation"] = self.generation
         header["bundle"] = np.frombuffer(self._bundle.hash8, dtype="V8")
-        with torch.no_grad():
-            self._bundle.memory.initial(1).pack(record)
+        if self._parts is not None:
+            parts_view(record, self.parts_bytes)[0] = self._parts.initial()
+        if self._network is not None:
+            with torch.no_grad():
+                self._bundle.memory.initial(1).pack(record)
         return record
 
     def initial_records(self, users: int) -> Records:
@@ -131,7 +169,7 @@ class MemoryFolder:
             EventValueError: the bundle's embedding of an event is not a usable number.
         """
         # 1. Which events are new.
-        header = check_records(records, self.state_floats, "fold")
+        header = self.check(records, "fold")
         self._check_bundle(header)
         order = np.argsort(events.user_index, kind="stable")
         skipped_sorted, moved_sorted = compare_positions(header, events, order)
@@ -149,12 +187,20 @@ class MemoryFolder:
         )
         changed = folded[rows]
         header = header_view(changed)
-        x = self._embedded(header, events, new, firsts)
-        self._fold_states(changed, header, x, lengths)
+        if self._network is not None:
+            x = self._embedded(header, events, new, firsts)
+            self._fold_states(self._network, changed, header, x, lengths)
+        header["events"] = np.minimum(header["events"].astype(np.int64) + lengths, MAX_EVENTS)
+        if self._parts is not None:
+            self._fold_parts(self._parts, changed, events.select(new), lengths)
         # 3. The position of the last event of each.
         self._stamp(header, events, new[firsts + lengths - 1])
         folded[rows] = changed
         return FoldOutcome(folded, skipped, moved)
+
+    def check(self, records: Records, where: str) -> NDArray[np.void]:
+        """The headers of records of this version and width; see `check_records`."""
+        return check_records(records, self.state_floats, where, self.parts_bytes)
 
     def _check_bundle(self, header: NDArray[np.void]) -> None:
         hashes = header["bundle"]
@@ -192,19 +238,32 @@ class MemoryFolder:
             told: Tensor = terms(x, events.behaviors[new], times, before)
         return told
 
-    def _fold_states(
-        self, records: Records, header: NDArray[np.void], x: Tensor, lengths: NDArray[np.int64]
+    def _fold_parts(
+        self, parts: RecordParts, records: Records, new: EventBatch, lengths: NDArray[np.int64]
     ) -> None:
-        """Fold `x`, the events of one user after the other, into the state part of `records`."""
+        """Fold `new`, the events of one user after the other, into the exact parts."""
+        own = replace(new, user_index=np.repeat(np.arange(len(lengths)), lengths))
+        states = np.ascontiguousarray(parts_view(records, self.parts_bytes))
+        parts.fold(states, own)
+        parts_view(records, self.parts_bytes)[...] = states
+
+    def _fold_states(
+        self,
+        network: PackedNetwork,
+        records: Records,
+        header: NDArray[np.void],
+        x: Tensor,
+        lengths: NDArray[np.int64],
+    ) -> None:
+        """Fold `x`, the events of one user after the other, into the memories of `records`."""
         check_values(x)
         counts = header["events"].astype(np.int64)
-        states = np.ascontiguousarray(state_view(records)).view(np.uint16)
+        states = np.ascontiguousarray(state_view(records, self.state_floats)).view(np.uint16)
         # Each user's state is saved once, after the last event, over the one it started from.
         save_rows = np.full(len(x), -1, dtype=np.int64)
         save_rows[np.cumsum(lengths) - 1] = np.arange(len(lengths))
-        self._network.fold(x, lengths, counts, start=states, save_rows=save_rows, saved=states)
-        state_view(records)[...] = states.view(np.float16)
-        header["events"] = np.minimum(counts + lengths, MAX_EVENTS)
+        network.fold(x, lengths, counts, start=states, save_rows=save_rows, saved=states)
+        state_view(records, self.state_floats)[...] = states.view(np.float16)
 
     def _stamp(self, header: NDArray[np.void], events: EventBatch, last: NDArray[np.int64]) -> None:
         """Write the position of each record's last event, `last` being their indices."""

@@ -143,12 +143,12 @@ class MemoryState:
         """
         # torch converts with the processor's own instruction, numpy in software.
         halves = self.to_rows().detach().to("cpu", torch.float32).half()
-        state_view(records)[...] = halves.numpy()
+        state_view(records, halves.shape[1])[...] = halves.numpy()
         header_view(records)["events"] = np.minimum(self.count.cpu().numpy(), MAX_EVENTS)
 
     @classmethod
     def unpack(cls, records: Records, layout: StateLayout) -> "MemoryState":
         """The states of records as float32 tensors on the CPU, exact."""
-        halves = np.array(state_view(records))  # a copy: torch wants it contiguous and writable
+        halves = np.array(state_view(records, layout.floats))  # a copy: torch wants it contiguous
         count = torch.from_numpy(header_view(records)["events"].astype(np.int64))
         return cls.from_rows(torch.from_numpy(halves).float(), count, layout)

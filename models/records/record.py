@@ -1,6 +1,7 @@
 """The packed memory record: what Redis holds for a user, and a snapshot's `memory` column.
 
-A record is a 44-byte header and the state as float16. A batch of records is one numpy array of
+A record is a 44-byte header, the memory's state as float16 if there is one, and the exact parts if
+there are any (`uic.models.state`). A batch of records is one numpy array of
 shape (users, record_bytes), uint8; reading or writing a header field is a view of it, never a
 loop over users. The position prefix (epoch, offset) is big-endian, so that comparing bytes
 compares positions; everything else is little-endian.
@@ -16,7 +17,8 @@ compares positions; everything else is little-endian.
 | 24-31 | event time of the last folded event, milliseconds since 1970 UTC | int64 |
 | 32-35 | events folded | uint32 |
 | 36-43 | first 8 bytes of the bundle's hash | 8 bytes |
-| 44- | state (layout: `uic.models.memory.network`) | float16 |
+| 44- | memory (layout: `uic.models.memory.network`) | float16 |
+| last | exact parts, in the order of the bundle's `state.yaml` | bytes |
 """
 
 from typing import Final
@@ -56,14 +58,14 @@ class RecordFormatError(UicError):
     """A value is not a memory record of this code's version."""
 
 
-def record_bytes(state_floats: int) -> int:
-    """Bytes of one record whose state has `state_floats` float16 numbers."""
-    return HEADER_BYTES + 2 * state_floats
+def record_bytes(state_floats: int, parts_bytes: int = 0) -> int:
+    """Bytes of one record: `state_floats` float16 numbers, and exact parts of `parts_bytes`."""
+    return HEADER_BYTES + 2 * state_floats + parts_bytes
 
 
-def empty_records(users: int, state_floats: int) -> Records:
+def empty_records(users: int, state_floats: int, parts_bytes: int = 0) -> Records:
     """Zeroed records with magic and version set, shape (users, record_bytes), uint8."""
-    records = np.zeros((users, record_bytes(state_floats)), dtype=np.uint8)
+    records = np.zeros((users, record_bytes(state_floats, parts_bytes)), dtype=np.uint8)
     header = header_view(records)
     header["magic"] = RECORD_MAGIC
     header["version"] = RECORD_VERSION
@@ -78,18 +80,31 @@ def header_view(records: Records) -> NDArray[np.void]:
     return records[:, :HEADER_BYTES].view(HEADER)[:, 0]
 
 
-def state_view(records: Records) -> NDArray[np.float16]:
-    """The states of a batch as a view, shape (users, state_floats), float16."""
-    return records[:, HEADER_BYTES:].view(np.float16)
+def state_view(records: Records, state_floats: int | None = None) -> NDArray[np.float16]:
+    """The memories of a batch as a view, shape (users, state_floats), float16.
+
+    Args:
+        records: of a batch.
+        state_floats: how many there are; None for records without exact parts.
+    """
+    end = None if state_floats is None else HEADER_BYTES + 2 * state_floats
+    return records[:, HEADER_BYTES:end].view(np.float16)
 
 
-def check_records(records: Records, state_floats: int, where: str) -> NDArray[np.void]:
+def parts_view(records: Records, parts_bytes: int) -> NDArray[np.uint8]:
+    """The exact parts of a batch as a view, shape (users, parts_bytes), uint8."""
+    return records[:, records.shape[1] - parts_bytes :]
+
+
+def check_records(
+    records: Records, state_floats: int, where: str, parts_bytes: int = 0
+) -> NDArray[np.void]:
     """The headers (`header_view`) of a batch of records of this version and width.
 
     Raises:
         RecordFormatError: names `where`, what was found and what was expected.
     """
-    expected = record_bytes(state_floats)
+    expected = record_bytes(state_floats, parts_bytes)
     if records.shape[1] != expected:
         msg = f"{where}: a memory record has {records.shape[1]} bytes, this model's have {expected}"
         raise RecordFormatError(msg)

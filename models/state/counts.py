@@ -86,6 +86,11 @@ class Counts(Part):
         return self._table.further
 
     @property
+    def reads_ids(self) -> bool:
+        """A key is a category."""
+        return True
+
+    @property
     def facts(self) -> dict[str, str]:
         """Entries, false matches, error of times."""
         return self._table.facts()

@@ -128,6 +128,11 @@ class Part(ABC):
         return frozenset()
 
     @property
+    def reads_ids(self) -> bool:
+        """Whether those columns are keys, so categories."""
+        return False
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """What `uic state show` says of it beside its bytes: resolution, largest error."""
         return {}

@@ -93,6 +93,11 @@ class Rates(Part):
         return self._table.further
 
     @property
+    def reads_ids(self) -> bool:
+        """A key is a category."""
+        return True
+
+    @property
     def facts(self) -> dict[str, str]:
         """Entries, false matches, error of times."""
         return self._table.facts()

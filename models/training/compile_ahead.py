@@ -34,6 +34,8 @@ class _MemoryBundle:
 
     memory: MemoryNetwork
     hash8: bytes = b"compiled"
+    has_memory: bool = True
+    state: None = None
 
     def embed(self, item_ids: NDArray[np.int64], category_ids: NDArray[np.int64]) -> Tensor:
         """(events, event width), zeros."""

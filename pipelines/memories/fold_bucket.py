@@ -23,7 +23,7 @@ from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
 from uic.models.memory.fold import MemoryFolder
 from uic.models.published import drafted_part, sha256_of
-from uic.models.records.record import Records, check_records, header_view
+from uic.models.records.record import Records, header_view
 from uic.pipelines.log.columns import event_batch
 
 DRAFT_SUFFIX: Final = ".draft"
@@ -119,7 +119,7 @@ def fold_tables(
     records = folder.initial_records(len(users))
     if len(known):
         stored = values_of(memories.column("memory").chunk(0), folder.record_bytes, "snapshot")
-        check_records(stored, folder.state_floats, "snapshot")
+        folder.check(stored, "snapshot")
         records[np.searchsorted(users, known)] = stored
     batch = event_batch(events, users)
     outcome = folder.fold(records, batch)

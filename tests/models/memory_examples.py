@@ -23,6 +23,8 @@ class TableBundle:
     """An embedding table and a memory network: what a fold needs of a bundle."""
 
     hash8 = bytes.fromhex("0123456789abcdef")
+    has_memory = True
+    state = None
 
     def __init__(self, memory, items=100):
         self.memory = memory

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from uic.jobs.drills.hostile.bundle_damage import DAMAGES, reseal
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.documents import BundleError
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import ManifestError, UicError
 from uic.models.memory.fold import EventBatch, MemoryFolder

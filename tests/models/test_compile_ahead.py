@@ -61,6 +61,8 @@ for name in ("mimn", "din", "dien", "gru4rec", "arnn", "sim", "ubr4ctr"):
 class Bundle:
     memory = MemoryNetwork(MemoryConfig()).requires_grad_(requires_grad=False)
     hash8 = b"12345678"
+    has_memory = True
+    state = None
 
     def embed(self, items, categories):
         return torch.zeros(len(items), 32)

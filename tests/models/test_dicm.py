@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.models.images import write_image_features
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.images.embedding import ImageEmbedding, ImageEmbeddingError
 from uic.models.rankers.dicm.adaptive_regularization import AdaptiveRegularization

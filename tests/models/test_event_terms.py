@@ -35,6 +35,8 @@ class Served:
     """A model as a fold sees a bundle."""
 
     hash8 = b"12345678"
+    has_memory = True
+    state = None
 
     def __init__(self, model):
         self.model, self.memory = model, model.memory.requires_grad_(requires_grad=False)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.errors import BadInputError
 from uic.models.features.definition import FeatureSet
 from uic.models.features.raw import MISSING

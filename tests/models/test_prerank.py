@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.rankers.dicm.batch_images import ImageSourceError, resolve_images
 from uic.models.samples.batch import Encoder
 from uic.models.samples.reader import BatchPlan, SamplesReader

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.test_every_model import spec_of
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
 from uic.models.rankers.catalogue import MODELS

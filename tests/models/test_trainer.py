@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from uic.models.bundles.bundle import load_bundle, save_bundle
+from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.documents import BundleError
+from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
 from uic.models.layers.embedding import BatchRows

@@ -29,6 +29,8 @@ class SmallBundle:
     """A memory network of two slots, with random but fixed parameters and embeddings."""
 
     hash8 = b"\x01\x02\x03\x04\x05\x06\x07\x08"
+    has_memory = True
+    state = None
 
     def __init__(self) -> None:
         torch.manual_seed(7)

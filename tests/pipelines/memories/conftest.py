@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from uic.models.bundles.bundle import save_bundle
+from uic.models.bundles.saving import save_bundle
 from uic.models.rankers.catalogue import model_kind
 from uic.models.samples.vocabulary import IdTable, Vocabulary
 from uic.models.training.run_spec import Days, RunSpec
