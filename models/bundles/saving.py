@@ -174,7 +174,9 @@ def _publish(
     refuse_not_finite(tensors, path / WEIGHTS)
     save_file(tensors, path / WEIGHTS)
     # Without features or parts the file is what it was before there were any, and so is the hash.
-    left_out = {name for name in ("features", "event_columns", "state") if not getattr(config, name)}
+    left_out = {
+        name for name in ("features", "event_columns", "state") if not getattr(config, name)
+    }
     _write_json(path / CONFIG, config.model_dump(mode="json", exclude=left_out))
     vocabulary.save(path / VOCABULARY)
     _write_json(path / METRICS, metrics)
