@@ -15,6 +15,7 @@ from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.stream.letters.tail import ArchiveTail
 from uic.jobs.stream.run.supervisor import is_streaming
+from uic.models.features.feature_file import load_features
 from uic.models.published import write_json_atomically
 from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
 from uic.pipelines.audit.report import GenerationAudit, ServedAudit, require_no_mismatch
@@ -198,9 +199,12 @@ def run_served_audit(context: Context, settings: AuditSettings) -> ServedAudit |
 
     Raises:
         AuditError: snapshots that it needs are gone.
+        BadInputError: `features.yaml` or one of its tables is not what it has to be.
     """
+    site = load_features(context.features) if context.features.is_file() else None
     request = AuditRequest(context.log, context.memories, context.bundles, Path(), settings)
     with tempfile.TemporaryDirectory(dir=context.workspace, prefix=".audit-") as scratch:
         features = context.workspace / "serving" / "features"
         tail = ArchiveTail(context, Path(scratch) / "tail", streams=False)
-        return audit_served(replace(request, scratch=Path(scratch) / "spool", tail=tail), features)
+        request = replace(request, scratch=Path(scratch) / "spool", tail=tail)
+        return audit_served(request, features, site=site)

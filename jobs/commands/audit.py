@@ -72,10 +72,20 @@ def audit(
 
 
 def _served(served: "ServedAudit") -> str:
+    features = served.features
+    beside = (
+        ""
+        if features is None or not features.rows
+        else (
+            f"\nfeatures served: {features.matched:,} of {features.rows:,} rows are the tables', "
+            f"{features.late:,} an earlier one, {features.pushed:,} pushed, "
+            f"{features.missing:,} missing, {features.differing:,} differ"
+        )
+    )
     return (
         f"served: {served.matched:,} of {served.memories:,} memories of {served.answers:,} "
         f"answers are the log's ({served.ahead:,} ahead of it); {served.scored:,} "
-        f"probabilities differ by {served.largest_difference:.2g} at most"
+        f"probabilities differ by {served.largest_difference:.2g} at most{beside}"
     )
 
 

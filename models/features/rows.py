@@ -109,6 +109,13 @@ class RowLayout:
         return len(row) == self.dtype.itemsize and definitions_of(row) == self.fingerprint
 
 
+def valid_from_of(row: bytes) -> int | None:
+    """When a row came to hold, milliseconds since 1970 UTC; None for one that cannot be read."""
+    if definitions_of(row) is None:
+        return None
+    return int(np.frombuffer(row, ROW_HEADER, count=1)[0]["valid_from_ms"])
+
+
 def definitions_of(row: bytes) -> bytes | None:
     """The fingerprint that a row names; None for one that is damaged or of another version."""
     if len(row) < ROW_HEADER.itemsize or not row.startswith(ROW_MAGIC):

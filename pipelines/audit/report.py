@@ -179,6 +179,29 @@ class GenerationAudit:
 
 
 @dataclass
+class FeatureTally:
+    """Rows of features that answers were given with (`uic.pipelines.audit.served_values`).
+
+    Attributes:
+        rows: that were judged: of a user one an answer, of an item one a candidate.
+        matched: the row that held when the answer was given.
+        late: an earlier one.
+        pushed: of a user, from a time at which the table has none.
+        missing: defaults of which the answer said so.
+        differing: none of these.
+        examples: some of those, in words.
+    """
+
+    rows: int = 0
+    matched: int = 0
+    late: int = 0
+    pushed: int = 0
+    missing: int = 0
+    differing: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
 class ServedAudit:
     """Answers beside the log.
 
@@ -190,6 +213,7 @@ class ServedAudit:
         ahead: memories whose position the log does not have yet; not judged.
         scored: candidates whose probability was computed again.
         largest_difference: of a probability.
+        features: that answers were given with, beside the tables; None without `features.yaml`.
     """
 
     answers: int = 0
@@ -199,15 +223,19 @@ class ServedAudit:
     ahead: int = 0
     scored: int = 0
     largest_difference: float = 0.0
+    features: FeatureTally | None = None
 
     @property
     def mismatches(self) -> int:
-        """Differing memories, and 1 for probabilities that differ; zero if all is well."""
-        return self.differing + (self.largest_difference > PROBABILITY_TOLERANCE)
+        """Differing memories and features, and 1 for other probabilities; zero if all is well."""
+        features = 0 if self.features is None else self.features.differing
+        return self.differing + features + (self.largest_difference > PROBABILITY_TOLERANCE)
 
     def to_json(self) -> dict[str, Any]:
         """For files and programs."""
-        return {**vars(self), "probability_tolerance": PROBABILITY_TOLERANCE}
+        features = None if self.features is None else vars(self.features)
+        tolerance = PROBABILITY_TOLERANCE
+        return {**vars(self), "features": features, "probability_tolerance": tolerance}
 
 
 def require_no_mismatch(
@@ -237,6 +265,9 @@ def require_no_mismatch(
             f"what was served: {served.differing} memories differ, probabilities by up to "
             f"{served.largest_difference:.2g}"
         )
+        if served.features is not None and served.features.differing:
+            first = served.features.examples[0]
+            wrong.append(f"{served.features.differing} rows of features differ ({first})")
     elif served is not None and served.memories and served.memories == served.ahead:
         wrong.append("what was served: no memory is in log or archive yet, so none was judged")
     wrong += others

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from uic.feature_repo.snapshots.published_values import values_of
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.shelf import BundleShelf
+from uic.models.features.definition import FeatureSet
 from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.state import MemoryState
 from uic.models.rankers.mimn import Mimn
@@ -32,21 +33,27 @@ from uic.pipelines.audit.memories import AuditRequest, snapshot_of
 from uic.pipelines.audit.report import ServedAudit
 from uic.pipelines.audit.sampled import SampledLog, buckets_for, by_bucket
 from uic.pipelines.audit.served_features import logged_features
+from uic.pipelines.audit.served_values import audit_features
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import MAX_ID
 from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.exclude import Exclusion
 
-_COLUMNS: Final = (
-    *("user_id", "item_ids", "probabilities", "bundle", "generation", "memory"),
-    "features",
-)
+_COLUMNS: Final = ("user_id", "item_ids", "probabilities", "bundle", "generation", "memory")
+# Not in files of every version of the service.
+_LATER_COLUMNS: Final = {
+    "features": pa.string(),
+    "served_at": pa.int64(),  # milliseconds since 1970 UTC
+    "user_valid_from": pa.int64(),  # likewise
+    "reasons": pa.list_(pa.string()),
+}
 
 
 def audit_served(
     request: AuditRequest,
     features: Path,
     progress: Callable[[int], None] = lambda _rows: None,
+    site: FeatureSet | None = None,
 ) -> ServedAudit | None:
     """Hold everything in `features` against the log; None if nothing was written there.
 
@@ -54,28 +61,39 @@ def audit_served(
         request: where log, snapshots and bundles are.
         features: `<workspace>/serving/features`.
         progress: gets rows of the log that were read.
+        site: features of the workspace, to hold those of the answers against; None for none.
 
     Raises:
         AuditError: the snapshots of a generation are gone.
+        FeatureTableError: a table of features is not what it has to be.
         RecordFormatError: a served memory is of another width.
     """
     paths = sorted(features.glob("dt=*/*.parquet"))
     if not paths:
         return None
-    rows = pa.concat_tables([_read(path) for path in paths])
+    rows = pa.concat_tables([read_answers(path) for path in paths])
+    beside = None if site is None or not len(site) else audit_features(rows, site)
     rows = rows.filter(pc.is_valid(rows.column("memory"))).combine_chunks()
-    audit = ServedAudit(rows.num_rows)
+    audit = ServedAudit(rows.num_rows, features=beside)
     for number in np.unique(rows.column("generation").to_numpy()).tolist():
         mine = rows.filter(pc.equal(rows.column("generation"), number))
         _audit_rows(request, number, mine, audit, progress)
     return audit
 
 
-def _read(path: Path) -> pa.Table:
+def read_answers(path: Path) -> pa.Table:
+    """A file of the service's log; columns that its version did not have are null."""
     table = pq.read_table(path)
-    if "features" not in table.column_names:  # of a service before there were any
-        table = table.append_column("features", pa.nulls(table.num_rows, pa.string()))
-    return table.select(_COLUMNS)
+    later = []
+    for name, kind in _LATER_COLUMNS.items():
+        if name not in table.column_names:
+            later.append(pa.chunked_array([pa.nulls(table.num_rows, kind)]))
+        elif pa.types.is_timestamp(table.schema.field(name).type):
+            later.append(table.column(name).cast(pa.timestamp("ms", "UTC")).cast(kind))
+        else:
+            later.append(table.column(name).cast(kind))
+    own = table.select(_COLUMNS)
+    return pa.table([*own.columns, *later], names=[*_COLUMNS, *_LATER_COLUMNS])
 
 
 def _audit_rows(

@@ -36,7 +36,7 @@ def logged_features(
         given = [answer.get(fitted.named.key) for answer in answers]
         values: Any = np.concatenate(
             [
-                _raw(fitted.feature, one, size)
+                raw_of_answer(fitted.feature, one, size)
                 for one, size in zip(given, sizes.tolist(), strict=True)
             ]
         )
@@ -44,8 +44,17 @@ def logged_features(
     return torch.cat(parts, dim=1)
 
 
-def _raw(feature: Feature, given: list[Any] | None, size: int) -> RawValues:
-    """Raw values of an answer's candidates, of one value or of one a candidate."""
+def raw_of_answer(feature: Feature, given: list[Any] | None, size: int) -> RawValues:
+    """Raw values of an answer's candidates, of one value or of one a candidate.
+
+    Args:
+        feature: whose.
+        given: as the service's log has them; None for none.
+        size: candidates.
+
+    Returns:
+        (size,), or (size, width) of lists.
+    """
     if given is None:
         return missing_values(feature, size)
     number = np.int64 if feature.categorical else np.float32  # a null becomes NaN

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from uic.jobs.serving.http.answers import probabilities
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.asks import FeatureValues
+from uic.models.features.rows import valid_from_of
 from uic.models.hashing import stable_hash
 from uic.models.published import replacement
 
@@ -38,6 +39,8 @@ SERVED: Final = pa.schema(
         pa.field("reasons", pa.list_(pa.string()), nullable=False),
         pa.field("context", pa.string()),  # JSON
         pa.field("features", pa.string()),  # JSON, raw values by key; null for a bundle without
+        # From when the user's row of features holds; null for none.
+        pa.field("user_valid_from", pa.timestamp("ms", tz="UTC")),
     ]
 )
 _WAITING_ROWS: Final = 20_000
@@ -115,7 +118,7 @@ class FeatureLog:
             day = datetime.fromtimestamp(rows[0]["served_at"] / 1000, UTC).date()
             name = f"{rows[0]['served_at']}-{os.getpid()}-{self._number:06d}.parquet"
             target = self._folder / f"dt={day}" / name
-            rows = [{**row, "features": _as_json(row["features"])} for row in rows]
+            rows = [{**row, **_plain(row["features"])} for row in rows]
             with replacement(target) as draft:
                 pq.write_table(pa.Table.from_pylist(rows, schema=SERVED), draft, compression="zstd")
         except Exception:  # the thread must outlive whatever one file meets
@@ -123,10 +126,10 @@ class FeatureLog:
             LOG.exception("%s: %d served rows could not be written", self._folder, len(rows))
 
 
-def _as_json(features: FeatureValues | None) -> str | None:
+def _plain(features: FeatureValues | None) -> dict[str, Any]:
     """Raw values by key: of a user one, of items one a candidate, of the context either."""
     if features is None:
-        return None
+        return {"features": None, "user_valid_from": None}
     values = {**features.user, **features.context, **features.items()}
     # A missing number is NaN, which is no JSON: null. Categories are whole numbers as they are.
     plain = {}
@@ -135,4 +138,8 @@ def _as_json(features: FeatureValues | None) -> str | None:
         if raw.dtype.kind == "f":
             shown[np.isnan(raw)] = None
         plain[key] = shown.tolist()
-    return json.dumps(plain)
+    row = features.user_row
+    return {
+        "features": json.dumps(plain),
+        "user_valid_from": None if row is None else valid_from_of(row),
+    }

@@ -65,11 +65,13 @@ class FeatureValues:
         user: by key, (1,) or (1, width).
         context: by key, of one value or of one a candidate.
         items: by key, of each candidate; made when asked for, since only a log asks.
+        user_row: that `user` was read from; None for none.
     """
 
     user: Mapping[str, RawValues]
     context: Mapping[str, RawValues]
     items: Callable[[], Mapping[str, RawValues]]
+    user_row: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class PassFeatures:
         def items() -> dict[str, RawValues]:
             return {named.key: self.site.values_of(named, item_ids) for named in self.items}
 
-        return FeatureValues(user, self.context[at], items)
+        return FeatureValues(user, self.context[at], items, ask.user_features)
 
 
 class ServedFeatures:

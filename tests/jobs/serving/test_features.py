@@ -1,9 +1,12 @@
 """Features beside ids in requests: what is served is what the model says of the same raw values."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,12 +26,18 @@ from tests.jobs.serving.feature_shop import (
 )
 from tests.jobs.serving.running import running_service
 from tests.jobs.serving.shop import Shop, categories_of, offline_logits, random_events
+from uic.feature_repo.plugin.packed_view import with_vector_headers
 from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
-from uic.feature_repo.store.layout import NO_GENERATION, ViewKeys
+from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
 from uic.feature_repo.store.opened import open_memories
+from uic.feature_repo.store.packed import PackedStore
+from uic.models.features.definition import Owner
 from uic.models.features.raw import missing_values
+from uic.models.features.rows import RowLayout
 from uic.models.memory.state import MemoryState
+from uic.pipelines.audit.served import read_answers
 from uic.pipelines.audit.served_features import logged_features
+from uic.pipelines.audit.served_values import audit_features
 
 pytestmark = pytest.mark.slow
 
@@ -282,3 +291,33 @@ def logged(folder, user, context):
             if asked == (user, json.dumps(context), SHOWN):
                 return row
     return None
+
+
+def test_an_audit_of_the_log_finds_a_wrong_stored_row_and_knows_a_pushed_one(served):
+    features, _, service, shop = served
+    context = {**CONTEXT, "tab": "audited"}
+    push_user_row(shop.settings, shop.workspace, features, 2, {"balance": 77.0})
+    with open_memories(shop.settings, shop.workspace) as store:
+        keys = ViewKeys.of_user_features(shop.settings.project)
+        rows = PackedStore(store.client, keys, layout=VECTOR)
+        layout = RowLayout(features.of(Owner.USER))
+        stored = store.client.get(keys.entities(NO_GENERATION, np.array([3]))[0])
+        row = layout.read([stored[VECTOR_HEADER.itemsize :]])
+        values = {one.key: row[one.key].copy() for one in layout.features}
+        values["user.balance"] += 1
+        wrong = layout.pack(values, row["valid_from_ms"])
+        later = with_vector_headers(wrong, [time.time_ns() // 1_000_000 + 1])
+        assert rows.write(NO_GENERATION, np.array([3]), later).all()
+    for user in (1, 2, 3):
+        service.rank(user, SHOWN, context=context)
+    folder = shop.workspace / "serving" / "features"
+    service.wait_until(lambda: logged(folder, 3, context) is not None, 30)
+    files = sorted(folder.glob("dt=*/*.parquet"))
+    asked = pa.concat_tables(pq.read_table(path, columns=["context"]) for path in files)
+    chosen = pc.equal(asked["context"], json.dumps(context))
+    answers = pa.concat_tables(map(read_answers, files)).filter(chosen)
+    tally = audit_features(answers, features)
+    assert (tally.rows, tally.pushed, tally.differing) == (3 * (1 + len(SHOWN)), 1, 1)
+    assert tally.matched + tally.missing == tally.rows - 2
+    assert "user 3 at" in tally.examples[0]
+    assert "user.balance" in tally.examples[0]
