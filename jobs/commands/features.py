@@ -71,6 +71,22 @@ def check(
 
 @app.command()
 @takes_workspace
+def pull(*, features: FileOption = None, workspace: Workspace) -> None:
+    """Read sources that are feature views of Feast into tables beside the file.
+
+    `uic features check`, `uic features load` and `uic samples` do it first; run it when the ranking
+    service is to see what an item's view has now.
+    """
+    with ERR.status("reading from Feast"):
+        pulled = workspace.features.pull(features)
+    for view, rows in pulled.items():
+        OUT.print(f"{view}: {rows:,} rows", markup=False)
+    if not pulled:
+        OUT.print("no source is a feature view (sources.user.feast, sources.item.feast)")
+
+
+@app.command()
+@takes_workspace
 def load(*, workspace: Workspace) -> None:
     """Write the users' features that hold now into the store, for the ranking service.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.workspace.base import WorkspacePanel, day_of
+from uic.jobs.workspace.feast_sources import feature_join
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -275,7 +276,6 @@ class DataPanel(WorkspacePanel):
             BadInputError: a name, day or file is wrong, or the log has no such days.
         """
         from uic.jobs.checks.gates import check_inputs, check_samples
-        from uic.pipelines.samples.features import FeatureJoin
         from uic.pipelines.samples.run import SamplesRequest, make_samples
 
         days = day_of(first, "first"), day_of(last, "last")
@@ -292,7 +292,7 @@ class DataPanel(WorkspacePanel):
             sale=self.config.sale,
             labels=labels,
             gate=partial(check_samples, self.context, told) if gates else None,
-            features=FeatureJoin.of_file(features, self.context.features),
+            features=feature_join(self.context, features),
         )
         if gates:
             check_inputs(self.context, *days, told, report)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uic.jobs.workspace.feast_sources import pull_sources
 from uic.jobs.workspace.user_rows import UserRowsPanel
 
 if TYPE_CHECKING:
@@ -26,6 +27,22 @@ class FeaturesPanel(UserRowsPanel):
 
         return load_features(self.context.features if file is None else Path(file))
 
+    def pull(self, file: str | Path | None = None) -> dict[str, int]:
+        """Read the sources that are feature views of Feast into tables beside `features.yaml`.
+
+        `check`, `load` and `Workspace.data.samples` do it first.
+
+        Args:
+            file: `features.yaml`; None takes the workspace's.
+
+        Returns:
+            Rows by feature view; empty if no source is one.
+
+        Raises:
+            BadInputError: the file is none, or Feast cannot read a view.
+        """
+        return pull_sources(self.context, self.read(file))
+
     def check(self, file: str | Path | None = None) -> "tuple[list[FeatureReport], Path]":
         """Hold every feature against the impressions of the log, and write a page of it.
 
@@ -42,5 +59,7 @@ class FeaturesPanel(UserRowsPanel):
         from uic.pipelines.log.event_log import EventLog
         from uic.pipelines.quality.feature_check import check_features
 
-        reports = check_features(self.read(file), EventLog(self.context.log))
+        features = self.read(file)
+        pull_sources(self.context, features)
+        reports = check_features(features, EventLog(self.context.log))
         return reports, write_page(self.context.reports, reports)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.workspace.base import WorkspacePanel
+from uic.jobs.workspace.feast_sources import pull_sources
 
 if TYPE_CHECKING:
     from uic.feature_repo.plugin.user_rows import LoadedUsers
@@ -30,10 +31,12 @@ class UserRowsPanel(WorkspacePanel):
         from uic.models.features.feature_file import load_features
 
         told = progress or no_progress
+        features = load_features(self.context.features)
+        pull_sources(self.context, features)
         return load_user_rows(
             self.config.store,
             self.context.workspace,
-            load_features(self.context.features),
+            features,
             lambda done, total: told("load", done, total),
         )
 

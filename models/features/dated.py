@@ -56,6 +56,9 @@ class DatedTable:
         """
         names = {feature.column for feature in features} | {source.id}
         names |= {source.valid_from} if source.valid_from else set()
+        if source.feast is not None and not path.is_file():
+            msg = f"{path}: no such file; `uic features pull` reads feature view {source.feast}"
+            raise FeatureTableError(msg)
         table = _read(path, sorted(names))
         ids = _ids(table.column(source.id), f"{path}: column {source.id}")
         times = np.full(len(ids), ALWAYS)

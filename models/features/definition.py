@@ -45,6 +45,9 @@ CLICKED: Final = "clicked"
 # What every behaviour has, on the wire or in the log.
 _SENT: Final = {"user_id", "item_id", "category_id", "behavior", "event_time", "source"}
 EVENT_FIELDS: Final = frozenset(_SENT | {"log_time", "epoch", "partition", "offset"})
+# Columns of a table that was pulled from Feast, beside its features.
+FEAST_ID: Final = "entity_id"
+FEAST_VALID_FROM: Final = "event_timestamp"
 
 
 class FeatureFileError(BadInputError):
@@ -155,13 +158,37 @@ class Feature(Section):
 
 
 class FeatureSource(Section):
-    """A table of users or items, one row each or one row a change."""
+    """A table of users or items, one row each or one row a change; or a feature view of Feast."""
 
     file: Path = Field(description="Parquet; relative to the folder of features.yaml")
     id: str = Field(description="column of the user's or the item's id")
     valid_from: str | None = Field(
         None, description="column of when a row came to hold; none means always"
     )
+    feast: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = Field(
+        None, description="a feature view in place of file, id and valid_from"
+    )
+    repo: Path | None = Field(
+        None, description="of feast: folder of feature_store.yaml; none means the workspace's"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_view(cls, values: Any) -> Any:
+        """The table that a feature view is pulled into."""
+        if not isinstance(values, dict):
+            return values
+        if values.get("feast") is None:
+            if values.get("repo") is not None:
+                msg = "repo is of feast, which names a feature view; leave it out"
+                raise ValueError(msg)
+            return values
+        own = sorted({"file", "id", "valid_from"} & set(values))
+        if own:
+            msg = f"{own[0]} follows from feast, which names a feature view; leave it out"
+            raise ValueError(msg)
+        file = f"features/feast-{values['feast']}.parquet"
+        return {**values, "file": file, "id": FEAST_ID, "valid_from": FEAST_VALID_FROM}
 
 
 class FeatureSources(Section):
