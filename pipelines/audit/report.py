@@ -179,7 +179,7 @@ class GenerationAudit:
 
 
 @dataclass
-class FeatureTally:
+class ServedRows:
     """Rows of features that answers were given with (`uic.pipelines.audit.served_values`).
 
     Attributes:
@@ -223,7 +223,7 @@ class ServedAudit:
     ahead: int = 0
     scored: int = 0
     largest_difference: float = 0.0
-    features: FeatureTally | None = None
+    features: ServedRows | None = None
 
     @property
     def mismatches(self) -> int:

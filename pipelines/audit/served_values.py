@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from uic.models.features.dated import ALWAYS, DatedTable
 from uic.models.features.definition import FeatureSet, FeatureSource, NamedFeature, Owner
 from uic.models.features.raw import RawValues
-from uic.pipelines.audit.report import FeatureTally
+from uic.pipelines.audit.report import ServedRows
 from uic.pipelines.audit.served_features import raw_of_answer
 
 # Of an answer without a row of its user, or of a service that did not write it down.
@@ -36,7 +36,7 @@ _COLUMNS: Final = ["user_id", "item_ids", "features", "served_at", "user_valid_f
 _EXAMPLES: Final = 5
 
 
-def audit_features(rows: pa.Table, site: FeatureSet) -> FeatureTally:
+def audit_features(rows: pa.Table, site: FeatureSet) -> ServedRows:
     """Hold the features of all answers against the tables of users and items.
 
     Args:
@@ -46,7 +46,7 @@ def audit_features(rows: pa.Table, site: FeatureSet) -> FeatureTally:
     Raises:
         FeatureTableError: a table is not what it has to be.
     """
-    tally = FeatureTally()
+    tally = ServedRows()
     rows = rows.filter(pc.is_valid(rows.column("features"))).select(_COLUMNS)
     answers = [_Answer.of(row) for row in rows.to_pylist()]
     for owner, source in ((Owner.USER, site.sources.user), (Owner.ITEM, site.sources.item)):
@@ -138,7 +138,7 @@ class _Judge:
         same = raw.shape == default.shape
         return (raw if same else default), np.full(size, same)
 
-    def count(self, logged: _Logged, tally: FeatureTally) -> None:
+    def count(self, logged: _Logged, tally: ServedRows) -> None:
         """Give each row its verdict."""
         table, ids = self.table, logged.ids
         held = table.as_of(ids, logged.served_ms + 1)
