@@ -59,6 +59,7 @@ def evaluate_bundle(context: Context, request: EvaluateRequest, progress: Progre
     loaded = load_bundle(BundleShelf(context.bundles).find(request.bundle))
     label = f"{loaded.name}/{loaded.version}"
     reader.require(loaded.vocabulary.features.definitions, label)
+    reader.require(loaded.vocabulary.events.definitions, label)
     _, images = with_images(context, loaded.settings, trained=True)
     loaded.model.attach_images(images)
     if not request.rounding:

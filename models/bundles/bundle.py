@@ -146,7 +146,11 @@ def load_bundle(path: Path) -> Bundle:
     config = load_config(path / CONFIG)
     sizes = config.vocabulary
     vocabulary = load_vocabulary(
-        path / VOCABULARY, sizes.spare_item_rows, sizes.spare_category_rows, config.features
+        path / VOCABULARY,
+        sizes.spare_item_rows,
+        sizes.spare_category_rows,
+        config.features,
+        config.event_features,
     )
     for name, table, expected in (
         ("item", vocabulary.item, sizes.item_ids),
@@ -214,6 +218,7 @@ def _built_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ra
             raise BundleError(msg) from error
         model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
         model.attach_features(vocabulary.features)
+        model.attach_event_features(vocabulary.events)
         model.attach_tasks(config.tasks)
         return model
 

@@ -52,6 +52,9 @@ class BundleConfig(Section):
     seed: int = Field(description="of weights and shuffle")
     vocabulary: VocabularySizes = Field(description="sizes of the vocabulary")
     features: list[dict[str, Any]] = Field([], description="features beside ids, as fitted")
+    event_features: list[dict[str, Any]] = Field(
+        [], description="features of events that the fold reads, as fitted"
+    )
     event_columns: tuple[EventColumn, ...] = Field(
         (), description="columns of events that the fold reads beside ids"
     )

@@ -25,7 +25,7 @@ from uic.models.bundles.documents import (
     VocabularySizes,
 )
 from uic.models.features.definition import Kind
-from uic.models.features.event_columns import EventColumn
+from uic.models.features.event_columns import EventColumn, event_columns
 from uic.models.kernels.compiled import folded_by
 from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest
 from uic.models.rankers.ranker import Ranker
@@ -70,7 +70,8 @@ def save_bundle(
             spare_category_rows=vocabulary.category.spare_rows,
         ),
         features=vocabulary.features.to_json(),
-        event_columns=() if state is None else tuple(c for c in columns if c.name in state.reads),
+        event_features=vocabulary.events.to_json(),
+        event_columns=_columns_read(vocabulary, state, columns),
         state=None if state is None else state.document(),
     )
     days = spec.days
@@ -132,6 +133,15 @@ def save_state(path: Path, state: StateDefinition, columns: Sequence[EventColumn
     return _publish(path, config, model, Vocabulary(nothing, nothing), metrics={}, facts=facts)
 
 
+def _columns_read(
+    vocabulary: Vocabulary, state: StateDefinition | None, columns: Sequence[EventColumn]
+) -> tuple[EventColumn, ...]:
+    """What the record's parts and its memory read of events, each once."""
+    of_memory = {column.name: column for column in event_columns(vocabulary.events.definitions)}
+    of_parts = {} if state is None else {c.name: c for c in columns if c.name in state.reads}
+    return tuple((of_parts | of_memory).values())
+
+
 def refuse_unknown_columns(state: StateDefinition, columns: Sequence[EventColumn]) -> None:
     """Refuse parts that read columns of events that a site does not have.
 
@@ -174,9 +184,8 @@ def _publish(
     refuse_not_finite(tensors, path / WEIGHTS)
     save_file(tensors, path / WEIGHTS)
     # Without features or parts the file is what it was before there were any, and so is the hash.
-    left_out = {
-        name for name in ("features", "event_columns", "state") if not getattr(config, name)
-    }
+    optional = ("features", "event_features", "event_columns", "state")
+    left_out = {name for name in optional if not getattr(config, name)}
     _write_json(path / CONFIG, config.model_dump(mode="json", exclude=left_out))
     vocabulary.save(path / VOCABULARY)
     _write_json(path / METRICS, metrics)

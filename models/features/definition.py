@@ -23,7 +23,7 @@ is a field of a behaviour (`uic.models.features.event_columns`).
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -223,6 +223,10 @@ class NamedFeature:
         return self.feature.column or self.name
 
 
+# What manifests leave out of a definition; a stream has to know the field of an event's.
+_LEFT_OUT: Final[Mapping[Owner, tuple[str, ...]]] = {Owner.EVENT: ()}
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """All features of a site, in the order of the file.
@@ -254,13 +258,23 @@ class FeatureSet:
         joined = (feature for feature in self.features if feature.owner is not Owner.EVENT)
         return replace(self, features=tuple(joined))
 
+    def of_events(self) -> Self:
+        """Those of events alone."""
+        return replace(self, features=self.of(Owner.EVENT))
+
     def to_json(self) -> list[dict[str, Any]]:
-        """For manifests: names and definitions, without where they come from."""
+        """For manifests: names and definitions, without where they come from.
+
+        Features of events keep their field: a stream has to know it.
+        """
         return [
             {
                 "owner": named.owner.value,
                 "name": named.name,
-                **named.feature.model_dump(mode="json", exclude={"column", *named.feature.unused}),
+                **named.feature.model_dump(
+                    mode="json",
+                    exclude={*named.feature.unused, *_LEFT_OUT.get(named.owner, ("column",))},
+                ),
             }
             for named in self.features
         ]

@@ -21,7 +21,8 @@ from uic.models.features.definition import Feature, Kind
 MISSING: Final = -(2**63)
 _MOST_FLOAT: Final = float(np.finfo(np.float32).max)
 
-RawValues = NDArray[np.int64] | NDArray[np.float32]
+# Numbers of events are float64, as on the wire; all others are float32.
+RawValues = NDArray[np.int64] | NDArray[np.float32] | NDArray[np.float64]
 
 
 class FeatureValueError(BadInputError):

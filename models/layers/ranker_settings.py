@@ -48,6 +48,11 @@ class RankerSettings(Section):
         InputNorm.RUNNING, description="what scales the head's input: running|layer|none"
     )
 
+    @property
+    def event_columns(self) -> tuple[str, ...]:
+        """Columns of events that the model's fold reads, by name."""
+        return ()
+
     @classmethod
     def keys(cls) -> frozenset[str]:
         """What `--set` may name."""

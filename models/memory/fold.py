@@ -235,7 +235,8 @@ class MemoryFolder:
         times = events.event_times_ms[new]
         before = times_before(times, firsts, np.where(header["events"] == 0, NO_EVENT, last))
         with torch.no_grad():
-            told: Tensor = terms(x, events.behaviors[new], times, before)
+            columns = {name: values[new] for name, values in events.columns.items()}
+            told: Tensor = terms(x, events.behaviors[new], times, before, columns)
         return told
 
     def _fold_parts(

@@ -22,6 +22,10 @@ class EventFeature(StrEnum):
     HOUR = "hour"  # of the day, UTC
 
 
+# A column of events, `event.NAME`.
+EventColumnKey = Annotated[str, Field(pattern=r"^event\.[a-z][a-z0-9_]{0,63}$")]
+
+
 class MemoryConfig(Section):
     """The memory network of MIMN (sections 4.1 to 4.3). Widths and counts are plain numbers."""
 
@@ -31,10 +35,10 @@ class MemoryConfig(Section):
     category_width: Annotated[int, Field(ge=0, le=256)] = Field(
         16, description="width of a category embedding, 0 = no categories; 0 to 256"
     )
-    event_features: tuple[EventFeature, ...] = Field(
+    event_features: tuple[EventFeature | EventColumnKey, ...] = Field(
         (),
-        description="what an event tells beside its item and category: behavior, gap, hour; none "
-        "in the paper",
+        description="what an event tells beside its item and category: behavior, gap, hour, or "
+        "event.NAME of features.yaml; none in the paper",
     )
     slots: Annotated[int, Field(ge=1, le=64)] = Field(
         8, description="rows of the memory M, and channels of S; 1 to 64 (paper: 4, 6, 8)"
@@ -97,6 +101,12 @@ class MemoryConfig(Section):
         "that is under 1/2048 to 1/4096 of the pool, so from an event nearer than 12 to 25 % of "
         "its value it does not move at 500; events, 1 to 4000",
     )
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """Columns of events among the event features, by name."""
+        named = (str(key) for key in self.event_features)
+        return tuple(key.removeprefix("event.") for key in named if key.startswith("event."))
 
     @property
     def event_width(self) -> int:

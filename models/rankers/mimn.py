@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from uic.models.features.fitted import FittedFeatures
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.embedding import BatchRows
 from uic.models.memory.event_terms import times_before
@@ -48,6 +49,11 @@ class MimnSettings(PluggableSettings, MemoryConfig):
     memory: CandidateMemorySettings | None = Field(
         None, description="memory beside the ranker's own: none|lmn, and then lmn_* keys"
     )
+
+    @property
+    def event_columns(self) -> tuple[str, ...]:
+        """Columns of events that the memory reads, by name."""
+        return self.columns_read
 
     def memory_config(self) -> MemoryConfig:
         """The part that decides what a record holds."""
@@ -120,6 +126,9 @@ class Mimn(Ranker):
         category_rows: rows of the category table.
     """
 
+    # Categories and quantiles of columns of events are those of one run's training days.
+    PER_ROW = ("memory.event_terms.tables.event_",)
+
     def __init__(self, settings: MimnSettings, item_rows: int, category_rows: int) -> None:
         config = settings.memory_config()
         readout = Readout(config)
@@ -130,6 +139,11 @@ class Mimn(Ranker):
         self.reading = readout
         # Off only to measure what float16 costs: no record could hold such a state.
         self.rounding = True
+
+    def attach_event_features(self, fitted: FittedFeatures) -> None:
+        """See `Ranker.attach_event_features`."""
+        if self.memory.event_terms is not None:
+            self.memory.event_terms.attach(fitted)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`; the penalty is L_reg."""
@@ -148,7 +162,8 @@ class Mimn(Ranker):
             firsts = events.history_offsets[:-1][counts > 0]
             times = events.history_times_ms
             before = times_before(times, firsts)
-            x = self.memory.event_terms(x, events.history_behaviors, times, before)
+            columns = events.history_columns
+            x = self.memory.event_terms(x, events.history_behaviors, times, before, columns)
         return fold_groups(
             self.memory,
             x,

@@ -106,6 +106,16 @@ class Ranker(nn.Module):
         self.feature_embedding = FeatureEmbedding(fitted)
         self.head = self._new_head(self._head_inputs + self.feature_embedding.width)
 
+    def attach_event_features(self, fitted: FittedFeatures) -> None:
+        """Give the fold the columns of events that its settings name; before training.
+
+        Args:
+            fitted: those columns; none for a model without.
+
+        Raises:
+            BadInputError: the settings name one that is not there.
+        """
+
     def attach_tasks(self, weights: Mapping[str, float]) -> None:
         """Give labels beside the click a head each, after the features; before training.
 

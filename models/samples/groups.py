@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.models.features.event_columns import ColumnValues
 from uic.models.features.fitted import RawFeatures
 
 # Columns of a batch by their length: one entry an event, one entry an impression.
@@ -23,7 +24,8 @@ HISTORY: Final = (
 IMPRESSIONS: Final = ("item_ids", "category_ids", "event_times_ms", "labels", "history_lengths")
 # Parts that are no columns of one length.
 _APART: Final = frozenset(
-    {"history_offsets", "impression_offsets", "files", "features", "extra_labels"}
+    {"history_offsets", "impression_offsets", "files"}
+    | {"features", "extra_labels", "history_columns"}
 )
 # Of a label beside the click: whether it came true is not known, and counts for neither.
 NOT_KNOWN: Final = -1
@@ -49,6 +51,8 @@ class GroupBatch:
         history_lengths: (impressions,) int64, events that an impression may see.
         files: files that the groups came from, for messages.
         features: raw values by key, one an impression (`uic.models.features.raw`).
+        history_columns: (events,) each: columns of events by name
+            (`uic.models.features.event_columns`).
         extra_labels: labels beside the click by name, each (impressions,) int8: 1, 0, or
             `NOT_KNOWN`.
     """
@@ -69,6 +73,7 @@ class GroupBatch:
     files: tuple[str, ...] = ()
     features: RawFeatures = field(default_factory=dict)
     extra_labels: dict[str, NDArray[np.int8]] = field(default_factory=dict)
+    history_columns: dict[str, ColumnValues] = field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -109,6 +114,7 @@ class GroupBatch:
             files=self.files,
             features={key: values[impressions] for key, values in self.features.items()},
             extra_labels={name: own[impressions] for name, own in self.extra_labels.items()},
+            history_columns={name: own[events] for name, own in self.history_columns.items()},
         )
 
     def ungrouped(self) -> "GroupBatch":
@@ -126,6 +132,7 @@ class GroupBatch:
             history_offsets=offsets_of(self.history_lengths),
             **{name: getattr(self, name)[events] for name in HISTORY},
             impression_offsets=np.arange(self.impressions + 1),
+            history_columns={name: own[events] for name, own in self.history_columns.items()},
         )
 
 
@@ -151,7 +158,18 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         name: np.concatenate([batch.extra_labels[name] for batch in batches])
         for name in batches[0].extra_labels
     }
-    return GroupBatch(**columns, **offsets, files=files, features=features, extra_labels=labels)
+    further = {
+        name: np.concatenate([batch.history_columns[name] for batch in batches])
+        for name in batches[0].history_columns
+    }
+    return GroupBatch(
+        **columns,
+        **offsets,
+        files=files,
+        features=features,
+        extra_labels=labels,
+        history_columns=further,
+    )
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -23,11 +23,17 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.features.definition import FeatureSet
+from uic.models.features.event_columns import event_columns
 from uic.models.features.raw import raw_type
 from uic.models.published import MANIFEST_NAME, read_manifest, sha256_of
 from uic.models.samples.groups import GroupBatch, concatenate, longest, offsets_of
 from uic.models.samples.ragged import parallel, ragged, shown_features, shown_labels
-from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION, samples_schema
+from uic.models.samples.schema import (
+    HISTORY_EVENT,
+    SAMPLES_KIND,
+    SAMPLES_SCHEMA_VERSION,
+    samples_schema,
+)
 
 _HISTORY: Final = (
     "history_item_ids",
@@ -98,7 +104,9 @@ class SamplesReader:
         self.features = FeatureSet.from_json(self.manifest.get("features", []))
         # Names of the labels beside the click.
         self.labels: tuple[str, ...] = tuple(self.manifest.get("labels", ()))
-        self._schema = samples_schema(self.features, self.labels)
+        self.event_features = FeatureSet.from_json(self.manifest.get("event_features", []))
+        self._columns = event_columns(self.event_features)
+        self._schema = samples_schema(self.features, self.labels, self._columns)
         # Other files (a report, a schema) may lie beside the data.
         self.files = tuple(
             root / entry["path"]
@@ -116,7 +124,7 @@ class SamplesReader:
         Raises:
             BadInputError: names the first that is missing, or has other values.
         """
-        own = {named.key: named.feature for named in self.features}
+        own = {named.key: named.feature for named in (*self.features, *self.event_features)}
         for named in features:
             found = own.get(named.key)
             wanted = raw_type(named.feature)
@@ -212,7 +220,8 @@ class SamplesReader:
         """One row group as arrays, checked, without groups of other days or without impressions."""
         with pq.ParquetFile(path) as file:
             table = file.read_row_group(row_group, columns=self._schema.names)
-        history_offsets, history = parallel(table, _HISTORY, path)
+        of_events = {f"{HISTORY_EVENT}{column.logged}": column.name for column in self._columns}
+        history_offsets, history = parallel(table, (*_HISTORY, *of_events), path)
         impression_offsets, shown = parallel(table, _IMPRESSIONS, path)
         lengths = shown["history_lengths"].astype(np.int64)
         available = np.repeat(np.diff(history_offsets), np.diff(impression_offsets))
@@ -241,6 +250,7 @@ class SamplesReader:
             files=(path.relative_to(self.root).as_posix(),),
             features=shown_features(table, self.features, impression_offsets, path),
             extra_labels=shown_labels(table, self.labels, impression_offsets, path),
+            history_columns={name: history[key] for key, name in of_events.items()},
         )
         included = plan.includes(days) & (np.diff(impression_offsets) > 0)
         return batch if included.all() else batch.select(np.flatnonzero(included))

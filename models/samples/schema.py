@@ -11,6 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from uic.models.features.definition import FeatureSet, Owner
+from uic.models.features.event_columns import EventColumn
 from uic.models.features.raw import raw_type
 
 SAMPLES_KIND: Final = "samples"
@@ -49,13 +50,24 @@ def label_column(name: str) -> str:
     return f"{LABELS}{name}"
 
 
-def samples_schema(features: FeatureSet, labels: Iterable[str] = ()) -> pa.Schema:
+# Columns of events, parallel to `history_item_ids`, in front of `event.NAME`.
+HISTORY_EVENT: Final = "history_"
+
+
+def samples_schema(
+    features: FeatureSet, labels: Iterable[str] = (), columns: Iterable[EventColumn] = ()
+) -> pa.Schema:
     """`SAMPLES` with a column for each feature, named `owner.name`, and for each label.
 
     Features of items and of the context are parallel to `item_ids`. Those of the user are stored
     once a version that held within the group, and `user_versions` says which an impression saw.
+    Columns of events stand in the history as `history_event.NAME`, without nulls.
     """
     schema = SAMPLES
+    for column in columns:
+        kind = pa.list_(pa.from_numpy_dtype(column.dtype))
+        name = f"{HISTORY_EVENT}{column.logged}"
+        schema = schema.append(pa.field(name, kind, nullable=False))
     for named in features:
         kind = pa.list_(raw_type(named.feature))
         schema = schema.append(pa.field(named.key, kind, nullable=False))

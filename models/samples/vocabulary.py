@@ -90,10 +90,12 @@ class Vocabulary:
     item: IdTable
     category: IdTable
     features: FittedFeatures = field(default_factory=FittedFeatures)
+    events: FittedFeatures = field(default_factory=FittedFeatures)  # of the model's fold
 
     def save(self, path: Path) -> None:
         """Write `vocabulary.parquet` (schema `VOCABULARY`)."""
-        tables = {"item": self.item.ids, "category": self.category.ids} | self.features.tables()
+        tables = {"item": self.item.ids, "category": self.category.ids}
+        tables |= self.features.tables() | self.events.tables()
         parts = [
             pa.table(
                 {
@@ -113,6 +115,7 @@ def load_vocabulary(
     spare_item_rows: int,
     spare_category_rows: int,
     features: list[dict[str, Any]] | None = None,
+    events: list[dict[str, Any]] | None = None,
 ) -> Vocabulary:
     """Read `vocabulary.parquet`.
 
@@ -121,6 +124,7 @@ def load_vocabulary(
         spare_item_rows: after the known ones.
         spare_category_rows: likewise.
         features: what a bundle's config says of them.
+        events: what it says of features of events.
 
     Raises:
         VocabularyError: not Parquet, another schema, rows that are not the ranks of the ids, or
@@ -147,7 +151,11 @@ def load_vocabulary(
         IdTable(ids["item"], spare_item_rows), IdTable(ids["category"], spare_category_rows)
     )
     try:
-        return replace(vocabulary, features=FittedFeatures.from_json(features or [], ids))
+        return replace(
+            vocabulary,
+            features=FittedFeatures.from_json(features or [], ids),
+            events=FittedFeatures.from_json(events or [], ids),
+        )
     except (KeyError, TypeError, ValueError, BadInputError) as error:
         msg = f"{path}: not the features of config.json ({error}); copy the bundle again"
         raise VocabularyError(msg) from error
@@ -159,6 +167,8 @@ def build_vocabulary(
     spare_item_rows: int,
     spare_category_rows: int,
     features: FeatureSet | None = None,
+    *,
+    events: FeatureSet | None = None,
 ) -> Vocabulary:
     """Ids of histories and impressions that occur at least `min_count` times, and features.
 
@@ -168,12 +178,15 @@ def build_vocabulary(
         spare_item_rows: at least 1.
         spare_category_rows: at least 1.
         features: to fit; the batches have them.
+        events: features of histories' events to fit, as the fold takes them.
     """
     fitter = FeatureFitter(features or FeatureSet())
+    of_events = FeatureFitter(events or FeatureSet())
     item_ids, item_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     category_ids, category_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for batch in batches:
         fitter.add(batch.features)
+        of_events.add({f"event.{name}": own for name, own in batch.history_columns.items()})
         item_ids, item_counts = _merge(
             item_ids, item_counts, batch.history_item_ids, batch.item_ids
         )
@@ -184,6 +197,7 @@ def build_vocabulary(
         IdTable(item_ids[item_counts >= min_count], spare_item_rows),
         IdTable(category_ids[category_counts >= min_count], spare_category_rows),
         fitter.fitted(),
+        of_events.fitted(),
     )
 
 

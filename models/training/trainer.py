@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from uic.models.errors import BadInputError
+from uic.models.features.definition import FeatureSet
 from uic.models.images.features import ImageFeatures
+from uic.models.memory.event_terms import in_buckets
 from uic.models.memory.fold import EventValueError
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.batch import Encoder, RankerBatch
@@ -189,11 +191,26 @@ class Trainer:
             training.spare_item_rows,
             training.spare_category_rows,
             self.reader.features if training.features else None,
+            events=self._event_features(),
         )
         if not self.reader.totals(self.plan(days.first, days.last, shuffle=False)).impressions:
             msg = f"{self.reader.root}: no impressions from {days.first} to {days.last}"
             raise BadInputError(msg)
         return vocabulary
+
+    def _event_features(self) -> FeatureSet:
+        """The columns of events that the model's settings name, as its fold takes them."""
+        found = {named.name: named for named in self.reader.event_features}
+        for name in self.spec.settings.event_columns:
+            if name not in found:
+                msg = (
+                    f"{self.reader.root}: event.{name} is no column of these samples (they have "
+                    f"{', '.join(found) or 'none'}); name it under event: of features.yaml, and "
+                    "make the samples again"
+                )
+                raise BadInputError(msg)
+        read = tuple(found[name] for name in self.spec.settings.event_columns)
+        return in_buckets(FeatureSet(read))
 
     def _epoch(self, progress: Progress) -> Iterator[GroupBatch]:
         days = self.spec.days
@@ -298,6 +315,7 @@ def build_model(spec: RunSpec, vocabulary: Vocabulary) -> Ranker:
         torch.manual_seed(spec.seed)
         model = spec.kind.build(spec.settings, vocabulary.item.rows, vocabulary.category.rows)
         model.attach_features(vocabulary.features)
+        model.attach_event_features(vocabulary.events)
         model.attach_tasks(spec.training.task_weights)
         return model
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
 from uic.models.samples.groups import offsets_of, ranges
+from uic.models.samples.schema import HISTORY_EVENT
 from uic.pipelines.samples.features import FeatureJoin, JoinedFeatures
 from uic.pipelines.samples.labels import LabelCounts
 from uic.pipelines.samples.order import (
@@ -156,8 +157,8 @@ def group_bucket(
     """Group the impressions of some users with their histories.
 
     Args:
-        behaviors: `BEHAVIOR_COLUMNS`, in any order: all behaviours of these users on the days
-            `plan.log_days`; those of other users are ignored.
+        behaviors: `BEHAVIOR_COLUMNS` and the columns of events, in any order: all behaviours of
+            these users on the days `plan.log_days`; those of other users are ignored.
         impressions: `IMPRESSION_COLUMNS`, in any order, with the context's raw values.
         plan: days, window, cap, cut, sale days and guard.
         features: to join; none by default.
@@ -174,7 +175,11 @@ def group_bucket(
     seen, inhuman_impressions = without_groups(everything, of_machines)
     machines = everything.users[everything.group_starts[:-1][of_machines]]
     starts, lengths, history_lengths = _histories(seen, events, plan)
-    joined = (features or FeatureJoin()).join(impressions, seen)
+    features = features or FeatureJoin()
+    joined = features.join(impressions, seen)
+    of_history = HISTORY_COLUMNS | {
+        f"{HISTORY_EVENT}{column.logged}": column.logged for column in features.event_columns
+    }
     return GroupedBucket(
         facts=BuildFacts(
             impressions_by_day=np.bincount(seen.days, minlength=plan.days.count).astype(np.int64),
@@ -188,7 +193,7 @@ def group_bucket(
         group_days=seen.days[seen.group_starts[:-1]],
         _plan=plan,
         _seen=seen,
-        _events={name: _taken(behaviors, of, events.rows) for name, of in HISTORY_COLUMNS.items()},
+        _events={name: _taken(behaviors, of, events.rows) for name, of in of_history.items()},
         _shown={name: _taken(impressions, of, seen.rows) for name, of in _SHOWN.items()},
         _starts=starts,
         _lengths=lengths,

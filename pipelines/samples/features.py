@@ -22,6 +22,7 @@ from uic.models.features.definition import (
     NamedFeature,
     Owner,
 )
+from uic.models.features.event_columns import EventColumn, event_columns
 from uic.models.features.feature_file import load_features
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
 from uic.models.published import sha256_of
@@ -37,12 +38,19 @@ class FeatureJoin:
     """What is joined; travels to the workers, which read the tables once a process.
 
     Attributes:
-        features: all of the site.
+        features: of impressions: of their users, items and context.
         labels: names of the labels beside the click.
+        events: features of the events of histories.
     """
 
     features: FeatureSet = field(default_factory=FeatureSet)
     labels: tuple[str, ...] = ()
+    events: FeatureSet = field(default_factory=FeatureSet)
+
+    @property
+    def event_columns(self) -> tuple[EventColumn, ...]:
+        """What histories have beside ids."""
+        return event_columns(self.events)
 
     @classmethod
     def of_file(cls, file: Path | str | None, own: Path) -> Self:
@@ -57,7 +65,10 @@ class FeatureJoin:
         """
         if file is None:
             file = own if own.is_file() else NO_FEATURES
-        return cls() if file == NO_FEATURES else cls(load_features(Path(file)).of_impressions())
+        if file == NO_FEATURES:
+            return cls()
+        found = load_features(Path(file))
+        return cls(found.of_impressions(), events=found.of_events())
 
     def context_schema(self, schema: pa.Schema) -> pa.Schema:
         """`schema` of impressions with a column for each feature of the context and each label."""
@@ -110,7 +121,9 @@ class FeatureJoin:
                 shown[named.key] = arrow_values(named, items.take(named, at))
         users = self._table(Owner.USER)
         if users is None:
-            return JoinedFeatures(self.features, shown, labels=self.labels)
+            return JoinedFeatures(
+                self.features, shown, labels=self.labels, columns=self.event_columns
+            )
         at = users.as_of(seen.user_ids[seen.users], seen.times)
         # A version begins with each group, and where another row holds than for the one before.
         begins = np.diff(at, prepend=-2) != 0
@@ -121,7 +134,9 @@ class FeatureJoin:
             named.key: arrow_values(named, users.take(named, at[begins]))
             for named in users.features
         }
-        return JoinedFeatures(self.features, shown, versions, starts, number, self.labels)
+        return JoinedFeatures(
+            self.features, shown, versions, starts, number, self.labels, self.event_columns
+        )
 
     def sources(self) -> dict[str, Any]:
         """What the tables are, for a manifest: equal sources give equal samples."""
@@ -187,6 +202,7 @@ class JoinedFeatures:
         starts: (groups + 1,) the first version of each group.
         numbers: (impressions,) int64, the version that each impression saw.
         labels: names of the labels beside the click, whose columns `shown` has, too.
+        columns: what histories have beside ids.
     """
 
     features: FeatureSet
@@ -195,10 +211,11 @@ class JoinedFeatures:
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     labels: tuple[str, ...] = ()
+    columns: tuple[EventColumn, ...] = ()
 
     def schema(self) -> pa.Schema:
-        """`SAMPLES`, with features and labels."""
-        return samples_schema(self.features, self.labels)
+        """`SAMPLES`, with features, labels and columns of events."""
+        return samples_schema(self.features, self.labels, self.columns)
 
     def gather(
         self, first: int, last: int, shown: slice, shown_offsets: pa.Array

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
+from uic.models.features.event_columns import EventColumn
+from uic.pipelines.log.columns import readable, with_columns
 from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS, misfit
 from uic.pipelines.samples.days import DayRange
@@ -121,18 +123,25 @@ def _unreadable(path: Path, error: Exception) -> LogFileError:
     return LogFileError(f"{path}: not a readable Parquet file ({reason}); import this day again")
 
 
-def read_behaviors(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]]:
+def read_behaviors(
+    part: Part, days: DayRange, columns: Sequence[EventColumn] = ()
+) -> tuple[pa.Table, dict[str, Any]]:
     """The rows of a part as `BEHAVIOR_COLUMNS`, and which positions it has.
+
+    With `columns` of events, rows that have a value of the wrong type in one are left out, as the
+    fold of a bundle that reads it leaves them out.
 
     Raises:
         LogFileError: a page is damaged, a value is null, a behaviour is unknown, or a log time is
             not of the file's day.
     """
-    names = [*BEHAVIOR_COLUMNS.names, "partition"]
-    tables = [_read(piece, names, "log_time", days) for piece in part]
-    schema = BEHAVIOR_COLUMNS.append(pa.field("partition", pa.int32()))
+    own = with_columns(BEHAVIOR_COLUMNS, columns)
+    schema = own.append(pa.field("partition", pa.int32()))
+    tables = [_read(piece, schema.names, "log_time", days) for piece in part]
     coded = (with_codes(table, piece.path) for table, piece in zip(tables, part, strict=True))
-    table = pa.concat_tables([of_piece.select(names).cast(schema) for of_piece in coded])
+    complete = [readable(columns, of_piece) for of_piece in coded]
+    table = pa.concat_tables([rows.select(schema.names).cast(schema) for rows, _ in complete])
+    refused = np.concatenate([which for _, which in complete])
     table = table.combine_chunks()
     facts = {
         "table": "behaviors",
@@ -140,7 +149,8 @@ def read_behaviors(part: Part, days: DayRange) -> tuple[pa.Table, dict[str, Any]
         "bytes": table.nbytes,
         "positions": runs_of_positions(table),
     }
-    return table.select(BEHAVIOR_COLUMNS.names), facts
+    kept = table.filter(pa.array(~refused)).combine_chunks() if refused.any() else table
+    return kept.select(own.names), facts
 
 
 def read_impressions(

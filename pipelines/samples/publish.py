@@ -140,13 +140,16 @@ class SamplesPublication:
 
     def _features(self, results: list[BucketResult], impressions: int) -> dict[str, Any]:
         """What a reader needs to know of features; nothing where there are none."""
+        events = self.features.events
+        of_events = {"event_features": events.to_json()} if len(events) else {}
         if not len(self.features.features):
-            return {}
+            return of_events
         missing = {
             named.key: sum(result.facts.missing[named.key] for result in results)
             for named in self.features.features
         }
         return {
+            **of_events,
             "features": self.features.features.to_json(),
             "feature_sources": self.features.sources(),
             "feature_coverage": {

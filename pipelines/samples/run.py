@@ -19,6 +19,7 @@ from uic.models.errors import BadInputError
 from uic.models.published import lock_of, only_writer, read_manifest
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
+from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import LogFile, open_log, range_of_days
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
@@ -94,7 +95,9 @@ def make_samples(
     features = replace(request.features, labels=tuple(dict.fromkeys(asked)))
     features.check()
     parts = {
-        BEHAVIORS: log_parts(inputs.behaviors, BEHAVIOR_EVENTS),
+        BEHAVIORS: log_parts(
+            inputs.behaviors, with_columns(BEHAVIOR_EVENTS, features.event_columns)
+        ),
         IMPRESSIONS: log_parts(inputs.impressions, IMPRESSION_EVENTS),
     }
     check_labels(features.labels, (file.path for file in inputs.impressions))
@@ -161,10 +164,13 @@ def _build(
         grouped = group_bucket(tables[BEHAVIORS], tables[IMPRESSIONS], plan, features)
         return write(bucket, grouped)
 
-    behaviors = functools.partial(read_behaviors, days=plan.log_days)
+    columns = features.event_columns
+    behaviors = functools.partial(read_behaviors, days=plan.log_days, columns=columns)
     impressions = functools.partial(read_impressions, days=plan.days, features=features)
     inputs = {
-        BEHAVIORS: BucketInput(parts[BEHAVIORS], behaviors, BEHAVIOR_COLUMNS),
+        BEHAVIORS: BucketInput(
+            parts[BEHAVIORS], behaviors, with_columns(BEHAVIOR_COLUMNS, columns)
+        ),
         IMPRESSIONS: BucketInput(
             parts[IMPRESSIONS], impressions, features.context_schema(IMPRESSION_COLUMNS)
         ),

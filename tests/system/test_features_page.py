@@ -54,6 +54,6 @@ def test_ten_minutes_run_as_they_stand(tmp_path):
 
 def test_the_file_is_one_and_every_type_and_scale_is_explained(tmp_path):
     (tmp_path / "features.yaml").write_text(block("yaml"))
-    assert len(load_features(tmp_path / "features.yaml")) == 3
+    assert len(load_features(tmp_path / "features.yaml")) == 4
     for word in (*Kind, *Scale):
         assert f"\n| `{word.value}` |" in PAGE
