@@ -223,7 +223,7 @@ def test_a_batch_is_plain_numpy(make_samples, make_rows):
     dtypes = {
         field.name: str(getattr(batch, field.name).dtype)
         for field in dataclasses.fields(batch)
-        if field.name not in {"files", "features", "extra_labels"}
+        if field.name not in {"files", "features", "extra_labels", "history_columns"}
     }
     assert dtypes["labels"] == "bool"
     assert dtypes["days"] == "datetime64[D]"
