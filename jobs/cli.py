@@ -36,6 +36,7 @@ from uic.jobs.commands import (
     samples,
     serve,
     simulate,
+    state,
     store,
     stream,
     train,
@@ -71,6 +72,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "experiment": experiment.experiment,
     },
     "Memories": {
+        "state": state.app,
         "store": store.app,
         "memories": memories.app,
         "stream": stream.app,

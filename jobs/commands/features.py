@@ -117,6 +117,31 @@ def push(
     OUT.print(f"user {user}: {'written' if landed else 'not written: forgotten, or newer there'}")
 
 
+@app.command()
+@takes_workspace
+def asof(
+    rows: Annotated[Path, typer.Argument(help="Parquet: user_id, time, and item_id if wanted.")],
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    *,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Default: WORKSPACE/state.yaml.")
+    ] = None,
+    workspace: Workspace,
+) -> None:
+    """Write what records' parts said just before each row's time, from the log.
+
+    A row sees the events whose log time is earlier than its time, strictly; one that came late is
+    seen from when it came. OUT has the rows in their order, with a column a feature.
+    """
+    with ERR.status("folding the log up to each row"):
+        found = workspace.state.as_of(rows, out, state)
+    OUT.print(
+        f"{out}: {found.rows:,} rows, {found.features} features; "
+        f"{found.with_events:,} rows of users with events before",
+        markup=False,
+    )
+
+
 def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:

@@ -12,6 +12,7 @@ from uic.jobs.workspace.memories import MemoriesPanel
 from uic.jobs.workspace.models import ModelsPanel
 from uic.jobs.workspace.replay import ReplayPanel
 from uic.jobs.workspace.serving import ServingPanel
+from uic.jobs.workspace.state import StatePanel
 from uic.jobs.workspace.store import StorePanel
 from uic.jobs.workspace.stream import StreamPanel
 from uic.jobs.workspace.users import UsersPanel
@@ -58,6 +59,11 @@ class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel, ServingPanel)
     def images(self) -> ImagesPanel:
         """Images of items: extract features, embed them, load and switch item versions."""
         return ImagesPanel(self.context)
+
+    @property
+    def state(self) -> StatePanel:
+        """The exact parts of records: look at them, publish them, features as of any moment."""
+        return StatePanel(self.context)
 
     @property
     def store(self) -> StorePanel:

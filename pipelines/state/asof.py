@@ -1,0 +1,255 @@
+"""`uic features asof`: what the record's parts said just before each row, from the log, by Beam.
+
+A row sees the events of its user that lie before it in the log: those whose log time is earlier
+than its time, strictly. Log time never falls along a partition; where a later epoch of an import
+has earlier ones, the largest so far counts. An event that came late is seen from when it came, not
+from when it happened. What is written is what the stream's records would have said at that moment:
+the same code folds and reads.
+"""
+
+import functools
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from uic.models.errors import BadInputError
+from uic.models.features.event_columns import EventColumn
+from uic.models.published import drafted_part
+from uic.models.records.positions import EventBatch, compare_positions
+from uic.models.records.record import empty_records, header_view
+from uic.models.state.definition import StateDefinition
+from uic.models.state.part import Asked, Features
+from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
+from uic.pipelines.log.columns import event_batch, with_columns
+from uic.pipelines.log.event_log import EventLog, open_log
+from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.memories.exclude import Exclusion
+from uic.pipelines.memories.fold_bucket import events_in_order
+from uic.pipelines.memories.read import event_schema, read_events
+from uic.pipelines.samples.log_parts import log_parts
+from uic.pipelines.state.rows import CATEGORY, ITEM, ROW, TIME, USER, Rows, read_rows
+from uic.pipelines.user_buckets import BucketInput, UserBuckets
+
+_EVENTS, _ROWS = "events", "rows"
+_BUCKET_EVENTS: Final = 500_000
+_BUCKET_ROWS: Final = 200_000
+_PART_ROWS: Final = 250_000
+# Key of the written file's metadata: which parts its features are of.
+STATE_METADATA: Final = b"uic.state"
+
+
+class AsOfError(BadInputError):
+    """The log has nothing to read, or the output cannot be written."""
+
+
+@dataclass(frozen=True)
+class AsOfRequest:
+    """What `uic features asof` was asked for.
+
+    Args:
+        log: folder of the event log.
+        rows: Parquet file of users and times.
+        out: Parquet file to write: the rows, in their order, with a column a feature.
+        state: parts of the record.
+        columns: of events that the parts read.
+        time_zone: of the log's days.
+    """
+
+    log: Path
+    rows: Path
+    out: Path
+    state: StateDefinition
+    columns: tuple[EventColumn, ...] = ()
+    time_zone: str = "UTC"
+
+
+@dataclass(frozen=True)
+class AsOfFacts:
+    """What was written.
+
+    Attributes:
+        rows: of the output.
+        features: columns beside the given ones.
+        with_events: rows whose user had an event before.
+    """
+
+    rows: int
+    features: int
+    with_events: int
+
+
+def features_as_of(
+    request: AsOfRequest, runner: str = "DirectRunner", beam_arguments: Sequence[str] = ()
+) -> AsOfFacts:
+    """Write the features of rows as of each row's time.
+
+    Raises:
+        RowsError: the file of rows is none.
+        AsOfError: the log has no behaviours, or the output cannot be written.
+        UicError: a file of the log cannot be read.
+    """
+    options = pipeline_options(runner, beam_arguments)
+    log = open_log(request.log, request.time_zone, AsOfError)
+    keys = [column for column in request.columns if column.name in request.state.reads]
+    rows = read_rows(request.rows, keys, _categories(log))
+    taken = set(rows.given.column_names)
+    doubled = [one.name for one in request.state.described if one.name in taken]
+    if doubled:
+        msg = f"{request.rows}: has a column {doubled[0]} already; rename it"
+        raise AsOfError(msg)
+    files = log.behavior_files()
+    if not sum(file.rows for file in files):
+        msg = f"{request.log}: no behaviours; import some, or stream and compact them"
+        raise AsOfError(msg)
+    parts = log_parts(files, with_columns(BEHAVIOR_EVENTS, request.columns))
+    events = sum(file.rows for file in files)
+    buckets = max(-(-events // _BUCKET_EVENTS), -(-rows.asked.num_rows // _BUCKET_ROWS), 1)
+    with tempfile.TemporaryDirectory(dir=request.out.parent, prefix=".asof-") as scratch:
+        pieces = _scattered(rows.asked, Path(scratch))
+        tables = {
+            _EVENTS: BucketInput(
+                parts,
+                functools.partial(
+                    read_events, covered={}, exclusion=Exclusion(), columns=request.columns
+                ),
+                event_schema(request.columns),
+            ),
+            _ROWS: BucketInput(pieces, _read_piece, rows.asked.schema),
+        }
+        build = functools.partial(_build, request.state, keys, Path(scratch))
+
+        def steps(pipeline: Any) -> None:
+            built = pipeline | "AsOf" >> UserBuckets(tables, buckets, build)
+            publish_together(pipeline, [built["buckets"]], _only_named)
+
+        run_pipeline(steps, options)
+        return _gathered(request, rows, Path(scratch))
+
+
+def _categories(log: EventLog) -> Mapping[int, int]:
+    path = log.items_file()
+    if path is None:
+        return {}
+    table = pq.read_table(path, columns=["item_id", "category_id"])
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _scattered(asked: pa.Table, scratch: Path) -> list[Path]:
+    """The rows as files that workers read; as one element each they would travel with the plan."""
+    paths = []
+    for first in range(0, asked.num_rows, _PART_ROWS):
+        path = scratch / f"rows-{first}.parquet"
+        pq.write_table(asked.slice(first, _PART_ROWS), path, compression="lz4")
+        paths.append(path)
+    return paths
+
+
+def _read_piece(path: Path) -> tuple[pa.Table, None]:
+    return pq.read_table(path), None
+
+
+def _build(
+    state: StateDefinition,
+    columns: Sequence[EventColumn],
+    scratch: Path,
+    bucket: int,
+    tables: Mapping[str, pa.Table],
+) -> str | None:
+    rows = tables[_ROWS]
+    if not rows.num_rows:
+        return None
+    found, seen = bucket_features(state, columns, tables[_EVENTS], rows)
+    path = scratch / f"features-{bucket:05d}.parquet"
+    columns_of = {ROW: rows.column(ROW), "seen": pa.array(seen)}
+    for at, one in enumerate(state.described):
+        columns_of[one.name] = pa.array(found[:, at])
+    pq.write_table(pa.table(columns_of), path, compression="lz4", use_dictionary=False)
+    return path.name
+
+
+def bucket_features(
+    state: StateDefinition, columns: Sequence[EventColumn], events: pa.Table, rows: pa.Table
+) -> tuple[Features, NDArray[np.int64]]:
+    """Features of one bucket's rows, (rows, features), and how many events each has seen.
+
+    Args:
+        state: parts of the record.
+        columns: of events.
+        events: `event_schema`, in any order.
+        rows: as `uic.pipelines.state.rows`.
+    """
+    ids = rows.column(USER).to_numpy()
+    users = np.unique(np.concatenate([ids, events.column("user_id").to_numpy()]))
+    batch = event_batch(events_in_order(events), users)
+    # What a record would not take, it does not know: repeats, and events in a second partition.
+    fresh = header_view(empty_records(len(users), 0))
+    skipped, moved = compare_positions(fresh, batch, np.arange(len(batch)))
+    batch = batch.select(~(skipped | moved))
+    owners = np.searchsorted(users, ids)
+    now = rows.column(TIME).to_numpy()
+    begins = np.searchsorted(batch.user_index, owners, side="left")
+    ends = events_before(batch, owners, now)
+    named = {column.name for column in columns} & set(rows.column_names)
+    asked = Asked(
+        owners=owners,
+        now_ms=now,
+        item_ids=rows.column(ITEM).to_numpy(),
+        category_ids=rows.column(CATEGORY).to_numpy(),
+        columns={name: rows.column(name).to_numpy() for name in named},
+    )
+    return state.as_of(batch, asked, ends), ends - begins
+
+
+def events_before(
+    events: EventBatch, owners: NDArray[np.int64], now_ms: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """One past the last event of each owner before a time, strictly, by log time: (rows,).
+
+    Args:
+        events: users ascending, each user's in the order of the log.
+        owners: (rows,).
+        now_ms: (rows,).
+    """
+    if not len(events):
+        return np.zeros(len(owners), np.int64)
+    low = min(int(events.log_times_ms.min()), int(now_ms.min(initial=0)))
+    high = max(int(events.log_times_ms.max()), int(now_ms.max(initial=0)))
+    span = high - low + 2
+    # The largest log time so far within each user; users are numbered, so one maximum does it.
+    keys = np.maximum.accumulate(events.user_index * span + (events.log_times_ms - low))
+    return np.searchsorted(keys, owners * span + (now_ms - low), side="left")
+
+
+def _only_named(files: Iterable[str | None]) -> None:
+    """The files lie in the scratch folder under their buckets' names; nothing to publish."""
+
+
+def _gathered(request: AsOfRequest, rows: Rows, scratch: Path) -> AsOfFacts:
+    """Put the buckets' features beside the rows, in the rows' order, and write them."""
+    names = [one.name for one in request.state.described]
+    nothing = pa.table(
+        {ROW: pa.array([], pa.int64()), "seen": pa.array([], pa.int64())}
+        | {name: pa.array([], pa.float32()) for name in names}
+    )
+    pieces = [pq.read_table(path) for path in sorted(scratch.glob("features-*.parquet"))]
+    joined = pa.concat_tables([nothing, *pieces])
+    joined = joined.take(pa.array(np.argsort(joined.column(ROW).to_numpy())))
+    table = rows.given
+    for name in names:
+        table = table.append_column(name, joined.column(name))
+    metadata = {STATE_METADATA: json.dumps(request.state.document()).encode()}
+    table = table.replace_schema_metadata(metadata)
+    draft = scratch / "out.parquet"
+    with drafted_part(draft, AsOfError):
+        pq.write_table(table, draft, compression="zstd")
+    draft.replace(request.out)
+    seen = int(np.count_nonzero(joined.column("seen").to_numpy()))
+    return AsOfFacts(table.num_rows, len(names), seen)
