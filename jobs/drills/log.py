@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,6 +18,7 @@ from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_k
 from uic.models.features.event_columns import EventColumn
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.pipelines.log.events import EventParser
+from uic.pipelines.log.positions import largest_so_far
 from uic.pipelines.log.schemas import BEHAVIORS
 from uic.pipelines.settings import LogSettings
 
@@ -94,6 +95,7 @@ class BatchFold:
 
     memories: dict[int, NDArray[np.uint8]]
     rejects: dict[tuple[int, int], str]
+    log_times: dict[int, int] = field(default_factory=dict)  # by partition, the largest so far
 
     def wrong_in(self, store: PackedStore, generation: int) -> int:
         """How many of these memories a generation of the store lacks, or has with other bytes."""
@@ -154,13 +156,16 @@ def _fold_chunk(
     for place, user in enumerate(users.tolist()):
         if user in result.memories:
             records[place] = result.memories[user]
+    so_far = largest_so_far(times, partitions, result.log_times)
+    for partition in np.unique(partitions).tolist():
+        result.log_times[partition] = int(so_far[partitions == partition].max())
     batch = EventBatch(
         user_index=index.astype(np.int64),
         item_ids=events.item_ids,
         category_ids=events.category_ids,
         behaviors=events.behaviors,
         event_times_ms=events.event_times_ms,
-        log_times_ms=times[events.index],
+        log_times_ms=so_far[events.index],
         epochs=np.full(len(index), epoch, np.int64),
         partitions=partitions[events.index],
         offsets=offsets[events.index],

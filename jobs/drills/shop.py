@@ -27,6 +27,7 @@ from uic.feature_repo.store.settings_file import CONFIG_NAME
 from uic.jobs.config.context import Context, open_context
 from uic.jobs.demo.processes import answers, end_session
 from uic.jobs.drills.errors import DrillFailedError
+from uic.jobs.drills.trial import every_part
 from uic.jobs.replay.client import RankingClient
 from uic.jobs.replay.day import HeldDay, open_day
 from uic.jobs.replay.destination import EventFiles
@@ -231,7 +232,8 @@ def _train(context: Context, first: date, last: date, epochs: int, seed: int) ->
         samples=reader.name,
         samples_sha256=reader.manifest_sha256(),
     )
-    save_bundle(context.bundles / "mimn" / VERSION, Trainer(reader, spec).run())
+    trained = Trainer(reader, spec).run()
+    save_bundle(context.bundles / "mimn" / VERSION, trained, state=every_part())
     BundleShelf(context.bundles).choose("mimn", VERSION)
 
 

@@ -23,6 +23,7 @@ from uic.models.bundles.saving import save_bundle
 from uic.models.memory.fold import MemoryFolder
 from uic.models.rankers.catalogue import model_kind
 from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.state.definition import StateDefinition
 from uic.models.training.run_spec import Days, RunSpec
 from uic.models.training.settings import TrainSettings
 from uic.models.training.trainer import Trained
@@ -56,8 +57,27 @@ def untrained_bundle(path: Path, items: int, categories: int) -> Bundle:
         samples="none",
         samples_sha256="",
     )
-    save_bundle(path, Trained(spec, model.eval(), vocabulary, None, [], []))
+    trained = Trained(spec, model.eval(), vocabulary, None, [], [])
+    save_bundle(path, trained, state=every_part())
     return load_bundle(path)
+
+
+def every_part() -> StateDefinition:
+    """Exact parts of each kind, so small that entries go out, which drills carry with a memory."""
+    parts = {
+        "items": {"kind": "counts", "size": 24, "half_lives": ["1d"]},
+        "ids": {"kind": "counts", "size": 6, "fingerprint_bits": 64, "count_bits": 16},
+        "categories": {"kind": "counts", "by": "category", "size": 8},
+        "bought": {"kind": "rates", "half_life": "30d"},
+        "recent": {"kind": "recent", "size": 4},
+        "visits": {
+            "kind": "aggregate",
+            "functions": ["count", "distinct"],
+            "windows": ["1h", "1d"],
+            "tile": "1h",
+        },
+    }
+    return StateDefinition.of_document({"version": 1, "parts": parts}, "drill")
 
 
 def trial_context(workspace: Path, stream: dict[str, Any], **sections: Any) -> Context:

@@ -217,13 +217,15 @@ def _exclusion(request: MemoriesRequest, start: Snapshot | None) -> Exclusion:
 
 def _facts(request: MemoriesRequest, inputs: _Input) -> dict[str, Any]:
     """The manifest's part that is known before the run."""
-    layout = inputs.bundle.memory.layout
+    bundle = inputs.bundle
+    memory = bundle.memory.layout.fields if bundle.has_memory else ()
     start = inputs.start
     return {
         "generation": inputs.plan.generation,
         "bundle": f"{inputs.bundle.name}/{inputs.bundle.version}",
         "bundle_hash8": inputs.bundle.hash8.hex(),
-        "state": [[field.name, list(field.shape)] for field in layout.fields],
+        "state": [[field.name, list(field.shape)] for field in memory],
+        "parts": None if bundle.state is None else bundle.state.document(),
         "record_bytes": MemoryFolder(inputs.bundle, inputs.plan.generation).record_bytes,
         "first_day": inputs.first.isoformat() if start is None else start.manifest["first_day"],
         "until": request.until.isoformat(),
