@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bytes, Float32, Int64, String
 from feast.value_type import ValueType
@@ -23,7 +23,7 @@ from uic.feature_repo.store.layout import (
     USER_FEATURES_KEY_NAME,
     USER_FEATURES_VIEW,
 )
-from uic.feature_repo.user_features import PUBLISHED
+from uic.feature_repo.user_features import PUBLISHED, USER_ROWS_PUSH
 
 NEVER = timedelta(0)
 
@@ -62,6 +62,7 @@ def packed_view(  # noqa: PLR0917 - a row of a table
     source: tuple[str, Path],
     tags: dict[str, str],
     text: str,
+    push_source: str | None = None,
 ) -> FeatureView:
     """A view with the packed layout.
 
@@ -72,16 +73,18 @@ def packed_view(  # noqa: PLR0917 - a row of a table
         source: its name, and the folder of its Parquet files.
         tags: `packed_as` and, for a short name in keys, `key_name`.
         text: description for people.
+        push_source: name by which `FeatureStore.push` writes it; None for no pushes.
     """
     source_name, folder = source
+    batch = FileSource(
+        name=source_name, path=str(folder / "*.parquet"), timestamp_field="event_timestamp"
+    )
     return FeatureView(
         name=name,
         entities=[entity],
         ttl=NEVER,
         schema=[Field(name=entity.join_key, dtype=Int64), value],
-        source=FileSource(
-            name=source_name, path=str(folder / "*.parquet"), timestamp_field="event_timestamp"
-        ),
+        source=batch if push_source is None else PushSource(name=push_source, batch_source=batch),
         tags={"layout": "packed", **tags},
         # A plain `feast materialize` goes over every view that is online, and ends at the first
         # without files. Of what a workspace need not have, the next apply after it is there tells.
@@ -117,6 +120,7 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView, FeatureView]:
         ("user_feature_rows", root / PUBLISHED / "current"),
         {"packed_as": "vector", "key_name": USER_FEATURES_KEY_NAME},
         "A user's features beside ids, as features.yaml defines them.",
+        push_source=USER_ROWS_PUSH,
     )
     return interest, image, features
 

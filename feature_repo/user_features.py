@@ -21,6 +21,8 @@ from uic.models.features.rows import RowLayout
 from uic.models.published import write_json_atomically
 
 PUBLISHED: Final = "user_features"
+# `FeatureStore.push(USER_ROWS_PUSH, user_rows_frame(...))`, as `uic features push` does.
+USER_ROWS_PUSH: Final = "user_feature_pushes"
 
 
 def definitions_folder(workspace: Path) -> Path:

@@ -10,17 +10,20 @@ Each step can be repeated; a load that was killed is run again.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from feast.errors import PushSourceNotFoundException
 from numpy.typing import NDArray
 
 from uic.feature_repo.plugin.packed_view import with_vector_headers
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.store.errors import typed_errors
 from uic.feature_repo.store.layout import (
     NO_GENERATION,
@@ -33,11 +36,11 @@ from uic.feature_repo.store.opened import open_for_writing
 from uic.feature_repo.store.packed import PackedStore
 from uic.feature_repo.store.settings import StoreSettings
 from uic.feature_repo.store.tombstones import Tombstones
-from uic.feature_repo.user_features import publish_layout, rows_file
+from uic.feature_repo.user_features import USER_ROWS_PUSH, publish_layout, rows_file
 from uic.models.errors import BadInputError
 from uic.models.features.dated import ALWAYS, DatedTable
 from uic.models.features.definition import FeatureSet, Owner
-from uic.models.features.raw import RawValues, raw_values
+from uic.models.features.raw import RawValues, raw_column, raw_values
 from uic.models.features.rows import RowLayout
 from uic.models.published import replacement
 
@@ -135,6 +138,8 @@ def push_user_row(
 ) -> bool:
     """Write one user's features, as of now; what `values` does not name keeps its stored value.
 
+    The row goes through Feast's own `push`.
+
     Args:
         settings: of the store.
         workspace: whose store.
@@ -173,8 +178,68 @@ def push_user_row(
                 raw[one.key] = there[one.key]
         now_ms = time.time_ns() // 1_000_000
         row = layout.pack(raw, np.array([now_ms]))
-        value = with_vector_headers(row, [now_ms])
-        return bool(store.write(NO_GENERATION, [user_id], value)[0])
+        _push(settings, workspace, _frame(np.array([user_id]), row, [now_ms]))
+        (landed,), _ = _stored(store, np.array([user_id]))
+        return landed == row.tobytes()
+
+
+def user_rows_frame(workspace: Path, features: FeatureSet, given: pd.DataFrame) -> pd.DataFrame:
+    """Rows of users as `FeatureStore.push` takes them: `store.push(USER_ROWS_PUSH, frame)`.
+
+    Args:
+        workspace: where readers learn what the rows are made of.
+        features: of `features.yaml`.
+        given: `user_id`, `event_timestamp` (with a zone, or UTC), and a column for each feature of
+            users by its name; a feature without a column takes its default.
+
+    Returns:
+        `user_id`, `event_timestamp`, `features`.
+
+    Raises:
+        BadInputError: a column is no feature of users, or a value is of another type.
+    """
+    named = features.of(Owner.USER)
+    unknown = sorted(
+        set(given.columns) - {"user_id", "event_timestamp"} - {one.name for one in named}
+    )
+    if unknown or not named:
+        known = ", ".join(one.name for one in named) or "none"
+        msg = f"user.{unknown[0] if unknown else '*'}: features.yaml has no such feature ({known})"
+        raise BadInputError(msg)
+    raw = {}
+    for one in named:
+        values = given[one.name] if one.name in given.columns else [None] * len(given)
+        raw[one.key] = raw_column(
+            one.feature, pa.array(values, from_pandas=True), f"user.{one.name}"
+        )
+    times = pd.to_datetime(given["event_timestamp"], utc=True).dt.tz_localize(None)
+    times_ms = times.to_numpy().astype("datetime64[ms]").astype(np.int64)
+    layout = RowLayout(named)
+    publish_layout(workspace, layout)
+    ids = given["user_id"].to_numpy().astype(np.int64)
+    return _frame(ids, layout.pack(raw, times_ms), times_ms.tolist())
+
+
+def _frame(
+    ids: NDArray[np.int64], rows: NDArray[np.uint8], times_ms: Sequence[int]
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "user_id": ids,
+            "event_timestamp": pd.to_datetime(list(times_ms), unit="ms", utc=True),
+            "features": [row.tobytes() for row in rows],
+        }
+    )
+
+
+def _push(settings: StoreSettings, workspace: Path, frame: pd.DataFrame) -> None:
+    """Push by Feast; into a registry that does not know the source, after an apply."""
+    feast = open_feature_store(settings, workspace)
+    try:
+        feast.push(USER_ROWS_PUSH, frame)
+    except PushSourceNotFoundException:
+        apply_definitions(feast, workspace)
+        feast.push(USER_ROWS_PUSH, frame, allow_registry_cache=False)
 
 
 def _rows_of(client: Any, settings: StoreSettings, address: str) -> PackedStore:

@@ -10,12 +10,12 @@ import pytest
 from tests.jobs.serving.feature_shop import LENGTHS, USERS, WITHOUT_ROW, tables_of, write_tables
 from tests.jobs.serving.shop import Shop
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
-from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
+from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row, user_rows_frame
 from uic.feature_repo.store.connection import connect, resolve_address
 from uic.feature_repo.store.layout import ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.tombstones import Tombstones
-from uic.feature_repo.user_features import layouts_of, rows_file
+from uic.feature_repo.user_features import USER_ROWS_PUSH, layouts_of, rows_file
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 from uic.models.features.definition import Owner
@@ -178,3 +178,27 @@ def test_a_file_without_features_of_users_has_nothing_to_load(shop: Shop):
     (shop.workspace / "features.yaml").write_text("version: 1\n")
     with pytest.raises(BadInputError, match="no features of users"):
         Workspace(shop.workspace).features.load()
+
+
+def test_plain_feast_pushes_what_the_command_pushes(shop: Shop):
+    features = write_tables(shop.workspace)
+    values = {"band": "old", "balance": 3.5, "likes": ["a", "c"]}
+    assert push_user_row(shop.settings, shop.workspace, features, 1, values)  # before any load
+    now = datetime.now(UTC)
+    given = pd.DataFrame(
+        {"user_id": [2, 3], "event_timestamp": [now, now - timedelta(days=300)]}
+        | {name: [value, value] for name, value in values.items()}
+    )
+    frame = user_rows_frame(shop.workspace, features, given)
+    feast = open_feature_store(shop.settings, shop.workspace)
+    feast.push(USER_ROWS_PUSH, frame)
+    layout = RowLayout(features.of(Owner.USER))
+    rows = layout.read(stored(shop, [1, 2, 3]))
+    for one in layout.features:
+        assert rows[one.key][0].tolist() == rows[one.key][1].tolist() == rows[one.key][2].tolist()
+    assert rows["valid_from_ms"][1] == int(now.timestamp() * 1000)
+    before = stored(shop, [2])
+    feast.push(USER_ROWS_PUSH, frame.assign(event_timestamp=now - timedelta(seconds=9)))
+    assert stored(shop, [2]) == before  # the later one stays
+    with pytest.raises(BadInputError, match=r"user\.colour: features.yaml has no such feature"):
+        user_rows_frame(shop.workspace, features, given.assign(colour="red"))
