@@ -7,7 +7,8 @@ day is a positive beside four items that others took that day and this user did 
 are the videos that were shown, clicked or not. The last days are the test (14 of the shops, 1 of
 KuaiRand), the days before them choose settings and epochs (7, 1). `auc_within` is the mean AUC
 within one user's moment (an invoice, a day), in KuaiRand within one user's hour, since its log does
-not say which videos one request asked for.
+not say which videos one request asked for; the hour's videos are scored as of its first one, as a
+request would.
 
 All rows share one head, optimiser and search: the learning rate and batch that are best on the
 validation days after training on a third of the moments; then every seed trains on all of them, and
@@ -20,6 +21,10 @@ learn nothing; `counters` is a logistic regression.
 - `two_pools`: and a second mean whose weights halve from event to event.
 - `mimn`: the product's memory network, fold and read-out.
 - `din_flags`: `mean_product`, and attention over the last 64 events, told which are the same item.
+- `record_exact`: the features of the package's default `state.yaml`, by the product's code, bounded
+  tables and all. The head also embeds the entries of the table of items, weighted by their counts:
+  the record holds no weight of any bundle.
+- `record`: and what is learned: the second pool, and MIMN.
 
 Prints one JSON line: `rows`, from name to AUC and AUC within a list (means over seeds), the
 standard error over seeds, and the 95 % interval of the difference to `mean_product` over test users
@@ -40,14 +45,20 @@ import torch
 from harness import LOAD_BEFORE, arguments, say
 from race import tallies
 from race.batches import Batches
-from race.contestants import Entry, FlaggedAttention, LastPool, MeanPool, Memory
-from race.judge import Judge, Result
+from race.contestants import WIDTH, Entry, FlaggedAttention, LastPool, MeanPool, Memory, TablePool
+from race.judge import Judge, Result, Rows
 from race.logs import LOGS, TEST, VALID, RaceLog
+from race.record import record_features, table_bags
 from race.training import EPOCHS, SEARCHED, Race
+
+from uic.models.memory.settings import MemoryConfig
+from uic.models.memory.state import StateLayout
+from uic.models.records.record import HEADER_BYTES
+from uic.models.state.definition import DEFAULT, StateDefinition
 
 SHARED = Path(os.environ.get("UIC_SHARED_DATA", "../shared/data"))
 BASE = "mean_product"
-SCORED_ROWS = 60_000  # of the validation, and of the test
+SCORED_ROWS = 50_000  # of the validation, and of the test
 QUICK_ROWS = 3_000
 LEARNED = {
     "counters": Entry(dense=("counters",), logistic=True),
@@ -55,6 +66,8 @@ LEARNED = {
     "two_pools": Entry([MeanPool, LastPool]),
     "mimn": Entry([Memory]),
     "din_flags": Entry([MeanPool, FlaggedAttention]),
+    "record_exact": Entry([TablePool], dense=("record",)),
+    "record": Entry([TablePool, LastPool, Memory], dense=("record",)),
 }
 
 
@@ -62,8 +75,9 @@ def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0])
     parser.add_argument("--data", choices=sorted(LOGS), required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=200_000, help="to train on, at most")
+    parser.add_argument("--rows", type=int, default=150_000, help="to train on, at most")
     parser.add_argument("--only", nargs="+", help="these rows, beside the base", metavar="ROW")
+    parser.add_argument("--state", type=Path, default=DEFAULT, help="the record's state.yaml")
     options = parser.parse_args()
     started = time.monotonic()
     quick = options.quick
@@ -71,23 +85,27 @@ def main() -> None:
     train, scored = (QUICK_ROWS, QUICK_ROWS) if quick else (options.rows, SCORED_ROWS)
     log = LOGS[options.data](SHARED).drawn((train, scored, scored))
     searched, epochs = (SEARCHED[:1], 1) if quick else (SEARCHED, EPOCHS)
-    race = prepared(log, searched, epochs)
+    state = StateDefinition.load(options.state)
+    race = prepared(log, state, searched, epochs)
     say(f"{options.data}: {shape(race)}")
     results = {
-        name: Result([scores(log)[race.batches.rows(TEST)].astype(float)], {})
+        name: Result([race.unlearned(scores(log))], {})
         for name, scores in (("popularity", tallies.popularity), ("repeat", tallies.repeat))
     }
     for name, entry in LEARNED.items():
         if not options.only or name in {BASE, *options.only}:
             begun = time.monotonic()
             results[name] = race.run(entry, seeds, say)
-            area = race.test.auc(results[name].scores[0])
+            area = race.judge.auc(results[name].scores[0])
             say(f"{name}: AUC {area:.4f}, {time.monotonic() - begun:.0f} s")
-    rows = {name: found.row(race.test, results[BASE]) for name, found in results.items()}
+    rows = {name: found.row(race.judge, results[BASE]) for name, found in results.items()}
     line = {
         "benchmark": "worth",
         "data": options.data,
         "rows": rows,
+        # The header and the exact parts; `record` has the learned ones beside.
+        "record_bytes": HEADER_BYTES + state.bytes,
+        "learned_bytes": learned_bytes(log),
         **shape(race),
         "seeds": seeds,
         "settings": {name: found.settings for name, found in results.items() if found.settings},
@@ -98,11 +116,25 @@ def main() -> None:
     print(json.dumps(line), flush=True)
 
 
-def prepared(log: RaceLog, searched: Sequence[tuple[float, int]], epochs: int) -> Race:
-    """The race of a log: its batches with all features, and its judges."""
-    batches = Batches(log, {"counters": tallies.counters(log)})
-    judges = [Judge.of(log.rows.iloc[batches.rows(split)]) for split in (VALID, TEST)]
-    return Race(log, batches, *judges, searched, epochs)
+def prepared(
+    log: RaceLog, state: StateDefinition, searched: Sequence[tuple[float, int]], epochs: int
+) -> Race:
+    """The race of a log: its batches with all features, and its judge."""
+    dense = {
+        "counters": tallies.counters(log),
+        "record": record_features(log, state),
+    }
+    batches = Batches(log, dense, table_bags(log, state))
+    valid, test, lists = (
+        Rows.of(log.rows.iloc[batches.rows(split)]) for split in (VALID, TEST, log.listed)
+    )
+    return Race(log, batches, valid.labels, Judge(test, lists), searched, epochs)
+
+
+def learned_bytes(log: RaceLog) -> int:
+    """Of the second pool and of MIMN, in float16."""
+    config = MemoryConfig(item_width=WIDTH, category_width=WIDTH if log.keys else 0)
+    return 2 * (config.event_width + StateLayout.of(config).floats)
 
 
 def shape(race: Race) -> dict[str, Any]:

@@ -11,9 +11,26 @@ from torch import Tensor
 
 from uic.models.samples.groups import offsets_of, ranges
 
-from .logs import HOUR_MS, TEST, TRAIN, VALID, RaceLog
+from .logs import HOUR_MS, LISTS, RaceLog
 
 HISTORY_EVENTS = 1024  # newest events of a history that a model sees
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Ids with weights, some of each moment, one moment after the other.
+
+    Attributes:
+        counts: (moments,) int64, how many.
+        items: (ids,) int64.
+        categories: (ids,) int64.
+        weights: (ids,) float32.
+    """
+
+    counts: NDArray[np.int64]
+    items: NDArray[np.int64]
+    categories: NDArray[np.int64]
+    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,11 @@ class RaceBatch:
         starts: (moments,) int64, first event of each history.
         counts: (moments,) int64, events of each history.
         age_hours: (events,) float32, before the moment.
-        users: (moments,) int64, numbered within the batch in the order of their first moment.
+        users: (moments,) int64, numbered within the batch.
+        bag_counts: (moments,) int64, ids that a table of the record holds; as `Bags`.
+        bag_items: (ids,) int64.
+        bag_categories: (ids,) int64.
+        bag_weights: (ids,) float32.
     """
 
     owner: Tensor
@@ -53,6 +74,10 @@ class RaceBatch:
     counts: Tensor
     age_hours: Tensor
     users: Tensor
+    bag_counts: Tensor
+    bag_items: Tensor
+    bag_categories: Tensor
+    bag_weights: Tensor
 
     @property
     def ranks(self) -> Tensor:
@@ -78,17 +103,20 @@ class Batches:
     Args:
         log: the log.
         dense: name to (rows, features) float32, in the order of the log's rows.
+        bags: of the moments, in the order of the log's rows.
     """
 
-    def __init__(self, log: RaceLog, dense: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(
+        self, log: RaceLog, dense: Mapping[str, NDArray[np.float32]], bags: Bags | None = None
+    ) -> None:
         rows, taken = log.rows, log.taken()
         user, time = rows.user.to_numpy(), rows.time_ms.to_numpy()
-        self._first = np.flatnonzero(np.r_[True, (np.diff(user) != 0) | (np.diff(time) != 0)])
+        self._first = np.flatnonzero(moment_begins(rows))
         self._count = np.diff(np.r_[self._first, user.size])
         self._user, self._time = user[self._first], time[self._first]
         # One number for user and time orders both: the span of times fits beside any user here.
         zero = min(int(time.min()), int(taken.time_ms.min()))
-        span = int(time.max()) - zero + 2
+        span = int(max(time.max(), taken.time_ms.max())) - zero + 1
         keys = taken.user.to_numpy() * span + (taken.time_ms.to_numpy() - zero)
         self._ends = np.searchsorted(keys, self._user * span + (self._time - zero))
         begins = np.searchsorted(taken.user.to_numpy(), self._user)
@@ -101,8 +129,12 @@ class Batches:
         self._categories = _column(rows, category)
         self._labels = torch.from_numpy(rows.label.to_numpy().astype(np.float32))
         self._dense = {name: torch.from_numpy(values) for name, values in dense.items()}
+        if bags is None:
+            none = np.zeros(0, dtype=np.int64)
+            bags = Bags(np.zeros_like(self._count), none, none, none.astype(np.float32))
+        self._bags, self._bag_offsets = bags, offsets_of(bags.counts)
         splits = rows.split.to_numpy()[self._first]
-        self._moments = [np.flatnonzero(splits == split) for split in (TRAIN, VALID, TEST)]
+        self._moments = [np.flatnonzero(splits == split) for split in range(LISTS + 1)]
 
     def rows(self, split: int) -> NDArray[np.int64]:
         """The log's rows of a split, in the order in which `of` gives them."""
@@ -120,7 +152,7 @@ class Batches:
         """Batches of about `size` rows, whole moments each.
 
         Args:
-            split: TRAIN, VALID or TEST.
+            split: TRAIN, VALID, TEST or LISTS.
             size: in rows.
             generator: shuffles the moments; None keeps the log's order.
             share: of the moments, always the same ones.
@@ -155,6 +187,7 @@ class Batches:
         events = ranges(self._begins[moments], lengths)
         age = np.repeat(self._time[moments], lengths) - self._event_time[events]
         places = torch.from_numpy(events)
+        held = ranges(self._bag_offsets[moments], self._bags.counts[moments])
         return RaceBatch(
             owner=torch.from_numpy(np.repeat(np.arange(moments.size), counts)),
             item=self._items[at],
@@ -171,7 +204,17 @@ class Batches:
             counts=torch.from_numpy(lengths),
             age_hours=torch.from_numpy((age / HOUR_MS).astype(np.float32)),
             users=torch.from_numpy(np.unique(self._user[moments], return_inverse=True)[1]),
+            bag_counts=torch.from_numpy(self._bags.counts[moments]),
+            bag_items=torch.from_numpy(self._bags.items[held]),
+            bag_categories=torch.from_numpy(self._bags.categories[held]),
+            bag_weights=torch.from_numpy(self._bags.weights[held]),
         )
+
+
+def moment_begins(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows are the first of a moment, that is of one user, time and split: (rows,)."""
+    columns = [np.diff(rows[name].to_numpy()) != 0 for name in ("user", "time_ms", "split")]
+    return np.r_[True, np.any(columns, axis=0)]
 
 
 def _column(frame: pd.DataFrame, name: str | None) -> Tensor:

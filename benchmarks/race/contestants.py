@@ -49,19 +49,31 @@ class Tables(nn.Module):
             return self.item(items)
         return torch.cat([self.item(items), self.category(categories)], dim=-1)
 
-    def sums(self, batch: RaceBatch, weight: Tensor) -> Tensor:
-        """Each history's weighted sum of embeddings: (moments, width); `weight` is (events,)."""
+    def means(
+        self, items: Tensor, categories: Tensor, counts: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted means of embeddings, and the sums of their weights.
+
+        Args:
+            items: (ids,), those of one row after the other.
+            categories: (ids,).
+            counts: (n,), ids of each row; 0 is allowed.
+            weight: (ids,) float32.
+
+        Returns:
+            (n, width), zero where there is nothing, and (n,).
+        """
+        starts = torch.cumsum(counts, 0) - counts
+        rows = torch.arange(len(counts)).repeat_interleave(counts)
+        mass = torch.zeros(len(counts)).index_add_(0, rows, weight)
         found = [
             functional.embedding_bag(
-                ids, table.weight, batch.starts, mode="sum", per_sample_weights=weight
+                ids, table.weight, starts, mode="sum", per_sample_weights=weight
             )
-            for table, ids in (
-                (self.item, batch.event_items),
-                (self.category, batch.event_categories),
-            )
+            for table, ids in ((self.item, items), (self.category, categories))
             if table is not None
         ]
-        return torch.cat(found, dim=1)
+        return torch.cat(found, dim=1) / mass.clamp(min=1e-3).unsqueeze(1), mass
 
 
 class Part(nn.Module):
@@ -93,13 +105,14 @@ class MeanPool(Part):
 
     def forward(self, batch: RaceBatch, tables: Tables, candidates: Tensor) -> list[Tensor]:
         """See `Part.forward`."""
-        weight = self.weights(batch)
-        mass = torch.zeros(len(batch.counts)).index_add_(
-            0, torch.arange(len(batch.counts)).repeat_interleave(batch.counts), weight
-        )
-        pool = tables.sums(batch, weight) / mass.clamp(min=1e-3).unsqueeze(1)
+        pool, mass = self.pooled(batch, tables)
         pool = pool.index_select(0, batch.owner)
         return [pool, pool * candidates, mass.log1p().index_select(0, batch.owner).unsqueeze(1)]
+
+    def pooled(self, batch: RaceBatch, tables: Tables) -> tuple[Tensor, Tensor]:
+        """Pool and mass of each moment: (moments, width) and (moments,)."""
+        ids = batch.event_items, batch.event_categories
+        return tables.means(*ids, batch.counts, self.weights(batch))
 
 
 class LastPool(MeanPool):
@@ -108,6 +121,19 @@ class LastPool(MeanPool):
     def weights(self, batch: RaceBatch) -> Tensor:
         """See `MeanPool.weights`."""
         return torch.exp2(-batch.ranks)
+
+
+class TablePool(MeanPool):
+    """The same over the entries of the record's table of items, weighted by their counts.
+
+    The table holds fingerprints, so that the record needs no byte more and no weight of a bundle;
+    the head looks the embeddings up when it reads.
+    """
+
+    def pooled(self, batch: RaceBatch, tables: Tables) -> tuple[Tensor, Tensor]:
+        """See `MeanPool.pooled`."""
+        ids = batch.bag_items, batch.bag_categories
+        return tables.means(*ids, batch.bag_counts, batch.bag_weights)
 
 
 class Memory(Part):
@@ -186,13 +212,11 @@ class Entry:
     Attributes:
         parts: learned from embeddings.
         dense: names of features that the batches have.
-        shift: names of features that only move the logit, apart from the head.
         logistic: nothing but `dense`, and no hidden layer.
     """
 
     parts: Sequence[Callable[[Tables], Part]] = ()
     dense: Sequence[str] = ()
-    shift: Sequence[str] = ()
     logistic: bool = False
 
 
@@ -221,8 +245,6 @@ class Contestant(nn.Module):
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.PReLU()]
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
-        moved = sum(example.dense[name].shape[1] for name in entry.shift)
-        self.shift = nn.Sequential(nn.BatchNorm1d(moved), nn.Linear(moved, 1)) if moved else None
 
     def features(self, batch: RaceBatch) -> Tensor:
         """What the head sees: (rows, features)."""
@@ -236,10 +258,7 @@ class Contestant(nn.Module):
 
     def forward(self, batch: RaceBatch) -> Tensor:
         """Logits: (rows,)."""
-        logits = self.head(self.norm(self.features(batch)))
-        if self.shift is not None:
-            logits = logits + self.shift(torch.cat([batch.dense[n] for n in self.entry.shift], 1))
-        return logits[:, 0]
+        return self.head(self.norm(self.features(batch)))[:, 0]
 
     def penalty(self) -> Tensor | float:
         """What the parts add to the loss of the last batch."""

@@ -13,13 +13,26 @@ _DRAWS = 400
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Judges scores of the test rows.
+class Scores:
+    """What a row of the race says of the test.
+
+    Attributes:
+        rows: of the test rows.
+        lists: of the rows whose order within a list is judged.
+    """
+
+    rows: Floats
+    lists: Floats
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are judged.
 
     Attributes:
         labels: (rows,) bool.
         users: (rows,) int64.
-        requests: (rows,) int64.
+        requests: (rows,) int64, their lists.
     """
 
     labels: NDArray[np.bool_]
@@ -27,32 +40,45 @@ class Judge:
     requests: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> "Judge":
+    def of(cls, rows: pd.DataFrame) -> "Rows":
         """Of rows of a `RaceLog`."""
-        return cls(
-            rows.label.to_numpy() > 0,
-            np.unique(rows.user.to_numpy(), return_inverse=True)[1],
-            rows.request.to_numpy(),
-        )
+        labels = rows.label.to_numpy() > 0
+        return cls(labels, rows.user.to_numpy(), rows.request.to_numpy())
 
-    def auc(self, scores: Floats) -> float:
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges scores.
+
+    Attributes:
+        rows: the test.
+        lists: the rows whose order within a list is judged.
+    """
+
+    rows: Rows
+    lists: Rows
+
+    def auc(self, scores: Scores) -> float:
         """Over all rows."""
-        return auc(scores, self.labels)
+        return auc(scores.rows, self.rows.labels)
 
-    def within(self, scores: Floats) -> float:
-        """Mean of the requests' AUCs, weighted by their rows."""
-        return gauc(scores, self.labels, self.requests)[0]
+    def within(self, scores: Scores) -> float:
+        """Mean of the lists' AUCs, weighted by their rows."""
+        return gauc(scores.lists, self.lists.labels, self.lists.requests)[0]
 
-    def resampled(self, scores: Floats) -> tuple[Floats, Floats]:
-        """AUC, and AUC within requests, of `_DRAWS` draws of users; the same draws at each call."""
-        users = int(self.users.max()) + 1
+    def resampled(self, scores: Scores) -> tuple[Floats, Floats]:
+        """AUC, and AUC within lists, of `_DRAWS` draws of users; the same draws at each call."""
+        known = np.union1d(self.rows.users, self.lists.users)
         generator = np.random.default_rng(0)
-        ranked, listed = _Ranked.of(scores, self.labels), _Listed.of(scores, self)
+        ranked, listed = _Ranked.of(scores.rows, self.rows.labels), _Listed.of(scores, self)
+        of_row = np.searchsorted(known, self.rows.users)
+        of_list = np.searchsorted(known, listed.users)
         areas, within = np.empty(_DRAWS), np.empty(_DRAWS)
         for draw in range(_DRAWS):
-            weight = np.bincount(generator.integers(0, users, users), minlength=users)
-            areas[draw] = ranked.auc(weight[self.users].astype(np.float64))
-            within[draw] = listed.mean(weight)
+            drawn = generator.integers(0, known.size, known.size)
+            weight = np.bincount(drawn, minlength=known.size).astype(np.float64)
+            areas[draw] = ranked.auc(weight[of_row])
+            within[draw] = listed.mean(weight[of_list])
         return areas, within
 
 
@@ -87,30 +113,28 @@ class _Listed:
     users: NDArray[np.int64]
 
     @classmethod
-    def of(cls, scores: Floats, judge: Judge) -> "_Listed":
-        order = np.argsort(judge.requests, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(judge.requests[order]) != 0])
-        ends = np.r_[starts[1:], order.size]
+    def of(cls, scores: Scores, judge: Judge) -> "_Listed":
+        lists = judge.lists
+        order = np.argsort(lists.requests, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(lists.requests[order]) != 0])
         kept = []
-        for start, end in zip(starts, ends, strict=True):
-            rows = order[start:end]
-            if 0 < np.count_nonzero(judge.labels[rows]) < rows.size:
-                kept.append(
-                    (auc(scores[rows], judge.labels[rows]), rows.size, judge.users[rows[0]])
-                )
-        areas, rows, users = (np.array(column) for column in zip(*kept, strict=True))
-        return cls(areas, rows, users)
+        for rows in np.split(order, starts[1:]):
+            if 0 < np.count_nonzero(lists.labels[rows]) < rows.size:
+                area = auc(scores.lists[rows], lists.labels[rows])
+                kept.append((area, rows.size, lists.users[rows[0]]))
+        areas, sizes, users = (np.array(column) for column in zip(*kept, strict=True))
+        return cls(areas, sizes, users)
 
-    def mean(self, user_weight: NDArray[np.int64]) -> float:
-        weight = user_weight[self.users] * self.rows
-        return float(self.areas @ weight / weight.sum())
+    def mean(self, weight: Floats) -> float:
+        """The lists' mean, by their rows and by (lists,) weights of their users."""
+        return float(self.areas @ (weight * self.rows) / (weight @ self.rows))
 
 
 @dataclass
 class Result:
     """Scores of one row of the race, one array a seed."""
 
-    scores: list[Floats]
+    scores: list[Scores]
     settings: dict[str, float]
 
     def row(self, judge: Judge, base: "Result") -> dict[str, float]:

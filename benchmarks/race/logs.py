@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 NEGATIVES = 4
-TRAIN, VALID, TEST = 0, 1, 2
+TRAIN, VALID, TEST, LISTS = 0, 1, 2, 3
 SHOWN, CLICK = "shown", "click"
 
 
@@ -30,8 +30,10 @@ class RaceLog:
         name: of the data.
         events: sorted by user and time: `user`, `time_ms`, `behavior` (a name), and the ids of the
             event (`item` and the names in `keys`). A shown video is an event of behaviour "shown".
-        rows: sorted by user and time: as the events, with `label`, `split` (TRAIN, VALID, TEST) and
-            `request`, the number of the list whose order `auc_within` judges.
+        rows: sorted by user, time and split: as the events, with `label`, `split` (TRAIN, VALID,
+            TEST), and `request`, the number of the list whose order `auc_within` judges. Rows of
+            split LISTS are the test rows again, each as of its list's first moment: where a list is
+            shown bit by bit, a state has seen labels of the list itself, and orders it by them.
         keys: the id columns beside `item` that are counted by; the first is the category.
         sizes: distinct ids of `item` and of each key.
         days: of training, validation and test.
@@ -43,6 +45,11 @@ class RaceLog:
     keys: tuple[str, ...]
     sizes: dict[str, int] = field(default_factory=dict)
     days: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def listed(self) -> int:
+        """The split that `auc_within` is judged on."""
+        return LISTS if bool((self.rows.split == LISTS).any()) else TEST
 
     @property
     def shows(self) -> bool:
@@ -59,7 +66,7 @@ class RaceLog:
         Args:
             limits: of training, validation and test, in rows; about as many are kept.
         """
-        moment = self.rows.groupby(["user", "time_ms"]).ngroup().to_numpy()
+        moment = self.rows.groupby(["split", "user", "time_ms"]).ngroup().to_numpy()
         counts = np.bincount(moment)
         splits = np.zeros(counts.size, dtype=np.int64)
         splits[moment] = self.rows.split.to_numpy()
@@ -68,6 +75,8 @@ class RaceLog:
         for split, limit in enumerate(limits):
             order = generator.permutation(np.flatnonzero(splits == split))
             kept[order[: np.searchsorted(np.cumsum(counts[order]), limit) + 1]] = True
+        # All lists stay: they are judged on their own, and a list in part would be another one.
+        kept[splits == LISTS] = True
         return replace(self, rows=self.rows[kept[moment]].reset_index(drop=True))
 
 
@@ -128,10 +137,14 @@ def kuairand(shared: Path) -> RaceLog:
     rows["split"] = np.select([rows.day == last, rows.day == last - 1], [TEST, VALID], TRAIN)
     # The log does not say which videos one request asked for: a user's hour stands in for it.
     rows["request"] = rows.groupby(["user", rows.time_ms // HOUR_MS]).ngroup()
+    lists = rows[rows.split == TEST].assign(split=LISTS)
+    lists["time_ms"] = lists.groupby("request").time_ms.transform("min")
+    rows, shown = pd.concat([rows, lists]), rows
+    rows = rows.sort_values(["user", "time_ms", "split"], kind="stable").reset_index(drop=True)
     ids = ["user", "time_ms", "item", "category", "author"]
-    clicked = rows[rows.label > 0][ids].assign(behavior=CLICK)
+    clicked = shown[shown.label > 0][ids].assign(behavior=CLICK)
     # A click comes after the showing that it answers, at the same time.
-    events = pd.concat([rows[ids].assign(behavior=SHOWN), clicked])
+    events = pd.concat([shown[ids].assign(behavior=SHOWN), clicked])
     events = events.sort_values(["user", "time_ms"], kind="stable").reset_index(drop=True)
     rows = rows.drop(columns="day")
     return _log("kuairand", events, rows, ("category", "author"), (last - 1, 1, 1))

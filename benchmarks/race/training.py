@@ -1,21 +1,25 @@
 """Training of one row of the race: the same optimiser, search and stop for each."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
+
+from uic.models.training.metrics import auc
 
 from .batches import Batches
 from .contestants import Contestant, Entry
-from .judge import Judge, Result
+from .judge import Judge, Result, Scores
 from .logs import TEST, TRAIN, VALID, RaceLog
 
 # Learning rate, and rows a batch: what the search tries.
 SEARCHED = ((0.001, 512), (0.003, 512), (0.001, 2048), (0.003, 2048))
 SEARCH_SHARE = 1 / 3  # of the training moments that the search sees
-EPOCHS = 6  # at most; a row stops after the first that does not help on the validation days
+EPOCHS = 4  # at most; a row stops after the first that does not help on the validation days
 _SCORED_ROWS = 4096
 
 
@@ -24,13 +28,13 @@ class Trained:
     """One training.
 
     Attributes:
-        valid: best AUC on the validation days.
-        scores: of the test rows, after that epoch.
+        model: as it was after the best epoch.
+        valid: its AUC on the validation days.
         epochs: how many it took.
     """
 
+    model: Contestant
     valid: float
-    scores: np.ndarray
     epochs: int
 
 
@@ -41,15 +45,16 @@ class Race:
     Attributes:
         log: the log.
         batches: its rows.
-        judges: of the validation and the test rows.
+        valid: labels of the validation rows.
+        judge: of the test.
         searched: learning rates and batches.
         epochs: at most.
     """
 
     log: RaceLog
     batches: Batches
-    valid: Judge
-    test: Judge
+    valid: NDArray[np.bool_]
+    judge: Judge
     searched: Sequence[tuple[float, int]] = SEARCHED
     epochs: int = EPOCHS
 
@@ -61,16 +66,15 @@ class Race:
         }
         best = max(tried, key=lambda key: tried[key].valid)
         found = [self.train(entry, *best, seed=seed) for seed in range(seeds)]
-        say(
-            f"  {', '.join(f'{key}: {run.valid:.4f} ({run.epochs})' for key, run in tried.items())}"
-        )
+        said = (f"{key}: {run.valid:.4f} ({run.epochs})" for key, run in tried.items())
+        say(f"  {', '.join(said)}")
         settings = {
             "learning_rate": best[0],
             "batch_rows": best[1],
             "valid_auc": round(float(np.mean([run.valid for run in found])), 4),
             "epochs": [run.epochs for run in found],
         }
-        return Result([run.scores for run in found], settings)
+        return Result([self.scores(run) for run in found], settings)
 
     def train(self, entry: Entry, rate: float, size: int, seed: int, share: float = 1.0) -> Trained:
         """One training, stopped by the validation days."""
@@ -80,7 +84,7 @@ class Race:
         example = next(self.batches.of(VALID, 64))
         model = Contestant(entry, self.log.sizes["item"], categories, example)
         optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-        best = Trained(0.0, np.empty(0), 0)
+        best, kept, epochs = 0.0, model.state_dict(), 0
         for epoch in range(1, self.epochs + 1):
             model.train()
             for batch in self.batches.of(TRAIN, size, generator, share, model.block):
@@ -88,11 +92,22 @@ class Race:
                 optimizer.zero_grad()
                 (loss + model.penalty()).backward()
                 optimizer.step()
-            valid = self.valid.auc(self._scores(model, VALID))
-            if valid <= best.valid:
+            valid = auc(self._scores(model, VALID), self.valid)
+            if valid <= best:
                 break
-            best = Trained(valid, self._scores(model, TEST), epoch)
-        return best
+            best, kept, epochs = valid, copy.deepcopy(model.state_dict()), epoch
+        model.load_state_dict(kept)
+        return Trained(model, best, epochs)
+
+    def scores(self, trained: Trained) -> Scores:
+        """Of the test."""
+        rows = self._scores(trained.model, TEST)
+        listed = self.log.listed
+        return Scores(rows, rows if listed == TEST else self._scores(trained.model, listed))
+
+    def unlearned(self, worth: NDArray[np.float64]) -> Scores:
+        """Of (rows,) scores that nothing was trained for."""
+        return Scores(*(worth[self.batches.rows(split)] for split in (TEST, self.log.listed)))
 
     def _scores(self, model: Contestant, split: int) -> np.ndarray:
         model.eval()

@@ -1,8 +1,10 @@
 """`counts`: how often and how lately this user met this very item, this category."""
 
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from uic.models.records.positions import BEHAVIORS, EventBatch
@@ -84,6 +86,18 @@ class Counts(Part):
     def reads(self) -> frozenset[str]:
         """The further column that is the key."""
         return self._table.further
+
+    def fingerprints(self, keys: NDArray[np.int64]) -> NDArray[Any]:
+        """Of keys, as `entries` gives them: (n,)."""
+        return self._table.fingerprints(keys)
+
+    def entries(self, states: States) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """The bag of keys that a state is.
+
+        Returns:
+            Fingerprints and counts, (users, size) each, and how many are taken, (users,).
+        """
+        return self._table.entries(states)
 
     @property
     def reads_ids(self) -> bool:

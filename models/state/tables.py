@@ -91,7 +91,8 @@ class TallyTable:
         fields = fields_of(states, self._placed[0])
         return tuple(fields[name] for name in ("head", "prints", "ages", "counts", "values"))
 
-    def _prints(self, keys: NDArray[np.int64]) -> NDArray[Any]:
+    def fingerprints(self, keys: NDArray[np.int64]) -> NDArray[Any]:
+        """Of keys: (n,), unsigned, as entries hold them."""
         if self.fingerprint_bits == 64:
             return keys.astype(np.uint64)
         shift = np.uint64(64 - self.fingerprint_bits)
@@ -126,7 +127,7 @@ class TallyTable:
         if self.further:  # an event without a key is none of this table's
             kinds = np.where(keys == np.iinfo(np.int64).min, -1, kinds)
         units = self._units(events.log_times_ms)
-        return events.user_index, self._prints(keys), units, kinds
+        return events.user_index, self.fingerprints(keys), units, kinds
 
     @property
     def _most_count(self) -> int:
@@ -149,7 +150,7 @@ class TallyTable:
     def read(self, states: States, asked: Asked) -> Features:
         """(rows, columns): see `columns`."""
         out = np.empty((len(asked), self.columns), np.float32)
-        prints, units = self._prints(self._keys(asked)), self._units(asked.now_ms)
+        prints, units = self.fingerprints(self._keys(asked)), self._units(asked.now_ms)
         tallies.read(self._tables(states), asked.owners, prints, units, self._half_lives, out)
         return self._hours(out)
 
@@ -158,7 +159,7 @@ class TallyTable:
         out = np.empty((len(asked), self.columns), np.float32)
         wanted = (
             asked.owners,
-            self._prints(self._keys(asked)),
+            self.fingerprints(self._keys(asked)),
             self._units(asked.now_ms),
             cuts.begins,
             cuts.ends,
@@ -177,6 +178,11 @@ class TallyTable:
     def _hours(self, out: Features) -> Features:
         out[:, 1 + len(self.half_lives_ms) + AGE] *= self.resolution_ms / 3_600_000
         return out
+
+    def entries(self, states: States) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """What tables hold: fingerprints and counts, (users, size), and how many, (users,)."""
+        head, prints, _, counts, _ = self._tables(states)
+        return prints, counts, head[:, 3].astype(np.int64)
 
     def facts(self) -> dict[str, str]:
         """What a reader of the file wants to know."""

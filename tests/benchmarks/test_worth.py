@@ -11,8 +11,10 @@ import pytest
 
 from benchmarks.race import tallies
 from benchmarks.race.batches import Batches
-from benchmarks.race.judge import Judge, Result
+from benchmarks.race.judge import Judge, Result, Rows, Scores
 from benchmarks.race.logs import HOUR_MS, TEST, TRAIN, RaceLog
+from benchmarks.race.record import record_features, table_bags
+from uic.models.state.definition import StateDefinition
 from uic.models.training.metrics import auc
 
 ROOT = Path(__file__).parents[2]
@@ -62,15 +64,42 @@ def test_a_history_ends_before_its_moment(shop):
     assert last.ranks.tolist() == [2, 1, 0]
 
 
+def test_a_record_sees_what_the_unbounded_counters_see_while_it_fits(shop):
+    state = StateDefinition.of_document(
+        {"version": 1, "parts": {"items": {"kind": "counts", "by": "item", "size": 8}}}, "here"
+    )
+    found = record_features(shop, state)
+    names = ["count", "age", "age is missing", "distinct", "evictions"]
+    of_row = {name: found[:, place] for place, name in enumerate(names)}
+    np.testing.assert_allclose(of_row["count"], np.log1p([0, 1, 2, 0]))
+    np.testing.assert_allclose(of_row["age"], np.log1p([0, 24, 24, 0]))
+    assert of_row["age is missing"].tolist() == [1, 0, 0, 1]
+
+
+def test_a_table_of_items_is_a_bag_of_them_at_each_moment(shop):
+    state = StateDefinition.of_document(
+        {"version": 1, "parts": {"items": {"kind": "counts", "by": "item", "size": 8}}}, "here"
+    )
+    bags = table_bags(shop, state)
+    assert bags.counts.tolist() == [0, 1, 2, 0]
+    assert bags.items.tolist() == [1, 1, 2]
+    assert bags.weights.tolist() == [1, 2, 1]
+    assert bags.categories.tolist() == [0, 0, 1]
+
+
+def judged(labels, users, requests):
+    rows = Rows(labels, users, requests)
+    return Judge(rows, rows)
+
+
 def test_an_interval_of_a_row_to_itself_is_nothing_and_of_a_better_one_above_zero():
     generator = np.random.default_rng(0)
     labels = generator.random(2000) < 0.3
-    judge = Judge(labels, np.repeat(np.arange(200), 10), np.repeat(np.arange(400), 5))
-    base = Result([generator.normal(size=2000)], {})
-    better = Result([labels + generator.normal(size=2000)], {})
-    itself = base.row(judge, base)
+    judge = judged(labels, np.repeat(np.arange(200), 10), np.repeat(np.arange(400), 5))
+    noise, other = generator.normal(size=(2, 2000))
+    base, better = Result([Scores(noise, noise)], {}), Result([Scores(*[labels + other] * 2)], {})
+    itself, row = base.row(judge, base), better.row(judge, base)
     assert (itself["low"], itself["high"]) == (0, 0)
-    row = better.row(judge, base)
     assert 0 < row["low"] < row["auc"] - itself["auc"] < row["high"]
     assert 0 < row["within_low"] < row["auc_within"] - itself["auc_within"] < row["within_high"]
 
@@ -78,9 +107,9 @@ def test_an_interval_of_a_row_to_itself_is_nothing_and_of_a_better_one_above_zer
 def test_a_draw_of_every_user_once_is_the_plain_auc_with_ties():
     generator = np.random.default_rng(1)
     labels, scores = generator.random(500) < 0.4, generator.integers(0, 5, 500).astype(float)
-    judge = Judge(labels, np.zeros(500, dtype=np.int64), np.zeros(500, dtype=np.int64))
-    areas, within = judge.resampled(scores)  # one user: each draw is that user
-    np.testing.assert_allclose(areas, auc(scores, labels))
+    alone = np.zeros(500, dtype=np.int64)
+    areas, within = judged(labels, alone, alone).resampled(Scores(scores, scores))
+    np.testing.assert_allclose(areas, auc(scores, labels))  # one user: each draw is that user
     np.testing.assert_allclose(within, auc(scores, labels))
 
 
@@ -97,9 +126,12 @@ def test_prints_one_line_on_real_data(shared_data):
         "two_pools",
         "mimn",
         "din_flags",
+        "record_exact",
+        "record",
     } <= set(line["rows"])
     for row in line["rows"].values():
         assert 0.3 < row["auc"] < 0.9
         assert row["low"] <= row["high"]
         assert {"auc_within", "se"} <= set(row)
+    assert 0 < line["record_bytes"] <= 1352
     assert line["test_rows"] >= 3000
