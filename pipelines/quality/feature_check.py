@@ -1,8 +1,8 @@
 """`features.yaml` held against the data: what each feature is worth before a model sees it.
 
 Reads the impressions of the log day by day and joins users and items as samples do, so coverage
-is what training will have. Memory is one day's impressions, the tables, and each feature's
-distinct categories.
+is what training will have. Features of events are held against the behaviours. Memory is one day's
+rows, the tables, and each feature's distinct categories.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError, QualityGateError
 from uic.models.features.dated import DatedTable
-from uic.models.features.definition import FeatureSet, Owner, Scale
+from uic.models.features.definition import FeatureSet, NamedFeature, Owner, Scale
+from uic.models.features.event_columns import EventColumn
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column
 from uic.pipelines.importers.source import readable
+from uic.pipelines.log.columns import read_column, with_columns
 from uic.pipelines.log.event_log import EventLog, LogFile
-from uic.pipelines.log.schemas import IMPRESSIONS
+from uic.pipelines.log.schemas import IMPRESSIONS, misfit
 from uic.pipelines.quality.feature_columns import ColumnFacts, columns_of, dated_table, distinct
 from uic.pipelines.quality.feature_values import QUANTILES, DriftOfDay, SeenValues
 
@@ -45,8 +47,8 @@ class FeatureReport:
         key: `owner.name`.
         type: as the file says, with the scale.
         source: the file and the column that it comes from.
-        covered: share of the log's users or items that ever have a value; None of the context.
-        coverage: share of impressions that have a value.
+        covered: share of the log's users or items that ever have a value; None of others.
+        coverage: share of impressions, or of behaviours, that have a value.
         default: what the others get; None is a value of its own.
         not_finite: share of the column that is NaN or infinite.
         categories: how many different ones impressions have; None for numbers.
@@ -84,16 +86,52 @@ def check_features(features: FeatureSet, log: EventLog) -> list[FeatureReport]:
     Raises:
         BadInputError: the log has no impressions, or a file cannot be read.
     """
-    files = log.impression_files()
-    if not files:
+    files, of_events = log.impression_files(), features.of_events()
+    features = features.of_impressions()
+    if not files and (len(features) or not len(of_events)):
         msg = f"{log.root}: has no impressions, which features are of; import some first"
         raise BadInputError(msg)
-    features = features.of_impressions()
     facts = columns_of(features)
     judged = _Judged(features, facts)
     for day, of_day in groupby(sorted(files, key=lambda file: file.dt), lambda file: file.dt):
         judged.add_day(day, list(of_day))
-    return judged.reports()
+    return [*judged.reports(), *(_of_event(named, log) for named in of_events)]
+
+
+def _of_event(named: NamedFeature, log: EventLog) -> FeatureReport:
+    """A feature of events beside the behaviours of the log."""
+    column, one = EventColumn.of(named), ColumnFacts(named)
+    seen, there, wrong = SeenValues(one.without_default), False, 0
+    files = log.behavior_files()
+    for day, of_day in groupby(sorted(files, key=lambda file: file.dt), lambda file: file.dt):
+        parts = []
+        for file in of_day:
+            with readable(file.path), pq.ParquetFile(file.path) as opened:
+                fault = misfit(opened.schema_arrow, with_columns(pa.schema([]), [column]))
+                has = column.logged in opened.schema_arrow.names
+                if fault is not None:
+                    one.fault = f"{file.path}: {fault}; give the feature another name"
+                    continue
+                there |= has
+                rows = opened.read(columns=[column.logged if has else "user_id"])
+            values, refused = read_column(column, rows)
+            wrong += int(refused.sum())
+            parts.append(values)
+        if parts:
+            seen.add_day(day, cast("RawValues", np.concatenate(parts)))
+    faults = [] if one.fault is None else [one.fault]
+    if not there and not faults:
+        says = f"no file of the behaviour log has a column {column.logged}"
+        faults = [f"{says}; import it (--event-feature), or compact a topic's day that has it"]
+    elif not seen.with_value and not faults:
+        faults = [f"no behaviour has a value of {named.column}"]
+    report = _report(one, seen, "behaviours", None, faults)
+    if wrong:
+        report.remarks.append(
+            f"{wrong / max(seen.impressions, 1):.1%} of behaviours have a value of the wrong type: "
+            "a fold that reads the feature leaves them out"
+        )
+    return report
 
 
 def refuse_unusable(reports: list[FeatureReport]) -> None:
@@ -175,37 +213,15 @@ class _Judged:
         return cast("RawValues", np.concatenate(parts))
 
     def reports(self) -> list[FeatureReport]:
-        return [self._report(one) for one in self._facts]
+        return [self._of(one) for one in self._facts]
 
-    def _report(self, one: ColumnFacts) -> FeatureReport:
-        seen, feature, key = self._seen[one.named.key], one.named.feature, one.named.key
-        owner = one.named.owner
+    def _of(self, one: ColumnFacts) -> FeatureReport:
+        seen, owner = self._seen[one.named.key], one.named.owner
         covered = None
         if owner in _OWNED:
-            having = sum(part.size for part in self._having[key])
+            having = sum(part.size for part in self._having[one.named.key])
             covered = having / max(sum(part.size for part in self._all[owner]), 1)
-        quantiles = None if one.fault else seen.quantiles()
-        named = None
-        if quantiles is not None:
-            named = {f"{at:g}": value for at, value in zip(QUANTILES, quantiles, strict=True)}
-        scale = f", {feature.scale.value}" if feature.scale is not Scale.NONE else ""
-        place = "impressions" if one.source is None else str(one.source)
-        top = [(one.texts.get(number, str(number)), share) for number, share in seen.top()]
-        return FeatureReport(
-            key,
-            f"{feature.type.value}{scale}",
-            f"{place}: {one.named.column}",
-            covered,
-            seen.coverage,
-            feature.default,
-            one.not_finite / max(one.rows, 1),
-            seen.cardinality,
-            top,
-            named,
-            seen.drift,
-            self._faults(one, seen),
-            _remarks(one, seen, quantiles),
-        )
+        return _report(one, seen, "impressions", covered, self._faults(one, seen))
 
     def _faults(self, one: ColumnFacts, seen: SeenValues) -> list[str]:
         if one.fault is not None:
@@ -221,6 +237,35 @@ class _Judged:
 _OWNED: Final = (Owner.USER, Owner.ITEM)
 
 
+def _report(
+    one: ColumnFacts, seen: SeenValues, rows: str, covered: float | None, faults: list[str]
+) -> FeatureReport:
+    """What there is of a feature; `rows` are what it was seen by."""
+    feature = one.named.feature
+    quantiles = None if one.fault else seen.quantiles()
+    named = None
+    if quantiles is not None:
+        named = {f"{at:g}": value for at, value in zip(QUANTILES, quantiles, strict=True)}
+    scale = f", {feature.scale.value}" if feature.scale is not Scale.NONE else ""
+    place = rows if one.source is None else str(one.source)
+    top = [(one.texts.get(number, str(number)), share) for number, share in seen.top()]
+    return FeatureReport(
+        one.named.key,
+        f"{feature.type.value}{scale}",
+        f"{place}: {one.named.column}",
+        covered,
+        seen.coverage,
+        feature.default,
+        one.not_finite / max(one.rows, 1),
+        seen.cardinality,
+        top,
+        named,
+        seen.drift,
+        faults,
+        _remarks(one, seen, quantiles, rows),
+    )
+
+
 def _rows(
     table: DatedTable | None, ids: NDArray[np.int64], times_ms: NDArray[np.int64]
 ) -> NDArray[np.int64]:
@@ -231,7 +276,9 @@ def _valid(one: ColumnFacts, values: RawValues) -> NDArray[np.bool_]:
     return ~is_missing(one.without_default, values)
 
 
-def _remarks(one: ColumnFacts, seen: SeenValues, quantiles: list[float] | None) -> list[str]:
+def _remarks(
+    one: ColumnFacts, seen: SeenValues, quantiles: list[float] | None, rows: str
+) -> list[str]:
     """What a person should look at before training."""
     feature, remarks = one.named.feature, []
     if one.fault is not None or not seen.with_value:
@@ -239,7 +286,7 @@ def _remarks(one: ColumnFacts, seen: SeenValues, quantiles: list[float] | None) 
     if one.not_finite:
         remarks.append(f"{one.not_finite / one.rows:.1%} of the column is NaN or infinite: missing")
     if seen.coverage < _LITTLE:
-        remarks.append(f"only {seen.coverage:.1%} of impressions have a value")
+        remarks.append(f"only {seen.coverage:.1%} of {rows} have a value")
     count = seen.cardinality
     if count is not None and feature.rows is None and count > feature.max_categories:
         remarks.append(
@@ -257,7 +304,5 @@ def _remarks(one: ColumnFacts, seen: SeenValues, quantiles: list[float] | None) 
         remarks.append(f"drifts: PSI {worst.psi:.2f} on {worst.day}")
     last = seen.drift[-1].new_categories if seen.drift else None
     if last is not None and last > _MUCH_NEW:
-        remarks.append(
-            f"{last:.1%} of the last day's impressions have a category never seen before"
-        )
+        remarks.append(f"{last:.1%} of the last day's {rows} have a category never seen before")
     return remarks

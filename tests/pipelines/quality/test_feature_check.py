@@ -12,11 +12,13 @@ import pytest
 
 from uic.jobs.cli import main
 from uic.models.features.definition import Feature, Kind
+from uic.models.features.event_columns import EventColumn
 from uic.models.features.feature_file import load_features
 from uic.pipelines.importers.run import run_import
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.importers.table_features import Owner
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.quality.feature_check import check_features
 from uic.pipelines.quality.feature_values import SeenValues, psi
 
@@ -192,3 +194,33 @@ def test_show_prints_what_applies(uic):
         "owner": "user", "name": "city", "type": "categorical", "width": 8, "rows": None,
         "min_count": 5, "max_categories": 100_000, "default": "nowhere",
     }  # fmt: skip
+
+
+def test_features_of_events_are_held_against_the_behaviours(tmp_path):
+    prices = [1.0, 2.0, None, float("nan")]  # NaN that is no null: a value of the wrong type
+    table = pa.table(
+        {
+            "user_id": [1, 2, 3, 4],
+            "item_id": [1, 2, 3, 4],
+            "category_id": [0] * 4,
+            "behavior": pa.array([0] * 4, pa.int8()),
+            "event_time": pa.array([DAY + at for at in range(4)], pa.timestamp("ms")),
+            "event.price": pa.array(prices, pa.float64()),
+        }
+    )
+    log_ = EventLog(tmp_path / "log")
+    with LogWriter(log_, Part("test"), time_zone="UTC") as writer:
+        writer.add_behaviors(table)
+        writer.note_columns([EventColumn(name="price", kind="number", field="price")])
+        writer.publish()
+    text = "version: 1\nevent: {price: {type: number}, shop: {type: categorical}}\n"
+    (tmp_path / "features.yaml").write_text(text)
+    price, shop = check_features(load_features(tmp_path / "features.yaml"), log_)
+    assert (price.key, price.source, price.coverage) == ("event.price", "behaviours: price", 0.5)
+    assert price.quantiles["1"] == 2.0
+    assert price.faults == []
+    assert "25.0% of behaviours have a value of the wrong type" in price.remarks[-1]
+    assert shop.faults[0].startswith("no file of the behaviour log has a column event.shop")
+    (tmp_path / "features.yaml").write_text("version: 1\nevent: {price: {type: categorical}}\n")
+    (other,) = check_features(load_features(tmp_path / "features.yaml"), log_)
+    assert "column event.price is double, expected int64" in other.faults[0]
