@@ -161,6 +161,9 @@ def refuse_unknown_columns(state: StateDefinition, columns: Sequence[EventColumn
             if part.reads_ids and known[name].kind is not Kind.CATEGORICAL:
                 msg = f"part {part.name} is by {name}, a number; declare it as categorical"
                 raise BundleError(msg)
+            if part.reads_numbers and known[name].kind is Kind.CATEGORICAL:
+                msg = f"part {part.name} reckons with {name}, a category; declare it as number"
+                raise BundleError(msg)
 
 
 def _begin(path: Path) -> None:

@@ -85,7 +85,7 @@ def _ones(word):
 
 @njit(error_model="numpy")
 def _distinct(bits, user, oldest, clock, tiles, words):
-    """Linear counting (Whang, Vander-Zanden and Taylor, 1990); a full map says its most."""
+    """Linear counting (Whang et al., 1990), rounded; a full map says its most."""
     zeros = 0
     for word in range(words):
         joined = np.uint64(0)
@@ -93,7 +93,7 @@ def _distinct(bits, user, oldest, clock, tiles, words):
             joined |= bits[user, (number % tiles) * words + word]
         zeros += 64 - _ones(joined)
     cells = 64.0 * words
-    return -cells * np.log(max(zeros, 1) / cells)
+    return np.rint(-cells * np.log(max(zeros, 1) / cells))
 
 
 @njit(error_model="numpy")

@@ -15,6 +15,7 @@ from uic.models.records.positions import BEHAVIORS, EventBatch
 from uic.models.settings import Section
 from uic.models.state.counts import Behavior
 from uic.models.state.part import (
+    MOST_CLOCK,
     Asked,
     Cuts,
     Features,
@@ -24,7 +25,7 @@ from uic.models.state.part import (
     fields_of,
     laid_out,
 )
-from uic.models.state.times import Duration, written
+from uic.models.state.times import SHORTEST_UNIT_MS, Duration, written
 
 Function = Literal["count", "sum", "mean", "min", "max", "variance", "first", "last", "distinct"]
 _MOST_TILES: Final = 2000
@@ -70,6 +71,9 @@ class AggregateSettings(Section):
     def _fits(self) -> Self:
         tile = self.tile_ms
         shortest, longest = min(self.windows), max(self.windows)
+        if tile < SHORTEST_UNIT_MS:
+            msg = f"tile {written(tile)} is shorter than 1s; set tile: 1s, or longer windows"
+            raise ValueError(msg)
         if shortest < tile:
             msg = (
                 f"window {written(shortest)} is shorter than tile {written(tile)}; "
@@ -135,6 +139,11 @@ class Aggregate(Part):
         return frozenset() if self.settings.of in _IDS else frozenset({self.settings.of})
 
     @property
+    def reads_numbers(self) -> bool:
+        """Whether a function reckons with values."""
+        return bool(set(self.settings.functions) - {"count", "distinct"})
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """Tiles, and the largest error."""
         return {
@@ -162,7 +171,7 @@ class Aggregate(Part):
         return fields["head"], tuple(fields[name] for name in names)
 
     def _tile_of(self, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.maximum(times_ms, 0) // self.settings.tile_ms
+        return np.clip(times_ms // self.settings.tile_ms, 0, MOST_CLOCK)
 
     def _events(self, events: EventBatch) -> tuple[NDArray[Any], ...]:
         own = self.settings

@@ -11,7 +11,7 @@ from uic.models.records.positions import BEHAVIORS, EventBatch
 from uic.models.settings import Section
 from uic.models.state.part import Asked, Cuts, Features, Part, PartFeature, States
 from uic.models.state.tables import TallyTable, kinds_of
-from uic.models.state.times import Duration, written
+from uic.models.state.times import Duration, refuse_short_unit, written
 
 Behavior = Literal["click", "cart", "favourite", "buy"]
 HalfLives = Annotated[tuple[Duration, ...], Field(max_length=6)]
@@ -38,6 +38,7 @@ class CountsSettings(Section):
 
     @model_validator(mode="after")
     def _resolves(self) -> Self:
+        refuse_short_unit(self.resolution)
         for half_life in self.half_lives:
             if half_life < self.resolution:
                 msg = (

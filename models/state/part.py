@@ -12,7 +12,7 @@ what a producer says; the event time is not looked at. Three laws hold for every
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from uic.models.features.definition import Scale
 from uic.models.records.positions import EventBatch
 from uic.models.settings import Section
 
+# A state's clock is a uint32 number of units; a unit of a second reaches to the year 2106.
+MOST_CLOCK: Final = 2**32 - 1
 # (users, bytes of the part), uint8, C-contiguous.
 States = NDArray[np.uint8]
 Features = NDArray[np.float32]
@@ -130,6 +132,11 @@ class Part(ABC):
     @property
     def reads_ids(self) -> bool:
         """Whether those columns are keys, so categories."""
+        return False
+
+    @property
+    def reads_numbers(self) -> bool:
+        """Whether those columns are reckoned with, so numbers."""
         return False
 
     @property

@@ -12,7 +12,7 @@ from uic.models.settings import Section
 from uic.models.state.counts import Behavior
 from uic.models.state.part import Asked, Cuts, Features, Part, PartFeature, States
 from uic.models.state.tables import WHOLE_USER, TallyTable, kinds_of
-from uic.models.state.times import Duration, written
+from uic.models.state.times import Duration, refuse_short_unit, written
 
 
 class RatesSettings(Section):
@@ -42,6 +42,7 @@ class RatesSettings(Section):
 
     @model_validator(mode="after")
     def _resolves(self) -> Self:
+        refuse_short_unit(self.resolution)
         if self.half_life is not None and self.half_life < self.resolution:
             msg = (
                 f"half_life {written(self.half_life)} is shorter than resolution "

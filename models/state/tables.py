@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from uic.models.hashing import stable_hash
 from uic.models.kernels import tallies
 from uic.models.records.positions import EventBatch
-from uic.models.state.part import Asked, Cuts, Features, States, fields_of, laid_out
+from uic.models.state.part import (
+    MOST_CLOCK,
+    Asked,
+    Cuts,
+    Features,
+    States,
+    fields_of,
+    laid_out,
+)
 
 _SEED: Final = 11
 _PRINTS: Final[dict[int, Any]] = {16: np.uint16, 32: np.uint32, 64: np.uint64}
@@ -111,7 +119,7 @@ class TallyTable:
         return np.full(len(of), np.iinfo(np.int64).min)
 
     def _units(self, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.maximum(times_ms, 0) // self.resolution_ms
+        return np.clip(times_ms // self.resolution_ms, 0, MOST_CLOCK)
 
     @cached_property
     def _half_lives(self) -> NDArray[np.float64]:

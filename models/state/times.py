@@ -7,6 +7,8 @@ from pydantic import BeforeValidator
 
 _UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _PATTERN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+# Of a state's clock, which counts units since 1970 in 32 bits.
+SHORTEST_UNIT_MS: Final = 1_000
 _MOST_MS: Final = 100 * 365 * 86_400_000
 
 
@@ -36,6 +38,17 @@ def written(value_ms: int) -> str:
         if value_ms % _UNITS[unit] == 0 and (unit != "w" or value_ms // _UNITS[unit] > 4):
             return f"{value_ms // _UNITS[unit]}{unit}"
     return f"{value_ms}ms"
+
+
+def refuse_short_unit(unit_ms: int) -> None:
+    """Refuse a unit of time whose number does not fit a state's clock.
+
+    Raises:
+        ValueError: it is shorter than a second.
+    """
+    if unit_ms < SHORTEST_UNIT_MS:
+        msg = f"resolution {written(unit_ms)} is shorter than 1s; set resolution: 1s"
+        raise ValueError(msg)
 
 
 # In a section: a text such as 7d; milliseconds as a number.

@@ -17,6 +17,8 @@ from uic.models.features.raw import MISSING, raw_column
 
 USER, TIME, ITEM, CATEGORY = "user_id", "time", "item_id", "category_id"
 ROW: Final = "row"
+# The end of a record's clocks, 32 bits of seconds.
+_MOST_MS: Final = 2**32 * 1000
 # Of a candidate that is not given: an id that no event has.
 NOTHING: Final = -1
 
@@ -92,7 +94,15 @@ def _times(table: pa.Table, path: Path) -> NDArray[np.int64]:
         raise RowsError(msg)
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("ms", kind.tz), safe=False)
-    return np.asarray(column.cast(pa.int64()).to_numpy())
+    times = np.asarray(column.cast(pa.int64()).to_numpy())
+    far = np.flatnonzero(np.abs(times) > _MOST_MS)
+    if far.size:
+        msg = (
+            f"{path}: column {TIME} has {times[far[0]]} in row {far[0]}, expected milliseconds "
+            "since 1970, until 2106; divide microseconds by 1000"
+        )
+        raise RowsError(msg)
+    return times
 
 
 def _keys(table: pa.Table, key: EventColumn, path: Path) -> NDArray[np.int64]:
