@@ -15,6 +15,7 @@ from uic.jobs.replay.day import open_day
 from uic.jobs.replay.hold_back import ReplayError, hold_back
 from uic.jobs.replay.reset import plan_reset, undo
 from uic.jobs.stream.topics.produce import write_files
+from uic.models.features.event_columns import EventColumn
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.publication import BackfillError
@@ -32,8 +33,10 @@ def log(tmp_path):
     impressions = shown.select(["user_id", "item_id", "category_id", "event_time"])
     clicked = pa.array(np.arange(len(shown)) % 3 == 0)
     log = EventLog(tmp_path / "log")
+    prices = pa.array(behaviors.column("item_id").to_numpy() * 0.5)
     with LogWriter(log, Part("test"), time_zone="UTC", partitions=3) as writer:
-        writer.add_behaviors(behaviors)
+        writer.add_behaviors(behaviors.append_column("event.price", prices))
+        writer.note_columns([EventColumn(name="price", kind="number", field="price")])
         writer.add_impressions(impressions.append_column("clicked", clicked))
         writer.publish()
     return log
@@ -86,6 +89,8 @@ def test_the_stretches_of_a_day_hold_every_event_and_impression_once_and_in_orde
     assert all(first[1] == second[0] for first, second in itertools.pairwise(pieces))
     sent = [batch for piece in pieces for batch in day.events(*piece)]
     assert sum(len(batch.payloads) for batch in sent) == day.behaviors.num_rows
+    events = [json.loads(payload) for batch in sent for payload in batch.payloads]
+    assert all(event["price"] == event["item_id"] * 0.5 for event in events)
     times = np.concatenate([batch.log_times_ms for batch in sent])
     assert (np.diff(times) >= 0).all()
     seen = [len(day.impressions.between(*piece)) for piece in pieces]

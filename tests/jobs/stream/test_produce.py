@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from uic.jobs.stream.letters.dead_letters import DeadLetter, sendable
@@ -11,11 +12,15 @@ from uic.jobs.stream.topics.produce import (
     PRODUCER_SETTINGS,
     Outgoing,
     Pace,
+    log_payloads,
     payload_of,
     simulated_payloads,
     write_files,
 )
+from uic.models.features.event_columns import EventColumn
 from uic.models.hashing import stable_hash
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 
 
 def _outgoing(users: list[int], time_ms: int = 1_700_000_000_000) -> Outgoing:
@@ -35,6 +40,33 @@ def test_an_event_on_the_wire():
     assert payload_of(1, 2, 3, "buy", 4) == (
         b'{"user_id":1,"item_id":2,"category_id":3,"behavior":"buy","event_time":4}'
     )
+
+
+def test_columns_of_events_are_sent_as_the_log_has_them(tmp_path):
+    log = EventLog(tmp_path / "log")
+    table = pa.table(
+        {
+            "user_id": [1, 2, 3],
+            "item_id": [1, 2, 3],
+            "category_id": [0, 0, 0],
+            "behavior": pa.array([0, 0, 0], pa.int8()),
+            "event_time": pa.array([7, 8, 9], pa.timestamp("ms")),
+            "event.price": pa.array([1.5, None, 2.0], pa.float64()),
+            "event.shop": pa.array([4, 5, None], pa.int64()),
+        }
+    )
+    with LogWriter(log, Part("test"), time_zone="UTC", partitions=1) as writer:
+        writer.add_behaviors(table)
+        writer.note_columns(
+            [
+                EventColumn(name="price", kind="number", field="price"),
+                EventColumn(name="shop", kind="categorical", field="shop_id"),
+            ]
+        )
+        writer.publish()
+    (batch,) = log_payloads(log, now=False)
+    further = [list(json.loads(payload).items())[5:] for payload in batch.payloads]
+    assert further == [[("price", 1.5), ("shop_id", 4)], [("shop_id", 5)], [("price", 2.0)]]
 
 
 def test_files_go_on_where_the_last_ones_end(tmp_path):
