@@ -148,6 +148,8 @@ class Batches:
         generator: np.random.Generator | None = None,
         share: float = 1.0,
         block: int = 1,
+        *,
+        history: bool = True,
     ) -> Iterator[RaceBatch]:
         """Batches of about `size` rows, whole moments each.
 
@@ -157,6 +159,7 @@ class Batches:
             generator: shuffles the moments; None keeps the log's order.
             share: of the moments, always the same ones.
             block: consecutive moments of a user that stay together, so that a fold is shared.
+            history: list the events before each moment; else none of them.
         """
         moments = self._moments[split]
         if share < 1:
@@ -167,7 +170,7 @@ class Batches:
         cuts = np.searchsorted(ends, np.arange(size, ends[-1], size))
         for part in np.split(moments, np.unique(cuts)):
             if part.size:
-                yield self._batch(part)
+                yield self._batch(part, history=history)
 
     def _shuffled(
         self, moments: NDArray[np.int64], block: int, generator: np.random.Generator
@@ -180,10 +183,10 @@ class Batches:
         ranks = generator.permutation(int(numbers[-1]) + 1)
         return moments[np.argsort(ranks[numbers], kind="stable")]
 
-    def _batch(self, moments: NDArray[np.int64]) -> RaceBatch:
+    def _batch(self, moments: NDArray[np.int64], *, history: bool) -> RaceBatch:
         counts = self._count[moments]
         at = torch.from_numpy(ranges(self._first[moments], counts))
-        lengths = self._ends[moments] - self._begins[moments]
+        lengths = (self._ends[moments] - self._begins[moments]) * history
         events = ranges(self._begins[moments], lengths)
         age = np.repeat(self._time[moments], lengths) - self._event_time[events]
         places = torch.from_numpy(events)

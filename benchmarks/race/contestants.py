@@ -90,6 +90,8 @@ class Part(nn.Module):
 
     #: Consecutive moments of a user that a training batch keeps together.
     block = 1
+    #: Whether it reads the events that a batch lists.
+    history = True
 
     def forward(self, batch: RaceBatch, tables: Tables, candidates: Tensor) -> list[Tensor]:
         """Features side by side, (rows, any) each; `candidates` is (rows, width)."""
@@ -130,6 +132,8 @@ class TablePool(MeanPool):
     the head looks the embeddings up when it reads.
     """
 
+    history = False
+
     def pooled(self, batch: RaceBatch, tables: Tables) -> tuple[Tensor, Tensor]:
         """See `MeanPool.pooled`."""
         ids = batch.bag_items, batch.bag_categories
@@ -143,6 +147,7 @@ class Memory(Part):
     """
 
     block = 8
+    history = False  # a fold reads the log's events by place
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
@@ -239,6 +244,7 @@ class Contestant(nn.Module):
         with torch.no_grad():
             width = self.features(example).shape[1]
         self.block = max((part.block for part in self.parts), default=1)
+        self.history = any(part.history for part in self.parts)
         self.norm = nn.BatchNorm1d(width)
         widths = (width,) if entry.logistic else (width, *_HIDDEN)
         layers: list[nn.Module] = []

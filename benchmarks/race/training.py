@@ -87,7 +87,9 @@ class Race:
         best, kept, epochs = 0.0, model.state_dict(), 0
         for epoch in range(1, self.epochs + 1):
             model.train()
-            for batch in self.batches.of(TRAIN, size, generator, share, model.block):
+            for batch in self.batches.of(
+                TRAIN, size, generator, share, model.block, history=model.history
+            ):
                 loss = functional.binary_cross_entropy_with_logits(model(batch), batch.label)
                 optimizer.zero_grad()
                 (loss + model.penalty()).backward()
@@ -112,5 +114,6 @@ class Race:
     def _scores(self, model: Contestant, split: int) -> np.ndarray:
         model.eval()
         with torch.no_grad():
-            parts = [model(batch).numpy() for batch in self.batches.of(split, _SCORED_ROWS)]
+            batches = self.batches.of(split, _SCORED_ROWS, history=model.history)
+            parts = [model(batch).numpy() for batch in batches]
         return np.concatenate(parts).astype(np.float64)
