@@ -103,6 +103,11 @@ class Feature(Section):
     max_categories: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         100_000, description="the most frequent have rows of their own; count"
     )
+    values: Annotated[tuple[bool | int | str, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="the categories that there are; others share spare rows; none means those of "
+        "the training days",
+    )
     most: Annotated[int, Field(ge=1, le=256)] = Field(
         8, description="of categories: so many of a list count; 1 to 256"
     )
@@ -123,8 +128,10 @@ class Feature(Section):
             "buckets": self.scale is Scale.BUCKETS,
             "width": self.type is not Kind.NUMBER or self.scale is Scale.BUCKETS,
             "rows": self.categorical,
-            "min_count": self.categorical and self.rows is None,
-            "max_categories": self.categorical and self.rows is None,
+            # A manifest without it says the same as before there was one.
+            "values": self.categorical and self.rows is None and self.values is not None,
+            "min_count": self.categorical and self.rows is None and self.values is None,
+            "max_categories": self.categorical and self.rows is None and self.values is None,
             "most": self.type is Kind.CATEGORIES,
             "default": self.type in (Kind.CATEGORICAL, Kind.NUMBER),
         }

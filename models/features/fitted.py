@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.models.features.definition import Feature, FeatureSet, Kind, NamedFeature, Scale
-from uic.models.features.raw import MISSING, RawValues, is_missing
+from uic.models.features.raw import MISSING, RawValues, category_of, is_missing, missing_values
 from uic.models.hashing import stable_hash
 
 # Independent of the hash of unseen items.
@@ -81,6 +81,21 @@ class FittedFeature:
         scaled = (scaled_numbers(feature, numbers) - self.mean) / self.spread
         known = np.where(absent[:, None], 0.0, scaled)
         return np.asarray(np.concatenate([known, absent[:, None]], axis=1), np.float32)
+
+    def unseen(self, values: RawValues) -> NDArray[np.bool_]:
+        """(n,) bool: whether a value has a category without a row of its own.
+
+        The training days had it too rarely or never, or `values` does not name it. A missing value
+        and the default are none of these; of hashed categories nothing tells.
+        """
+        feature = self.feature
+        if not feature.categorical or feature.rows is not None:
+            return np.zeros(len(values), np.bool_)
+        plain = (values == MISSING) | (values == missing_values(feature, 1).flat[0])
+        if self.categories.size:
+            places = np.searchsorted(self.categories, values)
+            plain |= self.categories[np.minimum(places, self.categories.size - 1)] == values
+        return np.asarray((~plain).reshape(len(values), -1).any(axis=1))
 
     def _rows_of(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         flat = values.ravel()
@@ -206,7 +221,7 @@ class FeatureFitter:
         for named in self.definitions:
             values = features[named.key]
             if named.feature.categorical:
-                if named.feature.rows is None:
+                if named.feature.rows is None and named.feature.values is None:
                     self._count(named.key, values.ravel().astype(np.int64, copy=False))
             else:
                 there = values[~is_missing(named.feature, values)]
@@ -229,6 +244,9 @@ class FeatureFitter:
     def _fit(self, named: NamedFeature) -> FittedFeature:
         feature = named.feature
         no_ids, no_edges = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        if feature.values is not None:
+            declared = np.array([category_of(value) for value in feature.values], np.int64)
+            return FittedFeature(named, np.unique(declared), no_edges)
         if feature.categorical:
             ids, counts = self._counts.get(named.key, (no_ids, no_ids))
             ids, counts = ids[counts >= feature.min_count], counts[counts >= feature.min_count]

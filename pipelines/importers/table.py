@@ -162,7 +162,7 @@ class TableImporter:
             if columns.feature_columns():
                 wanted = columns.feature_columns()
                 types = csv_types(path, self._names, wanted, columns.delimiter)
-        self._features = TableFeatures(path, columns.features, types)
+        self._features = TableFeatures(path, columns.features, types, columns.time_zone)
 
     def sources(self) -> Sequence[Path]:
         """The input file."""

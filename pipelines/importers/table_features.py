@@ -71,18 +71,35 @@ class TableFeatures:
         path: of the file.
         names: column by owner and name of feature.
         types: of each column, as `csv_types` or `parquet_types` say.
+        time_zone: of times that have none.
     """
 
-    def __init__(self, path: Path, names: ColumnNames, types: Mapping[str, pa.DataType]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        names: ColumnNames,
+        types: Mapping[str, pa.DataType],
+        time_zone: str | None = None,
+    ) -> None:
         self._path, self._names, self._types = path, names, types
+        self._zone = time_zone or "UTC"
 
     def columns(self, table: pa.Table) -> dict[str, pa.Array]:
         """The values of some rows as `owner.name`, of one type in all rows of the file."""
         return {
-            f"{owner.value}.{name}": _typed(table.column(column), self._types[column])
+            f"{owner.value}.{name}": self._values(table.column(column), self._types[column])
             for owner, names in self._names.items()
             for name, column in names.items()
         }
+
+    def _values(self, column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+        """Of one type; times without a zone are of the import's, as event times, and become UTC."""
+        values = _typed(column, kind)
+        zoned = pa.types.is_timestamp(column.type) and column.type.tz is not None
+        if zoned or not pa.types.is_timestamp(kind) or self._zone == "UTC":
+            return values
+        placed = pc.assume_timezone(values, self._zone, ambiguous="earliest", nonexistent="latest")
+        return placed.cast(kind)
 
     def take(self, good: pa.Table) -> tuple[pa.Table, tuple[OwnerRows, ...]]:
         """Good rows and all features.

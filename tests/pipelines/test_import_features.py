@@ -310,3 +310,29 @@ def test_an_import_cannot_make_another_kind_of_a_column(tmp_path):
 def test_a_feature_of_events_cannot_be_what_every_event_has(name):
     with pytest.raises(BadInputError, match=f"--event-feature: {name} is a column of the log"):
         column_names(Owner.EVENT, [name])
+
+
+def test_times_of_features_without_a_zone_are_of_the_imports_zone(tmp_path):
+    moments = pa.array(["2026-03-01 09:00:00", "2026-03-02 00:30:00"]).cast(pa.timestamp("s"))
+    rows = pa.table(
+        {
+            "who": ["ann", "bob"],
+            "what": ["a", "b"],
+            "when": moments,
+            "seen": [1, 0],
+            "since": moments,
+            "zoned": moments.cast(pa.timestamp("s", "UTC")),
+        }
+    )
+    pq.write_table(rows, tmp_path / "t.parquet")
+    given = columns(["since", "zoned"], (), ["opened=since"], time_zone="Asia/Tokyo")
+    log = EventLog(tmp_path / "var" / "log")
+    importer = TableImporter(tmp_path / "t.parquet", given)
+    run(importer, log, features=FeatureCollector(tmp_path / "var"))
+    utc = np.array(["2026-03-01T00:00:00", "2026-03-01T15:30:00"], "M8[ms]")
+    users = pq.read_table(tmp_path / "var" / "features" / "users.parquet").sort_by("valid_from")
+    assert (users["since"].to_numpy().astype("M8[ms]") == utc).all()
+    assert (users["valid_from"].to_numpy().astype("M8[ms]") == utc).all()
+    assert (users["zoned"].to_numpy().astype("M8[ms]") != utc).all()  # it has a zone of its own
+    shown = pq.read_table(log.impression_files()[0].path).sort_by("event_time")
+    assert (shown["opened"].to_numpy().astype("M8[ms]") == utc).all()

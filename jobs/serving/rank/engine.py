@@ -290,7 +290,8 @@ class RankingEngine:
         member.reasons = list(dict.fromkeys(member.reasons))
         if scored.without_image:
             self.metrics.items_without_image.inc(scored.without_image)
-        self.metrics.count_defaults(scored.faults.missing, scored.faults.invalid)
+        faults = scored.faults
+        self.metrics.count_defaults(faults.missing, faults.invalid, faults.unseen)
         for reason in member.reasons:
             self.metrics.degraded.labels(reason.value).inc()
         # A client that went away has cancelled its future.

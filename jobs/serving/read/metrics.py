@@ -57,7 +57,7 @@ class ServiceMetrics:
         self.degraded = Counter("uic_serve_degraded", "Degraded answers by reason", ["reason"])
         self.feature_defaults = Counter(
             "uic_serve_feature_defaults",
-            "Answers scored with a feature's default, by feature and reason",
+            "Answers scored with a feature's default or spare row, by feature and reason",
             ["feature", "reason"],
         )
         self.cache_hits = Counter("uic_serve_item_cache_hits", "Candidates found in the cache")
@@ -109,9 +109,11 @@ class ServiceMetrics:
         )
         self._current: dict[str, str] = {}
 
-    def count_defaults(self, missing: Iterable[str], invalid: Iterable[str]) -> None:
-        """Count the features of an answer that had their defaults, by key and why."""
-        for reason, keys in (("missing", missing), ("invalid", invalid)):
+    def count_defaults(
+        self, missing: Iterable[str], invalid: Iterable[str], unseen: Iterable[str]
+    ) -> None:
+        """Count the features of an answer that were not served as they are, by key and why."""
+        for reason, keys in (("missing", missing), ("invalid", invalid), ("unseen", unseen)):
             for key in keys:
                 self.feature_defaults.labels(key, reason).inc()
 

@@ -148,10 +148,16 @@ class MemoryReader:
         # `to_dict` would make Python values of everything.
         names = list(answer.proto.metadata.feature_names.val)
         columns = [
-            [value.bytes_val or None for value in answer.proto.results[at].values]
-            for at in (names.index(name.partition(":")[2]) for name in asked)
+            answer.proto.results[names.index(name.partition(":")[2])].values for name in asked
         ]
-        return columns[0], columns[1] if features else [None] * len(user_ids)
+        records = [value.bytes_val or None for value in columns[0]]
+        if features is None:
+            return records, [None] * len(user_ids)
+        # A row that was cut to nothing is there, and damaged.
+        return records, [
+            value.bytes_val or (DAMAGED_ROW if value.WhichOneof("val") == "bytes_val" else None)
+            for value in columns[1]
+        ]
 
     async def _one_by_one(self, user_ids: Sequence[int]) -> Fetched:
         """One user's foreign value must not cost the others their memories."""

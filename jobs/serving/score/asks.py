@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,12 @@ from numpy.typing import NDArray
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.score.context import RequestContext
 from uic.models.features.definition import CLICK
+from uic.models.features.fitted import FittedFeature
 from uic.models.features.raw import RawValues
+
+# What an item's feature is served with where it is not as its value is: a default, a spare row.
+LACKS: Final = 1
+UNSEEN: Final = 2
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,17 @@ class Ask:
 
 @dataclass
 class FeatureFaults:
-    """Features that were served with their defaults, by key.
+    """Features that were not served as their values are, by key.
 
     Attributes:
-        missing: there is no value.
-        invalid: there is one of another type, or a row that cannot be read.
+        missing: there is no value; its default.
+        invalid: there is one of another type, or a row that cannot be read; its default.
+        unseen: a category without a row of its own, which training had too rarely or never.
     """
 
     missing: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
     def reasons(self) -> Iterator[DegradedReason]:
         """What an answer says."""
@@ -55,6 +63,18 @@ class FeatureFaults:
             yield DegradedReason.FEATURE_MISSING
         if self.invalid:
             yield DegradedReason.FEATURE_INVALID
+        if self.unseen:
+            yield DegradedReason.FEATURE_UNSEEN
+
+    def add_items(self, features: Iterable[FittedFeature], lacking: NDArray[np.int8]) -> None:
+        """Take what the candidates' features lack: (candidates, features), `LACKS` or `UNSEEN`."""
+        if not lacking.any():
+            return
+        for one, column in zip(features, lacking.T, strict=True):
+            if (column == LACKS).any():
+                self.missing.append(one.named.key)
+            if (column == UNSEEN).any():
+                self.unseen.append(one.named.key)
 
 
 @dataclass(frozen=True)

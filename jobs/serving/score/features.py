@@ -10,6 +10,8 @@ there takes its default, as in training, and the answer says which feature it wa
 | user | no row, or one made before the feature was | a damaged row, or of unknown definitions |
 | item | no row, or `features.yaml` does not name it | |
 
+A category without a row of its own in the bundle is `unseen`, whosever it is: it takes a spare row.
+
 A null in a table, and a null in a request, are what training saw: values, and no reasons.
 """
 
@@ -23,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uic.jobs.serving.score.asks import Ask, FeatureFaults, FeatureValues
+from uic.jobs.serving.score.asks import LACKS, UNSEEN, Ask, FeatureFaults, FeatureValues
 from uic.jobs.serving.score.site import SiteFeatures
 from uic.models.bundles.bundle import Bundle
 from uic.models.features.definition import NamedFeature, Owner
@@ -107,25 +109,34 @@ class ServedFeatures:
         return found
 
     @torch.inference_mode()
-    def embed_items(self, item_ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+    def embed_items(self, item_ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int8]]:
         """Items' features of items.
 
         Args:
             item_ids: (n,).
 
         Returns:
-            (n, item width) float32, and (n, items' features) bool: lacking, and its default.
+            (n, item width) float32, and (n, items' features) int8, by `lacking_items`.
         """
         values = [(one, self.site.values_of(one.named, item_ids)) for one in self.items]
         parts = [self._part(one, raw) for one, raw in values]
         embedded = torch.cat([torch.zeros(item_ids.size, 0), *parts], dim=1)
         return embedded, self.lacking_items(item_ids)
 
-    def lacking_items(self, item_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which features of items have their default: (n,) to (n, items' features)."""
-        lacking = np.zeros((item_ids.size, len(self.items)), np.bool_)
+    def lacking_items(self, item_ids: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Which features of items have their default (`LACKS`) or a spare row (`UNSEEN`).
+
+        Args:
+            item_ids: (n,).
+
+        Returns:
+            (n, items' features), 0 for all others.
+        """
+        lacking = np.zeros((item_ids.size, len(self.items)), np.int8)
         for at, feature in enumerate(self.items):
-            lacking[:, at] = ~self.site.has_items(feature.named, item_ids)
+            unseen = feature.unseen(self.site.values_of(feature.named, item_ids))
+            lacks = ~self.site.has_items(feature.named, item_ids)
+            lacking[:, at] = np.where(lacks, LACKS, np.where(unseen, UNSEEN, 0))
         return lacking
 
     @torch.inference_mode()
@@ -143,7 +154,7 @@ class ServedFeatures:
         return torch.cat([torch.zeros(rows, 0), *wide], dim=1), faults
 
     @torch.inference_mode()
-    def of(self, asks: Sequence[Ask], items: Tensor, lacking: NDArray[np.bool_]) -> PassFeatures:
+    def of(self, asks: Sequence[Ask], items: Tensor, lacking: NDArray[np.int8]) -> PassFeatures:
         """The features of a pass, for the head.
 
         Args:
@@ -160,7 +171,9 @@ class ServedFeatures:
         context = [
             self._context_values(ask, fault) for ask, fault in zip(asks, faults, strict=True)
         ]
-        self._lacking_items(lacking, sizes, faults)
+        ends = np.cumsum(sizes).tolist()
+        for fault, end, size in zip(faults, ends, sizes.tolist(), strict=True):
+            fault.add_items(self.items, lacking[end - size : end])
         parts: list[Tensor] = []
         for owner, features in groupby(self.all, key=lambda one: one.named.owner):
             if owner is Owner.ITEM:
@@ -210,6 +223,8 @@ class ServedFeatures:
                 key = one.named.key
                 if known.get(key) == raw_definition(one.named):
                     values[key][members] = rows[key]
+                    for place in np.flatnonzero(one.unseen(rows[key])).tolist():
+                        faults[members[place]].unseen.append(key)
                     continue
                 for at in members:
                     faults[at].missing.append(key)
@@ -227,21 +242,11 @@ class ServedFeatures:
                 continue
             try:
                 values[named.key] = context.raw(named)
+                if one.unseen(values[named.key]).any():
+                    faults.unseen.append(named.key)
             except FeatureValueError:
                 faults.invalid.append(named.key)
         return values
-
-    def _lacking_items(
-        self, lacking: NDArray[np.bool_], sizes: NDArray[np.int64], faults: Sequence[FeatureFaults]
-    ) -> None:
-        if not lacking.any():
-            return
-        ends = np.cumsum(sizes).tolist()
-        for fault, end, size in zip(faults, ends, sizes.tolist(), strict=True):
-            here = lacking[end - size : end].any(axis=0)
-            fault.missing.extend(
-                one.named.key for one, lacks in zip(self.items, here, strict=True) if lacks
-            )
 
 
 def _places(values: Sequence[RawValues], sizes: NDArray[np.int64]) -> Tensor:

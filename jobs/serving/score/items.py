@@ -217,13 +217,13 @@ class FoundItems:
         vectors: (n, width) float32.
         known: (n,), bool: in the item table.
         features: (n, item width) float32, items' features, embedded.
-        lacking: (n, items' features) bool: with its default.
+        lacking: (n, items' features) int8: 0, or `LACKS`, or `UNSEEN`.
     """
 
     vectors: Tensor
     known: NDArray[np.bool_]
     features: Tensor
-    lacking: NDArray[np.bool_]
+    lacking: NDArray[np.int8]
 
 
 class ItemCache:
@@ -251,7 +251,7 @@ class ItemCache:
         row = [
             ("vector", np.float32, (width,)),
             ("features", np.float32, (wide,)),
-            ("lacking", np.bool_, (count,)),
+            ("lacking", np.int8, (count,)),
             ("known", np.bool_),
         ]
         self.rows = RowCache(np.dtype(row, align=True), capacity)

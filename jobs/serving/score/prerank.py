@@ -199,9 +199,7 @@ class PrerankScorer:
             vectors[~known] = self._items(unknown, np.full(len(unknown), UNKNOWN_CATEGORY), read)
             lacking[~known] = self.features.lacking_items(unknown)
             reasons |= {DegradedReason.UNKNOWN_ITEM}
-        without = lacking.any(axis=0).tolist()
-        items = zip(self.features.items, without, strict=True)
-        faults.missing.extend(one.named.key for one, lacks in items if lacks)
+        faults.add_items(self.features.items, lacking)
         reasons |= set(faults.reasons())
         # A context of one value a candidate gives each a vector of its own.
         products = vectors @ users[0] if len(users) == 1 else (vectors * users).sum(axis=1)

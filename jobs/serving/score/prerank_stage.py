@@ -73,7 +73,8 @@ class PrerankStage:
         self._store.observe(read - started)
         self._score.observe(time.perf_counter() - read)
         reasons = (() if reason is None else (reason,)) + answer.reasons
-        self.metrics.count_defaults(answer.faults.missing, answer.faults.invalid)
+        faults = answer.faults
+        self.metrics.count_defaults(faults.missing, faults.invalid, faults.unseen)
         for one in reasons:
             self.metrics.degraded.labels(one.value).inc()
         return replace(answer, reasons=reasons)

@@ -25,7 +25,7 @@ from tests.jobs.serving.feature_shop import (
     write_tables,
 )
 from tests.jobs.serving.running import running_service
-from tests.jobs.serving.shop import Shop, categories_of, offline_logits, random_events
+from tests.jobs.serving.shop import FIRST_ITEM, Shop, categories_of, offline_logits, random_events
 from uic.feature_repo.plugin.packed_view import with_vector_headers
 from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
 from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
@@ -203,6 +203,21 @@ def test_a_repeated_candidate_has_the_context_of_its_first_place(served):
     assert repeated["items"] == once["items"]
 
 
+def test_a_category_that_training_did_not_have_is_a_reason(served):
+    _, _, service, _ = served
+    shown = [item for item in SHOWN if item != ITEM_WITHOUT_ROW]
+    context = {**CONTEXT, "position": 1, "words": ["red", "never"]}
+    counted = 'uic_serve_feature_defaults_total{feature="context.words",reason="unseen"}'
+    before = service.metric(counted)
+    assert service.rank(1, shown, context=context)["reasons"] == ["feature_unseen"]
+    assert service.metric(counted) == before + 1
+    others = [item for item in range(FIRST_ITEM, FIRST_ITEM + 100) if item not in SHOWN]
+    known = {**context, "words": ["red"]}
+    assert service.rank(1, shown, context=known)["reasons"] == []
+    # Shops of items that were not shown in training.
+    assert service.rank(1, others, context=known)["reasons"] == ["feature_unseen"]
+
+
 def test_users_of_one_pass_have_their_own_features(served):
     _, _, service, _ = served
     requests = [
@@ -237,8 +252,7 @@ def test_a_damaged_row_costs_the_user_the_features_and_not_the_memory(served, da
             answer = service.rank(3, SHOWN, context=CONTEXT)
         finally:
             store.client.set(key, good)
-    reason = "feature_missing" if damage == "empty" else "feature_invalid"
-    assert reason in answer["reasons"]
+    assert "feature_invalid" in answer["reasons"]
     assert answer["memory_events"] == whole["memory_events"] == LENGTHS[2]
     assert of_shown(answer) != of_shown(whole)
     assert of_shown(service.rank(3, SHOWN, context=CONTEXT)) == of_shown(whole)

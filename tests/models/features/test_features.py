@@ -235,6 +235,53 @@ def test_training_days_without_values_still_fit(features):
         assert len(encoded) == 3
 
 
+def test_declared_categories_have_rows_and_others_are_unseen(tmp_path):
+    path = tmp_path / "features.yaml"
+    path.write_text(
+        "version: 1\n"
+        "context:\n"
+        "  tab: {type: categorical, values: [home, search, 7], default: start}\n"
+        "  words: {type: categories, most: 2, min_count: 2}\n"
+        "  hashed: {type: categorical, rows: 4}\n"
+    )
+    features = load_features(path)
+    assert FeatureSet.from_json(features.to_json()).features == features.features
+    raw = {
+        named.key: raw_values(named.feature, values, named.name)
+        for named, values in zip(
+            features, (["home"] * 3, [["a"], ["a", "b"], ["a"]], [1, 2, 3]), strict=True
+        )
+    }
+    tab, words, hashed = fit_features(features, [raw]).fitted
+    assert tab.categories.size == 3  # whatever the training days had
+    given = raw_values(tab.feature, ["home", "search", "cart", None, "start"], "tab")
+    assert tab.unseen(given).tolist() == [False, False, True, False, False]
+    rows = tab.encode(raw_values(tab.feature, ["home", "search", "cart"], "tab"))
+    assert (rows <= 3).tolist() == [True, True, False]
+    assert tab.encode(raw_values(tab.feature, [7], "tab"))[0] in {1, 2, 3}
+    lists = raw_values(words.feature, [["a"], ["a", "b"], [], ["new"]], "words")
+    assert words.unseen(lists).tolist() == [False, True, False, True]  # b was too rare
+    assert not hashed.unseen(raw_values(hashed.feature, [99], "hashed")).any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ("type: number, values: [1]", "values says nothing of type number"),
+        ("type: categorical, rows: 9, values: [1]", "values says nothing of type categorical"),
+        ("type: categorical, min_count: 9, values: [1]", "min_count says nothing"),
+        ("type: categorical, values: []", "values: "),
+        ("type: categorical, values: [1.5]", "values"),
+    ],
+)
+def test_a_vocabulary_that_says_nothing_is_refused(tmp_path, fields, says):
+    path = tmp_path / "features.yaml"
+    path.write_text(f"version: 1\ncontext:\n  tab: {{{fields}}}\n")
+    with pytest.raises(FeatureFileError, match=says) as failure:
+        load_features(path)
+    assert "\n" not in str(failure.value)
+
+
 ODD = st.one_of(
     st.integers(-(2**70), 2**70),
     st.integers(-3, 3),
