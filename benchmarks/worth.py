@@ -75,7 +75,7 @@ def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0])
     parser.add_argument("--data", choices=sorted(LOGS), required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=150_000, help="to train on, at most")
+    parser.add_argument("--rows", type=int, default=300_000, help="to train on, at most")
     parser.add_argument("--only", nargs="+", help="these rows, beside the base", metavar="ROW")
     parser.add_argument("--state", type=Path, default=DEFAULT, help="the record's state.yaml")
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 """Training of one row of the race: the same optimiser, search and stop for each."""
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,9 @@ from .judge import Judge, Result, Scores
 from .logs import TEST, TRAIN, VALID, RaceLog
 
 # Learning rate, and rows a batch: what the search tries.
-SEARCHED = ((0.001, 512), (0.003, 512), (0.001, 2048), (0.003, 2048))
+SEARCHED = tuple(itertools.product((0.001, 0.003, 0.01), (512, 1024)))
 SEARCH_SHARE = 1 / 3  # of the training moments that the search sees
-EPOCHS = 4  # at most; a row stops after the first that does not help on the validation days
+EPOCHS = 6  # at most; a row stops after the first that does not help on the validation days
 _SCORED_ROWS = 4096
 
 
