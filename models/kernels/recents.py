@@ -9,7 +9,7 @@ from uic.models.kernels.compiled import entry_point
 @njit(error_model="numpy")
 def _fold_one(ring, user, item, category, behavior, seconds):
     head, items, categories, times, behaviors = ring
-    at = np.int64(head[user, 0])
+    at = np.int64(head[user, 0]) % items.shape[1]  # a spoilt record writes no other memory
     items[user, at] = item
     categories[user, at] = category
     behaviors[user, at] = behavior
@@ -26,7 +26,7 @@ def _read_one(ring, user, item, category, seconds, pause, out, row):
     """Gap in seconds, events of the session, place of item and category from the end, shares."""
     head, items, categories, times, _ = ring
     size = items.shape[1]
-    held, end = np.int64(head[user, 1]), np.int64(head[user, 0])
+    held, end = min(np.int64(head[user, 1]), size), np.int64(head[user, 0]) % size
     for column in range(5):
         out[row, column] = np.nan
     out[row, 1] = 0

@@ -95,7 +95,7 @@ def _advance(head, ages, used, user, unit):
 def _fold_one(tables, user, wanted, unit, adds, half_lives, most_count):
     head, prints, ages, counts, values = tables
     size = prints.shape[1]
-    used = np.int64(head[user, 3])
+    used = min(np.int64(head[user, 3]), size)  # a spoilt record reads no other memory
     _advance(head, ages, used, user, unit)
     place = _find(prints, used, user, wanted)
     if place < 0:
@@ -126,7 +126,7 @@ def _read_one(tables, user, wanted, unit, half_lives, out, row):
     """count, value by half-life, age in units (NaN for none), distinct keys, evictions."""
     head, prints, ages, counts, values = tables
     size = prints.shape[1]
-    used = np.int64(head[user, 3])
+    used = min(np.int64(head[user, 3]), size)  # a spoilt record reads no other memory
     kinds = len(half_lives)
     for column in range(1 + kinds):
         out[row, column] = 0.0

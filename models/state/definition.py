@@ -17,6 +17,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -51,7 +52,7 @@ class StateDefinition:
     """The exact parts of a record, in order.
 
     Attributes:
-        parts: with distinct names.
+        parts: with distinct names, ascending where they come from a file.
     """
 
     parts: tuple[Part, ...] = ()
@@ -83,7 +84,7 @@ class StateDefinition:
         """Each part's states, (users, its bytes), copied; `joined` is the reverse."""
         ends = np.cumsum([part.bytes for part in self.parts])
         return [
-            np.ascontiguousarray(states[:, end - part.bytes : end])
+            states[:, end - part.bytes : end].copy()
             for part, end in zip(self.parts, ends, strict=True)
         ]
 
@@ -167,7 +168,9 @@ class StateDefinition:
         if unknown or not isinstance(entries, dict):
             msg = f"{where}: found {unknown or entries!r}, expected version and parts"
             raise StateFileError(msg)
-        state = cls(tuple(_part(str(name), entry, where) for name, entry in entries.items()))
+        # By name: a bundle's file has sorted keys, and the bytes of one sum lie in one order.
+        named = sorted(((str(name), entry) for name, entry in entries.items()), key=itemgetter(0))
+        state = cls(tuple(_part(name, entry, where) for name, entry in named))
         if state.bytes > MOST_BYTES:
             largest = max(state.parts, key=lambda part: part.bytes)
             msg = (

@@ -100,6 +100,20 @@ def test_the_document_of_a_definition_is_the_definition() -> None:
     assert [one.name for one in again.described] == [one.name for one in state.described]
 
 
+def test_the_order_in_a_file_says_nothing_so_one_sum_is_one_layout(tmp_path) -> None:
+    one, other = of_text(tmp_path, ONE), of_text(tmp_path, OTHER)
+    assert one.sha256 == other.sha256
+    assert [part.name for part in one.parts] == [part.name for part in other.parts] == ["a", "b"]
+    save_state(tmp_path / "1", other, [])
+    kept = load_bundle(tmp_path / "1").state
+    assert kept is not None
+    assert [part.name for part in kept.parts] == ["a", "b"]
+
+
+ONE = "version: 1\nparts: {a: {kind: counts}, b: {kind: recent}}"
+OTHER = "version: 1\nparts: {b: {kind: recent}, a: {kind: counts}}"
+
+
 def test_a_column_that_the_site_lacks_or_has_as_another_type_is_refused(tmp_path) -> None:
     of_shop, of_price = (state_of(mine={"kind": "counts", "by": by}) for by in ("shop", "price"))
     with pytest.raises(

@@ -124,6 +124,20 @@ def test_a_fresh_user_has_features_and_bytes_are_a_multiple_of_8(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=10, deadline=None)
+def test_a_spoilt_state_reads_and_writes_no_other_memory(name, seed) -> None:
+    """Bytes of a damaged record may say anything, and still harm no other user's."""
+    part, events = part_called(name), random_events(seed)
+    draw = np.random.default_rng(seed)
+    states = draw.integers(0, 256, (USERS + 2, part.bytes)).astype(np.uint8)
+    before = states.copy()
+    part.features(states[1:-1], questions(seed))
+    part.fold(states[1:-1], events)
+    np.testing.assert_array_equal(states[[0, -1]], before[[0, -1]])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_a_part_does_not_declare_is_not_read(name) -> None:
     part, events = part_called(name), random_events(3)
     states, other = fresh(part), fresh(part)
