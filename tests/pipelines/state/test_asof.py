@@ -113,11 +113,11 @@ def test_a_row_has_the_bytes_of_a_record_folded_up_to_it(folder, seed) -> None:
         user, now = (rows.column(name)[row].as_py() for name in ("user_id", "time"))
         record, newest = folder_of.initial_records(1), -1
         for event in np.flatnonzero(batch.user_index == user):
-            newest = max(newest, int(batch.log_times_ms[event]))
             one = batch.select(np.array([event]))
             after = folder_of.fold(record, type(one)(**{**vars(one), "user_index": np.array([0])}))
             if after.skipped[0] or after.moved[0]:
                 continue
+            newest = max(newest, int(batch.log_times_ms[event]))
             if newest >= now:
                 break
             record = after.records
@@ -177,8 +177,8 @@ def test_a_time_as_milliseconds_and_in_another_zone_is_the_same(asof) -> None:
             [int(when.timestamp() * 1000)],
         )
     ]
-    assert of[0].equals(of[1])
-    assert of[0].equals(of[2])
+    for other in of[1:]:
+        np.testing.assert_array_equal(of[0].to_pandas(), other.to_pandas())
 
 
 PLAIN_NAMES = [one.name for one in PLAIN.described]
@@ -221,7 +221,7 @@ def test_a_file_that_is_no_parquet_and_a_log_without_events_are_one_line(asof, l
     with pytest.raises(RowsError, match=r"odd\.parquet: not readable as Parquet"):
         features_as_of(AsOfRequest(log, odd, tmp_path / "out", PLAIN))
     empty = EventLog(tmp_path / "empty")
-    with pytest.raises(AsOfError, match=r"open_log"):
+    with pytest.raises(AsOfError, match="no event log; run `uic import`"):
         asof(log=empty.root, user_id=[1], time=[1])
 
 
@@ -251,7 +251,7 @@ def test_the_audit_of_a_generation_of_parts_alone_finds_one_flipped_bit(
         [(verdict, users)] = counts().items()
         assert (verdict, users > 20) == ("MATCHED", True)
         bytes_of = MemoryFolder(load_bundle(folder / "2"), 1).record_bytes
-        _, [record] = store.memories.read(snapshot.generation, np.array([1]), bytes_of)
+        [record], _ = store.memories.read(snapshot.generation, np.array([1]), bytes_of)
         assert header_view(record[None])["events"][0] > 0
         record = record.copy()
         record[-9] ^= 1
