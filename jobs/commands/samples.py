@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,14 @@ FeaturesOption = Annotated[
     ),
 ]
 
+StateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="state.yaml: parts of a record, whose features are joined. Default: "
+        "WORKSPACE/state.yaml if it is there; none joins nothing.",
+    ),
+]
 OutOption = Annotated[str, typer.Option(help="Name of the samples: a folder of WORKSPACE/samples.")]
 LabelOption = Annotated[
     list[str] | None,
@@ -48,6 +57,7 @@ def samples(
     last: Annotated[str, typer.Option(help="Last day of impressions, YYYY-MM-DD, included.")],
     out: OutOption = "default",
     features: FeaturesOption = None,
+    state: StateOption = None,
     label: LabelOption = None,
     runner: RunnerOption = "DirectRunner",
     gates: Annotated[
@@ -72,6 +82,7 @@ def samples(
             *days,
             out,
             features=features,
+            state=state,
             labels=label,
             gates=gates,
             judged=show_failures,
@@ -79,8 +90,12 @@ def samples(
             beam_arguments=arguments.args,
             progress=progress,
         )
-    _remark(made.manifest)
-    OUT.print("\n".join([*_summary(made.manifest), f"samples: {made.path}"]), markup=False)
+    _tell(made.manifest, made.path)
+
+
+def _tell(manifest: dict[str, Any], path: Path) -> None:
+    _remark(manifest)
+    OUT.print("\n".join([*_summary(manifest), f"samples: {path}"]), markup=False)
 
 
 def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date]) -> None:

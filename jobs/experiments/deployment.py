@@ -13,12 +13,14 @@ from typing import Any, Final, cast
 from uic.jobs.config.console import ERR
 from uic.jobs.experiments.runs import Request, RowResult, result_path, run_rows, run_spec
 from uic.jobs.experiments.tables import TABLES, Row, Table
+from uic.jobs.training.publish import state_of
 from uic.jobs.training.run import checkpoint_path, watched
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.documents import BundleError
 from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
+from uic.models.features.event_columns import event_columns
 from uic.models.published import MANIFEST_NAME, write_json_atomically
 from uic.models.rankers.mimn import Mimn
 from uic.models.rankers.out_of_step import OutOfStep
@@ -111,7 +113,8 @@ def _trained(request: Request, spec: RunSpec, start: Bundle | None) -> Bundle:
                 prepare=None if start is None else warm_start(start, except_ids=False),
             ).run()
         known = () if start is None else tuple(start.readout_compatible_with)
-        save_bundle(path, trained, known)
+        columns = event_columns(request.reader.event_features)
+        save_bundle(path, trained, known, state_of(request.reader, trained), columns)
         checkpoint.unlink(missing_ok=True)
     return load_bundle(path)
 

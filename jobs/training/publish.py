@@ -20,9 +20,12 @@ from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
+from uic.models.features.definition import Owner
+from uic.models.features.event_columns import event_columns
 from uic.models.images.features import ImageFeatures
 from uic.models.published import write_json_atomically
 from uic.models.samples.reader import SamplesReader
+from uic.models.state.definition import StateDefinition
 from uic.models.training.metrics import Metrics
 from uic.models.training.run_spec import RunSpec, apply_settings, split_days
 from uic.models.training.trainer import Trained, Trainer, Watcher
@@ -143,10 +146,21 @@ def train_and_publish(
             write_json_atomically(context.reports / "ranks" / name, costs)
     # Step 3. Memories of a bundle whose item vectors this run started from are still understood.
     understood = start.readout_compatible_with if start and not request.except_ids else ()
-    hash8 = save_bundle(path, trained, tuple(understood))
+    state = state_of(run.reader, trained)
+    columns = event_columns(run.reader.event_features)
+    hash8 = save_bundle(path, trained, tuple(understood), state, columns)
     shelf.choose(request.model, version)
     run.checkpoint.unlink(missing_ok=True)
     return TrainedBundle(f"{request.model}/{version}", path, hash8, trained, costs)
+
+
+def state_of(reader: SamplesReader, trained: Trained) -> StateDefinition | None:
+    """The parts of a record whose features a model has; None if it has none."""
+    features = trained.vocabulary.features.definitions
+    if reader.state_document is None or not features.of(Owner.STATE):
+        return None
+    where = f"{reader.root}: state"
+    return StateDefinition.of_document(reader.state_document, where)
 
 
 def _prepare(

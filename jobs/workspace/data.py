@@ -250,6 +250,7 @@ class DataPanel(WorkspacePanel):
         name: str = DEFAULT_SAMPLES,
         *,
         features: Path | str | None = None,
+        state: Path | str | None = None,
         labels: Sequence[str] | None = None,
         gates: bool = True,
         judged: "Judged | None" = None,
@@ -264,6 +265,7 @@ class DataPanel(WorkspacePanel):
             last: last day of impressions, included.
             name: of the samples, a folder of `samples/`.
             features: a `features.yaml`; None takes the workspace's, if any, "none" joins nothing.
+            state: a `state.yaml`, likewise.
             labels: of the log, beside the click; None takes `samples.labels` of the settings.
             gates: judge the log before and the samples after; see `check`.
             judged: told the report of each gate; that of samples in a Beam worker: it is pickled.
@@ -280,7 +282,7 @@ class DataPanel(WorkspacePanel):
 
         days = day_of(first, "first"), day_of(last, "last")
         if not name or name.startswith(".") or "/" in name:
-            msg = f"--out: found {name!r}, expected a name without / that does not begin with a dot"
+            msg = f"--out: found {name!r}, expected a name without / that begins with no dot"
             raise BadInputError(msg)
         told, report = judged or _tell_nobody, progress or no_progress
         request = SamplesRequest(
@@ -292,7 +294,7 @@ class DataPanel(WorkspacePanel):
             sale=self.config.sale,
             labels=labels,
             gate=partial(check_samples, self.context, told) if gates else None,
-            features=feature_join(self.context, features),
+            features=feature_join(self.context, features, state),
         )
         if gates:
             check_inputs(self.context, *days, told, report)

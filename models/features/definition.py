@@ -77,6 +77,7 @@ class Owner(StrEnum):
     USER = "user"
     ITEM = "item"
     CONTEXT = "context"
+    STATE = "state"  # of a record's parts, named by state.yaml
     EVENT = "event"  # a behaviour
 
 

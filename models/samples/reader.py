@@ -102,6 +102,8 @@ class SamplesReader:
         self.root = root
         self.manifest = read_manifest(root, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
         self.features = FeatureSet.from_json(self.manifest.get("features", []))
+        # Parts of a record whose features are among them, as `state.yaml` declared them.
+        self.state_document = self.manifest.get("state")
         # Names of the labels beside the click.
         self.labels: tuple[str, ...] = tuple(self.manifest.get("labels", ()))
         self.event_features = FeatureSet.from_json(self.manifest.get("event_features", []))

@@ -28,11 +28,12 @@ from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.state import MemoryState
 from uic.models.rankers.mimn import Mimn
 from uic.models.records.record import Records, header_view
+from uic.models.state.part import Asked
 from uic.pipelines.audit.expected import fold_to_positions
 from uic.pipelines.audit.memories import AuditRequest, snapshot_of
 from uic.pipelines.audit.report import ServedAudit
 from uic.pipelines.audit.sampled import SampledLog, buckets_for, by_bucket
-from uic.pipelines.audit.served_features import logged_features
+from uic.pipelines.audit.served_features import logged_features, state_of_answers
 from uic.pipelines.audit.served_values import audit_features
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import MAX_ID
@@ -46,6 +47,7 @@ _LATER_COLUMNS: Final = {
     "served_at": pa.int64(),  # milliseconds since 1970 UTC
     "user_valid_from": pa.int64(),  # likewise
     "reasons": pa.list_(pa.string()),
+    "moment": pa.int64(),  # milliseconds since 1970 UTC
 }
 
 
@@ -201,7 +203,10 @@ def _score(
     state = MemoryState.unpack(expected[chosen], bundle.memory.layout)
     with torch.no_grad():
         vectors = bundle.embed(items[known], kinds[known])
-        features = logged_features(bundle, answers.column("features").to_pylist(), sizes)
+        moments = answers.column("moment").fill_null(0).to_numpy()
+        asked = Asked(owners, np.repeat(moments, sizes), items, kinds)
+        told = state_of_answers(bundle, expected[chosen], asked, answers, sizes)
+        features = logged_features(bundle, told, sizes)
         beside = None if features is None else features[torch.from_numpy(known)]
         logits = model.readout(state, torch.from_numpy(owners[known]), vectors, beside)
         again = logits.sigmoid().numpy()

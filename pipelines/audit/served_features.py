@@ -2,16 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.models.bundles.bundle import Bundle
-from uic.models.features.definition import Feature
+from uic.models.features.definition import Feature, Kind
 from uic.models.features.raw import RawValues, missing_values
+from uic.models.records.record import Records, parts_view
+from uic.models.state.named import named_features
+from uic.models.state.part import Asked
+
+_KEY = Feature(type=Kind.CATEGORICAL)
 
 
 def logged_features(
@@ -63,3 +70,46 @@ def raw_of_answer(feature: Feature, given: list[Any] | None, size: int) -> RawVa
     repeated: Any = np.repeat(values, repeats, axis=0)
     raw: RawValues = repeated
     return raw
+
+
+def state_of_answers(
+    bundle: Bundle,
+    expected: Records,
+    asked: Asked,
+    answers: pa.Table,
+    sizes: NDArray[np.int64],
+) -> list[str | None]:
+    """The answers' features, with what the log says of the record's parts in place of the logged.
+
+    So a probability that is computed again holds these, too: they are functions of the record and
+    of the moment alone.
+
+    Args:
+        bundle: that scored.
+        expected: (answers, record bytes), by the log.
+        asked: the candidates, answer after answer.
+        answers: of the service's log.
+        sizes: (answers,), candidates of each.
+    """
+    texts: list[str | None] = answers.column("features").to_pylist()
+    if bundle.state is None:
+        return texts
+    logged = [json.loads(text or "{}") for text in texts]
+    keys = {
+        name: np.concatenate(
+            [
+                raw_of_answer(_KEY, one.get(f"item.{name}"), size)
+                for one, size in zip(logged, sizes.tolist(), strict=True)
+            ]
+        ).astype(np.int64)
+        for name in bundle.state.reads
+    }
+    states = np.ascontiguousarray(parts_view(expected, bundle.state.bytes))
+    found = bundle.state.features(states, replace(asked, columns=keys))
+    ends = np.cumsum(sizes).tolist()
+    for answer, end, size in zip(logged, ends, sizes.tolist(), strict=True):
+        for at, named in enumerate(named_features(bundle.state)):
+            own = found[end - size : end, at].astype(object)
+            own[np.isnan(found[end - size : end, at])] = None
+            answer[named.key] = own.tolist()
+    return [json.dumps(answer) for answer in logged]

@@ -20,6 +20,7 @@ impression is the first that is not on a dropped sale day.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,7 @@ from uic.pipelines.samples.order import (
     without_groups,
 )
 from uic.pipelines.samples.plan import SamplesPlan
+from uic.pipelines.samples.state import state_columns
 
 # History events that one gathered table holds at most, unless a single group has more: 25 MB of
 # columns, small beside a bucket, and a good size of a row group in the file.
@@ -176,7 +178,14 @@ def group_bucket(
     machines = everything.users[everything.group_starts[:-1][of_machines]]
     starts, lengths, history_lengths = _histories(seen, events, plan)
     features = features or FeatureJoin()
-    joined = features.join(impressions, seen)
+    state = features.state
+    cuts = np.repeat(starts, np.diff(seen.group_starts)) + history_lengths
+    columns = None
+    if state is not None:
+        columns = partial(
+            state_columns, state, behaviors, events, impressions, seen, cuts=cuts.astype(np.int64)
+        )
+    joined = features.join(impressions, seen, columns and (lambda keys: columns(keys=keys)))
     of_history = HISTORY_COLUMNS | {
         f"{HISTORY_EVENT}{column.logged}": column.logged for column in features.event_columns
     }

@@ -4,8 +4,8 @@ A user's features are stored once a version that held within a group, which is n
 (common features; DICM, section 4.1); those of items and of the context once an impression.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,10 +27,14 @@ from uic.models.features.feature_file import load_features
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
 from uic.models.published import sha256_of
 from uic.models.samples.schema import USER_VERSIONS, label_column, samples_schema
+from uic.models.state.definition import StateDefinition
+from uic.models.state.named import named_features
 from uic.pipelines.samples.labels import LabelCounts, with_labels
 from uic.pipelines.samples.order import SortedImpressions, column
 
 NO_FEATURES: Final = "none"
+# Items' features by name to the columns of the record's parts.
+StateColumns = Callable[[dict[str, pa.Array]], dict[str, pa.Array]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,18 @@ class FeatureJoin:
         features: of impressions: of their users, items and context.
         labels: names of the labels beside the click.
         events: features of the events of histories.
+        state: parts of a record, whose features are among `features`; None for none.
     """
 
     features: FeatureSet = field(default_factory=FeatureSet)
     labels: tuple[str, ...] = ()
     events: FeatureSet = field(default_factory=FeatureSet)
+    state: StateDefinition | None = None
+
+    def with_state(self, state: StateDefinition | None) -> Self:
+        """With what a record's parts say of each impression."""
+        joined = replace(self.features, features=(*self.features, *named_features(state)))
+        return replace(self, features=joined, state=state)
 
     @property
     def event_columns(self) -> tuple[EventColumn, ...]:
@@ -100,12 +111,15 @@ class FeatureJoin:
         columns = [named.column for named in self.features.of(Owner.CONTEXT)]
         return list(dict.fromkeys([*columns, *(LOGGED_LABEL + name for name in self.labels)]))
 
-    def join(self, impressions: pa.Table, seen: SortedImpressions) -> "JoinedFeatures":
+    def join(
+        self, impressions: pa.Table, seen: SortedImpressions, state: StateColumns | None = None
+    ) -> "JoinedFeatures":
         """The features of sorted impressions.
 
         Args:
             impressions: with the columns of `context_schema`.
             seen: the impressions in group order.
+            state: gives the columns of the record's parts; told items' features by name.
         """
         shown: dict[str, pa.Array] = {}
         rows = pa.array(seen.rows)
@@ -119,6 +133,9 @@ class FeatureJoin:
             at = items.as_of(column(impressions, "item_id")[seen.rows], seen.times)
             for named in items.features:
                 shown[named.key] = arrow_values(named, items.take(named, at))
+        if state is not None:
+            own = {named.name: shown[named.key] for named in self.features.of(Owner.ITEM)}
+            shown |= state(own)
         users = self._table(Owner.USER)
         if users is None:
             return JoinedFeatures(

@@ -29,6 +29,7 @@ class SamplesPlan:
         dropped_behaviors: the sale days whose behaviours are left out; empty for none.
         dropped_impressions: the sale days whose impressions are left out; empty for none.
         buckets: into how many parts the users are split, at least 1; changes no group.
+        state_first: first day that a record's parts are folded from; None without parts.
     """
 
     first: date
@@ -38,6 +39,7 @@ class SamplesPlan:
     dropped_behaviors: SaleCalendar
     dropped_impressions: SaleCalendar
     buckets: int
+    state_first: date | None = None
 
     @cached_property
     def days(self) -> DayRange:
@@ -59,7 +61,8 @@ class SamplesPlan:
         """The day of the oldest instant that a window can reach."""
         days = CalendarDays(self.time_zone)
         oldest = days.start_ms(day_number(self.first)) - self.window_ms
-        return day_of_number(days.numbers(np.array([oldest]))[0])
+        first = day_of_number(days.numbers(np.array([oldest]))[0])
+        return first if self.state_first is None else min(first, self.state_first)
 
     @property
     def cuts_at_day_start(self) -> bool:

@@ -151,11 +151,16 @@ class SamplesPublication:
         return {
             **of_events,
             "features": self.features.features.to_json(),
+            **self._state(),
             "feature_sources": self.features.sources(),
             "feature_coverage": {
                 key: round(1 - count / max(impressions, 1), 6) for key, count in missing.items()
             },
         }
+
+    def _state(self) -> dict[str, Any]:
+        state = self.features.state
+        return {} if state is None else {"state": state.document()}
 
     def _labels(self, results: list[BucketResult]) -> dict[str, Any]:
         """Which labels stand beside the click, and what is known of them; nothing for none."""

@@ -128,6 +128,10 @@ def _find_input(request: SamplesRequest) -> _Input:
         dropped_impressions=SaleCalendar.for_impressions(request.sale),
         buckets=1,
     )
+    if request.features.state is not None:
+        # All that there is: what a record says of a day must not depend on the days of a run.
+        days = [file.dt for file in log.behavior_files(None, request.last)]
+        plan = replace(plan, state_first=min(days, default=None))
     impressions = log.impression_files(request.first, request.last)
     if not sum(file.rows for file in impressions):
         has = range_of_days(log.impression_files())

@@ -41,6 +41,8 @@ SERVED: Final = pa.schema(
         pa.field("features", pa.string()),  # JSON, raw values by key; null for a bundle without
         # From when the user's row of features holds; null for none.
         pa.field("user_valid_from", pa.timestamp("ms", tz="UTC")),
+        # When the candidates were shown: what a record's parts said is of then.
+        pa.field("moment", pa.timestamp("ms", tz="UTC")),
     ]
 )
 _WAITING_ROWS: Final = 20_000
@@ -129,7 +131,7 @@ class FeatureLog:
 def _plain(features: FeatureValues | None) -> dict[str, Any]:
     """Raw values by key: of a user one, of items one a candidate, of the context either."""
     if features is None:
-        return {"features": None, "user_valid_from": None}
+        return {"features": None, "user_valid_from": None, "moment": None}
     values = {**features.user, **features.context, **features.items()}
     # A missing number is NaN, which is no JSON: null. Categories are whole numbers as they are.
     plain = {}
@@ -142,4 +144,5 @@ def _plain(features: FeatureValues | None) -> dict[str, Any]:
     return {
         "features": json.dumps(plain),
         "user_valid_from": None if row is None else valid_from_of(row),
+        "moment": features.moment_ms,
     }

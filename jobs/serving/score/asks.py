@@ -86,12 +86,15 @@ class FeatureValues:
         context: by key, of one value or of one a candidate.
         items: by key, of each candidate; made when asked for, since only a log asks.
         user_row: that `user` was read from; None for none.
+        moment_ms: when the candidates were shown, milliseconds since 1970 UTC; what a record's
+            parts say is of then.
     """
 
     user: Mapping[str, RawValues]
     context: Mapping[str, RawValues]
     items: Callable[[], Mapping[str, RawValues]]
     user_row: bytes | None = None
+    moment_ms: int | None = None
 
 
 @dataclass(frozen=True)

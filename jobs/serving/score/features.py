@@ -43,7 +43,8 @@ class PassFeatures:
         embedded: (candidates, width); None for a bundle without features.
         faults: of each ask.
         user: raw values by key, (asks,) or (asks, width).
-        context: of each ask, raw values by key, of one value or of one a candidate.
+        context: of each ask, raw values by key, of one value or of one a candidate; those of the
+            record's parts are among them.
         site: that items' values are of.
         items: items' features.
     """
@@ -65,7 +66,7 @@ class PassFeatures:
         def items() -> dict[str, RawValues]:
             return {named.key: self.site.values_of(named, item_ids) for named in self.items}
 
-        return FeatureValues(user, self.context[at], items, ask.user_features)
+        return FeatureValues(user, self.context[at], items, ask.user_features, ask.moment_ms)
 
 
 class ServedFeatures:
@@ -154,13 +155,20 @@ class ServedFeatures:
         return torch.cat([torch.zeros(rows, 0), *wide], dim=1), faults
 
     @torch.inference_mode()
-    def of(self, asks: Sequence[Ask], items: Tensor, lacking: NDArray[np.int8]) -> PassFeatures:
+    def of(
+        self,
+        asks: Sequence[Ask],
+        items: Tensor,
+        lacking: NDArray[np.int8],
+        state: Mapping[str, RawValues] | None = None,
+    ) -> PassFeatures:
         """The features of a pass, for the head.
 
         Args:
             asks: users with their candidates.
             items: (candidates, item width), by `embed_items`, user after user.
             lacking: (candidates, items' features), likewise.
+            state: of the record's parts by key, (candidates,).
         """
         faults = [FeatureFaults() for _ in asks]
         if self._embedding is None:
@@ -182,12 +190,17 @@ class ServedFeatures:
                 embedded = [self._part(one, users[one.named.key]) for one in features]
                 # Once a user: one select for all of them.
                 parts.append(torch.cat(embedded, dim=1).index_select(0, owners))
+            elif owner is Owner.STATE:
+                parts.extend(self._part(one, (state or {})[one.named.key]) for one in features)
             else:
                 for one in features:
                     values = [given[one.named.key] for given in context]
                     joined: Any = np.concatenate(values)
                     parts.append(self._part(one, joined).index_select(0, _places(values, sizes)))
         of_items = tuple(one.named for one in self.items)
+        ends = np.cumsum(sizes).tolist()
+        for given, end, size in zip(context, ends, sizes.tolist(), strict=True):
+            given.update({key: own[end - size : end] for key, own in (state or {}).items()})
         return PassFeatures(torch.cat(parts, dim=1), faults, users, context, self.site, of_items)
 
     def _part(self, feature: FittedFeature, values: RawValues) -> Tensor:

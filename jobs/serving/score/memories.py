@@ -25,11 +25,13 @@ from uic.jobs.serving.score.asks import (
 )
 from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.items import FoundItems, ItemCache
+from uic.jobs.serving.score.state import RecordFeatures
 from uic.models.bundles.bundle import Bundle
+from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
 from uic.models.rankers.mimn import Mimn
-from uic.models.records.record import BUNDLE_HASH, HEADER, Records, empty_records, record_bytes
+from uic.models.records.record import BUNDLE_HASH, HEADER, Records, record_bytes
 
 _STATE_PARTS: Final = ("M", "S", "h", "r", "g", "pool")
 
@@ -53,10 +55,9 @@ class MemoryScorer:
         self.label = f"{bundle.name}/{bundle.version}"
         self._model = model
         self._layout: StateLayout = bundle.memory.layout
-        self.record_bytes = record_bytes(self._layout.floats)
-        self._new = empty_records(1, self._layout.floats)
-        with torch.no_grad():
-            bundle.memory.initial(1).pack(self._new)
+        self._parts = RecordFeatures(bundle, items.table)
+        self.record_bytes = record_bytes(self._layout.floats, self._parts.bytes)
+        self._new = MemoryFolder(bundle, 0).initial_records(1)
 
     def understands(self, record: bytes) -> bool:
         """Whether the record is as wide as this model's; its hash is the caller's business."""
@@ -87,10 +88,12 @@ class MemoryScorer:
             items: all their candidates.
         """
         candidates, known = items.vectors, items.known
-        features = self.features.of(asks, items.features, items.lacking)
+        records = self._records(asks)
+        of_parts = self._parts.of(asks, records)
+        features = self.features.of(asks, items.features, items.lacking, of_parts)
         beside = features.embedded
         owners = torch.repeat_interleave(torch.tensor([len(ask.item_ids) for ask in asks]))
-        state = self.state_of(self._records(asks))
+        state = self.state_of(records)
         all_logits = self._model.readout_all(state, owners, candidates, beside).numpy()
         logits, tasks = by_task(all_logits, self._model.tasks)
         without, weights = None, None

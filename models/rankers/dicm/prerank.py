@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from uic.models.errors import BadInputError
 from uic.models.features.definition import Owner
 from uic.models.features.fitted import FittedFeatures
 from uic.models.layers.embedding import BatchRows
@@ -91,6 +92,9 @@ class Prerank(ImageRanker):
         """Give each tower the features of its own side; before training."""
         if not fitted.fitted:
             return
+        if fitted.definitions.of(Owner.STATE):
+            msg = "prerank takes no features of a record (state.*); make samples with --state none"
+            raise BadInputError(msg)
         embedding = self.feature_embedding = FeatureEmbedding(fitted)
         item_inputs = self._item_inputs + embedding.width_of(ITEM_SIDE)
         self.item_tower = Tower(item_inputs, self.settings)

@@ -1,0 +1,70 @@
+"""What records' exact parts say of candidates at the moment of a request."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uic.jobs.serving.score.asks import Ask, candidates_of
+from uic.jobs.serving.score.items import ItemTable
+from uic.models.bundles.bundle import Bundle
+from uic.models.features.definition import Feature, Kind, NamedFeature, Owner
+from uic.models.features.raw import RawValues
+from uic.models.records.record import Records, parts_view
+from uic.models.state.named import named_features
+from uic.models.state.part import Asked
+
+
+class RecordFeatures:
+    """The features of a bundle's parts; never changed.
+
+    Args:
+        bundle: of any model; may be without parts.
+        table: of items.
+    """
+
+    def __init__(self, bundle: Bundle, table: ItemTable) -> None:
+        self._state = bundle.state
+        self._table = table
+        self._named = named_features(bundle.state)
+        self._keys: tuple[str, ...] = ()
+        if self._state is not None:
+            self._keys = tuple(sorted(self._state.reads))
+
+    @property
+    def bytes(self) -> int:
+        """Of the parts of a record."""
+        return 0 if self._state is None else self._state.bytes
+
+    def of(self, asks: Sequence[Ask], records: Records) -> dict[str, RawValues]:
+        """Values of each candidate, user after user, by key: (candidates,) float32.
+
+        Args:
+            asks: users with their candidates.
+            records: (asks, record bytes).
+        """
+        if self._state is None:
+            return {}
+        sizes = [len(ask.item_ids) for ask in asks]
+        item_ids = np.array(candidates_of(asks), np.int64)
+        asked = Asked(
+            owners=np.repeat(np.arange(len(asks)), sizes),
+            now_ms=np.repeat(np.array([ask.moment_ms for ask in asks], np.int64), sizes),
+            item_ids=item_ids,
+            category_ids=self._table.categories(item_ids)[0],
+            columns=self._candidate_keys(item_ids),
+        )
+        states = np.ascontiguousarray(parts_view(records, self._state.bytes))
+        found = self._state.features(states, asked)
+        return {named.key: found[:, at] for at, named in enumerate(self._named)}
+
+    def _candidate_keys(self, item_ids: NDArray[np.int64]) -> Mapping[str, NDArray[np.int64]]:
+        """Of a part by a column of events: the item's feature of that name."""
+        site = self._table.features
+        keys: dict[str, Any] = {}
+        for name in self._keys:
+            named = NamedFeature(Owner.ITEM, name, Feature(type=Kind.CATEGORICAL))
+            if site.has(named):
+                keys[name] = site.values_of(named, item_ids)
+        return keys

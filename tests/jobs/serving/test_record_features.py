@@ -1,0 +1,117 @@
+"""What a record's parts say is one thing: in samples, as of a moment, and when a model serves."""
+
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from uic.feature_repo.snapshots.published_values import values_of
+from uic.jobs.serving.follow.loader import Loader
+from uic.jobs.serving.score.asks import Ask
+from uic.jobs.serving.score.features import ServedFeatures
+from uic.jobs.serving.score.items import ItemCache, ItemTable
+from uic.jobs.serving.score.memories import MemoryScorer
+from uic.jobs.serving.score.state import RecordFeatures
+from uic.jobs.workspace.workspace import Workspace
+from uic.models.bundles.bundle import BundleError, load_bundle
+from uic.models.bundles.shelf import BundleShelf
+from uic.models.features.definition import Owner
+from uic.models.records.record import parts_view
+from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.pipelines.log.event_log import EventLog
+
+FIRST, LAST = date(2025, 1, 6), date(2025, 1, 9)
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    """A simulated log, samples with the features of a state, and a trained MIMN."""
+    made = Workspace(tmp_path_factory.mktemp("record") / "var")
+    made.simulate(users=60, days=10, items=300, seed=3)
+    made.state.init()
+    made.samples(FIRST, LAST, gates=False)
+    made.train("mimn", epochs=1, test_days=1, version="state")
+    return made
+
+
+def groups_of(workspace: Workspace):
+    reader = SamplesReader(workspace.context.samples / "default")
+    return reader, list(reader.batches(BatchPlan(4096)))
+
+
+def test_samples_say_what_the_log_says_as_of_each_impression(workspace, tmp_path) -> None:
+    reader, batches = groups_of(workspace)
+    state = workspace.state.read()
+    names = [one.name for one in state.described]
+    assert [named.name for named in reader.features.of(Owner.STATE)] == names
+    rows, told = [], []
+    for batch in batches:
+        owner = batch.impression_groups
+        rows.append((batch.user_ids[owner], batch.event_times_ms, batch.item_ids))
+        told.append(np.stack([batch.features[f"state.{name}"] for name in names], axis=1))
+    users, times, items = (np.concatenate(column) for column in zip(*rows, strict=True))
+    asked, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
+    pq.write_table(
+        pa.table({"user_id": users, "time": pa.array(times, pa.timestamp("ms")), "item_id": items}),
+        asked,
+    )
+    found = workspace.state.as_of(asked, out)
+    assert found.rows == len(users) > 100
+    written = pq.read_table(out)
+    expected = np.stack([written.column(name).to_numpy() for name in names], axis=1)
+    np.testing.assert_array_equal(np.concatenate(told), expected)
+    assert np.count_nonzero(np.nan_to_num(expected)) > 100
+
+
+def test_a_served_record_says_what_the_log_says(workspace, tmp_path) -> None:
+    snapshot = workspace.build_memories("mimn/state", "2025-01-10")
+    bundle = load_bundle(workspace.context.bundles / "mimn" / "state")
+    table = pq.read_table(snapshot.path / snapshot.manifest["files"][0]["path"])
+    users = table.column("user_id").to_numpy()[:20]
+    width = int(snapshot.manifest["record_bytes"])
+    records = values_of(table.column("memory").chunk(0), width, "test")[:20]
+    assert parts_view(records, bundle.state.bytes).any()
+    item_table = ItemTable.load(EventLog(workspace.context.log).items_file())
+    items = item_table.item_ids[:7].tolist()
+    moment = int(np.datetime64("2025-01-12T03:04:05.678", "ms").astype(np.int64))
+    asks = [
+        Ask(items, record.tobytes(), moment_ms=moment, user_id=int(user))
+        for user, record in zip(users, records, strict=True)
+    ]
+    served = RecordFeatures(bundle, item_table).of(asks, records)
+    asked, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
+    columns = {
+        "user_id": np.repeat(users, len(items)),
+        "time": np.full(len(users) * len(items), moment),
+        "item_id": np.tile(items, len(users)),
+    }
+    pq.write_table(pa.table(columns), asked)
+    workspace.state.as_of(asked, out)
+    for key, values in served.items():
+        expected = pq.read_table(out).column(key.removeprefix("state.")).to_numpy()
+        np.testing.assert_array_equal(values, expected)
+    # The scorer puts them before the head: another moment, other scores; no record, a new user's.
+    served_features = ServedFeatures(bundle, item_table.features)
+    scorer = MemoryScorer(bundle, ItemCache(item_table, bundle.embed, 100, served_features))
+    now = scorer.answer_now(asks)
+    later = scorer.answer_now([Ask(items, asks[0].record, moment_ms=moment + 60 * DAY_MS)])
+    new = scorer.answer_now([Ask(items, None, moment_ms=moment)])
+    assert not np.array_equal(now[0].logits, later[0].logits)
+    assert not np.array_equal(now[0].logits, new[0].logits)
+    logged = now[3].features
+    assert logged.moment_ms == moment
+    key = "state.items.count"
+    np.testing.assert_array_equal(logged.context[key], served[key][21:28])
+
+
+def test_another_model_with_features_of_a_record_is_trained_and_not_served(workspace) -> None:
+    trained = workspace.train("average_pooling", epochs=1, test_days=1, version="state")
+    assert load_bundle(trained.path).state is not None
+    context = workspace.context
+    shelf, log = BundleShelf(context.bundles), EventLog(context.log)
+    loader = Loader(shelf, log, None, None, context.config.serve)
+    with pytest.raises(BundleError, match=r"features of a record \(state"):
+        loader.sequences(trained.path, ItemTable.load(log.items_file()))
