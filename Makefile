@@ -27,11 +27,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install  ## The main job, on real data if it is there, else on the simulator
 	$(BIN)/uic demo
 
-test: lint  ## Lint, types, import rules and all tests
-	$(BIN)/python -m pytest
+# What runs a cluster or the whole system has the machine for itself; the rest goes on all cores.
+HEAVY := slow or flink or kafka or chromium
+test: lint quick  ## Lint, types, import rules and all tests
+	$(BIN)/python -m pytest -m "$(HEAVY)" --durations=20
 
 quick: install  ## The tests that a change needs while it is written, on all cores
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not (slow or flink or kafka or chromium)"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ($(HEAVY))"
 
 docs: install  ## The documentation as a site, build/site/index.html; needs no network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
