@@ -69,7 +69,8 @@ class StatePanel(WorkspacePanel):
             The bundle's name. Where the current one has the same parts, it is that one.
 
         Raises:
-            BadInputError: the file is none, or a part reads a column that is not declared.
+            BadInputError: the file is none.
+            BundleError: a part reads a column that is not declared, or the version is there.
         """
         from uic.models.bundles.bundle import load_bundle
         from uic.models.bundles.documents import STATE_MODEL

@@ -49,6 +49,12 @@ def test_custom_ranker(tmp_path):
     assert "last_click/0001: AUC 0." in run(EXAMPLES / "custom_ranker.py", tmp_path / "ranker")
 
 
+def test_own_part(tmp_path):
+    said, published = run(EXAMPLES / "own_part.py", tmp_path / "part").splitlines()
+    assert re.fullmatch(r"hours\.share: known of 100% of users, median 0\.\d\d", said)
+    assert published == "published as state/0001"
+
+
 def test_custom_importer(tmp_path):
     printed = run(EXAMPLES / "custom_importer.py", tmp_path / "importer")
     assert printed == "3 behaviours, rejected: 2 wrong_type\n"

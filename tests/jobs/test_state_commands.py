@@ -1,0 +1,86 @@
+"""`uic state` and `uic features asof` over a small simulated log."""
+
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from uic.jobs.cli import app
+from uic.jobs.workspace.workspace import Workspace
+from uic.models.errors import BadInputError, UicError
+from uic.models.state.definition import DEFAULT, StateDefinition
+
+NAMES = [one.name for one in StateDefinition.load(DEFAULT).described]
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("state") / "var"
+    Workspace(folder).simulate(users=60, days=3, items=100)
+    return folder
+
+
+@pytest.fixture
+def workspace(simulated):
+    """The log, without a file of parts."""
+    (simulated / "state.yaml").unlink(missing_ok=True)
+    return simulated
+
+
+def uic(workspace, *words: str) -> str:
+    done = CliRunner().invoke(app, [*words, "--workspace", str(workspace)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_init_writes_the_package_s_parts_once(workspace) -> None:
+    assert "change it, then run uic state check" in uic(workspace, "state", "init")
+    assert (workspace / "state.yaml").read_text() == DEFAULT.read_text()
+    with pytest.raises(BadInputError, match="is there already; change it, or remove it first"):
+        uic(workspace, "state", "init")
+
+
+def test_show_prints_bytes_and_features_of_the_file_in_force(workspace) -> None:
+    document = json.loads(uic(workspace, "state", "show", "--json"))
+    assert document["bytes"] == StateDefinition.load(DEFAULT).bytes
+    assert [one["name"] for one in document["features"]] == NAMES
+    (workspace / "state.yaml").write_text("version: 1\nparts: {mine: {kind: recent}}")
+    shown = uic(workspace, "state", "show")
+    assert "mine.gap" in shown
+    assert "items" not in shown
+
+
+def test_check_tells_of_every_feature_and_remarks_a_full_table(workspace) -> None:
+    found = json.loads(uic(workspace, "state", "check", "--json"))
+    assert [one["name"] for one in found["features"]] == NAMES
+    assert 0 < found["users"] <= 60
+    assert found["remarks"] == []
+    parts = "version: 1\nparts: {few: {kind: counts, size: 2}, none: {kind: rates, by: shop}}"
+    (workspace / "state.yaml").write_text(parts.replace(", none: {kind: rates, by: shop}", ""))
+    [remark] = json.loads(uic(workspace, "state", "check", "--json"))["remarks"]
+    assert remark.startswith("few: keys went out for ")
+    (workspace / "state.yaml").write_text(parts)
+    with pytest.raises(UicError, match=r"part none reads shop of events, features.yaml decl"):
+        uic(workspace, "state", "check")
+
+
+def test_the_same_parts_are_published_once(workspace) -> None:
+    assert uic(workspace, "state", "publish") == "bundle state/0001\n"
+    assert uic(workspace, "state", "publish") == "bundle state/0001\n"
+    (workspace / "state.yaml").write_text("version: 1\nparts: {mine: {kind: recent}}")
+    assert uic(workspace, "state", "publish") == "bundle state/0002\n"
+    with pytest.raises(UicError, match="published already; choose another --version"):
+        uic(workspace, "state", "publish", "--version", "0001")
+
+
+def test_asof_writes_the_rows_with_features(workspace, tmp_path) -> None:
+    rows = pa.table({"user_id": [1, 2], "time": [datetime(2030, 1, 1, tzinfo=UTC)] * 2})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    said = uic(workspace, "features", "asof", str(tmp_path / "rows.parquet"), str(tmp_path / "out"))
+    assert f"2 rows, {len(NAMES)} features; 2 rows of users with events before" in said
+    assert pq.read_table(tmp_path / "out").column_names == ["user_id", "time", *NAMES]
+    with pytest.raises(BadInputError, match="not readable as Parquet"):
+        uic(workspace, "features", "asof", str(tmp_path / "none"), str(tmp_path / "out"))
