@@ -16,7 +16,7 @@ import uic
 from uic.models.features.definition import Scale
 from uic.models.records.positions import EventBatch
 from uic.models.settings import Section
-from uic.models.state.part import Asked, Features, Part, PartFeature, States
+from uic.models.state.part import Asked, Features, PartFeature, StatePart, States
 
 MOST = np.iinfo(np.uint16).max
 
@@ -27,7 +27,7 @@ class HoursSettings(Section):
     slots: int = Field(24, ge=4, le=96, multiple_of=4, description="of a day, UTC; 4 to 96")
 
 
-class Hours(Part):
+class Hours(StatePart):
     """Events by slot of the day; the share of the slot that it is now."""
 
     settings_type = HoursSettings

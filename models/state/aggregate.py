@@ -19,8 +19,8 @@ from uic.models.state.part import (
     Asked,
     Cuts,
     Features,
-    Part,
     PartFeature,
+    StatePart,
     States,
     fields_of,
     laid_out,
@@ -94,7 +94,7 @@ class AggregateSettings(Section):
         return self
 
 
-class Aggregate(Part):
+class Aggregate(StatePart):
     """Aggregates of a user's events over windows that slide by tiles."""
 
     settings_type = AggregateSettings
@@ -202,19 +202,19 @@ class Aggregate(Part):
         return np.empty((rows, len(self.settings.windows) * len(tiles.MEASURES)))
 
     def fold(self, states: States, events: EventBatch) -> None:
-        """See `Part.fold`."""
+        """See `StatePart.fold`."""
         head, ring = self._state(states)
         tiles.fold(head, ring, *self._events(events), self._tiles, self._words)
 
     def features(self, states: States, asked: Asked) -> Features:
-        """See `Part.features`."""
+        """See `StatePart.features`."""
         head, ring = self._state(states)
         out, now = self._out(len(asked)), self._tile_of(asked.now_ms)
         tiles.read(head, ring, asked.owners, now, self._spans, self._tiles, self._words, out)
         return self._chosen(out)
 
     def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """See `Part.walk`."""
+        """See `StatePart.walk`."""
         head, ring = self._state(states)
         out = self._out(len(asked))
         wanted = (asked.owners, self._tile_of(asked.now_ms), cuts.begins, cuts.ends)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from uic.models.records.positions import BEHAVIORS, EventBatch
 from uic.models.settings import Section
-from uic.models.state.part import Asked, Cuts, Features, Part, PartFeature, States
+from uic.models.state.part import Asked, Cuts, Features, PartFeature, StatePart, States
 from uic.models.state.tables import TallyTable, kinds_of
 from uic.models.state.times import Duration, refuse_short_unit, written
 
@@ -52,7 +52,7 @@ class CountsSettings(Section):
         return self
 
 
-class Counts(Part):
+class Counts(StatePart):
     """Counts by key: for ever, decayed, and the time of the last.
 
     A candidate's features: `count`, `decayed_H` for each half-life, `age` in hours since the last
@@ -131,13 +131,13 @@ class Counts(Part):
         )
 
     def fold(self, states: States, events: EventBatch) -> None:
-        """See `Part.fold`."""
+        """See `StatePart.fold`."""
         self._table.fold(states, events)
 
     def features(self, states: States, asked: Asked) -> Features:
-        """See `Part.features`."""
+        """See `StatePart.features`."""
         return self._table.read(states, asked)
 
     def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """See `Part.walk`."""
+        """See `StatePart.walk`."""
         return self._table.walk(states, events, asked, cuts)

@@ -8,7 +8,7 @@
       mine: {kind: "shop.parts:Basket"}
 
 A part is found by its kind: one of this package's, or `module:Class` of your own, a subclass of
-`uic.models.state.part.Part`. The definition's sum stands in bundles and generations.
+`uic.models.state.part.StatePart`. The definition's sum stands in bundles and generations.
 """
 
 import hashlib
@@ -29,12 +29,20 @@ from pydantic import ValidationError
 from uic.models.records.positions import EventBatch
 from uic.models.state.aggregate import Aggregate
 from uic.models.state.counts import Counts
-from uic.models.state.part import Asked, Cuts, Features, Part, PartFeature, StateFileError, States
+from uic.models.state.part import (
+    Asked,
+    Cuts,
+    Features,
+    PartFeature,
+    StateFileError,
+    StatePart,
+    States,
+)
 from uic.models.state.rates import Rates
 from uic.models.state.recent import Recent
 from uic.models.yaml_text import load_yaml
 
-KINDS: Final[dict[str, type[Part]]] = {
+KINDS: Final[dict[str, type[StatePart]]] = {
     "counts": Counts,
     "rates": Rates,
     "recent": Recent,
@@ -55,7 +63,7 @@ class StateDefinition:
         parts: with distinct names, ascending where they come from a file.
     """
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[StatePart, ...] = ()
 
     @cached_property
     def bytes(self) -> int:
@@ -89,7 +97,7 @@ class StateDefinition:
         ]
 
     def fold(self, states: States, events: EventBatch) -> None:
-        """Fold events into states, (users, bytes), in place; see `Part.fold`."""
+        """Fold events into states, (users, bytes), in place; see `StatePart.fold`."""
         split = self.split(states)
         for part, own in zip(self.parts, split, strict=True):
             part.fold(own, events)
@@ -200,7 +208,7 @@ class StateDefinition:
         return cls.of_document(document, str(path))
 
 
-def kind_of(part: Part) -> str:
+def kind_of(part: StatePart) -> str:
     """The `kind` that finds the part's class."""
     for kind, known in KINDS.items():
         if type(part) is known:
@@ -208,7 +216,7 @@ def kind_of(part: Part) -> str:
     return f"{type(part).__module__}:{type(part).__qualname__}"
 
 
-def _part(name: str, entry: Any, where: str) -> Part:
+def _part(name: str, entry: Any, where: str) -> StatePart:
     where = f"{where}: part {name}"
     if not _NAME.fullmatch(name):
         msg = f"{where}: expected a name of a-z, 0-9 and _, at most 32"
@@ -232,7 +240,7 @@ def _part(name: str, entry: Any, where: str) -> Part:
         raise StateFileError(msg) from error
 
 
-def _class_of(kind: str, where: str) -> type[Part]:
+def _class_of(kind: str, where: str) -> type[StatePart]:
     if kind in KINDS:
         return KINDS[kind]
     module, colon, name = kind.partition(":")
@@ -244,8 +252,8 @@ def _class_of(kind: str, where: str) -> type[Part]:
     except (ImportError, AttributeError) as error:
         msg = f"{where}: kind {kind}: {error}; is the module on Python's path?"
         raise StateFileError(msg) from error
-    if not (isinstance(found, type) and issubclass(found, Part)):
-        msg = f"{where}: kind {kind} is no subclass of uic.models.state.part.Part"
+    if not (isinstance(found, type) and issubclass(found, StatePart)):
+        msg = f"{where}: kind {kind} is no subclass of uic.models.state.part.StatePart"
         raise StateFileError(msg)
     return found
 

@@ -98,7 +98,7 @@ class Cuts:
     ends: NDArray[np.int64]
 
 
-class Part(ABC):
+class StatePart(ABC):
     """One part of a record; a subclass is one kind.
 
     Args:

@@ -10,7 +10,7 @@ from uic.models.features.definition import Scale
 from uic.models.records.positions import BEHAVIORS, EventBatch
 from uic.models.settings import Section
 from uic.models.state.counts import Behavior
-from uic.models.state.part import Asked, Cuts, Features, Part, PartFeature, States
+from uic.models.state.part import Asked, Cuts, Features, PartFeature, StatePart, States
 from uic.models.state.tables import WHOLE_USER, TallyTable, kinds_of
 from uic.models.state.times import Duration, refuse_short_unit, written
 
@@ -56,7 +56,7 @@ class RatesSettings(Section):
         return self
 
 
-class Rates(Part):
+class Rates(StatePart):
     """Successes over exposures by key: `exposures` and `rate`.
 
     `rate` is (successes + prior prior_weight) / (exposures + prior_weight), both decayed; it may be
@@ -122,13 +122,13 @@ class Rates(Part):
         return np.asarray(np.stack([exposed, rate], axis=1), np.float32)
 
     def fold(self, states: States, events: EventBatch) -> None:
-        """See `Part.fold`."""
+        """See `StatePart.fold`."""
         self._table.fold(states, events)
 
     def features(self, states: States, asked: Asked) -> Features:
-        """See `Part.features`."""
+        """See `StatePart.features`."""
         return self._rates(self._table.read(states, asked))
 
     def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """See `Part.walk`."""
+        """See `StatePart.walk`."""
         return self._rates(self._table.walk(states, events, asked, cuts))

@@ -16,8 +16,8 @@ from uic.models.state.part import (
     Asked,
     Cuts,
     Features,
-    Part,
     PartFeature,
+    StatePart,
     States,
     fields_of,
     laid_out,
@@ -39,7 +39,7 @@ class RecentSettings(Section):
     pause: Duration = Field(1_800_000, description="a longer gap ends a session")
 
 
-class Recent(Part):
+class Recent(StatePart):
     """The last events: `gap`, `session`, and where the candidate stands among them."""
 
     settings_type = RecentSettings
@@ -101,11 +101,11 @@ class Recent(Part):
         return out
 
     def fold(self, states: States, events: EventBatch) -> None:
-        """See `Part.fold`."""
+        """See `StatePart.fold`."""
         recents.fold(self._ring(states), *self._events(events))
 
     def features(self, states: States, asked: Asked) -> Features:
-        """See `Part.features`."""
+        """See `StatePart.features`."""
         out = np.empty((len(asked), _COLUMNS), np.float32)
         recents.read(
             self._ring(states),
@@ -119,7 +119,7 @@ class Recent(Part):
         return self._hours(out)
 
     def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """See `Part.walk`."""
+        """See `StatePart.walk`."""
         out = np.empty((len(asked), _COLUMNS), np.float32)
         wanted = (
             asked.owners,

@@ -142,7 +142,7 @@ class TallyTable:
         return (1 << self.count_bits) - 1
 
     def fold(self, states: States, events: EventBatch) -> None:
-        """As `Part.fold`."""
+        """As `StatePart.fold`."""
         users, prints, units, kinds = self._events(events)
         tallies.fold(
             self._tables(states),
@@ -163,7 +163,7 @@ class TallyTable:
         return self._hours(out)
 
     def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """As `Part.walk`, with the columns of `read`."""
+        """As `StatePart.walk`, with the columns of `read`."""
         out = np.empty((len(asked), self.columns), np.float32)
         wanted = (
             asked.owners,

@@ -52,7 +52,7 @@ def of_text(tmp_path, text: str) -> StateDefinition:
         ({"kind": "aggregate", "functions": ["median"]}, "functions.0: Input should be 'count'"),
         ({"kind": "no.such:Part"}, "kind no.such:Part: No module named 'no'; is the module on"),
         ({"kind": "json:Part"}, "kind json:Part: module 'json' has no attribute 'Part'"),
-        ({"kind": "json:dumps"}, "is no subclass of uic.models.state.part.Part"),
+        ({"kind": "json:dumps"}, "is no subclass of uic.models.state.part.StatePart"),
     ],
 )
 def test_a_wrong_part_is_one_line_that_names_it(entry, says) -> None:

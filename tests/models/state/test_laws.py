@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.models.state.logs import BEGIN_MS, DAY_MS, EVERY_KIND, random_events
 from uic.models.state.definition import KINDS, StateDefinition
-from uic.models.state.part import Asked, Cuts, Part
+from uic.models.state.part import Asked, Cuts, StatePart
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -30,11 +30,11 @@ NAMES = [part.name for part in STATE.parts]
 USERS = 6
 
 
-def fresh(part: Part, users: int = USERS):
+def fresh(part: StatePart, users: int = USERS):
     return np.repeat(part.fresh()[None], users, axis=0)
 
 
-def part_called(name: str) -> Part:
+def part_called(name: str) -> StatePart:
     return next(part for part in STATE.parts if part.name == name)
 
 
@@ -124,7 +124,9 @@ def as_base_class(part, events, asked, seen, begin):
     owners, ends = asked.owners[order], seen[order]
     begins = np.where(np.diff(owners, prepend=-1) != 0, begin[order], np.r_[0, ends[:-1]])
     found = np.empty((len(asked), len(part.described)), np.float32)
-    found[order] = Part.walk(part, fresh(part), events, asked.select(order), Cuts(begins, ends))
+    found[order] = StatePart.walk(
+        part, fresh(part), events, asked.select(order), Cuts(begins, ends)
+    )
     return found
 
 
