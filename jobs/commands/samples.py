@@ -15,6 +15,7 @@ from uic.jobs.commands.options import (
     takes_workspace,
 )
 from uic.jobs.config.console import ERR, OUT
+from uic.jobs.workspace.data import Samples
 from uic.jobs.workspace.workspace import Workspace
 
 # The manifest has all days and users; a remark is to be read.
@@ -96,6 +97,11 @@ def samples(
 def _tell(manifest: dict[str, Any], path: Path) -> None:
     _remark(manifest)
     OUT.print("\n".join([*_summary(manifest), f"samples: {path}"]), markup=False)
+
+
+def _tell(made: Samples) -> None:
+    _remark(made.manifest)
+    OUT.print("\n".join([*_summary(made.manifest), f"samples: {made.path}"]), markup=False)
 
 
 def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date]) -> None:

@@ -72,3 +72,14 @@ def folder_of(root: Path, reference: str | Path, name: str) -> Path:
             return candidate
     msg = f"{name} {reference}: no such folder, neither here nor in {root}"
     raise BadInputError(msg)
+
+
+def refuse_name(name: str) -> None:
+    """Refuse a name that would not be one folder in a folder of the workspace.
+
+    Raises:
+        BadInputError: it is empty, hidden, or a path.
+    """
+    if not name or name.startswith(".") or "/" in name:
+        msg = f"--out: found {name!r}, expected a name without / that does not begin with a dot"
+        raise BadInputError(msg)

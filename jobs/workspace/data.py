@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.progress import Progress, no_progress
-from uic.jobs.workspace.base import WorkspacePanel, day_of
+from uic.jobs.workspace.base import WorkspacePanel, day_of, refuse_name
 from uic.jobs.workspace.feast_sources import feature_join
 from uic.models.errors import BadInputError
 
@@ -281,9 +281,7 @@ class DataPanel(WorkspacePanel):
         from uic.pipelines.samples.run import SamplesRequest, make_samples
 
         days = day_of(first, "first"), day_of(last, "last")
-        if not name or name.startswith(".") or "/" in name:
-            msg = f"--out: found {name!r}, expected a name without / that begins with no dot"
-            raise BadInputError(msg)
+        refuse_name(name)
         told, report = judged or _tell_nobody, progress or no_progress
         request = SamplesRequest(
             self.context.log,
