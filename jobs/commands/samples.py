@@ -15,7 +15,6 @@ from uic.jobs.commands.options import (
     takes_workspace,
 )
 from uic.jobs.config.console import ERR, OUT
-from uic.jobs.workspace.data import Samples
 from uic.jobs.workspace.workspace import Workspace
 
 # The manifest has all days and users; a remark is to be read.
@@ -73,8 +72,7 @@ def samples(
     are read once. Window, cap, cut and the guard against machines are in the section `samples`
     of the settings, sale days in `sale`. A failed quality gate publishes nothing (exit status 3).
 
-    What follows `--` goes to Beam, for example `-- --flink_master=host:8081`. On a cluster the
-    workspace must be a folder that all workers share.
+    What follows `--` goes to Beam: `-- --flink_master=host:8081`. Workers share the workspace.
     """
     days = parse_day(first, "--first"), parse_day(last, "--last")
     _say_what_is_replaced(workspace, out, days)
@@ -97,11 +95,6 @@ def samples(
 def _tell(manifest: dict[str, Any], path: Path) -> None:
     _remark(manifest)
     OUT.print("\n".join([*_summary(manifest), f"samples: {path}"]), markup=False)
-
-
-def _tell(made: Samples) -> None:
-    _remark(made.manifest)
-    OUT.print("\n".join([*_summary(made.manifest), f"samples: {made.path}"]), markup=False)
 
 
 def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date]) -> None:
