@@ -2,6 +2,7 @@
 
     python benchmarks/family.py [--quick] [--seeds 2] [--models din dien sasrec]
     python benchmarks/family.py --samples DIR --train-days 1   # on samples of a workspace
+    python benchmarks/family.py --samples DIR --features --models din   # with features beside ids
 
 Both get the same impressions, the same last 50 events of each, the rows of one vocabulary, the
 same widths of embeddings and head, Adam at the same constant rate, batch size, epochs and seeds.
@@ -26,6 +27,9 @@ first GRU. DIN's attention is a network for each candidate and event: a batch sc
 pair of items once (`models/layers/distinct_pairs.py`), grouped or not, and the compiled attention
 and AUGRU write nothing as wide as a hidden layer or a gate for all pairs.
 
+`--features`: both sides see the same features beside ids, all of them looked up in tables of one
+width, numbers by their quantile among the training days: the peer's DIN takes no others.
+
 "Equal within noise" is: the peer's AUC is ahead by less than two standard errors, which hold
 the spread over seeds and that of the test users (bootstrap).
 """
@@ -48,6 +52,7 @@ import torch
 from harness import arguments, median, report, say
 from peers import rechub
 
+from uic.models.features.definition import FeatureSet
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.distinct_pairs import DistinctPairs
 from uic.models.layers.recurrent import AttentionalGru
@@ -85,14 +90,19 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, help="published samples; default: simulated")
     parser.add_argument("--train-days", type=int, default=4, help="days before the test days")
     parser.add_argument("--test-days", type=int, default=2, help="the last days")
+    parser.add_argument("--features", action="store_true", help="those of the samples; DIN alone")
     options = parser.parse_args()
+    if options.features and (options.samples is None or options.models != ["din"]):
+        parser.error("--features: give --samples and --models din")
     seeds, epochs = (1, 1) if options.quick else (options.seeds, options.epochs)
     with tempfile.TemporaryDirectory(prefix="uic-family-") as folder:
         root = options.samples
         if root is None:
             shown = options.train_days + options.test_days
             root = simulated(Path(folder), users=60 if options.quick else 360, shown_days=shown)
-        bench = Comparison(SamplesReader(root), options.train_days, options.test_days, epochs)
+        reader = SamplesReader(root)
+        reader.features = rechub.in_tables(reader.features) if options.features else FeatureSet()
+        bench = Comparison(reader, options.train_days, options.test_days, epochs)
         figures = {name: bench.compare(name, seeds) for name in options.models}
     ratios: dict[str, float] = {}
     targets: dict[str, str] = {}
@@ -189,7 +199,7 @@ class Comparison:
         assert days.test_last is not None
         training = list(reader.batches(self._plan(days.first, days.last)))
         self.test = list(reader.batches(self._plan(days.test_first, days.test_last)))
-        self.vocabulary = build_vocabulary(training, 1, 256, 16)
+        self.vocabulary = build_vocabulary(training, 1, 256, 16, reader.features)
         self.rows = rechub.padded_rows(training, self.vocabulary, EVENTS)
         self.test_rows = rechub.padded_rows(self.test, self.vocabulary, EVENTS)
         self.groups = sum(batch.groups for batch in training)
@@ -211,6 +221,7 @@ class Comparison:
             "history_events": EVENTS,
             "history_filled": round(filled, 3),
             "items": self.vocabulary.item.ids.size,
+            "features": len(self.vocabulary.features.fitted),
         }
 
     def own_loader_per_s(self) -> float:
@@ -296,6 +307,7 @@ class Comparison:
             epochs=self.epochs,
             learning_rate=RATE,
             auxiliary_weight=AUXILIARY,
+            features=self.vocabulary.features.fitted,
         )
         started = time.process_time()
         trainer = rechub.train(name, settings, *self.rows, seed)

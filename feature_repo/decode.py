@@ -7,6 +7,8 @@ read from the manifests of the workspace's snapshots, by the bundle's hash in th
 
 import json
 import os
+import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from uic.feature_repo.store.item_vectors import unpacked_item_vectors
 from uic.feature_repo.store.layout import MEMORY, VECTOR_HEADER
 from uic.models.records.record import HEADER, HEADER_BYTES
+from uic.models.state.definition import StateDefinition
+from uic.models.state.part import Asked
 
 # Feast shows a decoder these bytes when a repository is applied, to learn the types of its answers.
 FEAST_PROBE: Final = b"hello world"
@@ -31,8 +35,8 @@ MEMORY_FIELDS: Final = (
     "bundle",
     "generation",
 )
-StateFields = tuple[tuple[str, tuple[int, ...]], ...]
-
+# Request data of `candidate_state`.
+CANDIDATE: Final = ("candidate_item_id", "candidate_category_id")
 
 # Feast changes into the feature repository before it reads the definitions.
 START: Final = Path.cwd()
@@ -94,36 +98,114 @@ def _decoded(value: bytes | None) -> dict[str, Any]:
 
 
 def state_parts(record: bytes, bundle: bytes) -> dict[str, NDArray[np.float32]]:
-    """The parts of a record's state by name: M (slots, width), S, h, r, g, pool.
+    """The memory of a record by name: M (slots, width), S, h, r, g, pool.
 
-    Of a bundle that no snapshot of the workspace was built with, the whole state under `M`.
+    Of a bundle that no snapshot of the workspace was built with, all that there is under `M`. A
+    record of exact parts alone has an empty `M`.
     """
-    state = np.frombuffer(record, dtype="<f2", offset=HEADER_BYTES).astype(np.float32)
-    fields = state_fields(bundle, workspace())
-    parts: dict[str, NDArray[np.float32]] = {}
+    state = np.frombuffer(record, dtype="<f2", offset=HEADER_BYTES)
+    known = record_layout(bundle, workspace())
+    if known is None:
+        return {"M": state[None, :].astype(np.float32)}
+    parts: dict[str, NDArray[np.float32]] = {"M": np.zeros((0, 0), np.float32)}
     start = 0
-    for name, shape in fields:
+    for name, shape in known.memory:
         size = int(np.prod(shape))
-        parts[name] = state[start : start + size].reshape(shape)
+        parts[name] = state[start : start + size].reshape(shape).astype(np.float32)
         start += size
-    return parts if start == len(state) else {"M": state[None, :]}
+    return parts
 
 
-def state_fields(bundle: bytes, root: Path) -> StateFields:
-    """Names and shapes of a bundle's state, in record order; empty if no snapshot tells."""
+def decode_state(inputs: dict[str, list[Any]], *, of_candidate: bool) -> dict[str, list[Any]]:
+    """What the exact parts of records say now: a column a feature of the current `state.yaml`.
+
+    Args:
+        inputs: a column `memory` of records; for candidates also `candidate_item_id` and
+            `candidate_category_id`.
+        of_candidate: the features that differ between candidates, or those of the user.
+
+    Returns:
+        Numbers by name, `PART_FEATURE`; None where there is nothing to say, or where a record has
+        other parts.
+    """
+    state = current_state(workspace())
+    described = () if state is None else state.described
+    names = {
+        one.name.replace(".", "_"): at
+        for at, one in enumerate(described)
+        if one.of_candidate == of_candidate
+    }
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for row, value in enumerate(inputs["memory"]):
+        told = None
+        if value == FEAST_PROBE:
+            told = np.zeros(len(described), np.float32)
+        elif value is not None and state is not None:
+            asked = [inputs[name][row] if of_candidate else 0 for name in CANDIDATE]
+            told = _told(value, state, *asked)
+        for name, at in names.items():
+            known = told is not None and not np.isnan(told[at])
+            columns[name].append(float(told[at]) if told is not None and known else None)
+    return columns
+
+
+def _told(
+    value: bytes, state: StateDefinition, item: int, category: int
+) -> NDArray[np.float32] | None:
+    """All features of a record as of now; None for a record of other parts."""
+    bundle = bytes(np.frombuffer(value, dtype=HEADER, count=1)[0]["bundle"])
+    known = record_layout(bundle, workspace())
+    if known is None or known.state is None or known.state.sha256 != state.sha256:
+        return None
+    now = np.array([time.time_ns() // 1_000_000])
+    one = np.zeros(1, np.int64)
+    states = np.frombuffer(value[len(value) - state.bytes :], np.uint8).reshape(1, -1)
+    told: NDArray[np.float32] = state.features(states, Asked(one, now, one + item, one + category))
+    return np.asarray(told[0], np.float32)
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """How records of a bundle are laid out, as a snapshot's manifest says.
+
+    Attributes:
+        memory: names and shapes of the memory's fields, in record order.
+        state: the exact parts behind it; None for none.
+    """
+
+    memory: tuple[tuple[str, tuple[int, ...]], ...]
+    state: StateDefinition | None
+
+
+def record_layout(bundle: bytes, root: Path) -> RecordLayout | None:
+    """The layout of a bundle's records; None if no snapshot of the workspace tells."""
     paths = tuple(sorted((root / "memories").glob("generation=*/*/manifest.json")))
-    return _known_fields(paths).get(bundle.hex(), ())
+    return _known_layouts(paths).get(bundle.hex())
+
+
+def current_state(root: Path) -> StateDefinition | None:
+    """The exact parts of the records that `memories/current` holds; None for none."""
+    path = root / "memories" / "current" / "manifest.json"
+    return _layout(path).state if path.is_file() else None
 
 
 @lru_cache(maxsize=4)
-def _known_fields(paths: tuple[Path, ...]) -> dict[str, StateFields]:
-    known: dict[str, StateFields] = {}
+def _known_layouts(paths: tuple[Path, ...]) -> dict[str, RecordLayout]:
+    known: dict[str, RecordLayout] = {}
     for path in paths:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        fields = tuple((name, tuple(shape)) for name, shape in manifest.get("state", ()))
-        if fields:
-            known[manifest["bundle_hash8"]] = fields
+        known[manifest["bundle_hash8"]] = _layout(path)
     return known
+
+
+def _layout(path: Path) -> RecordLayout:
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    fields = tuple((name, tuple(shape)) for name, shape in manifest.get("state", ()))
+    parts = manifest.get("parts")
+    where = f"{path}: parts"
+    return RecordLayout(
+        fields, None if parts is None else StateDefinition.of_document(parts, where)
+    )
 
 
 def event_time_ms(value: bytes) -> int:

@@ -5,16 +5,25 @@ one feature, of type Bytes, and no time to live. The sources are stable paths of
 `memories/current` and `item_images/current` point to what was last built, or is being loaded.
 """
 
+import inspect
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Bytes, Float32, Int64, String
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    PushSource,
+    RequestSource,
+)
+from feast.on_demand_feature_view import OnDemandFeatureView, on_demand_feature_view
+from feast.types import Array, Bytes, Float32, Float64, Int64, String
 from feast.value_type import ValueType
 
-from uic.feature_repo.decode import workspace
+from uic.feature_repo.decode import CANDIDATE, current_state, workspace
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
 from uic.feature_repo.store.layout import (
     MEMORY_KEY_NAME,
@@ -33,6 +42,18 @@ def _decode_memories(inputs: dict[str, Any]) -> dict[str, Any]:
     from uic.feature_repo.decode import decode_memories  # noqa: PLC0415
 
     return decode_memories(inputs)
+
+
+def _decode_user_state(inputs: dict[str, Any]) -> dict[str, Any]:
+    from uic.feature_repo.decode import decode_state  # noqa: PLC0415
+
+    return decode_state(inputs, of_candidate=False)
+
+
+def _decode_candidate_state(inputs: dict[str, Any]) -> dict[str, Any]:
+    from uic.feature_repo.decode import decode_state  # noqa: PLC0415
+
+    return decode_state(inputs, of_candidate=True)
 
 
 def _decode_vectors(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +173,56 @@ item_image_decoded = on_demand_feature_view(
     mode="python",
     description="The embedding of an item's picture as a list.",
 )(_decode_vectors)
+
+
+# Views of parts are made at each apply; Feast's decorator takes the source of a function once.
+_SOURCES = {
+    "user_state": inspect.getsource(_decode_user_state),
+    "candidate_state": inspect.getsource(_decode_candidate_state),
+}
+for _function in (_decode_user_state, _decode_candidate_state):
+    _function.__module__ = "__main__"  # so that the registry needs no file of this name
+
+
+def state_views(root: Path) -> tuple[OnDemandFeatureView, OnDemandFeatureView] | None:
+    """`user_state`, `candidate_state` of the parts that `memories/current` holds; None for none.
+
+    What the parts say is computed from the record, as of the moment of the read.
+    """
+    state = current_state(root)
+    if state is None:
+        return None
+    schemas: dict[bool, list[Field]] = {False: [], True: []}
+    for one in state.described:
+        name = one.name.replace(".", "_")
+        # Without a description: Feast holds them against what it infers, which has none.
+        schemas[one.of_candidate].append(Field(name=name, dtype=Float64))
+    nothing = Field(name="nothing", dtype=Float64)
+    candidate = RequestSource(
+        name="candidate", schema=[Field(name=name, dtype=Int64) for name in CANDIDATE]
+    )
+    of_user = OnDemandFeatureView(
+        name="user_state",
+        sources=[user_interest],
+        schema=schemas[False] or [nothing],
+        mode="python",
+        description="What the exact parts of a user's record say now.",
+        udf=_decode_user_state,
+        udf_string=_SOURCES["user_state"],
+    )
+    of_candidate = OnDemandFeatureView(
+        name="candidate_state",
+        sources=[user_interest, candidate],
+        schema=schemas[True] or [nothing],
+        mode="python",
+        description="What they say now of a candidate.",
+        udf=_decode_candidate_state,
+        udf_string=_SOURCES["candidate_state"],
+    )
+    return of_user, of_candidate
+
+
+user_state, candidate_state = state_views(workspace()) or (None, None)
 
 ranker_v1 = FeatureService(
     name="ranker_v1",

@@ -7,7 +7,7 @@ encoder is put under its own head (`SasRecRanker`).
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from torch_rechub.models.ranking import DIEN, DIN
 from torch_rechub.trainers import CTRTrainer
 from torch_rechub.utils.data import DataGenerator
 
+from uic.models.features.definition import FeatureSet, Kind, Scale
+from uic.models.features.fitted import FittedFeature
+from uic.models.rankers.baselines.din import DinSettings
 from uic.models.samples.groups import GroupBatch, ranges
 from uic.models.samples.vocabulary import Vocabulary
 
@@ -42,6 +45,7 @@ class PeerSettings:
         epochs: passes over the rows.
         learning_rate: Adam's.
         auxiliary_weight: of DIEN's auxiliary loss.
+        features: beside ids, each looked up in a table of `width`.
     """
 
     item_rows: int
@@ -54,6 +58,26 @@ class PeerSettings:
     epochs: int
     learning_rate: float
     auxiliary_weight: float
+    features: tuple[FittedFeature, ...] = ()
+
+
+def beside(feature: FittedFeature) -> str:
+    """The peer's column of a feature."""
+    return feature.named.key.replace(".", "_")
+
+
+def in_tables(features: FeatureSet) -> FeatureSet:
+    """Features that both sides can look up: numbers by quantile, all of one width."""
+    width = DinSettings().item_width
+    found = []
+    for named in features:
+        if named.feature.type not in (Kind.CATEGORICAL, Kind.NUMBER):
+            msg = f"{named.key} is {named.feature.type.value}: the peer's rows hold one value each"
+            raise SystemExit(msg)
+        scale = Scale.BUCKETS if named.feature.type is Kind.NUMBER else Scale.NONE
+        changed = {"scale": scale, "width": width}
+        found.append(replace(named, feature=named.feature.model_copy(update=changed)))
+    return FeatureSet(tuple(found))
 
 
 def padded_rows(
@@ -66,7 +90,9 @@ def padded_rows(
     Returns:
         The peer's columns, (impressions,) or (impressions, events) int64, and labels as float.
     """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*TARGETS, *HISTORY)}
+    fitted = vocabulary.features.fitted
+    names = (*TARGETS, *HISTORY, *(beside(one) for one in fitted))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for batch in batches:
         ends = batch.history_offsets[batch.impression_groups] + batch.history_lengths
         counts = np.minimum(batch.history_lengths, events)
@@ -79,6 +105,8 @@ def padded_rows(
             column = np.zeros(filled.shape, np.int64)
             column[filled] = table.lookup(ids[flat]) + 1
             parts[name].append(column)
+        for one in fitted:
+            parts[beside(one)].append(one.encode(batch.features[one.named.key]))
         parts["item"].append(vocabulary.item.lookup(batch.item_ids) + 1)
         parts["category"].append(vocabulary.category.lookup(batch.category_ids) + 1)
     columns = {name: np.concatenate(part) for name, part in parts.items()}
@@ -198,7 +226,16 @@ def build(name: str, settings: PeerSettings) -> nn.Module:
     head = {"dims": list(settings.head_widths)}
     if name == "din":
         attention = {"dims": [80, 40], "activation": "prelu", "use_softmax": True}
-        return DIN(sums, history, targets, head, attention)
+        further = [
+            SparseFeature(
+                beside(one),
+                one.rows,
+                settings.width,
+                initializer=RandomNormal(0.0, settings.embedding_std),
+            )
+            for one in settings.features
+        ]
+        return DIN(sums + further, history, targets, head, attention)
     if name == "dien":
         negatives = sequences(NEGATIVES, settings, "concat")
         return DIEN(sums, history, negatives, targets, head, alpha=settings.auxiliary_weight)

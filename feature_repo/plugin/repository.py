@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from feast import FeatureStore, RepoConfig
 
-from uic.feature_repo.features import DEFINITIONS, feature_views
+from uic.feature_repo.features import DEFINITIONS, feature_views, state_views
 from uic.feature_repo.snapshots.item_images import ItemImages
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
@@ -38,7 +38,8 @@ def open_feature_store(settings: StoreSettings, workspace: Path) -> FeatureStore
 
 def apply_definitions(store: FeatureStore, workspace: Path) -> None:
     """What `feast apply` does: put the definitions into the workspace's registry."""
-    store.apply([*DEFINITIONS, *feature_views(workspace.resolve())])
+    root = workspace.resolve()
+    store.apply([*DEFINITIONS, *feature_views(root), *(state_views(root) or ())])
 
 
 def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Snapshot) -> None:

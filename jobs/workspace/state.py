@@ -1,5 +1,6 @@
 """The exact parts of records: what `state.yaml` says, and what the log says of it."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,8 @@ from uic.jobs.workspace.base import WorkspacePanel
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
+    from feast import FeatureStore
+
     from uic.models.features.event_columns import EventColumn
     from uic.models.state.definition import StateDefinition
     from uic.pipelines.state.asof import AsOfFacts
@@ -117,6 +120,23 @@ class StatePanel(WorkspacePanel):
             time_zone=self.config.time_zone,
         )
         return features_as_of(request)
+
+    def feast(self) -> "FeatureStore":
+        """Feast on this workspace, with its definitions applied: what any ranker reads.
+
+        `user_state:PART_FEATURE` is a feature of a user, `candidate_state:PART_FEATURE` one of a
+        candidate, whose rows have `candidate_item_id` and `candidate_category_id`.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
+        from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+
+        # The decoders of on-demand views find the workspace there.
+        os.environ["UIC_WORKSPACE"] = str(self.path.resolve())
+        store = open_feature_store(self.config.store, self.path)
+        apply_definitions(store, self.path)
+        return store
 
     def _columns(self, state: "StateDefinition") -> "tuple[EventColumn, ...]":
         """Columns of events that the site declares; refused where a part reads another."""

@@ -20,7 +20,8 @@ def block(language: str) -> str:
 @pytest.fixture
 def folder(tmp_path):
     """A folder to run in; no store is left running in it."""
-    (tmp_path / "bought.py").write_text(block("python"))
+    for name, text in zip(("bought.py", "read.py"), blocks(PAGE, "python"), strict=True):
+        (tmp_path / name).write_text(text)
     (tmp_path / "state.yaml").write_text(block("yaml"))
     yield tmp_path
     run(tmp_path, "uic store stop")
@@ -32,6 +33,9 @@ def test_ten_minutes_run_as_they_stand(folder):
     assert "remark: items: keys went out for 11% of users; a table of more than 64" in check
     assert "bundle state/0001" in said["uic state publish"]
     assert "300 users loaded" in said["uic memories load"]
+    [answer] = [line for line in said["python read.py"].splitlines() if line.startswith("0 ")]
+    assert "None" not in answer
+    assert "items_count" in said["python read.py"]
     assert "16 features" in said["uic features asof"]
     seen = pq.read_table(folder / "seen.parquet")
     names = [one.name for one in StateDefinition.load(folder / "state.yaml").described]
