@@ -1,5 +1,6 @@
 """What the store knows of a user, for people: header, channels as pictures, nearest items."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from uic.models.errors import UicError
 from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.network import MemoryState
 from uic.models.rankers.mimn import Mimn
-from uic.models.records.record import Records, header_view
+from uic.models.records.record import Records, header_view, parts_view
+from uic.models.state.part import Asked
 
 SHADES: Final = " ▁▂▃▄▅▆▇█"
 # Items that are compared with a channel: a second of work.
@@ -33,7 +35,9 @@ class UserView:
         last_event: its event time, UTC.
         events: folded so far.
         bundle_hash: first 8 bytes, hex.
-        channels: (slots, width), float32; None where the bundle is not in the workspace.
+        channels: (slots, width), float32; None where the bundle is not in the workspace, or keeps
+            no memory.
+        parts: what the exact parts say of the user now, by name; empty for none.
     """
 
     position: tuple[int, int, int]
@@ -41,6 +45,7 @@ class UserView:
     events: int
     bundle_hash: str
     channels: NDArray[np.float32] | None
+    parts: dict[str, float]
 
 
 def find_bundle(bundles: Path, hash8: bytes) -> Bundle | None:
@@ -59,7 +64,7 @@ def view_record(record: Records, bundle: Bundle | None) -> UserView:
     """Read one record, (1, record_bytes)."""
     header = header_view(record)[0]
     channels = None
-    if bundle is not None:
+    if bundle is not None and bundle.has_memory:
         state = _state(record, bundle)
         channels = (state.M if state.S is None else state.S)[0].numpy()
     return UserView(
@@ -68,7 +73,20 @@ def view_record(record: Records, bundle: Bundle | None) -> UserView:
         events=int(header["events"]),
         bundle_hash=bytes(header["bundle"]).hex(),
         channels=channels,
+        parts={} if bundle is None else _parts(record, bundle),
     )
+
+
+def _parts(record: Records, bundle: Bundle) -> dict[str, float]:
+    """The features of the user, not of a candidate, as of now."""
+    if bundle.state is None:
+        return {}
+    MemoryFolder(bundle, 1).check(record, "the record")
+    now, one = np.array([time.time_ns() // 1_000_000]), np.zeros(1, np.int64)
+    states = np.ascontiguousarray(parts_view(record, bundle.state.bytes))
+    told = bundle.state.features(states, Asked(one, now, one, one))[0].tolist()
+    described = zip(bundle.state.described, told, strict=True)
+    return {one.name: value for one, value in described if not one.of_candidate}
 
 
 def picture(values: Sequence[float], largest: float) -> str:
@@ -95,8 +113,10 @@ def nearest_items(
         a model without channels.
     """
     model = bundle.model
+    if not isinstance(model, Mimn):
+        return None
     state = _state(record, bundle)
-    if not isinstance(model, Mimn) or model.reading.channels is None or state.S is None:
+    if model.reading.channels is None or state.S is None:
         return None
     items = pq.read_table(items_file).slice(0, MAX_ITEMS)
     ids = items.column("item_id").to_numpy()

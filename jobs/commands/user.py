@@ -43,6 +43,10 @@ def show(
     OUT.print(f"last event   {view.last_event:%Y-%m-%d %H:%M:%S} UTC, {age.days:,} days ago")
     OUT.print(f"events       {view.events:,}")
     OUT.print(f"bundle       {name}", markup=False)
+    for feature, value in view.parts.items():
+        OUT.print(f"{feature:<12} {value:,.4g}", markup=False)
+    if view.channels is None and view.parts:
+        return
     if view.channels is None:
         bundles = workspace.context.bundles
         ERR.print(f"bundle {view.bundle_hash} is not in {bundles}: no channels to show")

@@ -71,3 +71,12 @@ def test_an_unknown_user_has_none_and_a_memory_is_not_made_up(feast) -> None:
     ).to_dict()
     assert decoded["slots"] == [[]]
     assert decoded["events"][0] > 0
+
+
+def test_a_user_of_a_generation_without_a_memory_is_shown(workspace: Workspace) -> None:
+    shown = workspace.user(1)
+    assert shown.view.channels is None
+    assert shown.nearest is None
+    state = workspace.state.read()
+    assert list(shown.view.parts) == [x.name for x in state.described if not x.of_candidate]
+    assert shown.view.parts["items.distinct"] > 1
