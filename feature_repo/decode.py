@@ -142,7 +142,7 @@ def decode_state(inputs: dict[str, list[Any]], *, of_candidate: bool) -> dict[st
             told = np.zeros(len(described), np.float32)
         elif value is not None and state is not None:
             asked = [inputs[name][row] if of_candidate else 0 for name in CANDIDATE]
-            told = _told(value, state, *asked)
+            told = None if None in asked else _told(value, state, *asked)
         for name, at in names.items():
             known = told is not None and not np.isnan(told[at])
             columns[name].append(float(told[at]) if told is not None and known else None)

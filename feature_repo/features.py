@@ -184,45 +184,45 @@ for _function in (_decode_user_state, _decode_candidate_state):
     _function.__module__ = "__main__"  # so that the registry needs no file of this name
 
 
-def state_views(root: Path) -> tuple[OnDemandFeatureView, OnDemandFeatureView] | None:
-    """`user_state`, `candidate_state` of the parts that `memories/current` holds; None for none.
+def state_views(root: Path) -> tuple[OnDemandFeatureView, ...]:
+    """`user_state`, `candidate_state` of the parts that `memories/current` holds.
 
-    What the parts say is computed from the record, as of the moment of the read.
+    One without features is left out. What the parts say is computed from the record, as of the
+    moment of the read.
     """
     state = current_state(root)
     if state is None:
-        return None
+        return ()
     schemas: dict[bool, list[Field]] = {False: [], True: []}
     for one in state.described:
         name = one.name.replace(".", "_")
         # Without a description: Feast holds them against what it infers, which has none.
         schemas[one.of_candidate].append(Field(name=name, dtype=Float64))
-    nothing = Field(name="nothing", dtype=Float64)
     candidate = RequestSource(
         name="candidate", schema=[Field(name=name, dtype=Int64) for name in CANDIDATE]
     )
-    of_user = OnDemandFeatureView(
-        name="user_state",
-        sources=[user_interest],
-        schema=schemas[False] or [nothing],
-        mode="python",
-        description="What the exact parts of a user's record say now.",
-        udf=_decode_user_state,
-        udf_string=_SOURCES["user_state"],
+    told = (
+        ("user_state", False, [user_interest], _decode_user_state),
+        ("candidate_state", True, [user_interest, candidate], _decode_candidate_state),
     )
-    of_candidate = OnDemandFeatureView(
-        name="candidate_state",
-        sources=[user_interest, candidate],
-        schema=schemas[True] or [nothing],
-        mode="python",
-        description="What they say now of a candidate.",
-        udf=_decode_candidate_state,
-        udf_string=_SOURCES["candidate_state"],
+    return tuple(
+        OnDemandFeatureView(
+            name=name,
+            sources=sources,
+            schema=schemas[of_candidate],
+            mode="python",
+            description=f"What the exact parts of a record say now of a {name.split('_')[0]}.",
+            udf=function,
+            udf_string=_SOURCES[name],
+        )
+        for name, of_candidate, sources, function in told
+        if schemas[of_candidate]
     )
-    return of_user, of_candidate
 
 
-user_state, candidate_state = state_views(workspace()) or (None, None)
+# `feast apply` takes what it finds by name in a module.
+for _view in state_views(workspace()):
+    globals()[_view.name] = _view
 
 ranker_v1 = FeatureService(
     name="ranker_v1",

@@ -39,7 +39,7 @@ def open_feature_store(settings: StoreSettings, workspace: Path) -> FeatureStore
 def apply_definitions(store: FeatureStore, workspace: Path) -> None:
     """What `feast apply` does: put the definitions into the workspace's registry."""
     root = workspace.resolve()
-    store.apply([*DEFINITIONS, *feature_views(root), *(state_views(root) or ())])
+    store.apply([*DEFINITIONS, *feature_views(root), *state_views(root)])
 
 
 def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Snapshot) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uic.jobs.workspace.base import WorkspacePanel
-from uic.models.errors import BadInputError
+from uic.models.errors import BadInputError, UicError
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -85,8 +85,12 @@ class StatePanel(WorkspacePanel):
         shelf = BundleShelf(self.context.bundles)
         read = {column for column in columns if column.name in state.reads}
         for known in shelf.versions(STATE_MODEL) if version is None else []:
-            bundle = load_bundle(shelf.path(STATE_MODEL, known))
-            same = bundle.state is not None and bundle.state.sha256 == state.sha256
+            try:
+                bundle = load_bundle(shelf.path(STATE_MODEL, known))
+                known_parts = bundle.state
+            except UicError:  # of a module that is gone, or damaged: another one is published
+                continue
+            same = known_parts is not None and known_parts.sha256 == state.sha256
             if same and set(bundle.event_columns) == read:
                 shelf.choose(STATE_MODEL, known)
                 return f"{STATE_MODEL}/{known}"

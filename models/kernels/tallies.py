@@ -39,6 +39,8 @@ def _kept(age, half_life):
     """The share that is left of a value; a half-life of 0 is for ever."""
     if half_life == 0.0:
         return 1.0
+    if age >= MOST_AGE:  # or older: what is left of it is not known, and little
+        return 0.0
     return np.exp2(-age / half_life)
 
 

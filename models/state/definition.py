@@ -13,6 +13,7 @@ A part is found by its kind: one of this package's, or `module:Class` of your ow
 
 import hashlib
 import importlib
+import inspect
 import json
 import re
 from dataclasses import dataclass
@@ -179,6 +180,14 @@ class StateDefinition:
         # By name: a bundle's file has sorted keys, and the bytes of one sum lie in one order.
         named = sorted(((str(name), entry) for name, entry in entries.items()), key=itemgetter(0))
         state = cls(tuple(_part(name, entry, where) for name, entry in named))
+        if not state.parts:
+            msg = f"{where}: parts is empty; name one, as docs/state.md shows"
+            raise StateFileError(msg)
+        names = [one.name for one in state.described]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"{where}: {twice[0]} is said twice; name each function and window once"
+            raise StateFileError(msg)
         if state.bytes > MOST_BYTES:
             largest = max(state.parts, key=lambda part: part.bytes)
             msg = (
@@ -249,20 +258,29 @@ def _class_of(kind: str, where: str) -> type[StatePart]:
         raise StateFileError(msg)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        msg = f"{where}: kind {kind}: {error}; is the module on Python's path?"
+    except Exception as error:  # whatever a module from outside raises when it is imported
+        reason = " ".join(str(error).split())
+        msg = f"{where}: kind {kind}: {reason}; is the module on Python's path?"
         raise StateFileError(msg) from error
-    if not (isinstance(found, type) and issubclass(found, StatePart)):
-        msg = f"{where}: kind {kind} is no subclass of uic.models.state.part.StatePart"
+    fit = isinstance(found, type) and issubclass(found, StatePart)
+    if not fit or inspect.isabstract(found) or not hasattr(found, "settings_type"):
+        msg = (
+            f"{where}: kind {kind} is no subclass of uic.models.state.part.StatePart, or lacks some"
+        )
         raise StateFileError(msg)
-    return found
+    whole: type[StatePart] = found
+    return whole
 
 
 def _repeated_name(text: str) -> str | None:
     """A key that a mapping has twice, which YAML would let the last one win."""
     stack = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    seen: set[int] = set()
     while stack:
         node = stack.pop()
+        if id(node) in seen:  # an alias, which may be of itself
+            continue
+        seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value]
             for key in keys:

@@ -160,7 +160,7 @@ class TallyTable:
         out = np.empty((len(asked), self.columns), np.float32)
         prints, units = self.fingerprints(self._keys(asked)), self._units(asked.now_ms)
         tallies.read(self._tables(states), asked.owners, prints, units, self._half_lives, out)
-        return self._hours(out)
+        return self._said(out, asked)
 
     def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
         """As `StatePart.walk`, with the columns of `read`."""
@@ -181,10 +181,15 @@ class TallyTable:
             wanted,
             out,
         )
-        return self._hours(out)
+        return self._said(out, asked)
 
-    def _hours(self, out: Features) -> Features:
-        out[:, 1 + len(self.half_lives_ms) + AGE] *= self.resolution_ms / 3_600_000
+    def _said(self, out: Features, asked: Asked) -> Features:
+        """Ages in hours; of a candidate whose key is not known nothing is said: NaN, not 0."""
+        age = 1 + len(self.half_lives_ms) + AGE
+        out[:, age] *= self.resolution_ms / 3_600_000
+        if self.further:
+            unknown = self._keys(asked) == np.iinfo(np.int64).min
+            out[unknown, : age + 1] = np.nan
         return out
 
     def entries(self, states: States) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:

@@ -139,6 +139,10 @@ def _find_input(request: MemoriesRequest) -> _Input:
     if start is not None:
         _check_start(request, start, bundle)
     warm_up = request.days or request.memories_settings.warm_up_days
+    if bundle.state is not None and start is None and request.days is None:
+        # Exact parts count all that the log has, as samples and `uic features asof` do.
+        days = [file.dt for file in log.behavior_files(None, request.until)]
+        warm_up = max(warm_up, (request.until - min(days, default=request.until)).days + 1)
     # The snapshot's own last day is read again: what was published of it since lies after the cut.
     first = (
         date.fromisoformat(start.manifest["until"])

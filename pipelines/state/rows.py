@@ -82,7 +82,11 @@ def _ids(table: pa.Table, name: str, path: Path) -> NDArray[np.int64]:
         found = f"{column.null_count} nulls" if column.null_count else str(column.type)
         msg = f"{path}: column {name} has {found}, expected whole numbers, the log's ids"
         raise RowsError(msg)
-    return np.asarray(column.cast(pa.int64()).to_numpy())
+    try:
+        return np.asarray(column.cast(pa.int64()).to_numpy())
+    except pa.ArrowInvalid as error:
+        msg = f"{path}: column {name} has an id beyond 2^63 - 1, which no log has"
+        raise RowsError(msg) from error
 
 
 def _times(table: pa.Table, path: Path) -> NDArray[np.int64]:
@@ -95,7 +99,7 @@ def _times(table: pa.Table, path: Path) -> NDArray[np.int64]:
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("ms", kind.tz), safe=False)
     times = np.asarray(column.cast(pa.int64()).to_numpy())
-    far = np.flatnonzero(np.abs(times) > _MOST_MS)
+    far = np.flatnonzero((times > _MOST_MS) | (times < -_MOST_MS))
     if far.size:
         msg = (
             f"{path}: column {TIME} has {times[far[0]]} in row {far[0]}, expected milliseconds "
