@@ -35,6 +35,7 @@ MEMORY_FIELDS: Final = (
     "bundle",
     "generation",
 )
+WORKSPACE_VARIABLE: Final = "UIC_WORKSPACE"
 # Request data of `candidate_state`.
 CANDIDATE: Final = ("candidate_item_id", "candidate_category_id")
 
@@ -44,7 +45,7 @@ START: Final = Path.cwd()
 
 def workspace() -> Path:
     """The workspace of Feast's side: `UIC_WORKSPACE`, else `var`, seen from where it started."""
-    return (START / (os.environ.get("UIC_WORKSPACE") or "var")).resolve()
+    return (START / (os.environ.get(WORKSPACE_VARIABLE) or "var")).resolve()
 
 
 def decode_memories(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:

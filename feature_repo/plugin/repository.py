@@ -1,7 +1,9 @@
 """The Feast repository opened by `uic`: the same yaml, with this workspace's folders and Redis."""
 
 import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import yaml
 from feast import FeatureStore, RepoConfig
 
+from uic.feature_repo.decode import WORKSPACE_VARIABLE
 from uic.feature_repo.features import DEFINITIONS, feature_views, state_views
 from uic.feature_repo.snapshots.item_images import ItemImages
 from uic.feature_repo.snapshots.snapshots import Snapshot
@@ -39,7 +42,22 @@ def open_feature_store(settings: StoreSettings, workspace: Path) -> FeatureStore
 def apply_definitions(store: FeatureStore, workspace: Path) -> None:
     """What `feast apply` does: put the definitions into the workspace's registry."""
     root = workspace.resolve()
-    store.apply([*DEFINITIONS, *feature_views(root), *state_views(root)])
+    with _decoders_in(root):
+        store.apply([*DEFINITIONS, *feature_views(root), *state_views(root)])
+
+
+@contextlib.contextmanager
+def _decoders_in(root: Path) -> Iterator[None]:
+    """Feast runs the decoders when they are applied; they find a workspace in the environment."""
+    before = os.environ.get(WORKSPACE_VARIABLE)
+    os.environ[WORKSPACE_VARIABLE] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[WORKSPACE_VARIABLE]
+        else:
+            os.environ[WORKSPACE_VARIABLE] = before
 
 
 def materialize_memories(settings: StoreSettings, workspace: Path, snapshot: Snapshot) -> None:

@@ -1,11 +1,13 @@
 """Exact parts through plain Feast: named numbers of users and of candidates, as of the read."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from feast import FeatureStore
 
+from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.records.record import parts_view
@@ -80,3 +82,13 @@ def test_a_user_of_a_generation_without_a_memory_is_shown(workspace: Workspace) 
     state = workspace.state.read()
     assert list(shown.view.parts) == [x.name for x in state.described if not x.of_candidate]
     assert shown.view.parts["items.distinct"] > 1
+
+
+def test_definitions_are_applied_whatever_the_environment_says(
+    workspace: Workspace, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UIC_WORKSPACE", str(tmp_path))
+    store = open_feature_store(workspace.config.store, workspace.path)
+    apply_definitions(store, workspace.path)
+    assert os.environ["UIC_WORKSPACE"] == str(tmp_path)
+    assert store.get_on_demand_feature_view("user_state").features
