@@ -58,7 +58,9 @@ def untrained_bundle(path: Path, items: int, categories: int) -> Bundle:
         samples_sha256="",
     )
     trained = Trained(spec, model.eval(), vocabulary, None, [], [])
-    save_bundle(path, trained, state=every_part())
+    # A ranker that reads histories is not served with parts.
+    state = every_part() if path.parent.name == "mimn" else None
+    save_bundle(path, trained, state=state)
     return load_bundle(path)
 
 
