@@ -138,7 +138,7 @@ def compare_with_plain(state, events):
 def as_of_figures(users, length, rows, repeats):
     """Rows a second of ours and of DuckDB, outputs compared."""
     import duckdb  # noqa: PLC0415 - a peer of benchmarks alone
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415 - with the peer alone
 
     events, draw = drawn_events(users, length, seed=1), np.random.default_rng(2)
     owners, items = draw.integers(0, users, rows), draw.zipf(1.3, rows) % 200

@@ -45,13 +45,13 @@ def _decode_memories(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decode_user_state(inputs: dict[str, Any]) -> dict[str, Any]:
-    from uic.feature_repo.decode import decode_state  # noqa: PLC0415
+    from uic.feature_repo.decode import decode_state  # noqa: PLC0415 - see above: its own
 
     return decode_state(inputs, of_candidate=False)
 
 
 def _decode_candidate_state(inputs: dict[str, Any]) -> dict[str, Any]:
-    from uic.feature_repo.decode import decode_state  # noqa: PLC0415
+    from uic.feature_repo.decode import decode_state  # noqa: PLC0415 - see above: its own
 
     return decode_state(inputs, of_candidate=True)
 

@@ -52,6 +52,15 @@ def _read_one(ring, user, item, category, seconds, pause, out, row):
     out[row, 4] = np.float32(same) / np.float32(held)
 
 
+@njit(error_model="numpy")
+def _fold_range(ring, events, first, end):
+    users, items, categories, behaviors, seconds, chosen = events
+    for event in range(first, end):
+        if chosen[event]:
+            user, item, category = users[event], items[event], categories[event]
+            _fold_one(ring, user, item, category, behaviors[event], seconds[event])
+
+
 @entry_point
 def fold(ring, users, items, categories, behaviors, seconds, chosen):
     """Fold events into rings.
@@ -66,16 +75,8 @@ def fold(ring, users, items, categories, behaviors, seconds, chosen):
         seconds: (events,) int64, log times.
         chosen: (events,) bool, which are kept.
     """
-    for event in range(len(users)):
-        if chosen[event]:
-            _fold_one(
-                ring,
-                users[event],
-                items[event],
-                categories[event],
-                behaviors[event],
-                seconds[event],
-            )
+    events = (users, items, categories, behaviors, seconds, chosen)
+    _fold_range(ring, events, 0, len(users))
 
 
 @entry_point
@@ -88,17 +89,7 @@ def read(ring, users, items, categories, seconds, pause, out):
 @entry_point
 def walk(ring, events, asked, pause, out):
     """Events and questions in turn; see `uic.models.kernels.tallies.walk`."""
-    users, items, categories, behaviors, seconds, chosen = events
     whose, its_item, its_category, now, begins, cuts = asked
     for row in range(len(whose)):
-        for event in range(begins[row], cuts[row]):
-            if chosen[event]:
-                _fold_one(
-                    ring,
-                    users[event],
-                    items[event],
-                    categories[event],
-                    behaviors[event],
-                    seconds[event],
-                )
+        _fold_range(ring, events, begins[row], cuts[row])
         _read_one(ring, whose[row], its_item[row], its_category[row], now[row], pause, out, row)

@@ -39,7 +39,7 @@ def _kept(age, half_life):
     """The share that is left of a value; a half-life of 0 is for ever."""
     if half_life == 0.0:
         return 1.0
-    if age >= MOST_AGE:  # or older: what is left of it is not known, and little
+    if age >= MOST_AGE:  # or older: at least 16 half-lives (`uic.models.state.times`)
         return 0.0
     return np.exp2(-age / half_life)
 
@@ -147,6 +147,16 @@ def _read_one(tables, user, wanted, unit, half_lives, out, row):
     out[row, 1 + kinds] = np.float32(age)
 
 
+@njit(error_model="numpy")
+def _fold_range(tables, events, first, end, adds, half_lives, most_count):
+    users, prints, units, chosen = events
+    for event in range(first, end):
+        kind = chosen[event]
+        if kind >= 0:
+            user, wanted, unit = users[event], prints[event], units[event]
+            _fold_one(tables, user, wanted, unit, adds[kind], half_lives, most_count)
+
+
 @entry_point
 def fold(tables, users, prints, units, adds, chosen, half_lives, most_count):
     """Fold events into tables.
@@ -162,17 +172,8 @@ def fold(tables, users, prints, units, adds, chosen, half_lives, most_count):
         half_lives: (values,), in units; 0 for ever.
         most_count: at which a count stays.
     """
-    for event in range(len(users)):
-        if chosen[event] >= 0:
-            _fold_one(
-                tables,
-                users[event],
-                prints[event],
-                units[event],
-                adds[chosen[event]],
-                half_lives,
-                most_count,
-            )
+    events = (users, prints, units, chosen)
+    _fold_range(tables, events, 0, len(users), adds, half_lives, most_count)
 
 
 @entry_point
@@ -196,18 +197,7 @@ def walk(tables, events, adds, half_lives, most_count, asked, out):
             question sees and the one before did not.
         out: as of `read`.
     """
-    users, prints, units, chosen = events
     whose, wanted, now, begins, cuts = asked
     for row in range(len(whose)):
-        for event in range(begins[row], cuts[row]):
-            if chosen[event] >= 0:
-                _fold_one(
-                    tables,
-                    users[event],
-                    prints[event],
-                    units[event],
-                    adds[chosen[event]],
-                    half_lives,
-                    most_count,
-                )
+        _fold_range(tables, events, begins[row], cuts[row], adds, half_lives, most_count)
         _read_one(tables, whose[row], wanted[row], now[row], half_lives, out, row)

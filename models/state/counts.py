@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from uic.models.records.positions import BEHAVIORS, EventBatch
+from uic.models.records.positions import BEHAVIORS
 from uic.models.settings import Section
-from uic.models.state.part import Asked, Cuts, Features, PartFeature, StatePart, States
-from uic.models.state.tables import TallyTable, kinds_of
-from uic.models.state.times import Duration, refuse_short_unit, written
+from uic.models.state.part import PartFeature, States
+from uic.models.state.tables import TablePart, TallyTable, kinds_of
+from uic.models.state.times import Duration, refuse_short_unit, refuse_unfit_half_life, written
 
 Behavior = Literal["click", "cart", "favourite", "buy"]
 HalfLives = Annotated[tuple[Duration, ...], Field(max_length=6)]
@@ -40,19 +40,14 @@ class CountsSettings(Section):
     def _resolves(self) -> Self:
         refuse_short_unit(self.resolution)
         for half_life in self.half_lives:
-            if half_life < self.resolution:
-                msg = (
-                    f"half-life {written(half_life)} is shorter than resolution "
-                    f"{written(self.resolution)}; set resolution: {written(half_life)}"
-                )
-                raise ValueError(msg)
+            refuse_unfit_half_life(half_life, self.resolution)
         if len(set(self.half_lives)) < len(self.half_lives):
             msg = f"half_lives: {written(self.half_lives[0])} ... has one twice; leave one out"
             raise ValueError(msg)
         return self
 
 
-class Counts(StatePart):
+class Counts(TablePart):
     """Counts by key: for ever, decayed, and the time of the last.
 
     A candidate's features: `count`, `decayed_H` for each half-life, `age` in hours since the last
@@ -64,7 +59,8 @@ class Counts(StatePart):
     settings: CountsSettings
 
     @cached_property
-    def _table(self) -> TallyTable:
+    def table(self) -> TallyTable:
+        """One value a half-life."""
         own = self.settings
         return TallyTable(
             by=own.by,
@@ -78,19 +74,9 @@ class Counts(StatePart):
             kinds=kinds_of(BEHAVIORS, [own.behaviors]),
         )
 
-    @property
-    def bytes(self) -> int:
-        """Of a state."""
-        return self._table.bytes
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The further column that is the key."""
-        return self._table.further
-
     def fingerprints(self, keys: NDArray[np.int64]) -> NDArray[Any]:
         """Of keys, as `entries` gives them: (n,)."""
-        return self._table.fingerprints(keys)
+        return self.table.fingerprints(keys)
 
     def entries(self, states: States) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """The bag of keys that a state is.
@@ -98,17 +84,7 @@ class Counts(StatePart):
         Returns:
             Fingerprints and counts, (users, size) each, and how many are taken, (users,).
         """
-        return self._table.entries(states)
-
-    @property
-    def reads_ids(self) -> bool:
-        """A key is a category."""
-        return True
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """Entries, false matches, error of times."""
-        return self._table.facts()
+        return self.table.entries(states)
 
     @property
     def described(self) -> tuple[PartFeature, ...]:
@@ -129,15 +105,3 @@ class Counts(StatePart):
             PartFeature("distinct", f"different keys ({key}) in the table"),
             PartFeature("evictions", "keys that went out of the full table"),
         )
-
-    def fold(self, states: States, events: EventBatch) -> None:
-        """See `StatePart.fold`."""
-        self._table.fold(states, events)
-
-    def features(self, states: States, asked: Asked) -> Features:
-        """See `StatePart.features`."""
-        return self._table.read(states, asked)
-
-    def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """See `StatePart.walk`."""
-        return self._table.walk(states, events, asked, cuts)

@@ -7,12 +7,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from uic.models.features.definition import Scale
-from uic.models.records.positions import BEHAVIORS, EventBatch
+from uic.models.records.positions import BEHAVIORS
 from uic.models.settings import Section
 from uic.models.state.counts import Behavior
-from uic.models.state.part import Asked, Cuts, Features, PartFeature, StatePart, States
-from uic.models.state.tables import WHOLE_USER, TallyTable, kinds_of
-from uic.models.state.times import Duration, refuse_short_unit, written
+from uic.models.state.part import Features, PartFeature
+from uic.models.state.tables import WHOLE_USER, TablePart, TallyTable, kinds_of
+from uic.models.state.times import Duration, refuse_short_unit, refuse_unfit_half_life
 
 
 class RatesSettings(Section):
@@ -43,12 +43,8 @@ class RatesSettings(Section):
     @model_validator(mode="after")
     def _resolves(self) -> Self:
         refuse_short_unit(self.resolution)
-        if self.half_life is not None and self.half_life < self.resolution:
-            msg = (
-                f"half_life {written(self.half_life)} is shorter than resolution "
-                f"{written(self.resolution)}; set resolution: {written(self.half_life)}"
-            )
-            raise ValueError(msg)
+        if self.half_life is not None:
+            refuse_unfit_half_life(self.half_life, self.resolution)
         both = set(self.successes) & set(self.exposures)
         if both:
             msg = f"{', '.join(sorted(both))} is in successes and in exposures; leave it in one"
@@ -56,7 +52,7 @@ class RatesSettings(Section):
         return self
 
 
-class Rates(StatePart):
+class Rates(TablePart):
     """Successes over exposures by key: `exposures` and `rate`.
 
     `rate` is (successes + prior prior_weight) / (exposures + prior_weight), both decayed; it may be
@@ -67,7 +63,8 @@ class Rates(StatePart):
     settings: RatesSettings
 
     @cached_property
-    def _table(self) -> TallyTable:
+    def table(self) -> TallyTable:
+        """Exposures and successes."""
         own = self.settings
         of_user = own.by == WHOLE_USER
         half_life = own.half_life or 0
@@ -84,26 +81,6 @@ class Rates(StatePart):
         )
 
     @property
-    def bytes(self) -> int:
-        """Of a state."""
-        return self._table.bytes
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The further column that is the key."""
-        return self._table.further
-
-    @property
-    def reads_ids(self) -> bool:
-        """A key is a category."""
-        return True
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """Entries, false matches, error of times."""
-        return self._table.facts()
-
-    @property
     def described(self) -> tuple[PartFeature, ...]:
         """See the class."""
         own = self.settings
@@ -115,20 +92,9 @@ class Rates(StatePart):
             PartFeature("rate", f"{done} over {tried} {of}, smoothed", Scale.NONE, candidate),
         )
 
-    def _rates(self, read: Features) -> Features:
+    def told(self, read: Features) -> Features:
+        """Exposures and the rate."""
         own = self.settings
         exposed, succeeded = read[:, 1].astype(np.float64), read[:, 2].astype(np.float64)
         rate = (succeeded + own.prior * own.prior_weight) / (exposed + own.prior_weight)
         return np.asarray(np.stack([exposed, rate], axis=1), np.float32)
-
-    def fold(self, states: States, events: EventBatch) -> None:
-        """See `StatePart.fold`."""
-        self._table.fold(states, events)
-
-    def features(self, states: States, asked: Asked) -> Features:
-        """See `StatePart.features`."""
-        return self._rates(self._table.read(states, asked))
-
-    def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
-        """See `StatePart.walk`."""
-        return self._rates(self._table.walk(states, events, asked, cuts))

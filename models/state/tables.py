@@ -11,6 +11,7 @@ The layout of a state, each field at a multiple of its size (`uic.models.kernels
 | ages before the clock, in units | size x 2 |
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from uic.models.state.part import (
     Asked,
     Cuts,
     Features,
+    StatePart,
     States,
     fields_of,
     laid_out,
@@ -35,8 +37,6 @@ from uic.models.state.part import (
 _SEED: Final = 11
 _PRINTS: Final[dict[int, Any]] = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 _COUNTS: Final[dict[int, Any]] = {8: np.uint8, 16: np.uint16, 32: np.uint32}
-# Columns of a read after the count and the values.
-AGE, DISTINCT, EVICTIONS = 0, 1, 2
 WHOLE_USER: Final = "user"
 
 
@@ -185,7 +185,7 @@ class TallyTable:
 
     def _said(self, out: Features, asked: Asked) -> Features:
         """Ages in hours; of a candidate whose key is not known nothing is said: NaN, not 0."""
-        age = 1 + len(self.half_lives_ms) + AGE
+        age = 1 + len(self.half_lives_ms)
         out[:, age] *= self.resolution_ms / 3_600_000
         if self.further:
             unknown = self._keys(asked) == np.iinfo(np.int64).min
@@ -205,6 +205,51 @@ class TallyTable:
             said["false match of a full table"] = f"{chance:.2%}"
         said["largest error of a time"] = f"{self.resolution_ms / 3_600_000:g} h"
         return said
+
+
+class TablePart(StatePart):
+    """A part that is one table."""
+
+    @property
+    @abstractmethod
+    def table(self) -> TallyTable:
+        """Where it lies, and what an event adds."""
+
+    def told(self, read: Features) -> Features:
+        """The part's features of the columns of a read: (rows, columns) to (rows, features)."""
+        return read
+
+    @property
+    def bytes(self) -> int:
+        """Of a state."""
+        return self.table.bytes
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The further column that is the key."""
+        return self.table.further
+
+    @property
+    def reads_ids(self) -> bool:
+        """A key is a category."""
+        return True
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Entries, false matches, error of times."""
+        return self.table.facts()
+
+    def fold(self, states: States, events: EventBatch) -> None:
+        """See `StatePart.fold`."""
+        self.table.fold(states, events)
+
+    def features(self, states: States, asked: Asked) -> Features:
+        """See `StatePart.features`."""
+        return self.told(self.table.read(states, asked))
+
+    def walk(self, states: States, events: EventBatch, asked: Asked, cuts: Cuts) -> Features:
+        """See `StatePart.walk`."""
+        return self.told(self.table.walk(states, events, asked, cuts))
 
 
 def kinds_of(behaviors: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ _UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 
 _PATTERN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 # Of a state's clock, which counts units since 1970 in 32 bits.
 SHORTEST_UNIT_MS: Final = 1_000
+# Of the 65,535 units that an age can be: 16 half-lives leave 1/65,536.
+LONGEST_HALF_LIFE_UNITS: Final = 65_535 // 16
 _MOST_MS: Final = 100 * 365 * 86_400_000
 
 
@@ -48,6 +50,29 @@ def refuse_short_unit(unit_ms: int) -> None:
     """
     if unit_ms < SHORTEST_UNIT_MS:
         msg = f"resolution {written(unit_ms)} is shorter than 1s; set resolution: 1s"
+        raise ValueError(msg)
+
+
+def refuse_unfit_half_life(half_life_ms: int, unit_ms: int) -> None:
+    """Refuse a half-life that ages in units cannot measure.
+
+    An age stays at 65,535 units, where a value is taken for gone: by then it must be.
+
+    Raises:
+        ValueError: it is shorter than a unit, or longer than a sixteenth of the largest age.
+    """
+    if half_life_ms < unit_ms:
+        msg = (
+            f"half-life {written(half_life_ms)} is shorter than resolution {written(unit_ms)}; "
+            f"set resolution: {written(half_life_ms)}"
+        )
+        raise ValueError(msg)
+    if half_life_ms > unit_ms * LONGEST_HALF_LIFE_UNITS:
+        least_s = -(-half_life_ms // LONGEST_HALF_LIFE_UNITS) // 1000 + 1
+        msg = (
+            f"half-life {written(half_life_ms)} is longer than {LONGEST_HALF_LIFE_UNITS:,} times "
+            f"resolution {written(unit_ms)}; set resolution: {least_s}s or longer"
+        )
         raise ValueError(msg)
 
 

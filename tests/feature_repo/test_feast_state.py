@@ -1,5 +1,6 @@
 """Exact parts through plain Feast: named numbers of users and of candidates, as of the read."""
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from feast import FeatureStore
 
+from uic.feature_repo.features import state_views
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.workspace.workspace import Workspace
@@ -92,3 +94,29 @@ def test_definitions_are_applied_whatever_the_environment_says(
     apply_definitions(store, workspace.path)
     assert os.environ["UIC_WORKSPACE"] == str(tmp_path)
     assert store.get_on_demand_feature_view("user_state").features
+
+
+def test_a_candidate_that_is_none_has_none_and_others_their_numbers(feast: FeatureStore) -> None:
+    rows = [
+        {"user_id": 1, "candidate_item_id": item, "candidate_category_id": 1} for item in (5, None)
+    ]
+    answer = feast.get_online_features(["candidate_state:items_count"], rows).to_dict()
+    first, second = answer["items_count"]
+    assert first is not None
+    assert second is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ({"a": {"kind": "aggregate", "windows": ["1d"]}}, ["user_state"]),
+        ({"r": {"kind": "rates", "by": "item"}}, ["candidate_state"]),
+    ],
+)
+def test_a_view_is_made_only_where_it_has_features(tmp_path, parts, names) -> None:
+    current = tmp_path / "memories" / "current"
+    current.mkdir(parents=True)
+    document = {"version": 1, "parts": parts}
+    manifest = {"bundle_hash8": "00", "state": [], "parts": document}
+    (current / "manifest.json").write_text(json.dumps(manifest))
+    assert [view.name for view in state_views(tmp_path)] == names

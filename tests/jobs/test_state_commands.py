@@ -1,6 +1,7 @@
 """`uic state` and `uic features asof` over a small simulated log."""
 
 import json
+import sys
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -9,9 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
+from uic.jobs.config.config import Config
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError, UicError
 from uic.models.state.definition import DEFAULT, StateDefinition
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.settings import MemoriesSettings
 
 NAMES = [one.name for one in StateDefinition.load(DEFAULT).described]
 
@@ -74,6 +78,32 @@ def test_the_same_parts_are_published_once(workspace) -> None:
     assert uic(workspace, "state", "publish") == "bundle state/0002\n"
     with pytest.raises(UicError, match="published already; choose another --version"):
         uic(workspace, "state", "publish", "--version", "0001")
+
+
+def test_a_bundle_whose_module_is_gone_does_not_hold_up_another(
+    workspace, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from uic.models.state.recent import Recent\nclass Mine(Recent): ...\n"
+    (tmp_path / "gone_parts.py").write_text(text)
+    with monkeypatch.context() as there:
+        there.syspath_prepend(tmp_path)
+        (workspace / "state.yaml").write_text('version: 1\nparts: {m: {kind: "gone_parts:Mine"}}')
+        uic(workspace, "state", "publish", "--version", "own")
+        there.delitem(sys.modules, "gone_parts")
+    (workspace / "state.yaml").write_text("version: 1\nparts: {later: {kind: recent, size: 3}}")
+    assert uic(workspace, "state", "publish").startswith("bundle state/0")
+
+
+def test_a_build_from_nothing_begins_where_samples_and_asof_begin(workspace) -> None:
+    made = Workspace(workspace)
+    uic(workspace, "state", "publish")
+    last = max(file.dt for file in EventLog(made.context.log).behavior_files())
+    short = Workspace(workspace, Config(memories=MemoriesSettings(warm_up_days=1)))
+    built = short.build_memories("state", last)
+    rows = sum(file.rows for file in EventLog(made.context.log).behavior_files())
+    assert built.manifest["events"]["folded"] == rows
+    # Unless it is told how many days.
+    assert short.build_memories("state", last, days=1).manifest["events"]["folded"] < rows
 
 
 def test_asof_writes_the_rows_with_features(workspace, tmp_path) -> None:

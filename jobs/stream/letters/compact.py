@@ -88,7 +88,7 @@ def compact(context: Context, day: date, *, accept_loss: bool = False) -> list[C
                 epoch = log.epochs()[epoch.number - 1]  # noqa: PLW2901 - with what was noted
             try:
                 if epoch.number == _newest_topic(log):
-                    epoch = note_declared(context, epoch)  # noqa: PLW2901 - as above
+                    epoch = note_declared(context, epoch)  # noqa: PLW2901 - the same epoch, noted
                 made = _compact_epoch(context, log, epoch, int(end.timestamp() * 1000))
             except UicError as error:
                 failure = failure or error

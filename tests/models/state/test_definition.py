@@ -42,7 +42,7 @@ def of_text(tmp_path, text: str) -> StateDefinition:
         ({"kind": "counts", "size": 1e9}, "size: Input should be less than or equal to 4096"),
         ({"kind": "counts", "behaviors": []}, "behaviors: Tuple should have at least 1 item"),
         ({"kind": "counts", "behaviors": ["view"]}, "behaviors.0: Input should be 'click'"),
-        ({"kind": "rates", "half_life": "1s"}, "half_life 1s is shorter than resolution 1h"),
+        ({"kind": "rates", "half_life": "1s"}, "half-life 1s is shorter than resolution 1h"),
         ({"kind": "rates", "exposures": ["buy"]}, "buy is in successes and in exposures"),
         ({"kind": "rates", "prior": 2}, "prior: Input should be less than or equal to 1"),
         ({"kind": "aggregate", "windows": ["1h"], "tile": "1d"}, "window 1h is shorter than tile"),

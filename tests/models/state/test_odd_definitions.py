@@ -40,11 +40,25 @@ def test_a_feature_is_said_once_and_a_record_has_parts() -> None:
 
 
 def test_a_decayed_count_is_gone_when_its_age_is_not_known_any_more() -> None:
-    state = state_of(a={"kind": "counts", "half_lives": ["7d"], "resolution": "1s"})
+    state = state_of(a={"kind": "counts", "half_lives": ["1h"], "resolution": "1s"})
     events = events_of([0, 0, 0], items=5)
-    [row] = told(state, events, asked_at(12 * 7 * 24, 5))
-    assert row["a.decayed_7d"] == 0
+    [row] = told(state, events, asked_at(18, 5))  # 64,800 seconds
+    assert 0 < row["a.decayed_1h"] < 3 * 2**-17
+    [row] = told(state, events, asked_at(19, 5))  # 68,400: more than an age can be
+    assert row["a.decayed_1h"] == 0
     assert row["a.count"] == 3
+
+
+@pytest.mark.parametrize(
+    "part", [{"kind": "counts", "half_lives": ["7d"]}, {"kind": "rates", "half_life": "7d"}]
+)
+def test_a_half_life_that_ages_cannot_measure_is_refused_with_what_would_do(part) -> None:
+    with pytest.raises(
+        StateFileError, match=r"part a: half-life 7d .* set resolution: (\d+)s"
+    ) as told:
+        state_of(a={**part, "resolution": "1s"})
+    enough = str(told.value).rpartition("resolution: ")[2].split(" ")[0]
+    assert state_of(a={**part, "resolution": enough}).parts
 
 
 def test_nothing_is_said_of_a_candidate_whose_key_is_not_known() -> None:

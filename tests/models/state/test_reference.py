@@ -171,7 +171,7 @@ def test_a_count_stays_at_its_most(bits) -> None:
 
 
 def test_a_decayed_count_is_within_a_third_up_to_5_900_and_stays_there() -> None:
-    state = state_of(items={"kind": "counts", "half_lives": ["365d"]})
+    state = state_of(items={"kind": "counts", "half_lives": ["365d"], "resolution": "3h"})
     found = {n: told(state, events_of(np.zeros(n)), asked_at(0))[0] for n in (10, 100, 1_000)}
     for count, row in found.items():
         assert row["items.decayed_365d"] == pytest.approx(count, rel=0.03)
@@ -209,8 +209,8 @@ def test_a_tile_of_2_to_the_31_events_goes_on_and_stays_at_its_most() -> None:
 
 
 EVERY = state_of(
-    items={"kind": "counts", "half_lives": ["1d"], "resolution": "1s"},
-    rate={"kind": "rates", "half_life": "1d", "resolution": "1s"},
+    items={"kind": "counts", "half_lives": ["1h"], "resolution": "1s"},
+    rate={"kind": "rates", "half_life": "1h", "resolution": "1s"},
     last={"kind": "recent"},
     visits={"kind": "aggregate", "windows": ["1m"], "tile": "1s"},
 )
@@ -221,7 +221,7 @@ def test_a_time_before_1970_or_after_2106_is_the_end_of_the_clock(time_ms) -> No
     events = EventBatch(**{**vars(events_of([0, 0])), "log_times_ms": np.array([time_ms] * 2)})
     row = said(EVERY, events, time_ms, 0)
     assert (row["items.count"], row["items.age"], row["last.gap"]) == (2, 0, 0)
-    assert row["items.decayed_1d"] == pytest.approx(2, rel=1e-3)
+    assert row["items.decayed_1h"] == pytest.approx(2, rel=1e-3)
     assert (row["visits.count_1m"], row["rate.exposures"]) == (2, 2)
 
 

@@ -195,6 +195,8 @@ PLAIN_NAMES = [one.name for one in PLAIN.described]
         ({"user_id": [1], "time": [1.5]}, "column time has double, expected timestamps or mil"),
         ({"user_id": [1, 1], "time": [1, None]}, "column time has 1 nulls, expected timestamps"),
         ({"user_id": [1], "time": [1_709_000_000_000_000]}, "in row 0, expected milliseconds"),
+        ({"user_id": [1], "time": [-(2**63)]}, "in row 0, expected milliseconds"),
+        ({"user_id": np.array([2**64 - 1]), "time": [1]}, "column user_id has an id beyond"),
         ({"user_id": [1], "time": [1], "item_id": [0.5]}, "column item_id has double, expected"),
     ],
 )
