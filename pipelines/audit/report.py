@@ -213,6 +213,8 @@ class ServedAudit:
         ahead: memories whose position the log does not have yet; not judged.
         scored: candidates whose probability was computed again.
         largest_difference: of a probability.
+        parts_differing: features of records' exact parts that are not what the log says of the
+            record at the answer's moment.
         features: that answers were given with, beside the tables; None without `features.yaml`.
     """
 
@@ -223,12 +225,14 @@ class ServedAudit:
     ahead: int = 0
     scored: int = 0
     largest_difference: float = 0.0
+    parts_differing: int = 0
     features: ServedRows | None = None
 
     @property
     def mismatches(self) -> int:
         """Differing memories and features, and 1 for other probabilities; zero if all is well."""
         features = 0 if self.features is None else self.features.differing
+        features += self.parts_differing
         return self.differing + features + (self.largest_difference > PROBABILITY_TOLERANCE)
 
     def to_json(self) -> dict[str, Any]:
@@ -263,7 +267,7 @@ def require_no_mismatch(
     if served is not None and served.mismatches:
         wrong.append(
             f"what was served: {served.differing} memories differ, probabilities by up to "
-            f"{served.largest_difference:.2g}"
+            f"{served.largest_difference:.2g}, {served.parts_differing} features of records' parts"
         )
         if served.features is not None and served.features.differing:
             first = served.features.examples[0]

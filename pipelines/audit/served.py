@@ -143,8 +143,10 @@ def _audit_rows(
                 audit.ahead += int(beyond.sum())
                 audit.matched += int((equal & ~beyond).sum())
                 audit.differing += int((~equal & ~beyond).sum())
-                scored, difference = _score(bundle, expected, part, ~beyond, categories)
+                again = _score(bundle, expected, part, ~beyond, categories)
+                scored, difference, parts_differing = again
                 audit.scored += scored
+                audit.parts_differing += parts_differing
                 audit.largest_difference = max(audit.largest_difference, difference)
     finally:
         sampled.close()
@@ -185,13 +187,18 @@ def _score(
     part: pa.Table,
     judged: NDArray[np.bool_],
     categories: Mapping[int, int],
-) -> tuple[int, float]:
-    """Score a round again where this bundle was the one that scored; how many, and how far off."""
+) -> tuple[int, float, int]:
+    """Score a round again where this bundle was the one that scored.
+
+    Returns:
+        How many candidates, the largest difference of a probability, and how many features of
+        records' exact parts are not what was logged.
+    """
     model = bundle.model
     mine = f"{bundle.name}/{bundle.version}"
     chosen = judged & np.array([name == mine for name in part.column("bundle").to_pylist()])
     if not isinstance(model, Mimn) or not chosen.any():
-        return 0, 0.0
+        return 0, 0.0, 0
     answers = part.filter(pa.array(chosen))
     lists = answers.column("item_ids").to_pylist()
     items = np.array([item for row in lists for item in row], dtype=np.int64)
@@ -205,9 +212,9 @@ def _score(
         vectors = bundle.embed(items[known], kinds[known])
         moments = answers.column("moment").fill_null(0).to_numpy()
         asked = Asked(owners, np.repeat(moments, sizes), items, kinds)
-        told = state_of_answers(bundle, expected[chosen], asked, answers, sizes)
+        told, differing = state_of_answers(bundle, expected[chosen], asked, answers, sizes)
         features = logged_features(bundle, told, sizes)
         beside = None if features is None else features[torch.from_numpy(known)]
         logits = model.readout(state, torch.from_numpy(owners[known]), vectors, beside)
         again = logits.sigmoid().numpy()
-    return int(known.sum()), float(np.abs(again - served[known]).max(initial=0.0))
+    return int(known.sum()), float(np.abs(again - served[known]).max(initial=0.0)), differing

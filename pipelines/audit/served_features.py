@@ -78,11 +78,11 @@ def state_of_answers(
     asked: Asked,
     answers: pa.Table,
     sizes: NDArray[np.int64],
-) -> list[str | None]:
+) -> tuple[list[str | None], int]:
     """The answers' features, with what the log says of the record's parts in place of the logged.
 
-    So a probability that is computed again holds these, too: they are functions of the record and
-    of the moment alone.
+    These are functions of the record and of the moment alone, so they are compared exactly, and a
+    probability is computed again with those of the log.
 
     Args:
         bundle: that scored.
@@ -90,10 +90,13 @@ def state_of_answers(
         asked: the candidates, answer after answer.
         answers: of the service's log.
         sizes: (answers,), candidates of each.
+
+    Returns:
+        The features, and how many features of answers are not what was logged.
     """
     texts: list[str | None] = answers.column("features").to_pylist()
     if bundle.state is None:
-        return texts
+        return texts, 0
     logged = [json.loads(text or "{}") for text in texts]
     keys = {
         name: np.concatenate(
@@ -107,9 +110,11 @@ def state_of_answers(
     states = np.ascontiguousarray(parts_view(expected, bundle.state.bytes))
     found = bundle.state.features(states, replace(asked, columns=keys))
     ends = np.cumsum(sizes).tolist()
+    differing = 0
     for answer, end, size in zip(logged, ends, sizes.tolist(), strict=True):
         for at, named in enumerate(named_features(bundle.state)):
             own = found[end - size : end, at].astype(object)
             own[np.isnan(found[end - size : end, at])] = None
+            differing += answer.get(named.key) != own.tolist()
             answer[named.key] = own.tolist()
-    return [json.dumps(answer) for answer in logged]
+    return [json.dumps(answer) for answer in logged], differing

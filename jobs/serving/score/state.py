@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from uic.jobs.serving.score.asks import Ask, candidates_of
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
-from uic.models.features.definition import Feature, Kind, NamedFeature, Owner
+from uic.models.features.definition import Owner
 from uic.models.features.raw import RawValues
 from uic.models.records.record import Records, parts_view
 from uic.models.state.named import named_features
@@ -28,9 +28,13 @@ class RecordFeatures:
         self._state = bundle.state
         self._table = table
         self._named = named_features(bundle.state)
-        self._keys: tuple[str, ...] = ()
-        if self._state is not None:
-            self._keys = tuple(sorted(self._state.reads))
+        reads = frozenset[str]() if self._state is None else self._state.reads
+        # A part by a column of events: the item's feature of that name, as the bundle has it.
+        self._keys = tuple(
+            one.named
+            for one in bundle.vocabulary.features.fitted
+            if one.named.owner is Owner.ITEM and one.named.name in reads
+        )
 
     @property
     def bytes(self) -> int:
@@ -60,11 +64,8 @@ class RecordFeatures:
         return {named.key: found[:, at] for at, named in enumerate(self._named)}
 
     def _candidate_keys(self, item_ids: NDArray[np.int64]) -> Mapping[str, NDArray[np.int64]]:
-        """Of a part by a column of events: the item's feature of that name."""
         site = self._table.features
-        keys: dict[str, Any] = {}
-        for name in self._keys:
-            named = NamedFeature(Owner.ITEM, name, Feature(type=Kind.CATEGORICAL))
-            if site.has(named):
-                keys[name] = site.values_of(named, item_ids)
-        return keys
+        values: dict[str, Any] = {
+            named.name: site.values_of(named, item_ids) for named in self._keys
+        }
+        return values

@@ -1,6 +1,7 @@
 """What a record's parts say is one thing: in samples, as of a moment, and when a model serves."""
 
-from datetime import date
+import json
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +10,12 @@ import pytest
 
 from uic.feature_repo.snapshots.published_values import values_of
 from uic.jobs.serving.follow.loader import Loader
+from uic.jobs.serving.http.feature_log import SERVED, FeatureLog
+from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.items import ItemCache, ItemTable
-from uic.jobs.serving.score.memories import MemoryScorer
+from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.state import RecordFeatures
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.bundles.bundle import BundleError, load_bundle
@@ -20,6 +23,9 @@ from uic.models.bundles.shelf import BundleShelf
 from uic.models.features.definition import Owner
 from uic.models.records.record import parts_view
 from uic.models.samples.reader import BatchPlan, SamplesReader
+from uic.pipelines.audit.memories import AuditRequest
+from uic.pipelines.audit.served import audit_served
+from uic.pipelines.audit.settings import AuditSettings
 from uic.pipelines.log.event_log import EventLog
 
 FIRST, LAST = date(2025, 1, 6), date(2025, 1, 9)
@@ -115,3 +121,39 @@ def test_another_model_with_features_of_a_record_is_trained_and_not_served(works
     loader = Loader(shelf, log, None, None, context.config.serve)
     with pytest.raises(BundleError, match=r"features of a record \(state"):
         loader.sequences(trained.path, ItemTable.load(log.items_file()))
+
+
+def test_the_audit_of_answers_finds_a_feature_that_the_record_did_not_say(
+    workspace, tmp_path
+) -> None:
+    snapshot = workspace.build_memories("mimn/state", "2025-01-10")
+    bundle = load_bundle(workspace.context.bundles / "mimn" / "state")
+    table = pq.read_table(snapshot.path / snapshot.manifest["files"][0]["path"]).slice(0, 6)
+    items = ItemTable.load(EventLog(workspace.context.log).items_file())
+    features = ServedFeatures(bundle, items.features)
+    scorer = MemoryScorer(bundle, ItemCache(items, bundle.embed, 100, features))
+    log = FeatureLog(tmp_path / "served", 1.0, lambda _rows: None)
+    shown, scorers = items.item_ids[:5].tolist(), MemoryScorers(scorer)
+    for user, record in zip(*(column.to_pylist() for column in table.columns[::2]), strict=True):
+        [scored] = scorer.answer_now([Ask(shown, record, user_id=user)])
+        facts = scorers.facts(record)
+        log.add(user, RankedCandidates(shown, scored, facts, None, (), record), None)
+    log.close()
+    context = workspace.context
+    request = AuditRequest(
+        context.log, context.memories, context.bundles, tmp_path / "scratch", AuditSettings()
+    )
+    audit = audit_served(request, tmp_path / "served")
+    assert (audit.matched, audit.scored, audit.parts_differing) == (6, 30, 0)
+    assert audit.mismatches == 0
+    [path] = (tmp_path / "served").glob("*/*.parquet")
+    rows = pq.read_table(path).to_pylist()
+    told = json.loads(rows[2]["features"])
+    told["state.items.distinct"][1] += 1
+    rows[2]["features"] = json.dumps(told)
+    pq.write_table(pa.Table.from_pylist(rows, SERVED), path)
+    audit = audit_served(request, tmp_path / "served")
+    assert (audit.differing, audit.parts_differing, audit.mismatches) == (0, 1, 1)
+    rows[2]["moment"] += timedelta(days=400)
+    pq.write_table(pa.Table.from_pylist(rows, SERVED), path)
+    assert audit_served(request, tmp_path / "served").largest_difference > 1e-4
