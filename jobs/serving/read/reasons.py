@@ -22,4 +22,4 @@ class DegradedReason(StrEnum):
     STALE_MEMORY = "stale_memory"  # its last event is older than the limit
     FEATURE_MISSING = "feature_missing"  # a feature of the bundle has no value: its default
     FEATURE_INVALID = "feature_invalid"  # one has a value that cannot be used: its default
-    FEATURE_UNSEEN = "feature_unseen"  # one has a category that training has no row of its own for
+    FEATURE_UNSEEN = "feature_unseen"  # one has a category that its `values` do not name

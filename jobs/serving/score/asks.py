@@ -51,11 +51,14 @@ class FeatureFaults:
         missing: there is no value; its default.
         invalid: there is one of another type, or a row that cannot be read; its default.
         unseen: a category without a row of its own, which training had too rarely or never.
+        undeclared: whether one of these is of a feature that names its `values`, so that another
+            is a mistake; the long tail of a vocabulary that training fitted is none.
     """
 
     missing: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    undeclared: bool = False
 
     def reasons(self) -> Iterator[DegradedReason]:
         """What an answer says."""
@@ -63,8 +66,13 @@ class FeatureFaults:
             yield DegradedReason.FEATURE_MISSING
         if self.invalid:
             yield DegradedReason.FEATURE_INVALID
-        if self.unseen:
+        if self.undeclared:
             yield DegradedReason.FEATURE_UNSEEN
+
+    def add_unseen(self, feature: FittedFeature) -> None:
+        """Take a feature one of whose categories has no row of its own."""
+        self.unseen.append(feature.named.key)
+        self.undeclared |= feature.feature.values is not None
 
     def add_items(self, features: Iterable[FittedFeature], lacking: NDArray[np.int8]) -> None:
         """Take what the candidates' features lack: (candidates, features), `LACKS` or `UNSEEN`."""
@@ -74,7 +82,7 @@ class FeatureFaults:
             if (column == LACKS).any():
                 self.missing.append(one.named.key)
             if (column == UNSEEN).any():
-                self.unseen.append(one.named.key)
+                self.add_unseen(one)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ there takes its default, as in training, and the answer says which feature it wa
 | item | no row, or `features.yaml` does not name it | |
 
 A category without a row of its own in the bundle is `unseen`, whosever it is: it takes a spare row.
+That is counted, and a reason where the feature names its `values`.
 
 A null in a table, and a null in a request, are what training saw: values, and no reasons.
 """
@@ -237,7 +238,7 @@ class ServedFeatures:
                 if known.get(key) == raw_definition(one.named):
                     values[key][members] = rows[key]
                     for place in np.flatnonzero(one.unseen(rows[key])).tolist():
-                        faults[members[place]].unseen.append(key)
+                        faults[members[place]].add_unseen(one)
                     continue
                 for at in members:
                     faults[at].missing.append(key)
@@ -256,7 +257,7 @@ class ServedFeatures:
             try:
                 values[named.key] = context.raw(named)
                 if one.unseen(values[named.key]).any():
-                    faults.unseen.append(named.key)
+                    faults.add_unseen(one)
             except FeatureValueError:
                 faults.invalid.append(named.key)
         return values

@@ -31,7 +31,10 @@ from uic.feature_repo.plugin.user_rows import load_user_rows, push_user_row
 from uic.feature_repo.store.layout import NO_GENERATION, VECTOR, VECTOR_HEADER, ViewKeys
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.packed import PackedStore
-from uic.models.features.definition import Owner
+from uic.jobs.serving.read.reasons import DegradedReason
+from uic.jobs.serving.score.asks import FeatureFaults
+from uic.models.features.definition import Feature, NamedFeature, Owner
+from uic.models.features.fitted import FittedFeature
 from uic.models.features.raw import missing_values
 from uic.models.features.rows import RowLayout
 from uic.models.memory.state import MemoryState
@@ -203,19 +206,36 @@ def test_a_repeated_candidate_has_the_context_of_its_first_place(served):
     assert repeated["items"] == once["items"]
 
 
-def test_a_category_that_training_did_not_have_is_a_reason(served):
+def test_a_category_that_training_did_not_have_is_counted(served):
     _, _, service, _ = served
     shown = [item for item in SHOWN if item != ITEM_WITHOUT_ROW]
     context = {**CONTEXT, "position": 1, "words": ["red", "never"]}
     counted = 'uic_serve_feature_defaults_total{feature="context.words",reason="unseen"}'
     before = service.metric(counted)
-    assert service.rank(1, shown, context=context)["reasons"] == ["feature_unseen"]
+    assert service.rank(1, shown, context=context)["reasons"] == []  # a long tail is usual
     assert service.metric(counted) == before + 1
     others = [item for item in range(FIRST_ITEM, FIRST_ITEM + 100) if item not in SHOWN]
     known = {**context, "words": ["red"]}
     assert service.rank(1, shown, context=known)["reasons"] == []
+    assert service.metric(counted) == before + 1
     # Shops of items that were not shown in training.
-    assert service.rank(1, others, context=known)["reasons"] == ["feature_unseen"]
+    assert service.rank(1, others, context=known)["reasons"] == []
+    of_shops = 'uic_serve_feature_defaults_total{feature="item.shop",reason="unseen"}'
+    assert service.metric(of_shops) > 0
+
+
+def test_a_category_that_values_do_not_name_is_a_reason():
+    def fitted(**values):
+        tab = Feature.model_validate({"type": "categorical", **values})
+        named = NamedFeature(Owner.CONTEXT, "tab", tab)
+        return FittedFeature(named, np.empty(0, np.int64), np.empty(0, np.float32))
+
+    faults = FeatureFaults()
+    faults.add_unseen(fitted())
+    assert list(faults.reasons()) == []
+    faults.add_unseen(fitted(values=("home", "search")))
+    assert list(faults.reasons()) == [DegradedReason.FEATURE_UNSEEN]
+    assert faults.unseen == ["context.tab", "context.tab"]
 
 
 def test_users_of_one_pass_have_their_own_features(served):
