@@ -26,6 +26,7 @@ from feast.value_type import ValueType
 from uic.feature_repo.decode import CANDIDATE, current_state, workspace
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
 from uic.feature_repo.store.layout import (
+    MEMORY_FEATURE,
     MEMORY_KEY_NAME,
     MEMORY_VIEW,
     USER_FEATURES_FEATURE,
@@ -119,7 +120,9 @@ def feature_views(root: Path) -> tuple[FeatureView, FeatureView, FeatureView]:
     interest = packed_view(
         MEMORY_VIEW,
         user,
-        Field(name="memory", dtype=Bytes, description="the record of uic.models.records.record"),
+        Field(
+            name=MEMORY_FEATURE, dtype=Bytes, description="the record of uic.models.records.record"
+        ),
         ("memory_snapshots", root / "memories" / "current"),
         {"packed_as": "memory", "key_name": MEMORY_KEY_NAME},
         "The packed memory of a user: what all behaviours so far have left.",

@@ -41,6 +41,7 @@ from uic.models.records.record import (
 from uic.models.records.sequence_ring import RING_HEADER, RING_POSITION_FIRST_BYTE
 
 MEMORY_VIEW: Final = "user_interest"
+MEMORY_FEATURE: Final = "memory"
 MEMORY_KEY_NAME: Final = "m"
 SEQUENCE_KEY_NAME: Final = "s"
 USER_FEATURES_VIEW: Final = "user_features"

@@ -112,6 +112,17 @@ class Bundle:
         where = f"{self.path / CONFIG}: state"
         return None if document is None else StateDefinition.of_document(document, where)
 
+    @cached_property
+    def parts_sum(self) -> bytes:
+        """What two bundles have in common whose records hold the same exact parts.
+
+        Their definition, and the columns of events that they read; empty without parts.
+        """
+        if self.state is None:
+            return b""
+        columns = sorted(repr(one) for one in self.event_columns if one.name in self.state.reads)
+        return "\n".join([self.state.sha256, *columns]).encode()
+
     @property
     def memory(self) -> MemoryNetwork:
         """The memory network.

@@ -213,6 +213,7 @@ class ServedAudit:
         ahead: memories whose position the log does not have yet; not judged.
         scored: candidates whose probability was computed again.
         largest_difference: of a probability.
+        parts: answers whose features of records' exact parts were compared.
         parts_differing: features of records' exact parts that are not what the log says of the
             record at the answer's moment.
         features: that answers were given with, beside the tables; None without `features.yaml`.
@@ -225,6 +226,7 @@ class ServedAudit:
     ahead: int = 0
     scored: int = 0
     largest_difference: float = 0.0
+    parts: int = 0
     parts_differing: int = 0
     features: ServedRows | None = None
 

@@ -17,23 +17,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from uic.feature_repo.snapshots.published_values import values_of
-from uic.models.bundles.bundle import Bundle, load_bundle
+from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.features.definition import FeatureSet
 from uic.models.memory.fold import MemoryFolder
-from uic.models.memory.state import MemoryState
-from uic.models.rankers.mimn import Mimn
 from uic.models.records.record import Records, header_view
-from uic.models.state.part import Asked
 from uic.pipelines.audit.expected import fold_to_positions
 from uic.pipelines.audit.memories import AuditRequest, snapshot_of
 from uic.pipelines.audit.report import ServedAudit
 from uic.pipelines.audit.sampled import SampledLog, buckets_for, by_bucket
-from uic.pipelines.audit.served_features import logged_features, state_of_answers
+from uic.pipelines.audit.scored_again import ScoredAgain
 from uic.pipelines.audit.served_values import audit_features
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import MAX_ID
@@ -75,7 +71,9 @@ def audit_served(
         return None
     rows = pa.concat_tables([read_answers(path) for path in paths])
     beside = None if site is None or not len(site) else audit_features(rows, site)
-    rows = rows.filter(pc.is_valid(rows.column("memory"))).combine_chunks()
+    # Generation 0: a history of events, which older services wrote down as a memory.
+    kept = pc.and_(pc.is_valid(rows.column("memory")), pc.greater(rows.column("generation"), 0))
+    rows = rows.filter(kept).combine_chunks()
     audit = ServedAudit(rows.num_rows, features=beside)
     for number in np.unique(rows.column("generation").to_numpy()).tolist():
         mine = rows.filter(pc.equal(rows.column("generation"), number))
@@ -113,7 +111,7 @@ def _audit_rows(
     users = np.unique(rows.column("user_id").to_numpy())
     buckets = buckets_for(sum(file.rows for file in files), rows.num_rows)
     sampled = SampledLog(request.scratch, buckets)
-    categories = _categories(log)
+    again = ScoredAgain(BundleShelf(request.bundles), bundle, _categories(log))
     tail = request.tail.read()
     last = {epoch.number: tail.end(epoch) for epoch in log.epochs()}
     try:
@@ -143,11 +141,7 @@ def _audit_rows(
                 audit.ahead += int(beyond.sum())
                 audit.matched += int((equal & ~beyond).sum())
                 audit.differing += int((~equal & ~beyond).sum())
-                again = _score(bundle, expected, part, ~beyond, categories)
-                scored, difference, parts_differing = again
-                audit.scored += scored
-                audit.parts_differing += parts_differing
-                audit.largest_difference = max(audit.largest_difference, difference)
+                again.add(audit, expected, part, ~beyond)
     finally:
         sampled.close()
 
@@ -179,42 +173,3 @@ def _beyond(records: Records, last: Mapping[int, Mapping[int, int]]) -> NDArray[
     position = (header["epoch"], header["partition"], header["offset"])
     known = {epoch: dict.fromkeys(partitions, MAX_ID) for epoch, partitions in last.items()}
     return at_or_before(*position, known) & ~at_or_before(*position, last)
-
-
-def _score(
-    bundle: Bundle,
-    expected: Records,
-    part: pa.Table,
-    judged: NDArray[np.bool_],
-    categories: Mapping[int, int],
-) -> tuple[int, float, int]:
-    """Score a round again where this bundle was the one that scored.
-
-    Returns:
-        How many candidates, the largest difference of a probability, and how many features of
-        records' exact parts are not what was logged.
-    """
-    model = bundle.model
-    mine = f"{bundle.name}/{bundle.version}"
-    chosen = judged & np.array([name == mine for name in part.column("bundle").to_pylist()])
-    if not isinstance(model, Mimn) or not chosen.any():
-        return 0, 0.0, 0
-    answers = part.filter(pa.array(chosen))
-    lists = answers.column("item_ids").to_pylist()
-    items = np.array([item for row in lists for item in row], dtype=np.int64)
-    sizes = np.array([len(row) for row in lists])
-    owners = np.repeat(np.arange(len(lists)), sizes)
-    served = np.array([p for row in answers.column("probabilities").to_pylist() for p in row])
-    kinds = np.array([categories.get(int(item), -1) for item in items], dtype=np.int64)
-    known = kinds >= 0  # of an item that the table lacks, the service cannot know the category
-    state = MemoryState.unpack(expected[chosen], bundle.memory.layout)
-    with torch.no_grad():
-        vectors = bundle.embed(items[known], kinds[known])
-        moments = answers.column("moment").fill_null(0).to_numpy()
-        asked = Asked(owners, np.repeat(moments, sizes), items, kinds)
-        told, differing = state_of_answers(bundle, expected[chosen], asked, answers, sizes)
-        features = logged_features(bundle, told, sizes)
-        beside = None if features is None else features[torch.from_numpy(known)]
-        logits = model.readout(state, torch.from_numpy(owners[known]), vectors, beside)
-        again = logits.sigmoid().numpy()
-    return int(known.sum()), float(np.abs(again - served[known]).max(initial=0.0)), differing

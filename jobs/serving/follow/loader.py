@@ -121,12 +121,6 @@ class Loader:
         if bundle.has_memory:
             msg = f"{path}: model {bundle.name} keeps a memory; leave out --history-from"
             raise BundleError(msg)
-        if bundle.state is not None:
-            msg = (
-                f"{path}: model {bundle.name} was trained with features of a record (state.*), "
-                "which only mimn is served with; train it on samples made with --state none"
-            )
-            raise BundleError(msg)
         images = self._images(bundle, table, like, needed=vectors_needed)
         scorer = SequenceScorer(bundle, table, images)
         warm(scorer)

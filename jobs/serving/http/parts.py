@@ -17,6 +17,7 @@ from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import ItemStore
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
 from uic.feature_repo.store.layout import (
+    MEMORY_FEATURE,
     MEMORY_VIEW,
     USER_FEATURES_FEATURE,
     USER_FEATURES_VIEW,
@@ -35,7 +36,9 @@ from uic.jobs.serving.follow.follower import (
     S,
 )
 from uic.jobs.serving.follow.loader import Loader
-from uic.jobs.serving.rank.engine import Chooser, RankingEngine, measure_pass_rows
+from uic.jobs.serving.follow.parts_probe import PartsProbe
+from uic.jobs.serving.rank.chooser import Chooser, measure_pass_rows
+from uic.jobs.serving.rank.engine import RankingEngine
 from uic.jobs.serving.read.breaker import CircuitBreaker
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.records import MemoryReader, packed_feature
@@ -111,16 +114,20 @@ class ServiceParts:
         """
         loader, (table, stamp) = self.loader, self.loader.table()
         feature = self._sequence_feature()
-        scorer = loader.sequences(loader.shelf.find(reference), table)
-        engine = self._engine(feature, scorer, set())
+        records = PartsProbe(loader, _generations(self.context))
+        scorer = records.around(loader.sequences(loader.shelf.find(reference), table))
+        # Also for a bundle without parts, which one with parts may take the place of.
+        beside = self._packed(MEMORY_VIEW, MEMORY_FEATURE, "exact parts are a new user's")
+        engine = self._engine(feature, scorer, set(), beside)
 
         def load(path: Path, now: SequenceScorer) -> SequenceScorer:
-            return loader.sequences(path, now.table, now.images, vectors_needed=True)
+            new = loader.sequences(path, now.table, now.images, vectors_needed=True)
+            return records.around(new)
 
         items = ItemTableProbe(loader, SequenceScorer.with_table, stamp)
         version = ItemVersionProbe[SequenceScorer](loader)
         pointer = self._pointer(reference, load)
-        return engine, self._follower(scorer, engine.use, items, pointer, version)
+        return engine, self._follower(scorer, engine.use, items, pointer, version, records)
 
     def prerank(self, reference: str) -> tuple[PrerankStage, Follower[PrerankScorer]]:
         """The stage before ranking, and what keeps it fresh.
@@ -155,9 +162,11 @@ class ServiceParts:
         every_seconds = self.settings.watch_seconds
         return Follower(scorer, use, with_registry, every_seconds, self.metrics, stage)
 
-    def _engine(self, feature: str, scorers: Chooser, not_understood: set[str]) -> RankingEngine:
+    def _engine(
+        self, feature: str, scorers: Chooser, not_understood: set[str], beside: str | None = None
+    ) -> RankingEngine:
         return RankingEngine(
-            self._reader(feature, self._user_features()),
+            self._reader(feature, self._user_features(), beside),
             scorers,
             self.metrics,
             pass_rows=measure_pass_rows(scorers.current),
@@ -166,12 +175,16 @@ class ServiceParts:
             not_understood=not_understood,
         )
 
-    def _reader(self, feature: str, user_features: str | None = None) -> MemoryReader:
+    def _reader(
+        self, feature: str, user_features: str | None = None, beside: str | None = None
+    ) -> MemoryReader:
         settings = self.settings
         breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_seconds)
         # Redis' own timeout comes first; this one is for what is slow around it.
         timeout_seconds = 2 * settings.store_timeout_ms / 1000
-        return MemoryReader(self.store, feature, breaker, timeout_seconds, user_features)
+        return MemoryReader(
+            self.store, feature, breaker, timeout_seconds, user_features, beside=beside
+        )
 
     def _memory_feature(self, manifest: Mapping[str, Any]) -> str:
         """The packed feature of the bundle's feature service, applied first if it is lacking.
@@ -200,20 +213,22 @@ class ServiceParts:
         return packed_feature(store, SEQUENCE_SERVICE, SEQUENCE_VIEW)
 
     def _user_features(self) -> str | None:
-        """The packed feature of users' rows, applied first if it is lacking.
+        """The packed feature of users' rows."""
+        lost = "users' features take their defaults"
+        return self._packed(USER_FEATURES_VIEW, USER_FEATURES_FEATURE, lost)
 
-        None while it cannot be: a service must start without the store.
+    def _packed(self, view: str, feature: str, lost: str) -> str | None:
+        """The packed feature of a view, applied first if it is lacking.
+
+        None while it cannot be: a service must start without the store. What is `lost` is said.
         """
-        view = USER_FEATURES_VIEW
         try:
             if view not in {one.name for one in self.store.list_feature_views()}:
                 self._apply()
         except StoreError as error:
-            LOG.warning(
-                "users' features take their defaults until the service starts anew: %s", error
-            )
+            LOG.warning("%s until the service starts anew: %s", lost, error)
             return None
-        return f"{view}:{USER_FEATURES_FEATURE}"
+        return f"{view}:{feature}"
 
     def _apply(self) -> None:
         """Register the definitions with the store's own timeout, not the one of a request."""

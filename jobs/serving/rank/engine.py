@@ -14,54 +14,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from uic.jobs.serving.rank.scorer import WITHOUT_RECORD, CandidateScorer, score_each, unscored
-from uic.jobs.serving.read.breaker import CircuitBreaker
+from uic.jobs.serving.rank.chooser import Chooser, Reader
+from uic.jobs.serving.rank.scorer import CandidateScorer, score_each, unscored
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
-from uic.jobs.serving.read.records import Fetched
 from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
 from uic.jobs.serving.score.context import RequestContext
 from uic.models.errors import BadInputError
 
 LOG: Final = logging.getLogger("uic.serve")
-# Candidates of a pass that are tried at start; each is several users with a part of it.
-PASS_SIZES: Final = (64, 128, 256, 512, 1024)
-
-
-class Chooser(Protocol):
-    """Knows which scorer reads which record; replaced as a whole, and never changed."""
-
-    @property
-    def current(self) -> CandidateScorer:
-        """Scores users without a record."""
-
-    @property
-    def others(self) -> Sequence[CandidateScorer]:
-        """Score users whose records the current one does not read."""
-
-    def choose(self, record: bytes) -> CandidateScorer | None:
-        """The scorer for a record; None if no bundle here reads it."""
-
-    def facts(self, record: bytes) -> RecordFacts:
-        """What the record says of itself."""
-
-    def state_numbers(self, record: bytes) -> dict[str, list[float]] | None:
-        """Parts of a record's state by name, as nested lists; None if there are none."""
-
-
-class Reader(Protocol):
-    """Reads what is stored of users."""
-
-    breaker: CircuitBreaker
-    with_features: bool
-
-    async def fetch(self, user_ids: Sequence[int]) -> Fetched:
-        """A record or a reason per user; never raises."""
 
 
 class OverloadedError(Exception):
@@ -78,7 +44,7 @@ class RankedCandidates:
         facts: of the stored record; None if there was none.
         age_seconds: since that memory's last event.
         reasons: why the answer is degraded; empty if it is not.
-        record: the memory that was used; None if none was.
+        record: the memory or the exact parts that were used; None if none were.
     """
 
     item_ids: list[int]
@@ -102,12 +68,13 @@ class _Waiting:
     scorer: CandidateScorer | None = None
     context: RequestContext | None = None
     features: bytes | None = None
+    beside: bytes | None = None
     reasons: list[DegradedReason] = field(default_factory=list)
 
     def ask(self, moment_ms: int) -> Ask:
         """What its scorer is asked."""
         shown = self.item_ids, self.record, self.explain, moment_ms
-        return Ask(*shown, self.user_id, self.features, self.context)
+        return Ask(*shown, self.user_id, self.features, self.context, self.beside)
 
 
 class RankingEngine:
@@ -153,6 +120,7 @@ class RankingEngine:
         self.scorers = scorers
         wanted = (bool(one.features.users) for one in (scorers.current, *scorers.others))
         self.reader.with_features = any(wanted)
+        self.reader.with_parts = scorers.reads_parts
         warnings = dict.fromkeys(scorers.current.features.warnings())
         for warning in warnings.keys() - self._warnings:
             LOG.warning("%s: %s", scorers.current.label, warning)
@@ -192,7 +160,6 @@ class RankingEngine:
                 log_unexpected("a round of requests", error)
                 for waiting in requests:
                     if not waiting.done.done():
-                        waiting.record = None
                         label = self.scorers.current.label
                         self._answer(waiting, unscored(label, len(waiting.item_ids)))
 
@@ -220,11 +187,11 @@ class RankingEngine:
         self.metrics.store.observe(time.perf_counter() - started)
         # Step 3: one set of scorers for the round, so that a swap falls between two rounds.
         scorers = self.scorers
-        read = zip(requests, fetched.values, fetched.reasons, fetched.features, strict=True)
-        for waiting, value, reason, features in read:
-            waiting.features = features
+        read = zip(requests, fetched.values, fetched.reasons, strict=True)
+        for at, (waiting, value, reason) in enumerate(read):
+            waiting.features = fetched.features[at]
             try:
-                self._place(waiting, scorers, value, reason)
+                self._place(waiting, scorers, value, reason, fetched.beside[at])
             except BadInputError:  # the value is not what its header says
                 waiting.reasons.append(DegradedReason.FOREIGN_VALUE)
             except Exception as error:  # costs this user's memory, and no neighbour's
@@ -241,19 +208,29 @@ class RankingEngine:
         scorers: Chooser,
         value: bytes | None,
         reason: DegradedReason | None,
+        beside: bytes | None,
     ) -> None:
         """Decide whether a record is used, and by which scorer."""
         waiting.scorer = scorers.current
         if reason is not None:
             waiting.reasons.append(reason)
-        if value is None:
+        beside, lacks = scorers.beside(beside)
+        if lacks is DegradedReason.PARTS_MISSING and reason is not None:
+            lacks = None  # of a new user, or while no generation is live, this says no more
+        if lacks is not None:
+            waiting.reasons.append(lacks)
+        told = value if beside is None else beside
+        if told is None:
             return
-        waiting.facts = scorers.facts(value)
+        waiting.facts = scorers.facts(told)
         waiting.age_seconds = self._now() - waiting.facts.last_event_time_ms / 1000
         self.metrics.now_serving("generations", str(waiting.facts.generation))
         self.metrics.memory_age.observe(waiting.age_seconds)
         if self._max_age_seconds is not None and waiting.age_seconds > self._max_age_seconds:
             waiting.reasons.append(DegradedReason.STALE_MEMORY)
+            return
+        waiting.beside = beside
+        if value is None:
             return
         chosen = scorers.choose(value)
         if chosen is None:
@@ -285,8 +262,6 @@ class RankingEngine:
         if not scored.known.all():
             member.reasons.append(DegradedReason.UNKNOWN_ITEM)
         member.reasons.extend(scored.reasons)
-        if WITHOUT_RECORD.intersection(scored.reasons):
-            member.record = None
         member.reasons = list(dict.fromkeys(member.reasons))
         if scored.without_image:
             self.metrics.items_without_image.inc(scored.without_image)
@@ -303,7 +278,7 @@ class RankingEngine:
                     member.facts,
                     member.age_seconds,
                     tuple(member.reasons),
-                    member.record,
+                    scored.record,
                 )
             )
 
@@ -325,23 +300,3 @@ def _passes(
         members.append(waiting)
         open_passes[id(scorer)] = (filled + rows, members)
     return passes
-
-
-def measure_pass_rows(scorer: CandidateScorer) -> int:
-    """The smallest pass that scores nearly as many candidates a second as the best one.
-
-    Fewer candidates than the best leave answers waiting for no gain.
-    """
-    known = scorer.bundle.vocabulary.item.ids[:1000].tolist() or [0]
-    seconds = {}
-    for size in PASS_SIZES:
-        users = max(1, size // 32)
-        asks = [Ask([known[at % len(known)] for at in range(size // users)])] * users
-        runs = []
-        for _ in range(5):
-            started = time.perf_counter()
-            scorer.answer_now(asks)
-            runs.append(time.perf_counter() - started)
-        seconds[size] = min(runs) / size
-    best = min(seconds.values())
-    return next(size for size in PASS_SIZES if seconds[size] <= 1.15 * best)

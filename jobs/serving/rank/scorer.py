@@ -7,7 +7,7 @@ and at the very last all alike.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from uic.jobs.serving.score.asks import Ask, Scored
 from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.items import ItemTable
 from uic.models.bundles.bundle import Bundle
-
-# Scores with one of these were made without the user's record.
-WITHOUT_RECORD: Final = frozenset({DegradedReason.NOT_FINITE, DegradedReason.INTERNAL_ERROR})
 
 
 class CandidateScorer(Protocol):
@@ -85,7 +82,7 @@ async def _alone(scorer: CandidateScorer, ask: Ask) -> Scored:
 
 async def _as_new(scorer: CandidateScorer, ask: Ask, reason: DegradedReason) -> Scored:
     try:
-        scored = (await scorer.answer([replace(ask, record=None)]))[0]
+        scored = (await scorer.answer([replace(ask, record=None, beside=None)]))[0]
     except Exception as error:  # an answer of equal scores, and never a 5xx
         log_unexpected(f"scoring a new user with {scorer.label}", error)
         return unscored(scorer.label, len(ask.item_ids))

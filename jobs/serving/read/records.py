@@ -68,16 +68,19 @@ class Fetched:
         values: a record per user, None where there is none.
         reasons: why, per user; None where there is a record.
         features: a row of features per user, None where there is none, or where none was asked for.
+        beside: a record of exact parts per user, likewise; of a reader of rings.
     """
 
     values: list[bytes | None]
     reasons: list[DegradedReason | None]
     features: list[bytes | None]
+    beside: list[bytes | None]
 
     @classmethod
     def nothing(cls, users: int, reason: DegradedReason) -> "Fetched":
         """No records, all for one reason."""
-        return cls([None] * users, [reason] * users, [None] * users)
+        nothing: list[bytes | None] = [None] * users
+        return cls(nothing, [reason] * users, list(nothing), list(nothing))
 
 
 class MemoryReader:
@@ -90,6 +93,8 @@ class MemoryReader:
         timeout_seconds: for one read.
         user_features: the packed feature of users' rows, read in the same round trip while
             `with_features` is set; None where the registry has none.
+        beside: the packed feature of records, read in the same round trip while `with_parts` is
+            set: of rings of events, whose ranker wants the exact parts; None for records.
     """
 
     def __init__(
@@ -99,8 +104,12 @@ class MemoryReader:
         breaker: CircuitBreaker,
         timeout_seconds: float,
         user_features: str | None = None,
+        *,
+        beside: str | None = None,
     ) -> None:
         self.with_features = False
+        self.with_parts = False
+        self._beside = beside
         self._user_features = user_features
         self._store = store
         self._feature = feature
@@ -111,11 +120,12 @@ class MemoryReader:
         """The records of users, of the generation that is live now; one read for all."""
         if not self.breaker.allow():
             return Fetched.nothing(len(user_ids), DegradedReason.CIRCUIT_OPEN)
+        wanted = self._wanted()
         try:
-            values, features = await self._read(user_ids, self._features)
+            columns, why = await self._read(user_ids, wanted)
         except ForeignValueError:
             self.breaker.succeeded()
-            return await self._one_by_one(user_ids)
+            return await self._one_by_one(user_ids, wanted)
         except EmptyStoreError:
             self.breaker.succeeded()
             return Fetched.nothing(len(user_ids), DegradedReason.STORE_EMPTY)
@@ -125,21 +135,38 @@ class MemoryReader:
         except Exception as error:  # a damaged registry, pointer or value: never a 5xx
             self.breaker.succeeded()
             log_unexpected("reading from the store", error)
-            return await self._one_by_one(user_ids)
+            return await self._one_by_one(user_ids, wanted)
         self.breaker.succeeded()
-        reasons = [None if value else DegradedReason.UNKNOWN_USER for value in values]
-        return Fetched(values, reasons, features)
+        reasons = [why if value else DegradedReason.UNKNOWN_USER for value in columns[0]]
+        return Fetched(columns[0], reasons, *columns[1:])
 
-    @property
-    def _features(self) -> str | None:
-        """The feature of users' rows, if they are wanted and there."""
-        return self._user_features if self.with_features else None
+    def _wanted(self) -> "frozenset[str | None]":
+        """Features that are read beside the records, of those that are there."""
+        wanted = set()
+        if self.with_features:
+            wanted.add(self._user_features)
+        if self.with_parts:
+            wanted.add(self._beside)
+        return frozenset(wanted - {None})
 
     async def _read(
-        self, user_ids: Sequence[int], features: str | None
-    ) -> tuple[list[bytes | None], list[bytes | None]]:
-        """Records and, if `features` is asked for, rows of features: one MGET for both."""
-        asked = [self._feature] if features is None else [self._feature, features]
+        self, user_ids: Sequence[int], wanted: "frozenset[str | None]"
+    ) -> "tuple[_Columns, DegradedReason | None]":
+        """As `_read_once`; histories belong to no generation, and are there without a live one."""
+        try:
+            return await self._read_once(user_ids, wanted), None
+        except EmptyStoreError:
+            if self._beside not in wanted:
+                raise
+            without = await self._read_once(user_ids, wanted - {self._beside})
+            return without, DegradedReason.STORE_EMPTY
+
+    async def _read_once(
+        self, user_ids: Sequence[int], wanted: "frozenset[str | None]"
+    ) -> "_Columns":
+        """Records, rows of features, records beside, the last two if wanted: one MGET for all."""
+        further = [name for name in (self._user_features, self._beside) if name in wanted]
+        asked = [self._feature, *filter(None, further)]
         async with asyncio.timeout(self._timeout_seconds):
             answer: Any = await self._store.get_online_features_async(
                 asked, {USER_KEY: list(user_ids)}
@@ -147,43 +174,62 @@ class MemoryReader:
         # Feast puts the entity's own column first; the records are taken from its protobuf, since
         # `to_dict` would make Python values of everything.
         names = list(answer.proto.metadata.feature_names.val)
-        columns = [
-            answer.proto.results[names.index(name.partition(":")[2])].values for name in asked
-        ]
-        records = [value.bytes_val or None for value in columns[0]]
-        if features is None:
-            return records, [None] * len(user_ids)
-        # A row that was cut to nothing is there, and damaged.
-        return records, [
-            value.bytes_val or (DAMAGED_ROW if value.WhichOneof("val") == "bytes_val" else None)
-            for value in columns[1]
-        ]
+        nothing: list[bytes | None] = [None] * len(user_ids)
 
-    async def _one_by_one(self, user_ids: Sequence[int]) -> Fetched:
+        def column(feature: str | None, damaged: bytes | None = None) -> list[bytes | None]:
+            if feature is None or feature not in asked:
+                return list(nothing)
+            values = answer.proto.results[names.index(feature.partition(":")[2])].values
+            return [
+                value.bytes_val or (damaged if value.WhichOneof("val") == "bytes_val" else None)
+                for value in values
+            ]
+
+        # A row that was cut to nothing is there, and damaged.
+        rows = column(self._user_features, DAMAGED_ROW)
+        return column(self._feature), rows, column(self._beside, DAMAGED_ROW)
+
+    async def _one_by_one(
+        self, user_ids: Sequence[int], wanted: "frozenset[str | None]"
+    ) -> Fetched:
         """One user's foreign value must not cost the others their memories."""
-        found = Fetched([], [], [])
+        found = Fetched([], [], [], [])
         for user_id in user_ids:
-            value, reason, features = await self._alone(user_id, self._features)
-            if reason is DegradedReason.FOREIGN_VALUE and self._features is not None:
-                # Either of the two may be it, and must not cost the user the other.
-                value, reason, _ = await self._alone(user_id, None)
-                features = None if reason is DegradedReason.FOREIGN_VALUE else DAMAGED_ROW
+            value, reason, *others = await self._alone(user_id, wanted)
+            if reason is DegradedReason.FOREIGN_VALUE and wanted:
+                # Any of them may be it, and must not cost the user the others.
+                value, reason, *_ = await self._alone(user_id, frozenset())
+                names = (self._user_features, self._beside)
+                others = [
+                    await self._other(user_id, name) if name in wanted else None for name in names
+                ]
             found.values.append(value)
             found.reasons.append(reason)
-            found.features.append(features)
+            found.features.append(others[0])
+            found.beside.append(others[1])
         return found
 
+    async def _other(self, user_id: int, name: str | None) -> bytes | None:
+        """What is beside one user's record, which is none of ours or stands beside what is not."""
+        _, reason, row, beside = await self._alone(user_id, frozenset({name}))
+        return DAMAGED_ROW if reason is DegradedReason.FOREIGN_VALUE else row or beside
+
     async def _alone(
-        self, user_id: int, features: str | None
-    ) -> tuple[bytes | None, DegradedReason | None, bytes | None]:
-        """One user's record, or why there is none, and row of features."""
+        self, user_id: int, wanted: "frozenset[str | None]"
+    ) -> tuple[bytes | None, DegradedReason | None, bytes | None, bytes | None]:
+        """One user's record, or why there is none, row of features, and record beside."""
         try:
-            values, rows = await self._read([user_id], features)
+            columns, why = await self._read([user_id], wanted)
         except ForeignValueError:
-            return None, DegradedReason.FOREIGN_VALUE, None
+            return None, DegradedReason.FOREIGN_VALUE, None, None
         except (StoreError, TimeoutError, OSError):
-            return None, DegradedReason.STORE_UNAVAILABLE, None
+            return None, DegradedReason.STORE_UNAVAILABLE, None, None
         except Exception as error:  # costs this user's memory, and no neighbour's
             log_unexpected("reading a user from the store", error)
-            return None, DegradedReason.INTERNAL_ERROR, None
-        return values[0], None if values[0] else DegradedReason.UNKNOWN_USER, rows[0]
+            return None, DegradedReason.INTERNAL_ERROR, None, None
+        value, row, beside = (column[0] for column in columns)
+        return value, why if value else DegradedReason.UNKNOWN_USER, row, beside
+
+
+# Records, rows of features and records beside, each one per user.
+_Columns = tuple[list[bytes | None], list[bytes | None], list[bytes | None]]

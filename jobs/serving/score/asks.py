@@ -13,6 +13,7 @@ from uic.jobs.serving.score.context import RequestContext
 from uic.models.features.definition import CLICK
 from uic.models.features.fitted import FittedFeature
 from uic.models.features.raw import RawValues
+from uic.models.records.record import HEADER
 
 # What an item's feature is served with where it is not as its value is: a default, a spare row.
 LACKS: Final = 1
@@ -32,6 +33,8 @@ class Ask:
         user_id: of the user, for a model that has weights for users (LMN).
         user_features: the user's row of features (`uic.models.features.rows`); None for none.
         context: of the request; None for none.
+        beside: the record of exact parts of a user whose `record` is a ring of events; None for
+            none, and where `record` has the parts itself.
     """
 
     item_ids: list[int]
@@ -41,6 +44,7 @@ class Ask:
     user_id: int = 0
     user_features: bytes | None = None
     context: RequestContext | None = None
+    beside: bytes | None = None
 
 
 @dataclass
@@ -121,6 +125,7 @@ class Scored:
         features: what was scored with beside ids; None for a bundle without features.
         tasks: of each label beside the click that the bundle has a head for: (candidates,),
             float32.
+        record: the memory or the exact parts that were used, as the store had them; None for none.
     """
 
     logits: NDArray[np.float32]
@@ -133,6 +138,7 @@ class Scored:
     faults: FeatureFaults = field(default_factory=FeatureFaults)
     features: FeatureValues | None = None
     tasks: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    record: bytes | None = None
 
     @property
     def finite(self) -> bool:
@@ -155,6 +161,20 @@ class RecordFacts:
     epoch: int
     partition: int
     offset: int
+
+
+def header_facts(record: bytes) -> RecordFacts:
+    """What a record's header says."""
+    header = np.frombuffer(record, dtype=HEADER, count=1)[0]
+    return RecordFacts(
+        generation=int(header["generation"]),
+        events=int(header["events"]),
+        last_event_time_ms=int(header["last_event_time_ms"]),
+        bundle=bytes(header["bundle"]).hex(),
+        epoch=int(header["epoch"]),
+        partition=int(header["partition"]),
+        offset=int(header["offset"]),
+    )
 
 
 def candidates_of(asks: Sequence[Ask]) -> list[int]:

@@ -20,6 +20,7 @@ from uic.jobs.serving.score.asks import (
     Scored,
     by_task,
     candidates_of,
+    header_facts,
     part_of_tasks,
     rows_by_ask,
 )
@@ -31,7 +32,7 @@ from uic.models.memory.fold import MemoryFolder
 from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
 from uic.models.rankers.mimn import Mimn
-from uic.models.records.record import BUNDLE_HASH, HEADER, Records, record_bytes
+from uic.models.records.record import BUNDLE_HASH, Records, record_bytes
 
 _STATE_PARTS: Final = ("M", "S", "h", "r", "g", "pool")
 
@@ -113,6 +114,7 @@ class MemoryScorer:
                 faults=features.faults[at],
                 features=features.values(at, ask),
                 tasks=part_of_tasks(tasks, rows),
+                record=ask.record,
             )
             for at, (ask, rows) in enumerate(zip(asks, rows_by_ask(asks), strict=True))
         ]
@@ -168,16 +170,16 @@ class MemoryScorers:
 
     def facts(self, record: bytes) -> RecordFacts:
         """What the record's header says."""
-        header = np.frombuffer(record, dtype=HEADER, count=1)[0]
-        return RecordFacts(
-            generation=int(header["generation"]),
-            events=int(header["events"]),
-            last_event_time_ms=int(header["last_event_time_ms"]),
-            bundle=bytes(header["bundle"]).hex(),
-            epoch=int(header["epoch"]),
-            partition=int(header["partition"]),
-            offset=int(header["offset"]),
-        )
+        return header_facts(record)
+
+    @property
+    def reads_parts(self) -> bool:
+        """No: see `beside`."""
+        return False
+
+    def beside(self, record: bytes | None) -> tuple[None, None]:  # noqa: ARG002 - as `SequenceScorer`
+        """Nothing: a memory's record has the exact parts itself."""
+        return None, None
 
     def state_numbers(self, record: bytes) -> dict[str, list[float]] | None:
         """Parts of a record's state by name, as nested lists; None if no bundle here reads it."""

@@ -7,9 +7,13 @@ and histories; `uic.jobs.stream.fold.sequence_fill` puts what the event log has 
 1. Plan: the histories say which items' images matter, beside those of the candidates.
 2. Read the vectors of these images, if the model looks at images.
 3. Score: a function of the asks and of what was read.
+
+A bundle that was trained with features of a record reads the user's record beside the ring, in the
+same round trip. Exact parts depend on `state.yaml` alone, so the record may be of any bundle that
+has the same ones: of this one, of MIMN, or of the parts alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -19,20 +23,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uic.feature_repo.store.layout import NO_GENERATION
+from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.score.asks import (
     Ask,
     RecordFacts,
     Scored,
     by_task,
     candidates_of,
+    header_facts,
     part_of_tasks,
     rows_by_ask,
 )
 from uic.jobs.serving.score.features import ServedFeatures
 from uic.jobs.serving.score.item_vectors import NO_IMAGES, ItemVectors, ReadImages
 from uic.jobs.serving.score.items import ItemTable
+from uic.jobs.serving.score.state import RecordFeatures
 from uic.models.bundles.bundle import Bundle
 from uic.models.rankers.dicm.image_ranker import ImageRanker
+from uic.models.records.record import BUNDLE_HASH, RECORD_MAGIC
 from uic.models.records.sequence_ring import SequenceRing, Sequences
 from uic.models.samples.batch import RankerBatch
 from uic.models.samples.groups import GroupBatch, offsets_of
@@ -70,21 +78,31 @@ class SequenceScorer:
         bundle: of any model without a memory.
         table: gives candidates their categories.
         images: vectors of items' images, for a model that looks at them.
+        records: whose records have the bundle's exact parts, by the hash of their bundle, with
+            their width in bytes.
     """
 
     incomplete: Final = False  # nothing is computed ahead that could lack an image
 
-    def __init__(self, bundle: Bundle, table: ItemTable, images: ItemVectors | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        table: ItemTable,
+        images: ItemVectors | None = None,
+        records: Mapping[bytes, int] | None = None,
+    ) -> None:
         self.bundle, self.table, self.images = bundle, table, images
         self.label = f"{bundle.name}/{bundle.version}"
         self.features = ServedFeatures(bundle, table.features)
+        self.records = {} if records is None else records
+        self._parts = RecordFeatures(bundle, table)
         self._ranker = images_ranker(bundle)
         # What a model of images does not look at is not read; others may look at everything.
         self._limit = None if self._ranker is None else self._ranker.limit
 
     def with_images(self, images: ItemVectors) -> "SequenceScorer":
         """The same bundle with other vectors of images."""
-        return SequenceScorer(self.bundle, self.table, images)
+        return SequenceScorer(self.bundle, self.table, images, self.records)
 
     def with_new_images(self, item_ids: NDArray[np.int64], read: ReadImages) -> Self:  # noqa: ARG002
         """Itself: vectors are taken from the cache in each request."""
@@ -92,7 +110,11 @@ class SequenceScorer:
 
     def with_table(self, table: ItemTable) -> "SequenceScorer":
         """The same bundle with another item table."""
-        return SequenceScorer(self.bundle, table, self.images)
+        return SequenceScorer(self.bundle, table, self.images, self.records)
+
+    def with_records(self, records: Mapping[bytes, int]) -> "SequenceScorer":
+        """The same bundle, which reads the parts of other bundles' records."""
+        return SequenceScorer(self.bundle, self.table, self.images, records)
 
     # Scoring
 
@@ -140,7 +162,8 @@ class SequenceScorer:
         categories, known = self.table.categories(item_ids)
         moments = np.repeat([ask.moment_ms for ask in asks], sizes)
         users = np.array([ask.user_id for ask in asks])
-        features = self.features.of(asks, *self.features.embed_items(item_ids))
+        of_parts = self._parts.of_histories(asks)
+        features = self.features.of(asks, *self.features.embed_items(item_ids), of_parts)
         shown = Shown(users, sizes, item_ids, categories, moments, features.embedded)
         all_logits, without_image = self._logits(history, shown, read)
         logits, tasks = by_task(all_logits, self.bundle.model.tasks)
@@ -164,6 +187,7 @@ class SequenceScorer:
                     faults=faults,
                     features=features.values(at, ask),
                     tasks=part_of_tasks(tasks, rows),
+                    record=ask.beside,
                 )
             )
             without_image = 0  # of the whole pass, counted once
@@ -204,12 +228,35 @@ class SequenceScorer:
         """Itself, if the value is a ring of the capacity that it reads."""
         return self if RING.holds(record) else None
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether records are read beside the rings."""
+        return self._parts.bytes > 0
+
+    def beside(self, record: bytes | None) -> tuple[bytes | None, DegradedReason | None]:
+        """The record of a user if its exact parts are those of the bundle, or why it is not used.
+
+        Args:
+            record: as the store has it; None for none.
+        """
+        if not self.reads_parts:
+            return None, None
+        if record is None:
+            return None, DegradedReason.PARTS_MISSING
+        if not record.startswith(RECORD_MAGIC):
+            return None, DegradedReason.FOREIGN_VALUE
+        if self.records.get(record[BUNDLE_HASH]) != len(record):
+            return None, DegradedReason.UNKNOWN_BUNDLE
+        return record, None
+
     def facts(self, record: bytes) -> RecordFacts:
-        """Position and events of a ring; it has neither a generation nor a bundle.
+        """Position and events; a ring has neither a generation nor a bundle, a record has both.
 
         Raises:
-            RingFormatError: the value is no ring of this capacity and version.
+            RingFormatError: the value is neither.
         """
+        if record.startswith(RECORD_MAGIC):
+            return header_facts(record)
         stored = np.frombuffer(record, dtype=np.uint8).reshape(1, -1)
         RING.check(stored, "user_sequence")
         header = RING.header(stored)[0]

@@ -41,12 +41,22 @@ class RecordFeatures:
         """Of the parts of a record."""
         return 0 if self._state is None else self._state.bytes
 
+    def of_histories(self, asks: Sequence[Ask]) -> dict[str, RawValues]:
+        """As `of`, for users whose parts stand in `Ask.beside`; None is a new user's."""
+        if self._state is None:
+            return {}
+        new = self._state.initial().tobytes()
+        joined = bytearray().join(
+            new if ask.beside is None else ask.beside[-len(new) :] for ask in asks
+        )
+        return self.of(asks, np.frombuffer(joined, np.uint8).reshape(len(asks), len(new)))
+
     def of(self, asks: Sequence[Ask], records: Records) -> dict[str, RawValues]:
         """Values of each candidate, user after user, by key: (candidates,) float32.
 
         Args:
             asks: users with their candidates.
-            records: (asks, record bytes).
+            records: (asks, record bytes), or their parts alone.
         """
         if self._state is None:
             return {}

@@ -114,7 +114,9 @@ class Doubles:
         time.sleep(self.slow)
         self.passes.append([len(ask.item_ids) for ask in asks])
         return [
-            Scored(np.float32(ask.item_ids), np.ones(len(ask.item_ids), np.bool_), self.label)
+            Scored(
+                np.float32(ask.item_ids), np.ones(len(ask.item_ids)), self.label, record=ask.record
+            )
             for ask in asks
         ]
 
@@ -132,6 +134,11 @@ class Only:
     def choose(self, record: bytes) -> Doubles | None:
         return self.current if record == b"mine" else None
 
+    reads_parts = False
+
+    def beside(self, record: None) -> tuple[None, None]:
+        return record, None
+
     def facts(self, record: bytes) -> RecordFacts:
         return RecordFacts(1, 1, 1_000_000, "ff", 1, 0, 0)
 
@@ -146,7 +153,7 @@ class Stored:
     async def fetch(self, user_ids):
         self.reads.append(len(user_ids))
         await asyncio.sleep(0.01)
-        return Fetched(*([value] * len(user_ids) for value in (self.value, None, None)))
+        return Fetched(*([value] * len(user_ids) for value in (self.value, None, None, None)))
 
 
 def engine(scorer: Doubles, value: bytes = b"mine", **options) -> RankingEngine:

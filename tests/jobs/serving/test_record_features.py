@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.feature_repo.snapshots.published_values import values_of
-from uic.jobs.serving.follow.loader import Loader
 from uic.jobs.serving.http.feature_log import SERVED, FeatureLog
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.asks import Ask
@@ -18,8 +17,7 @@ from uic.jobs.serving.score.items import ItemCache, ItemTable
 from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.state import RecordFeatures
 from uic.jobs.workspace.workspace import Workspace
-from uic.models.bundles.bundle import BundleError, load_bundle
-from uic.models.bundles.shelf import BundleShelf
+from uic.models.bundles.bundle import load_bundle
 from uic.models.features.definition import Owner
 from uic.models.records.record import parts_view
 from uic.models.samples.reader import BatchPlan, SamplesReader
@@ -113,16 +111,6 @@ def test_a_served_record_says_what_the_log_says(workspace, tmp_path) -> None:
     np.testing.assert_array_equal(logged.context[key], served[key][21:28])
 
 
-def test_another_model_with_features_of_a_record_is_trained_and_not_served(workspace) -> None:
-    trained = workspace.train("average_pooling", epochs=1, test_days=1, version="state")
-    assert load_bundle(trained.path).state is not None
-    context = workspace.context
-    shelf, log = BundleShelf(context.bundles), EventLog(context.log)
-    loader = Loader(shelf, log, None, None, context.config.serve)
-    with pytest.raises(BundleError, match=r"features of a record \(state"):
-        loader.sequences(trained.path, ItemTable.load(log.items_file()))
-
-
 def test_the_audit_of_answers_finds_a_feature_that_the_record_did_not_say(
     workspace, tmp_path
 ) -> None:
@@ -144,7 +132,7 @@ def test_the_audit_of_answers_finds_a_feature_that_the_record_did_not_say(
         context.log, context.memories, context.bundles, tmp_path / "scratch", AuditSettings()
     )
     audit = audit_served(request, tmp_path / "served")
-    assert (audit.matched, audit.scored, audit.parts_differing) == (6, 30, 0)
+    assert (audit.matched, audit.scored, audit.parts, audit.parts_differing) == (6, 30, 6, 0)
     assert audit.mismatches == 0
     [path] = (tmp_path / "served").glob("*/*.parquet")
     rows = pq.read_table(path).to_pylist()
