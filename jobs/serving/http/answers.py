@@ -1,7 +1,8 @@
 """From scored candidates to the JSON that a client gets."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -10,10 +11,15 @@ from numpy.typing import NDArray
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
-from uic.jobs.serving.score.asks import Scored
+from uic.jobs.serving.score.asks import FeatureValues, Scored
 from uic.models.features.definition import CLICK
+from uic.models.features.raw import RawValues
 
 encode = msgspec.json.Encoder().encode
+# Bounds of what `explain` shows, so that an answer stays readable: the first items of an answer,
+# and the first values of a list or an embedding.
+EXPLAINED_ITEMS: Final = 100
+EXPLAINED_VALUES: Final = 16
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -60,13 +66,11 @@ def answer_of(
     if by_label := task_probabilities(scored):
         for item, at in zip(items, order.tolist(), strict=True):
             item["probabilities"] = by_label[at]
-    if scored.without_memory is not None:
-        for item, at in zip(items, order.tolist(), strict=True):
-            item["explanation"] = _explanation(scored, at)
     age = ranked.age_seconds
     return {
         "user_id": user_id,
         "items": items,
+        **explained(scored, items, order.tolist()),
         "generation": None if facts is None else facts.generation,
         "bundle": scored.bundle,
         "memory_bundle": None if facts is None else facts.bundle,
@@ -76,6 +80,56 @@ def answer_of(
         "reasons": [reason.value for reason in ranked.reasons],
         "duplicates": duplicates,
     }
+
+
+def plain(raw: RawValues) -> list[Any]:
+    """Values as JSON has them: a missing number is NaN, which is no JSON, so null."""
+    shown = raw.astype(object)
+    if raw.dtype.kind == "f":
+        shown[np.isnan(raw)] = None
+    values: list[Any] = shown.tolist()
+    return values
+
+
+def explained(
+    scored: Scored, items: Sequence[dict[str, Any]], order: Sequence[int]
+) -> dict[str, Any]:
+    """Put an `explanation` into each item, where it was asked for; what the answer says itself.
+
+    Args:
+        scored: candidates.
+        items: of the answer, best first.
+        order: the candidate of each.
+    """
+    if scored.without_memory is None:
+        return {}
+    for item, at in zip(items, order, strict=True):
+        item["explanation"] = _explanation(scored, at)
+    if scored.features is None:
+        return {}
+    of_all, of_each = _told(scored, scored.features, list(order[:EXPLAINED_ITEMS]))
+    for item, told in zip(items, of_each, strict=False):
+        item["explanation"]["features"] = told
+    return {"features": of_all}
+
+
+def _told(
+    scored: Scored, features: FeatureValues, candidates: list[int]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Raw values by key: those that are the same for all candidates, and those of each."""
+    of_all: dict[str, Any] = {}
+    of_each: list[dict[str, Any]] = [{} for _ in candidates]
+    for values, shared in (
+        (features.user, True), (features.context, False), (features.items(), False)
+    ):  # fmt: skip
+        for key, raw in values.items():
+            short = raw if raw.ndim == 1 else raw[:, :EXPLAINED_VALUES]
+            if shared or key in features.of_user or len(raw) < len(scored.logits):
+                of_all[key] = plain(short[:1])[0]
+                continue
+            for told, value in zip(of_each, plain(short[candidates]), strict=True):
+                told[key] = value
+    return of_all, of_each
 
 
 def _explanation(scored: Scored, at: int) -> dict[str, Any]:

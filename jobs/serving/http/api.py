@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
+from uic.jobs.serving.http.answers import EXPLAINED_ITEMS, EXPLAINED_VALUES
 from uic.models.features.definition import CLICK, NAME_PATTERN
 
 MAX_ID: Final = 2**63 - 1  # as in the event log
@@ -82,6 +83,15 @@ INTERESTS_EXAMPLE: Final[JsonDict] = {
 }
 
 
+EXPLAIN: Final = "say why: see `explanation` and `features`"
+EXPLAINED: Final[Any] = Field(
+    None,
+    description="with `explain`: raw values by key that are the same for all candidates: of the "
+    "user, of their record's exact parts (`state.part.feature`), of the context; of a list the "
+    f"first {EXPLAINED_VALUES} values; null is a missing one",
+)
+
+
 class Item(BaseModel):
     """One candidate with its score."""
 
@@ -92,7 +102,9 @@ class Item(BaseModel):
         None, description="of the click and of each label that the bundle has a head for, by name"
     )
     explanation: dict[str, Any] | None = Field(
-        None, description="with `explain`: logit, probability without memory, weights of the slots"
+        None,
+        description="with `explain`: logit, probability without memory, weights of the slots; of "
+        f"the first {EXPLAINED_ITEMS} items `features`: raw values of the candidate by key",
     )
 
 
@@ -103,6 +115,7 @@ class RankAnswer(BaseModel):
 
     user_id: int
     items: list[Item]
+    features: dict[str, Any] | None = EXPLAINED
     generation: int | None = Field(description="of the memory that was found; null for none")
     bundle: str = Field(description="model/version that scored")
     memory_bundle: str | None = Field(description="hash of the bundle that folded the memory")
@@ -194,7 +207,7 @@ def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseM
         order_by=ORDER_BY,
         explain=(
             Annotated[bool, Field(strict=True)],
-            Field(default=False, description="say why: see `explanation`"),
+            Field(default=False, description=EXPLAIN),
         ),
     )
     batch = create_model(

@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uic.jobs.serving.http.answers import probabilities
+from uic.jobs.serving.http.answers import plain, probabilities
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.asks import FeatureValues
 from uic.models.features.rows import valid_from_of
@@ -133,16 +132,9 @@ def _plain(features: FeatureValues | None) -> dict[str, Any]:
     if features is None:
         return {"features": None, "user_valid_from": None, "moment": None}
     values = {**features.user, **features.context, **features.items()}
-    # A missing number is NaN, which is no JSON: null. Categories are whole numbers as they are.
-    plain = {}
-    for key, raw in values.items():
-        shown = raw.astype(object)
-        if raw.dtype.kind == "f":
-            shown[np.isnan(raw)] = None
-        plain[key] = shown.tolist()
     row = features.user_row
     return {
-        "features": json.dumps(plain),
+        "features": json.dumps({key: plain(raw) for key, raw in values.items()}),
         "user_valid_from": None if row is None else valid_from_of(row),
         "moment": features.moment_ms,
     }

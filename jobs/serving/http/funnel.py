@@ -19,11 +19,12 @@ from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.http.answers import (
     deciding_logits,
     encode,
+    explained,
     ordered_by,
     probabilities,
     task_probabilities,
 )
-from uic.jobs.serving.http.api import ORDER_BY, Id, Problem, context_field
+from uic.jobs.serving.http.api import EXPLAIN, EXPLAINED, ORDER_BY, Id, Problem, context_field
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.context import RequestContext
@@ -116,6 +117,7 @@ class FunnelItem(BaseModel):
     )
     prerank_score: float = Field(description="score of the pre-rank")
     known: bool = Field(description="whether the item table has it")
+    explanation: dict[str, Any] | None = Field(None, description="as in /v1/rank")
 
 
 class Stage(BaseModel):
@@ -135,6 +137,7 @@ class FunnelAnswer(BaseModel):
 
     user_id: int
     items: list[FunnelItem]
+    features: dict[str, Any] | None = EXPLAINED
     stages: list[Stage]
     degraded: bool = Field(description="whether any stage has `reasons`")
     reasons: list[str] = Field(description="of all stages, each once")
@@ -182,6 +185,7 @@ def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseMo
         k=(count, Field(default=None, description="answer with the best so many; null for all")),
         context=context_field(most),
         order_by=ORDER_BY,
+        explain=(Annotated[bool, Field(strict=True)], Field(default=False, description=EXPLAIN)),
     )
     return prerank, funnel
 
@@ -236,7 +240,9 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
             best = preranked.best[: asked.keep or stage.keep]
             kept = preranked.item_ids[best].tolist()
             context = RequestContext.of(asked.context, asked.item_ids, kept)
-            ranked = await service.engine.rank(asked.user_id, kept, context=context)
+            ranked = await service.engine.rank(
+                asked.user_id, kept, explain=asked.explain, context=context
+            )
             if service.feature_log is not None:
                 service.feature_log.add(asked.user_id, ranked, asked.context)
             ranked = ordered_by(ranked, order_by, service.metrics)
@@ -317,6 +323,7 @@ def funnel_answer(
     reasons = list(dict.fromkeys(reason for stage in stages for reason in stage["reasons"]))
     return {
         "items": items,
+        **explained(scored, items, order),
         "stages": stages,
         "degraded": bool(reasons),
         "reasons": reasons,

@@ -100,6 +100,7 @@ class FeatureValues:
         user_row: that `user` was read from; None for none.
         moment_ms: when the candidates were shown, milliseconds since 1970 UTC; what a record's
             parts say is of then.
+        of_user: keys of `context` that are of the user: the same for all candidates.
     """
 
     user: Mapping[str, RawValues]
@@ -107,6 +108,7 @@ class FeatureValues:
     items: Callable[[], Mapping[str, RawValues]]
     user_row: bytes | None = None
     moment_ms: int | None = None
+    of_user: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class PassFeatures:
             record's parts are among them.
         site: that items' values are of.
         items: items' features.
+        of_user: keys of `context` that a record's parts say of the user.
     """
 
     embedded: Tensor | None
@@ -56,6 +57,7 @@ class PassFeatures:
     context: Sequence[Mapping[str, RawValues]] = ()
     site: SiteFeatures = field(default_factory=SiteFeatures)
     items: tuple[NamedFeature, ...] = ()
+    of_user: frozenset[str] = frozenset()
 
     def values(self, at: int, ask: Ask) -> FeatureValues | None:
         """What an ask of the pass was scored with; None for a bundle without features."""
@@ -67,7 +69,8 @@ class PassFeatures:
         def items() -> dict[str, RawValues]:
             return {named.key: self.site.values_of(named, item_ids) for named in self.items}
 
-        return FeatureValues(user, self.context[at], items, ask.user_features, ask.moment_ms)
+        row, moment_ms = ask.user_features, ask.moment_ms
+        return FeatureValues(user, self.context[at], items, row, moment_ms, self.of_user)
 
 
 class ServedFeatures:
@@ -86,6 +89,8 @@ class ServedFeatures:
         self.users = self._of(Owner.USER)
         self.items = self._of(Owner.ITEM)
         self.context = self._of(Owner.CONTEXT)
+        parts = () if bundle.state is None else bundle.state.described
+        self._of_user = frozenset(f"state.{one.name}" for one in parts if not one.of_candidate)
         self.item_width = sum(part_width(feature) for feature in self.items)
         self._layouts = {
             fingerprint: {named.key: raw_definition(named) for named in layout.features}
@@ -202,7 +207,8 @@ class ServedFeatures:
         ends = np.cumsum(sizes).tolist()
         for given, end, size in zip(context, ends, sizes.tolist(), strict=True):
             given.update({key: own[end - size : end] for key, own in (state or {}).items()})
-        return PassFeatures(torch.cat(parts, dim=1), faults, users, context, self.site, of_items)
+        beside = torch.cat(parts, dim=1)
+        return PassFeatures(beside, faults, users, context, self.site, of_items, self._of_user)
 
     def _part(self, feature: FittedFeature, values: RawValues) -> Tensor:
         assert self._embedding is not None  # noqa: S101 - or there would be no feature

@@ -204,3 +204,29 @@ def _other_parts(workspace: Workspace) -> Path:
     file = workspace.path / "other.yaml"
     file.write_text("version: 1\nparts: {last: {kind: recent, size: 4}}\n")
     return file
+
+
+@pytest.mark.parametrize(("model", "source"), [("din", "log"), ("mimn", "store")])
+def test_an_explained_answer_shows_what_the_record_says(workspace, model, source):
+    go_live(workspace, "mimn")
+    bundle = load_bundle(workspace.context.bundles / "din" / "0001")
+    items = bundle.vocabulary.item.ids[:130].tolist()
+    events = events_of(workspace, 7)
+    asked = {"bundle": model, "history_from": source}
+    answer = workspace.rank(7, items, explain=True, **asked)
+    assert answer.reasons == []
+    assert answer.features["state.items.distinct"] == len(np.unique(events.item_ids))
+    shown = [item.explanation.get("features") for item in answer.items]
+    assert all(shown[:100])
+    assert not any(shown[100:])
+    for item, told in zip(answer.items[:100], shown, strict=False):
+        assert told["state.items.count"] == (events.item_ids == item.item_id).sum()
+        assert (told["state.items.age"] is None) == (told["state.items.count"] == 0)
+        assert not told.keys() & answer.features.keys()
+    best = workspace.rank(7, items, k=1, explain=True, **asked)
+    assert [item.item_id for item in best.items] == [answer.items[0].item_id]
+    assert best.items[0].explanation["features"] == shown[0]
+    plain = workspace.rank(7, items, **asked)
+    assert plain.features is None
+    assert plain.items[0].explanation is None
+    workspace.close()
