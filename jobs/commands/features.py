@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from uic.jobs.commands.options import shown_progress, takes_workspace
+from uic.jobs.commands.options import ExcludeOption, shown_progress, takes_workspace
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
@@ -126,15 +126,22 @@ def asof(
     state: Annotated[
         Path | None, typer.Option("--state", help="Default: WORKSPACE/state.yaml.")
     ] = None,
+    exclude: ExcludeOption = None,
+    keep_sale_days: Annotated[
+        bool, typer.Option("--keep-sale-days", help="Behaviours of sale days are seen, too.")
+    ] = False,
     workspace: Workspace,
 ) -> None:
     """Write what records' parts said just before each row's time, from the log.
 
     A row sees the events whose log time is earlier than its time, strictly; one that came late is
-    seen from when it came. OUT has the rows in their order, with a column a feature.
+    seen from when it came. OUT has the rows in their order, with a column a feature. Sale days are
+    left out as the section `sale` of the settings says, as samples and memories do.
     """
     with ERR.status("folding the log up to each row"):
-        found = workspace.state.as_of(rows, out, state)
+        found = workspace.state.as_of(
+            rows, out, state, exclude=exclude, keep_sale_days=keep_sale_days
+        )
     OUT.print(
         f"{out}: {found.rows:,} rows, {found.features} features; "
         f"{found.with_events:,} rows of users with events before",

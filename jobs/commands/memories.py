@@ -1,6 +1,5 @@
 """`uic memories`: build snapshots, load them, switch generations, drop them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from uic.jobs.commands.options import (
     BEAM_SETTINGS,
     ByFeastOption,
+    ExcludeOption,
     RunnerOption,
     YesOption,
     confirm,
@@ -47,10 +47,6 @@ StartOption = Annotated[
 DaysOption = Annotated[
     int | None,
     typer.Option(min=1, help="Days of a build from nothing; default: memories.warm_up_days."),
-]
-ExcludeOption = Annotated[
-    Path | None,
-    typer.Option(help="YAML list of rules for what is left out: from, until, sources, users."),
 ]
 GenerationOption = Annotated[
     str | None, typer.Option(help="Number, or live; default: the snapshot's, or the next.")

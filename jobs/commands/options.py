@@ -57,6 +57,10 @@ UntilEndOption = Annotated[
 ByFeastOption = Annotated[
     bool, typer.Option("--by-feast", help="Let `feast materialize` write the rows (slower).")
 ]
+ExcludeOption = Annotated[
+    Path | None,
+    typer.Option(help="YAML list of rules for what is left out: from, until, sources, users."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 # What follows `--` goes to Beam.
 BEAM_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": False}

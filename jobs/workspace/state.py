@@ -100,7 +100,13 @@ class StatePanel(WorkspacePanel):
         return f"{STATE_MODEL}/{chosen}"
 
     def as_of(
-        self, rows: str | Path, out: str | Path, file: str | Path | None = None
+        self,
+        rows: str | Path,
+        out: str | Path,
+        file: str | Path | None = None,
+        *,
+        exclude: str | Path | None = None,
+        keep_sale_days: bool = False,
     ) -> "AsOfFacts":
         """Write the features of rows as of each row's time (`uic.pipelines.state.asof`).
 
@@ -108,22 +114,28 @@ class StatePanel(WorkspacePanel):
             rows: Parquet file with `user_id`, `time`, and `item_id` if wanted.
             out: Parquet file to write.
             file: `state.yaml`; None takes the workspace's.
+            exclude: YAML list of rules for what is left out, as of `build_memories`.
+            keep_sale_days: behaviours of sale days are seen, whatever the section `sale` says.
 
         Raises:
             BadInputError: a file is none, or the log has no behaviours.
         """
+        from uic.pipelines.memories.exclude import Exclusion, load_rules
+        from uic.pipelines.sale_calendar import SaleCalendar
         from uic.pipelines.state.asof import AsOfRequest, features_as_of
 
         state = self.read(file)
+        sale = self.config.sale
+        calendar = SaleCalendar.empty() if keep_sale_days else SaleCalendar.for_behaviors(sale)
+        rules = () if exclude is None else load_rules(Path(exclude))
         request = AsOfRequest(
             log=self.context.log,
-            rows=Path(rows),
-            out=Path(out),
             state=state,
             columns=tuple(c for c in self._columns(state) if c.name in state.reads),
             time_zone=self.config.time_zone,
+            exclusion=Exclusion.of(calendar, rules),
         )
-        return features_as_of(request)
+        return features_as_of(request, Path(rows), Path(out))
 
     def feast(self) -> "FeatureStore":
         """Feast on this workspace, with its definitions applied: what any ranker reads.

@@ -4,14 +4,15 @@ A row sees the events of its user that lie before it in the log: those whose log
 than its time, strictly. Log time never falls along a partition; where a later epoch of an import
 has earlier ones, the largest so far counts. An event that came late is seen from when it came, not
 from when it happened. What is written is what the stream's records would have said at that moment:
-the same code folds and reads.
+the same code folds and reads. What a generation leaves out (sale days, rules), a row does not see.
 """
 
 import functools
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,17 +29,20 @@ from uic.models.records.record import empty_records, header_view
 from uic.models.state.definition import StateDefinition
 from uic.models.state.part import Asked, Features
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
+from uic.pipelines.days import CalendarDays, day_number
+from uic.pipelines.importers.plausible import YEAR_2000_MS
 from uic.pipelines.log.columns import event_batch, with_columns
-from uic.pipelines.log.event_log import EventLog, open_log
+from uic.pipelines.log.event_log import open_log
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.memories.exclude import Exclusion
 from uic.pipelines.memories.fold_bucket import events_in_order
 from uic.pipelines.memories.read import event_schema, read_events
 from uic.pipelines.samples.log_parts import log_parts
-from uic.pipelines.state.rows import CATEGORY, ITEM, ROW, TIME, USER, Rows, read_rows
+from uic.pipelines.state.rows import CATEGORY, ITEM, ROW, TIME, USER, asked_rows, read_rows
 from uic.pipelines.user_buckets import BucketInput, UserBuckets
 
 _EVENTS, _ROWS = "events", "rows"
+SEEN: Final = "seen"
 _BUCKET_EVENTS: Final = 500_000
 _BUCKET_ROWS: Final = 200_000
 _PART_ROWS: Final = 250_000
@@ -56,19 +60,22 @@ class AsOfRequest:
 
     Args:
         log: folder of the event log.
-        rows: Parquet file of users and times.
-        out: Parquet file to write: the rows, in their order, with a column a feature.
         state: parts of the record.
         columns: of events that the parts read.
         time_zone: of the log's days.
+        exclusion: what is left out, as of a build.
     """
 
     log: Path
-    rows: Path
-    out: Path
     state: StateDefinition
     columns: tuple[EventColumn, ...] = ()
     time_zone: str = "UTC"
+    exclusion: Exclusion = field(default_factory=Exclusion)
+
+    @property
+    def keys(self) -> list[EventColumn]:
+        """The columns that candidates have, too."""
+        return [column for column in self.columns if column.name in self.state.reads]
 
 
 @dataclass(frozen=True)
@@ -87,59 +94,107 @@ class AsOfFacts:
 
 
 def features_as_of(
-    request: AsOfRequest, runner: str = "DirectRunner", beam_arguments: Sequence[str] = ()
+    request: AsOfRequest,
+    asked: Path,
+    out: Path,
+    runner: str = "DirectRunner",
+    beam_arguments: Sequence[str] = (),
 ) -> AsOfFacts:
     """Write the features of rows as of each row's time.
+
+    Args:
+        request: log and parts.
+        asked: Parquet file of users and times (`uic.pipelines.state.rows`).
+        out: Parquet file to write: the rows, in their order, with a column a feature.
+        runner: of Beam.
+        beam_arguments: for Beam.
 
     Raises:
         RowsError: the file of rows is none.
         AsOfError: the log has no behaviours, or the output cannot be written.
         UicError: a file of the log cannot be read.
     """
-    options = pipeline_options(runner, beam_arguments)
-    log = open_log(request.log, request.time_zone, AsOfError)
-    keys = [column for column in request.columns if column.name in request.state.reads]
-    rows = read_rows(request.rows, keys, _categories(log))
-    taken = set(rows.given.column_names)
-    doubled = [one.name for one in request.state.described if one.name in taken]
+    given = read_rows(asked)
+    rows = asked_of(request, given, str(asked))
+    names = [one.name for one in request.state.described]
+    doubled = [name for name in names if name in given.column_names]
     if doubled:
-        msg = f"{request.rows}: has a column {doubled[0]} already; rename it"
+        msg = f"{asked}: has a column {doubled[0]} already; rename it"
         raise AsOfError(msg)
-    files = log.behavior_files()
-    if not sum(file.rows for file in files):
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".asof-") as scratch:
+        found = folded_rows(request, rows, Path(scratch), runner, beam_arguments)
+        table = given
+        for name in names:
+            table = table.append_column(name, found.column(name))
+        metadata = {STATE_METADATA: json.dumps(request.state.document()).encode()}
+        draft = Path(scratch) / "out.parquet"
+        with drafted_part(draft, AsOfError):
+            pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
+        draft.replace(out)
+    seen = int(np.count_nonzero(found.column(SEEN).to_numpy()))
+    return AsOfFacts(table.num_rows, len(names), seen)
+
+
+def folded_rows(
+    request: AsOfRequest,
+    rows: pa.Table,
+    scratch: Path,
+    runner: str = "DirectRunner",
+    beam_arguments: Sequence[str] = (),
+) -> pa.Table:
+    """The features of rows, float32 columns by name, in the order of `row`, and `seen` events.
+
+    Args:
+        request: log and parts.
+        rows: as `uic.pipelines.state.rows`.
+        scratch: an empty folder that all workers share.
+        runner: of Beam.
+        beam_arguments: for Beam.
+
+    Raises:
+        AsOfError: the log has no behaviours.
+        UicError: a file of the log cannot be read.
+    """
+    options = pipeline_options(runner, beam_arguments)
+    files = open_log(request.log, request.time_zone, AsOfError).behavior_files()
+    events = sum(file.rows for file in files)
+    if not events:
         msg = f"{request.log}: no behaviours; import some, or stream and compact them"
         raise AsOfError(msg)
+    buckets = max(-(-events // _BUCKET_EVENTS), -(-rows.num_rows // _BUCKET_ROWS), 1)
+    read = functools.partial(
+        read_events, covered={}, exclusion=request.exclusion, columns=request.columns
+    )
     parts = log_parts(files, with_columns(BEHAVIOR_EVENTS, request.columns))
-    events = sum(file.rows for file in files)
-    buckets = max(-(-events // _BUCKET_EVENTS), -(-rows.asked.num_rows // _BUCKET_ROWS), 1)
-    with tempfile.TemporaryDirectory(dir=request.out.parent, prefix=".asof-") as scratch:
-        pieces = _scattered(rows.asked, Path(scratch))
-        tables = {
-            _EVENTS: BucketInput(
-                parts,
-                functools.partial(
-                    read_events, covered={}, exclusion=Exclusion(), columns=request.columns
-                ),
-                event_schema(request.columns),
-            ),
-            _ROWS: BucketInput(pieces, _read_piece, rows.asked.schema),
-        }
-        build = functools.partial(_build, request.state, keys, Path(scratch))
+    tables = {
+        _EVENTS: BucketInput(parts, read, event_schema(request.columns)),
+        _ROWS: BucketInput(_scattered(rows, scratch), _read_piece, rows.schema),
+    }
+    build = functools.partial(_build, request.state, request.keys, scratch)
 
-        def steps(pipeline: Any) -> None:
-            built = pipeline | "AsOf" >> UserBuckets(tables, buckets, build)
-            publish_together(pipeline, [built["buckets"]], _only_named)
+    def steps(pipeline: Any) -> None:
+        built = pipeline | "AsOf" >> UserBuckets(tables, buckets, build)
+        publish_together(pipeline, [built["buckets"]], _only_named)
 
-        run_pipeline(steps, options)
-        return _gathered(request, rows, Path(scratch))
+    run_pipeline(steps, options)
+    return _gathered(request.state, scratch)
 
 
-def _categories(log: EventLog) -> Mapping[int, int]:
-    path = log.items_file()
-    if path is None:
-        return {}
-    table = pq.read_table(path, columns=["item_id", "category_id"])
-    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+def asked_of(request: AsOfRequest, given: pa.Table, where: str) -> pa.Table:
+    """What a table asks of a log: an item's category is the log's, if the table has none.
+
+    Raises:
+        RowsError: a column is missing, or not what it has to be.
+        AsOfError: there is no log.
+    """
+    log = open_log(request.log, request.time_zone, AsOfError)
+    first = min((file.dt for file in log.behavior_files()), default=date.max)
+    begin_ms = CalendarDays(request.time_zone).start_ms(day_number(first))
+    path, categories = log.items_file(), {}
+    if path is not None and CATEGORY not in given.column_names:
+        table = pq.read_table(path, columns=["item_id", "category_id"])
+        categories = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return asked_rows(given, where, request.keys, categories, min(begin_ms, YEAR_2000_MS))
 
 
 def _scattered(asked: pa.Table, scratch: Path) -> list[Path]:
@@ -168,7 +223,7 @@ def _build(
         return None
     found, seen = bucket_features(state, columns, tables[_EVENTS], rows)
     path = scratch / f"features-{bucket:05d}.parquet"
-    columns_of = {ROW: rows.column(ROW), "seen": pa.array(seen)}
+    columns_of = {ROW: rows.column(ROW), SEEN: pa.array(seen)}
     for at, one in enumerate(state.described):
         columns_of[one.name] = pa.array(found[:, at])
     pq.write_table(pa.table(columns_of), path, compression="lz4", use_dictionary=False)
@@ -232,24 +287,12 @@ def _only_named(files: Iterable[str | None]) -> None:
     """The files lie in the scratch folder under their buckets' names; nothing to publish."""
 
 
-def _gathered(request: AsOfRequest, rows: Rows, scratch: Path) -> AsOfFacts:
-    """Put the buckets' features beside the rows, in the rows' order, and write them."""
-    names = [one.name for one in request.state.described]
+def _gathered(state: StateDefinition, scratch: Path) -> pa.Table:
+    """The buckets' features in the order of the rows."""
     nothing = pa.table(
-        {ROW: pa.array([], pa.int64()), "seen": pa.array([], pa.int64())}
-        | {name: pa.array([], pa.float32()) for name in names}
+        {ROW: pa.array([], pa.int64()), SEEN: pa.array([], pa.int64())}
+        | {one.name: pa.array([], pa.float32()) for one in state.described}
     )
     pieces = [pq.read_table(path) for path in sorted(scratch.glob("features-*.parquet"))]
     joined = pa.concat_tables([nothing, *pieces])
-    joined = joined.take(pa.array(np.argsort(joined.column(ROW).to_numpy())))
-    table = rows.given
-    for name in names:
-        table = table.append_column(name, joined.column(name))
-    metadata = {STATE_METADATA: json.dumps(request.state.document()).encode()}
-    table = table.replace_schema_metadata(metadata)
-    draft = scratch / "out.parquet"
-    with drafted_part(draft, AsOfError):
-        pq.write_table(table, draft, compression="zstd")
-    draft.replace(request.out)
-    seen = int(np.count_nonzero(joined.column("seen").to_numpy()))
-    return AsOfFacts(table.num_rows, len(names), seen)
+    return joined.take(pa.array(np.argsort(joined.column(ROW).to_numpy())))

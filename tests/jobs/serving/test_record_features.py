@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uic.feature_repo.snapshots.published_values import values_of
+from uic.jobs.config.config import Config
 from uic.jobs.serving.http.feature_log import SERVED, FeatureLog
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.asks import Ask
@@ -25,6 +26,8 @@ from uic.pipelines.audit.memories import AuditRequest
 from uic.pipelines.audit.served import audit_served
 from uic.pipelines.audit.settings import AuditSettings
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.sale_calendar import SaleCalendar
+from uic.pipelines.settings import SaleSettings
 
 FIRST, LAST = date(2025, 1, 6), date(2025, 1, 9)
 DAY_MS = 86_400_000
@@ -46,10 +49,10 @@ def groups_of(workspace: Workspace):
     return reader, list(reader.batches(BatchPlan(4096)))
 
 
-def test_samples_say_what_the_log_says_as_of_each_impression(workspace, tmp_path) -> None:
+def sampled_and_asked(workspace: Workspace, folder, **options):
+    """Features of all samples, (rows, features), and what `asof` says of the same rows."""
     reader, batches = groups_of(workspace)
-    state = workspace.state.read()
-    names = [one.name for one in state.described]
+    names = [one.name for one in workspace.state.read().described]
     assert [named.name for named in reader.features.of(Owner.STATE)] == names
     rows, told = [], []
     for batch in batches:
@@ -57,17 +60,36 @@ def test_samples_say_what_the_log_says_as_of_each_impression(workspace, tmp_path
         rows.append((batch.user_ids[owner], batch.event_times_ms, batch.item_ids))
         told.append(np.stack([batch.features[f"state.{name}"] for name in names], axis=1))
     users, times, items = (np.concatenate(column) for column in zip(*rows, strict=True))
-    asked, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
+    asked, out = folder / "rows.parquet", folder / "out.parquet"
     pq.write_table(
         pa.table({"user_id": users, "time": pa.array(times, pa.timestamp("ms")), "item_id": items}),
         asked,
     )
-    found = workspace.state.as_of(asked, out)
+    found = workspace.state.as_of(asked, out, **options)
     assert found.rows == len(users) > 100
     written = pq.read_table(out)
     expected = np.stack([written.column(name).to_numpy() for name in names], axis=1)
-    np.testing.assert_array_equal(np.concatenate(told), expected)
     assert np.count_nonzero(np.nan_to_num(expected)) > 100
+    return np.concatenate(told), expected
+
+
+def test_samples_say_what_the_log_says_as_of_each_impression(workspace, tmp_path) -> None:
+    told, expected = sampled_and_asked(workspace, tmp_path)
+    np.testing.assert_array_equal(told, expected)
+
+
+def test_samples_and_asof_leave_out_the_same_sale_days(tmp_path) -> None:
+    sale = tmp_path / "sale.yaml"
+    days = [date(2025, 1, 3), date(2025, 1, 7)]
+    sale.write_text(SaleCalendar.of_days(tuple(days), "UTC").to_yaml())
+    made = Workspace(tmp_path / "var", Config(sale=SaleSettings(calendar=sale)))
+    made.simulate(users=40, days=10, items=300, seed=4)
+    made.state.init()
+    made.samples(FIRST, LAST, gates=False)
+    told, expected = sampled_and_asked(made, tmp_path)
+    np.testing.assert_array_equal(told, expected)
+    _, kept = sampled_and_asked(made, tmp_path, keep_sale_days=True)
+    assert (told != kept).any()
 
 
 def test_a_served_record_says_what_the_log_says(workspace, tmp_path) -> None:

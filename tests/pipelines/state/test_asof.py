@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.models.state.logs import BEGIN_MS, DAY_MS, EVERY_KIND
 from tests.pipelines.audit.conftest import audit_redis
 from tests.pipelines.memories.conftest import FIRST, random_behaviors, write_log
-from uic.feature_repo.snapshots.published_values import load_values
+from uic.feature_repo.snapshots.published_values import load_values, values_of
 from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.settings import StoreSettings
 from uic.models.bundles.bundle import load_bundle
@@ -30,12 +31,15 @@ from uic.pipelines.audit.settings import AuditSettings
 from uic.pipelines.log.columns import event_batch
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.build import MemoriesRequest, build_memories
+from uic.pipelines.memories.exclude import Exclusion, load_rules
 from uic.pipelines.memories.read import event_schema
+from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
 from uic.pipelines.state.asof import AsOfError, AsOfRequest, bucket_features, features_as_of
 from uic.pipelines.state.rows import RowsError
 
 __all__ = ["audit_redis"]
+NOW = [1_709_251_200_000]  # 2024-03-01
 COLUMNS = (
     EventColumn(name="price", kind=Kind.NUMBER, field="price"),
     EventColumn(name="shop", kind=Kind.CATEGORICAL, field="shop"),
@@ -144,7 +148,7 @@ def asof(log, tmp_path):
     def run(state=PLAIN, log=log, columns=(), **given):
         pq.write_table(pa.table(given), tmp_path / "rows.parquet")
         out = tmp_path / "out.parquet"
-        features_as_of(AsOfRequest(log, tmp_path / "rows.parquet", out, state, columns))
+        features_as_of(AsOfRequest(log, state, columns), tmp_path / "rows.parquet", out)
         return pq.read_table(out)
 
     return run
@@ -196,8 +200,22 @@ PLAIN_NAMES = [one.name for one in PLAIN.described]
         ({"user_id": [1, 1], "time": [1, None]}, "column time has 1 nulls, expected timestamps"),
         ({"user_id": [1], "time": [1_709_000_000_000_000]}, "in row 0, expected milliseconds"),
         ({"user_id": [1], "time": [-(2**63)]}, "in row 0, expected milliseconds"),
+        (
+            {"user_id": [1, 1], "time": [1_709_251_200_000, 1_709_251_200]},
+            "1709251200 in row 1, expected .* from 2000-01-01 to 2106; it looks like seconds",
+        ),
+        (
+            {"user_id": [1], "time": [datetime(1970, 1, 21, tzinfo=UTC)]},
+            "seconds taken for milliseconds",
+        ),
+        ({"user_id": [5, -1], "time": NOW * 2}, "column user_id has -1 in row 1, expected the l"),
+        (
+            {"user_id": [1, 1], "time": NOW * 2, "item_id": [3, -1]},
+            "column item_id has -1 in row 1, expected .* begin at 0; rows without one go into a",
+        ),
+        ({"user_id": [1], "time": NOW, "category_id": [-1]}, "column category_id has -1 in row 0"),
         ({"user_id": np.array([2**64 - 1]), "time": [1]}, "column user_id has an id beyond"),
-        ({"user_id": [1], "time": [1], "item_id": [0.5]}, "column item_id has double, expected"),
+        ({"user_id": [1], "time": NOW, "item_id": [0.5]}, "column item_id has double, expected"),
     ],
 )
 def test_wrong_rows_are_one_line(asof, given, says) -> None:
@@ -208,7 +226,7 @@ def test_wrong_rows_are_one_line(asof, given, says) -> None:
 
 def test_a_column_of_a_features_name_is_refused(asof) -> None:
     with pytest.raises(AsOfError, match=r"has a column last\.gap already; rename it"):
-        asof(user_id=[1], time=[1], **{"last.gap": [1.0]})
+        asof(user_id=[1], time=NOW, **{"last.gap": [1.0]})
 
 
 def test_no_rows_give_no_rows_with_all_columns(asof) -> None:
@@ -221,10 +239,65 @@ def test_a_file_that_is_no_parquet_and_a_log_without_events_are_one_line(asof, l
     odd = tmp_path / "odd.parquet"
     odd.write_text("no Parquet")
     with pytest.raises(RowsError, match=r"odd\.parquet: not readable as Parquet"):
-        features_as_of(AsOfRequest(log, odd, tmp_path / "out", PLAIN))
+        features_as_of(AsOfRequest(log, PLAIN), odd, tmp_path / "out")
     empty = EventLog(tmp_path / "empty")
     with pytest.raises(AsOfError, match="no event log; run `uic import`"):
         asof(log=empty.root, user_id=[1], time=[1])
+
+
+def test_a_log_from_before_2000_is_asked_about_its_own_times(tmp_path) -> None:
+    events = random_behaviors(2, 50)
+    shifted = pc.subtract(events.column("event_time"), pa.scalar(timedelta(days=10_000)))
+    early = events.set_column(4, "event_time", shifted.cast(pa.timestamp("ms")))
+    log = write_log(tmp_path / "log", early).root
+    pq.write_table(
+        pa.table({"user_id": [0], "time": [moment(2) - timedelta(days=10_000)]}), tmp_path / "rows"
+    )
+    found = features_as_of(AsOfRequest(log, PLAIN), tmp_path / "rows", tmp_path / "out")
+    assert found.with_events == 1
+
+
+def test_what_a_generation_leaves_out_a_row_does_not_see(folder, log, tmp_path) -> None:
+    """Sale days, a user for a time, a producer: as `uic memories build` leaves them out."""
+    sale = tmp_path / "sale.yaml"
+    sale.write_text(SaleCalendar.of_days((FIRST + timedelta(days=1),), "UTC").to_yaml())
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"- sources: [web]\n  until: {moment(1).isoformat()}\n- users: [2]\n")
+    settings = SaleSettings(calendar=sale)
+    snapshot = build_memories(
+        MemoriesRequest(
+            log=log, memories=tmp_path / "memories", bundle=folder / "2",
+            until=FIRST + timedelta(days=3), time_zone="UTC",
+            memories_settings=MemoriesSettings(buckets=2), sale=settings,
+            rules=load_rules(rules),
+        )
+    )  # fmt: skip
+    memories = pa.concat_tables(
+        pq.read_table(snapshot.path / entry["path"]) for entry in snapshot.manifest["files"]
+    )
+    users = memories.column("user_id").to_numpy()
+    count = len(users)
+    assert count > 20
+    assert 2 not in users
+    record = values_of(memories.column("memory").combine_chunks(), snapshot.value_bytes, "test")
+    now = np.full(count, int(moment(4).timestamp() * 1000))
+    items = np.arange(count) % 70 + 1
+    asked = Asked(np.arange(count), now, items, items % 12)
+    states = np.ascontiguousarray(parts_view(record, PLAIN.bytes))
+    given = {"user_id": users, "time": now, "item_id": items, "category_id": items % 12}
+    pq.write_table(pa.table(given), tmp_path / "rows.parquet")
+
+    def found(exclusion: Exclusion):
+        request = AsOfRequest(log, PLAIN, exclusion=exclusion)
+        features_as_of(request, tmp_path / "rows.parquet", tmp_path / "out")
+        table = pq.read_table(tmp_path / "out")
+        return np.stack([table.column(name).to_numpy() for name in PLAIN_NAMES], axis=1)
+
+    calendar = SaleCalendar.for_behaviors(settings)
+    told = PLAIN.features(states, asked)
+    assert found(Exclusion.of(calendar, load_rules(rules))).tobytes() == told.tobytes()
+    for less in (Exclusion(), Exclusion.of(calendar), Exclusion(load_rules(rules))):
+        assert found(less).tobytes() != told.tobytes()
 
 
 def test_the_audit_of_a_generation_of_parts_alone_finds_one_flipped_bit(
