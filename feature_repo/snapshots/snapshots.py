@@ -55,6 +55,11 @@ class Snapshot(PublishedValues):
         return positions_of(self.manifest["positions"])
 
     @property
+    def learns_from_ms(self) -> int:
+        """Log time from which its memories know the log; 0 for all that the snapshot has."""
+        return int(self.manifest.get("learns_from_ms", 0))
+
+    @property
     def log_times(self) -> dict[int, dict[int, int]]:
         """Largest log time up to the positions, in milliseconds; empty in older snapshots."""
         return positions_of(self.manifest.get("log_times", {}))

@@ -1,6 +1,8 @@
 """`uic memories`: build snapshots, load them, switch generations, drop them."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +53,13 @@ DaysOption = Annotated[
 GenerationOption = Annotated[
     str | None, typer.Option(help="Number, or live; default: the snapshot's, or the next.")
 ]
+FromNothingOption = Annotated[
+    bool,
+    typer.Option(
+        "--from-nothing",
+        help="Fold exact parts from the log, too, where a snapshot of another bundle has them.",
+    ),
+]
 
 
 @app.command(context_settings=BEAM_SETTINGS)
@@ -64,25 +73,30 @@ def build(
     days: DaysOption = None,
     exclude: ExcludeOption = None,
     generation: GenerationOption = None,
+    from_nothing: FromNothingOption = False,
     runner: RunnerOption = "DirectRunner",
     workspace: Workspace,
 ) -> None:
     """Fold the event log into the memory of every user, in log order, up to and including a day.
 
-    Without --from this is the warm-up. With yesterday's snapshot and the next day it is the daily
-    snapshot, and gives the same memories to the bit. With an older, clean snapshot and --exclude
-    it is the rebuild after an incident, as a new generation. Sale days are left out as the
-    section `sale` of the settings says. What follows `--` goes to Beam.
+    Without --from this is the warm-up; exact parts that a snapshot of another bundle has are taken
+    over, where that gives the same bytes. With yesterday's snapshot and the next day it is the
+    daily snapshot, and gives the same memories to the bit. With an older, clean snapshot and
+    --exclude it is the rebuild after an incident, as a new generation. Sale days are left out as
+    the section `sale` of the settings says. What follows `--` goes to Beam.
 
     --from latest --generation live is the nightly job: it goes on from the newest snapshot of the
     live generation, over all days that were missed since, and has nothing to do if it runs again.
     """
+    if from_nothing and start is not None:
+        msg = "--from-nothing and --from: a build does either; leave out one"
+        raise BadInputError(msg)
     last = parse_day(until, "--until")
     before = [one.name for one in workspace.snapshots()] if start == "latest" else []
     with ERR.status(f"folding the log until {last}"):
         snapshot = workspace.build_memories(
             bundle, last, start=start, days=days, exclude=exclude, generation=_number(generation),
-            runner=runner, beam_arguments=arguments.args,
+            take_over=not from_nothing, runner=runner, beam_arguments=arguments.args,
         )  # fmt: skip
     if snapshot.name in before:
         until = snapshot.manifest["until"]
@@ -272,11 +286,32 @@ def _describe(snapshot: "Snapshot") -> None:
         f"({manifest['first_day']} to {manifest['until']})"
     )
     OUT.print(f"bundle     {manifest['bundle']} ({snapshot.bundle.hex()})", markup=False)
+    if snapshot.learns_from_ms:
+        since = datetime.fromtimestamp(snapshot.learns_from_ms / 1000, UTC)
+        OUT.print(f"memories   of events since {since:%Y-%m-%d %H:%M} UTC; exact parts of all")
+    _describe_parts(manifest)
     if events["moved"]:
         ERR.print(
             f"{events['moved']:,} events were left out: their users are in two partitions of one "
             "epoch"
         )
+
+
+def _describe_parts(manifest: Mapping[str, Any]) -> None:
+    """Which exact parts were taken over, and what was folded from the log."""
+    taken = manifest.get("taken")
+    if taken is None:
+        return
+    if "not" in taken:
+        OUT.print(f"parts      folded from nothing: {taken['not']}", markup=False)
+        return
+    others = [name for name in manifest["parts"]["parts"] if name not in taken["parts"]]
+    folded = [*(["the memory"] if manifest["state"] else []), *others]
+    OUT.print(
+        f"parts      {', '.join(taken['parts'])} taken over from {taken['from']} "
+        f"({taken['bundle']})" + (f"; folded: {', '.join(folded)}" if folded else ""),
+        markup=False,
+    )
 
 
 def _warn_of_days(workspace: Workspace, snapshot: "Snapshot") -> None:

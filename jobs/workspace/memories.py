@@ -61,6 +61,7 @@ class MemoriesPanel(WorkspacePanel):
         days: int | None = None,
         exclude: str | Path | None = None,
         generation: int | Literal["live"] | None = None,
+        take_over: bool = True,
         runner: str = "DirectRunner",
         beam_arguments: Sequence[str] = (),
     ) -> "Snapshot":
@@ -76,6 +77,8 @@ class MemoriesPanel(WorkspacePanel):
             days: of a build from nothing; None: `memories.warm_up_days`.
             exclude: YAML list of rules for what is left out.
             generation: number, or "live"; None: the snapshot's, or the next.
+            take_over: whether a build from nothing may take exact parts over from another bundle's
+                snapshot, where that gives the same bytes; `manifest["taken"]` says from which.
             runner: of Beam.
             beam_arguments: for Beam.
 
@@ -84,6 +87,7 @@ class MemoriesPanel(WorkspacePanel):
             StoreError: "live" or "latest", and the store does not answer.
         """
         from uic.feature_repo.snapshots.snapshots import Snapshot
+        from uic.feature_repo.store.tombstones import Tombstones
         from uic.pipelines.memories.build import MemoriesRequest, build_memories
         from uic.pipelines.memories.exclude import load_rules
 
@@ -113,6 +117,8 @@ class MemoriesPanel(WorkspacePanel):
             days=days,
             rules=() if exclude is None else load_rules(Path(exclude)),
             generation=number,
+            take_over=take_over,
+            forgotten=tuple(Tombstones(self.path).ids().tolist()),
         )
         return build_memories(request, runner, beam_arguments)
 

@@ -106,9 +106,11 @@ class MemoryFolder:
     Args:
         bundle: the trained model (`MemoryBundle`).
         generation: stamped on every record that changes.
+        learns_from_ms: log time from which events reach the memory, milliseconds since 1970 UTC;
+            exact parts get earlier ones, too.
     """
 
-    def __init__(self, bundle: MemoryBundle, generation: int) -> None:
+    def __init__(self, bundle: MemoryBundle, generation: int, learns_from_ms: int = 0) -> None:
         if len(bundle.hash8) != HASH_BYTES:
             msg = f"bundle: hash of {len(bundle.hash8)} bytes, expected {HASH_BYTES}"
             raise BadInputError(msg)
@@ -117,6 +119,7 @@ class MemoryFolder:
         self.parts_bytes = 0 if self._parts is None else self._parts.bytes
         self._network: PackedNetwork | None = None
         self.generation = generation
+        self.learns_from_ms = learns_from_ms
         self.state_floats = 0
         if bundle.has_memory:
             self._network = self._packed(bundle.memory)
@@ -187,10 +190,10 @@ class MemoryFolder:
         )
         changed = folded[rows]
         header = header_view(changed)
+        counted = lengths
         if self._network is not None:
-            x = self._embedded(header, events, new, firsts)
-            self._fold_states(self._network, changed, header, x, lengths)
-        header["events"] = np.minimum(header["events"].astype(np.int64) + lengths, MAX_EVENTS)
+            counted = self._learn(self._network, changed, events, new, lengths)
+        header["events"] = np.minimum(header["events"].astype(np.int64) + counted, MAX_EVENTS)
         if self._parts is not None:
             self._fold_parts(self._parts, changed, events.select(new), lengths)
         # 3. The position of the last event of each.
@@ -211,6 +214,31 @@ class MemoryFolder:
                 f"{self._bundle.hash8.hex()}; build a generation for the new bundle"
             )
             raise ForeignMemoryError(msg)
+
+    def _learn(
+        self,
+        network: PackedNetwork,
+        records: Records,
+        events: EventBatch,
+        new: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Fold `new`, the events of one user after the other, into the memories of `records`.
+
+        Returns:
+            How many of each user's events its memory has got: those since `learns_from_ms`.
+        """
+        taken = events.log_times_ms[new] >= self.learns_from_ms
+        owners = np.repeat(np.arange(len(lengths)), lengths)
+        counted = np.bincount(owners[taken], minlength=len(lengths))
+        learning = np.flatnonzero(counted)
+        if learning.size:
+            own = records[learning]
+            header, sizes = header_view(own), counted[learning]
+            x = self._embedded(header, events, new[taken], np.cumsum(sizes) - sizes)
+            self._fold_states(network, own, header, x, sizes)
+            records[learning] = own
+        return counted
 
     def _embedded(
         self,

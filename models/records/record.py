@@ -15,7 +15,7 @@ compares positions; everything else is little-endian.
 | 12-19 | offset of the last folded event | uint64, big-endian |
 | 20-23 | partition of the last folded event | uint32 |
 | 24-31 | event time of the last folded event, milliseconds since 1970 UTC | int64 |
-| 32-35 | events folded | uint32 |
+| 32-35 | events folded, into the memory if there is one | uint32 |
 | 36-43 | first 8 bytes of the bundle's hash | 8 bytes |
 | 44- | memory (layout: `uic.models.memory.network`) | float16 |
 | last | exact parts, in the order of the bundle's `state.yaml` | bytes |
@@ -78,6 +78,15 @@ def header_view(records: Records) -> NDArray[np.void]:
     Writing to the view writes to `records`, which must be C-contiguous along its last axis.
     """
     return records[:, :HEADER_BYTES].view(HEADER)[:, 0]
+
+
+def has_events(header: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Whether records have a position: (records,), bool.
+
+    The first event of an import has offset 0, and its count is of a memory that may begin later.
+    """
+    known: NDArray[np.bool_] = (header["events"] > 0) | (header["epoch"] > 0)
+    return known
 
 
 def state_view(records: Records, state_floats: int | None = None) -> NDArray[np.float16]:

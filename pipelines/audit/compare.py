@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from uic.models.records.record import HEADER_BYTES, Records, header_view, state_view
+from uic.models.records.record import HEADER_BYTES, Records, has_events, header_view, state_view
 
 NOT_A_NUMBER: Final = float("inf")
 
@@ -78,7 +78,7 @@ def compare_memories(
     Returns:
         A verdict for each user; those whom neither log nor store knows are matched.
     """
-    known = header_view(expected)["events"] > 0
+    known = has_events(header_view(expected))
     equal = (expected == served).all(axis=1)
     differences = np.zeros(len(expected))
     unequal = np.flatnonzero(~equal & found & known)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uic.models.memory.fold import EventBatch, MemoryFolder
-from uic.models.records.record import Records, header_view
+from uic.models.records.record import Records, has_events, header_view
 from uic.pipelines.log.columns import event_batch
 from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.fold_bucket import events_in_order
@@ -63,7 +63,7 @@ def fold_to_positions(
     at_offset = np.where(found, header["offset"].astype(np.int64), -1)[batch.user_index]
     marked = at_or_before(batch.epochs, batch.partitions, batch.offsets, marks)
     # The first event of an import has position (1, 0); a memory without events has none at all.
-    folded = found & (header["events"] > 0)
+    folded = found & has_events(header)
     own = folded[batch.user_index] & (batch.epochs == at_epoch)
     reached = own & (batch.offsets <= at_offset)
     before = marked & ~own & ~(folded[batch.user_index] & (batch.epochs > at_epoch))

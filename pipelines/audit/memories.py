@@ -130,7 +130,7 @@ class _Auditor:
         self._snapshot = snapshot_of(request.memories, generation.number, generation.bundle)
         bundle = load_bundle(BundleShelf(request.bundles).find(generation.bundle_name))
         self._columns = bundle.event_columns
-        self._folder = MemoryFolder(bundle, generation.number)
+        self._folder = MemoryFolder(bundle, generation.number, self._snapshot.learns_from_ms)
         self._exclusion = Exclusion.from_json(generation.exclude)
         self._tolerance = _tolerance(self._snapshot, request.settings)
         self._forgotten = np.union1d(store.generations.forgotten(), request.forgotten)

@@ -105,7 +105,7 @@ def _audit_rows(
 ) -> None:
     snapshot = snapshot_of(request.memories, number)
     bundle = load_bundle(BundleShelf(request.bundles).find(str(snapshot.manifest["bundle"])))
-    folder = MemoryFolder(bundle, number)
+    folder = MemoryFolder(bundle, number, snapshot.learns_from_ms)
     log = EventLog(request.log)
     files = log.behavior_files(date.fromisoformat(snapshot.manifest["first_day"]))
     users = np.unique(rows.column("user_id").to_numpy())

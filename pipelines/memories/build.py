@@ -40,6 +40,7 @@ from uic.pipelines.memories.read import (
     read_events,
     read_memories,
 )
+from uic.pipelines.memories.take_over import PartsWanted, columns_of, files_to_read, find_taken
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.log_parts import Part, log_parts
 from uic.pipelines.settings import MemoriesSettings, SaleSettings
@@ -76,6 +77,9 @@ class MemoriesRequest:
         days: of a build from nothing; None: as the settings say.
         rules: of an incident; with `start` they begin a new generation.
         generation: number; None: the snapshot's, or the next free one.
+        take_over: whether a build from nothing takes exact parts over from a snapshot of another
+            bundle, where that gives the same bytes (`uic.pipelines.memories.take_over`).
+        forgotten: users who were deleted on request, who get no record.
     """
 
     log: Path
@@ -89,15 +93,24 @@ class MemoriesRequest:
     days: int | None = None
     rules: tuple[ExcludeRule, ...] = ()
     generation: int | None = None
+    take_over: bool = True
+    forgotten: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Input:
-    """What a build reads, and what its snapshot will say of it."""
+    """What a build reads, and what its snapshot will say of it.
+
+    `base` is the snapshot that it starts from, or takes parts over from; `again_from_ms` is the log
+    time from which events that it covers are folded again, and `not_taken` says why it takes none.
+    """
 
     plan: BucketPlan
     bundle: Bundle
     start: Snapshot | None
+    base: Snapshot | None
+    again_from_ms: int | None
+    not_taken: str | None
     exclusion: Exclusion
     first: date
     files: list[LogFile]
@@ -121,7 +134,7 @@ def build_memories(
     log = EventLog(request.log)
     publication = SnapshotPublication(
         root=inputs.plan.root,
-        start=inputs.start,
+        start=inputs.base,
         epochs=log.epochs(),
         thinned=frozenset(m["epoch"] for m in log.manifests() if m.get("forgotten")),
         facts=_facts(request, inputs),
@@ -138,16 +151,11 @@ def _find_input(request: MemoriesRequest) -> _Input:
     start = None if request.start is None else Snapshot.open(request.start)
     if start is not None:
         _check_start(request, start, bundle)
-    warm_up = request.days or request.memories_settings.warm_up_days
-    if bundle.state is not None and start is None and request.days is None:
-        # Exact parts count all that the log has, as samples and `uic features asof` do.
-        days = [file.dt for file in log.behavior_files(None, request.until)]
-        warm_up = max(warm_up, (request.until - min(days, default=request.until)).days + 1)
     # The snapshot's own last day is read again: what was published of it since lies after the cut.
-    first = (
-        date.fromisoformat(start.manifest["until"])
+    first, learns_from = (
+        (date.fromisoformat(start.manifest["until"]), None)
         if start is not None
-        else request.until - timedelta(days=warm_up - 1)
+        else _first_days(request, log, bundle)
     )
     files = log.behavior_files(first, request.until)
     if start is None and not sum(file.rows for file in files):
@@ -156,18 +164,62 @@ def _find_input(request: MemoriesRequest) -> _Input:
         raise MemoriesError(msg)
     number = _number(request, start)
     root = request.memories / f"generation={number:03d}" / f"dt={request.until}"
-    cut_ms = CalendarDays(request.time_zone).start_ms(day_number(request.until) + 1)
+    exclusion, calendar = _exclusion(request, start), CalendarDays(request.time_zone)
+    taken, not_taken, again_from_ms = None, None, None
+    if start is None and request.take_over and bundle.state is not None:
+        size = MemoryFolder(bundle, number).record_bytes
+        wanted = PartsWanted(bundle, size, first, request.until, exclusion)
+        taken, not_taken = find_taken(request.memories, log, wanted)
+    if taken is not None:
+        changed = len(taken.names) < len(bundle.state.parts if bundle.state else ())
+        read_from = (first if changed else learns_from or first) if taken.folds else None
+        files = files_to_read(files, taken, read_from)
+        again_from_ms = None if read_from is None else calendar.start_ms(day_number(read_from))
+    base = start if taken is None else Snapshot.open(taken.snapshot)
     rows = sum(file.rows for file in files)
-    buckets = max(-(-rows // BUCKET_EVENTS), -(-(start.rows if start else 0) // BUCKET_MEMORIES), 1)
+    buckets = max(-(-rows // BUCKET_EVENTS), -(-(base.rows if base else 0) // BUCKET_MEMORIES), 1)
+    plan = BucketPlan(
+        bundle=request.bundle,
+        generation=number,
+        root=root,
+        cut_ms=calendar.start_ms(day_number(request.until) + 1),
+        learns_from_ms=start.learns_from_ms
+        if start
+        else (calendar.start_ms(day_number(learns_from)) if learns_from else 0),
+        taken=taken,
+        forgotten=request.forgotten,
+    )
     return _Input(
-        plan=BucketPlan(request.bundle, number, root, cut_ms),
+        plan=plan,
         bundle=bundle,
         start=start,
-        exclusion=_exclusion(request, start),
+        base=base,
+        again_from_ms=again_from_ms,
+        not_taken=not_taken,
+        exclusion=exclusion,
         first=first,
         files=files,
         buckets=request.memories_settings.buckets or buckets,
     )
+
+
+def _first_days(
+    request: MemoriesRequest, log: EventLog, bundle: Bundle
+) -> tuple[date, date | None]:
+    """The first day of a build from nothing, and that of its memories if that is a later one.
+
+    Exact parts count all that the log has, as samples and `uic features asof` do; a memory is
+    warmed up over `memories.warm_up_days`. `days` is said of both.
+    """
+    warm_up = request.days or request.memories_settings.warm_up_days
+    first = request.until - timedelta(days=warm_up - 1)
+    if bundle.state is None or request.days is not None:
+        return first, None
+    days = [file.dt for file in log.behavior_files(None, request.until)]
+    learns_from = max(days, default=request.until) - timedelta(days=warm_up - 1)
+    first = min([first, *days])
+    later = bundle.has_memory and learns_from > min(days, default=first)
+    return first, learns_from if later else None
 
 
 def _check_start(request: MemoriesRequest, start: Snapshot, bundle: Bundle) -> None:
@@ -232,11 +284,27 @@ def _facts(request: MemoriesRequest, inputs: _Input) -> dict[str, Any]:
         "parts": None if bundle.state is None else bundle.state.document(),
         "record_bytes": MemoryFolder(inputs.bundle, inputs.plan.generation).record_bytes,
         "first_day": inputs.first.isoformat() if start is None else start.manifest["first_day"],
+        "learns_from_ms": inputs.plan.learns_from_ms,
+        "columns": columns_of(bundle),
         "until": request.until.isoformat(),
         "cut_ms": inputs.plan.cut_ms,
         "exclude": inputs.exclusion.to_json(),
         "from": None if start is None else start.name,
+        "taken": _taken(inputs),
         "folded_by": folded_by(),
+    }
+
+
+def _taken(inputs: _Input) -> dict[str, Any] | None:
+    """What the manifest says of exact parts that were taken over, or why none were."""
+    taken, base = inputs.plan.taken, inputs.base
+    if taken is None or base is None:
+        return None if inputs.not_taken is None else {"not": inputs.not_taken}
+    return {
+        "from": base.name,
+        "bundle": base.manifest["bundle"],
+        "parts": list(taken.names),
+        "positions": base.manifest["positions"],
     }
 
 
@@ -246,20 +314,23 @@ def _steps(
     inputs: _Input,
     publication: SnapshotPublication,
 ) -> None:
-    start = inputs.start
-    files: list[Mapping[str, Any]] = [] if start is None else list(start.manifest["files"])
+    base = inputs.base
+    files: list[Mapping[str, Any]] = [] if base is None else list(base.manifest["files"])
 
     def read_memory_file(entry: Mapping[str, Any]) -> tuple[pa.Table, None]:
-        path = (start.path if start else Path()) / entry["path"]
+        path = (base.path if base else Path()) / entry["path"]
         return read_memories(path, entry["sha256"]), None
 
     def fold(bucket: int, bucket_tables: Mapping[str, pa.Table]) -> BucketFile | None:
         return fold_bucket(inputs.plan, bucket, bucket_tables[MEMORIES], bucket_tables[EVENTS])
 
-    covered = {} if start is None else start.positions
     columns = inputs.bundle.event_columns
     events = functools.partial(
-        read_events, covered=covered, exclusion=inputs.exclusion, columns=columns
+        read_events,
+        covered={} if base is None else base.positions,
+        exclusion=inputs.exclusion,
+        columns=columns,
+        again_from_ms=inputs.again_from_ms,
     )
     tables = {
         EVENTS: BucketInput(parts, events, event_schema(columns)),

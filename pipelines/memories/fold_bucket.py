@@ -7,6 +7,7 @@ a name that it knows.
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,15 +24,23 @@ from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
 from uic.models.memory.fold import MemoryFolder
 from uic.models.published import drafted_part, sha256_of
-from uic.models.records.record import Records, header_view
+from uic.models.records.record import Records, has_events, header_view
 from uic.pipelines.log.columns import event_batch
+from uic.pipelines.log.positions import at_or_before
+from uic.pipelines.memories.take_over import TakenParts, without
 
 DRAFT_SUFFIX: Final = ".draft"
 _ROW_GROUP_ROWS: Final = 20_000
+# Of a header: which event was the last.
+POSITION_FIELDS: Final = ("epoch", "offset", "partition", "last_event_time_ms")
 
 
 class SnapshotWriteError(BadInputError):
     """A file of a snapshot could not be written: the disk is full, or the folder not writable."""
+
+
+class TakeOverError(BadInputError):
+    """A snapshot has other users, or ends elsewhere, than the log up to its positions."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +67,35 @@ class BucketPlan:
         generation: stamped on every record.
         root: the snapshot's folder, which all workers must share.
         cut_ms: `event_timestamp` of every row, milliseconds since 1970 UTC.
+        learns_from_ms: see `MemoryFolder`.
+        taken: exact parts of another bundle's snapshot that the records begin with.
+        forgotten: users who were deleted on request, who get no record.
     """
 
     bundle: Path
     generation: int
     root: Path
     cut_ms: int
+    learns_from_ms: int
+    taken: TakenParts | None = None
+    forgotten: tuple[int, ...] = ()
 
 
-@lru_cache(maxsize=2)
-def _folder(bundle: Path, generation: int) -> MemoryFolder:
-    """One per worker: loading a bundle costs more than folding a small bucket."""
-    return MemoryFolder(load_bundle(bundle), generation)
+@lru_cache(maxsize=4)
+def _folder(
+    path: Path, generation: int, learns_from_ms: int, lacking: tuple[str, ...] = ()
+) -> MemoryFolder:
+    """One per worker: loading a bundle costs more than folding a small bucket.
+
+    Args:
+        path: of the bundle.
+        generation: see `MemoryFolder`.
+        learns_from_ms: see `MemoryFolder`.
+        lacking: names of the parts that its records do not have.
+    """
+    bundle = load_bundle(path)
+    folding = without(bundle, lacking) if lacking else bundle
+    return MemoryFolder(folding, generation, learns_from_ms)
 
 
 def fold_bucket(
@@ -80,15 +106,20 @@ def fold_bucket(
     Args:
         plan: of the build.
         bucket: its number.
-        memories: `MEMORY_COLUMNS` of the snapshot that the build starts from.
+        memories: `MEMORY_COLUMNS` of the snapshot that the build starts from, or takes parts from.
         events: `event_schema` of the bundle's columns, in any order.
 
     Raises:
         SnapshotWriteError: names the file and the system's reason.
+        TakeOverError: the log is not the one that the snapshot's parts were folded from.
         UicError: a memory is of another bundle, or not of this version.
     """
-    folder = _folder(plan.bundle, plan.generation)
-    users, records = fold_tables(folder, memories, events_in_order(events))
+    folder = _folder(plan.bundle, plan.generation, plan.learns_from_ms)
+    memories, events = (_without(table, plan.forgotten) for table in (memories, events))
+    if plan.taken is None:
+        users, records = fold_tables(folder, memories, events_in_order(events))
+    else:
+        users, records = _fold_over(plan, plan.taken, folder, memories, events_in_order(events))
     outcome = records[1]
     if not len(users):
         return None
@@ -125,9 +156,79 @@ def fold_tables(
     outcome = folder.fold(records, batch)
     skipped, moved = int(outcome.skipped.sum()), int(outcome.moved.sum())
     # A user all of whose events were refused has learnt nothing and gets no row.
-    there = header_view(outcome.records)["events"] > 0
+    there = has_events(header_view(outcome.records))
     folded = len(batch) - skipped - moved
     return users[there], (outcome.records[there], (folded, skipped, moved))
+
+
+def _without(table: pa.Table, forgotten: tuple[int, ...]) -> pa.Table:
+    """The rows of other users, in one chunk a column."""
+    gone = np.isin(table.column("user_id").to_numpy(), np.array(forgotten, dtype=np.int64))
+    return table.filter(pa.array(~gone)).combine_chunks() if gone.any() else table
+
+
+def _fold_over(
+    plan: BucketPlan, taken: TakenParts, folder: MemoryFolder, memories: pa.Table, events: pa.Table
+) -> tuple[NDArray[np.int64], tuple[Records, tuple[int, int, int]]]:
+    """Fold events in order over parts that are taken over; returns as `fold_tables`."""
+    known = memories.column("user_id").to_numpy()
+    users = np.union1d(known, events.column("user_id").to_numpy())
+    stored = np.zeros((0, taken.record_bytes), np.uint8)
+    if len(known):
+        stored = values_of(memories.column("memory").chunk(0), taken.record_bytes, "snapshot")
+    records, held = folder.initial_records(len(users)), np.searchsorted(users, known)
+    batch = event_batch(events, users)
+    old = at_or_before(batch.epochs, batch.partitions, batch.offsets, taken.positions)
+    skipped = moved = folded = 0
+    # 1. What the snapshot does not have, up to its positions.
+    if taken.folds:
+        partial = _folder(plan.bundle, plan.generation, plan.learns_from_ms, taken.names)
+        before = partial.fold(partial.initial_records(len(users)), batch.select(old))
+        _refuse_other_log(taken, users, before.records, held, stored)
+        kept = kept_bytes(folder.record_bytes, taken.columns)
+        records[:, kept] = before.records
+        folded = int(old.sum())
+    # 2. The parts, and the position that they are of.
+    for there, here, size in taken.columns:
+        records[held, here : here + size] = stored[:, there : there + size]
+    own, theirs = header_view(records), header_view(stored)
+    for name in POSITION_FIELDS if taken.folds else (*POSITION_FIELDS, "events"):
+        own[name][held] = theirs[name]
+    # 3. Everything since.
+    outcome = folder.fold(records, batch.select(~old))
+    skipped, moved = int(outcome.skipped.sum()), int(outcome.moved.sum())
+    folded += int((~old).sum()) - skipped - moved
+    there_is = has_events(header_view(outcome.records))
+    return users[there_is], (outcome.records[there_is], (folded, skipped, moved))
+
+
+def kept_bytes(record_bytes: int, columns: Sequence[tuple[int, int, int]]) -> NDArray[np.int64]:
+    """The bytes of a record that no column of `TakenParts` covers, ascending."""
+    kept = np.ones(record_bytes, dtype=np.bool_)
+    for _, here, size in columns:
+        kept[here : here + size] = False
+    return np.flatnonzero(kept)
+
+
+def _refuse_other_log(
+    taken: TakenParts,
+    users: NDArray[np.int64],
+    folded: Records,
+    held: NDArray[np.int64],
+    stored: Records,
+) -> None:
+    """A user with events up to the snapshot's positions must end there as the snapshot says."""
+    header, theirs = header_view(folded), header_view(stored)
+    agree = np.zeros(len(users), dtype=np.bool_)
+    agree[held] = np.all([header[name][held] == theirs[name] for name in POSITION_FIELDS], axis=0)
+    wrong = np.flatnonzero(has_events(header) & ~agree)
+    if wrong.size:
+        user = int(users[wrong[0]])
+        msg = (
+            f"{taken.snapshot}: its record of user {user} does not end where the log does up to "
+            "the snapshot's positions, so its parts are not this log's; build with --from-nothing"
+        )
+        raise TakeOverError(msg)
 
 
 def _write(

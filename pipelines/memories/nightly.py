@@ -1,14 +1,14 @@
 """Which snapshot a nightly build goes on from, and what a build leaves out by its days."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from uic.feature_repo.snapshots.snapshots import Snapshot
-from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.log.positions import at_or_before
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def newest_before(snapshots: Sequence[Snapshot], until: date, log: EventLog) -> 
 def _lacks(snapshot: Snapshot, until: date, log: EventLog) -> bool:
     """Whether the log has events of the snapshot's last days beyond its positions."""
     last = min(date.fromisoformat(snapshot.manifest["until"]), until)
-    for file in log.behavior_files(last - timedelta(days=1), last):
-        with pq.ParquetFile(file.path) as opened:
-            table = opened.read(columns=["epoch", "partition", "offset"])
-        epochs, partitions, offsets = (column.to_numpy() for column in table.columns)
-        for epoch, partition in {*zip(epochs.tolist(), partitions.tolist(), strict=True)}:
-            here = (epochs == epoch) & (partitions == partition)
-            covered = snapshot.positions.get(epoch, {}).get(partition, -1)
-            if int(np.max(offsets[here])) > covered:
-                return True
-    return False
+    files = log.behavior_files(last - timedelta(days=1), last)
+    return any(beyond(file, snapshot.positions) for file in files)
+
+
+def beyond(file: LogFile, positions: Mapping[int, Mapping[int, int]]) -> bool:
+    """Whether a file of behaviours has events beyond positions; reads three columns."""
+    with pq.ParquetFile(file.path) as opened:
+        table = opened.read(columns=["epoch", "partition", "offset"])
+    epochs, partitions, offsets = (column.to_numpy() for column in table.columns)
+    return not bool(at_or_before(epochs, partitions, offsets, positions).all())

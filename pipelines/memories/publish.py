@@ -24,7 +24,7 @@ class SnapshotPublication:
 
     Args:
         root: folder of the snapshot.
-        start: the snapshot that the build started from.
+        start: the snapshot that the build started from, or took parts over from.
         epochs: of the log.
         thinned: numbers of the epochs from which users were taken out (`forgotten`).
         facts: the manifest's part that is known before the run.
@@ -79,6 +79,8 @@ class SnapshotPublication:
                 "skipped": sum(file.skipped for file in files),
                 "moved": sum(file.moved for file in files),
             },
+            # Of all builds up to this one: none, and whatever goes on from it can be checked.
+            "out_of_order": self._out_of_order(files),
             # A memory is a function of the log to the bit on one build of torch and one kind of
             # machine; elsewhere to a tolerance.
             "torch": torch.__version__,
@@ -88,6 +90,13 @@ class SnapshotPublication:
         publish_manifest(self.root, manifest)
         point_current_to(self.root)
         return manifest
+
+    def _out_of_order(self, files: Sequence[BucketFile]) -> int:
+        """Events refused by any build so far: skipped, or of users in two partitions."""
+        before = {} if self.start is None else self.start.manifest
+        known = before.get("events", {"skipped": 0, "moved": 0})
+        earlier = before.get("out_of_order", known["skipped"] + known["moved"])
+        return int(earlier) + sum(file.skipped + file.moved for file in files)
 
     def _refuse_gap(
         self,

@@ -65,7 +65,11 @@ def event_schema(columns: Sequence[EventColumn]) -> pa.Schema:
 
 
 def read_events(
-    part: Part, covered: Covered, exclusion: Exclusion, columns: Sequence[EventColumn] = ()
+    part: Part,
+    covered: Covered,
+    exclusion: Exclusion,
+    columns: Sequence[EventColumn] = (),
+    again_from_ms: int | None = None,
 ) -> tuple[pa.Table, PartFacts]:
     """The events of a part that a build has to fold, as `event_schema`.
 
@@ -75,6 +79,7 @@ def read_events(
         exclusion: of the generation.
         columns: that the bundle reads; an event with a value of the wrong type in one is left out,
             as the stream refuses it.
+        again_from_ms: log time from which covered events are wanted, too; None for none.
 
     Raises:
         LogFileError: a page is damaged, a value is null, or a behaviour is unknown.
@@ -87,6 +92,10 @@ def read_events(
         table.column(name).to_numpy() for name in ("epoch", "partition", "offset")
     )
     old = at_or_before(epochs, partitions, offsets, covered)
+    if again_from_ms is not None:
+        old &= (
+            table.column("log_time").cast(_MILLISECONDS).cast(pa.int64()).to_numpy() < again_from_ms
+        )
     fresh = table.filter(pa.array(~old)) if old.any() else table
     sources = np.empty(0, dtype=object)
     if exclusion.needs_sources:

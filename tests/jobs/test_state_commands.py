@@ -114,3 +114,23 @@ def test_asof_writes_the_rows_with_features(workspace, tmp_path) -> None:
     assert pq.read_table(tmp_path / "out").column_names == ["user_id", "time", *NAMES]
     with pytest.raises(BadInputError, match="not readable as Parquet"):
         uic(workspace, "features", "asof", str(tmp_path / "none"), str(tmp_path / "out"))
+
+
+def test_a_changed_file_takes_over_the_parts_that_are_as_they_were(workspace, tmp_path) -> None:
+    """In a workspace of its own: the output says which, and that a fold from nothing was asked."""
+    own = tmp_path / "var"
+    Workspace(own).simulate(users=20, days=4, items=100)
+    last = max(file.dt for file in EventLog(own / "log").behavior_files())
+    file = "version: 1\nparts: {a: {kind: recent}, b: {kind: counts, by: item, size: %d}}"
+    for size in (8, 16):
+        (own / "state.yaml").write_text(file % size)
+        uic(own, "state", "publish")
+        said = uic(own, "memories", "build", "--bundle", "state", "--until", str(last))
+        assert ("parts " in said) == (size == 16)
+    taken = "a taken over from generation=001/dt={} (state/0001); folded: b"
+    assert taken.format(last) in " ".join(said.split())
+    words = ("memories", "build", "--bundle", "state", "--until", str(last), "--from-nothing")
+    assert "taken over" not in uic(own, *words)
+    before = Workspace(own).snapshots()[0].path
+    with pytest.raises(BadInputError, match="--from-nothing and --from: a build does either"):
+        uic(own, *words, "--from", str(before))

@@ -1,6 +1,7 @@
 """`uic memories upgrade`: gives every user a memory of a new bundle, without a pause.
 
-1. Build a snapshot of the whole log with the new bundle, as the next generation.
+1. Build a snapshot of the whole log with the new bundle, as the next generation; exact parts that
+   both bundles declare alike are taken over (`uic.pipelines.memories.take_over`).
 2. Load it beside the live one.
 3. Stream the new generation too, until it is nearly where the live one is. It has a job of its
    own, so the live one is not slowed.
@@ -23,6 +24,7 @@ from uic.feature_repo.snapshots.published_values import load_values
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.opened import OpenedStore, open_for_writing
+from uic.feature_repo.store.tombstones import Tombstones
 from uic.jobs.config.context import Context
 from uic.jobs.stream.run.detached import start_stream, stream_folder
 from uic.jobs.stream.run.lag import lag_of
@@ -146,6 +148,7 @@ def _built(
             days=None,
             rules=(),
             generation=max([*known, *_numbers(context)], default=0) + 1,
+            forgotten=tuple(Tombstones(context.workspace).ids().tolist()),
         ),
         "DirectRunner",
         [],

@@ -12,6 +12,7 @@ import torch
 from uic.models.bundles.saving import save_bundle
 from uic.models.rankers.catalogue import model_kind
 from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.state.definition import StateDefinition
 from uic.models.training.run_spec import Days, RunSpec
 from uic.models.training.settings import TrainSettings
 from uic.models.training.trainer import Trained
@@ -24,8 +25,10 @@ from uic.pipelines.settings import MemoriesSettings, SaleSettings
 FIRST = date(2024, 3, 1)
 
 
-def untrained_bundle(path: Path, seed: int = 0, items: int = 50) -> Path:
-    """A bundle of the product's own size with random weights."""
+def untrained_bundle(
+    path: Path, seed: int = 0, items: int = 50, state: StateDefinition | None = None
+) -> Path:
+    """A bundle of the product's own size with random weights, and exact parts behind them."""
     kind = model_kind("mimn")
     settings = kind.settings()
     ids = np.arange(1, items + 1)
@@ -34,7 +37,7 @@ def untrained_bundle(path: Path, seed: int = 0, items: int = 50) -> Path:
     model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows).eval()
     day = FIRST
     spec = RunSpec("mimn", settings, TrainSettings(), Days(day, day), seed, "test", "0" * 64)
-    save_bundle(path, Trained(spec, model, vocabulary, None, [], []))
+    save_bundle(path, Trained(spec, model, vocabulary, None, [], []), state=state)
     return path
 
 
