@@ -5,18 +5,19 @@ before it without a word. Here `get_historical_features` reads all cuts of the l
 are kept, and a row of a user who had no memory by then stays, with a null.
 
 A cut is a day's; a service answers with memories a second old. Rows get the last cut before their
-time, which is up to a day older than what was served.
+time, which is up to a day older than what was served. Exact parts are told as they were by
+`uic.pipelines.state.feast_store`, the class that `feature_store.yaml` names.
 """
 
 import copy
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from dask.delayed import delayed
 from feast import FeatureView, FileSource, RepoConfig
-from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig
+from feast.infra.offline_stores.dask import DaskOfflineStore
 from feast.infra.offline_stores.offline_store import RetrievalJob
 
 from uic.feature_repo.plugin.config import PackedStoreConfig
@@ -30,14 +31,6 @@ from uic.models.published import MANIFEST_NAME
 LOG = logging.getLogger(__name__)
 _ROW = "uic_row"
 _TIME = "event_timestamp"
-
-
-class UicOfflineStoreConfig(DaskOfflineStoreConfig):  # type: ignore[misc] # Feast has no types
-    """Feast finds it by the store's name plus `Config`."""
-
-    type: Literal["uic.feature_repo.plugin.offline_store.UicOfflineStore"] = (
-        "uic.feature_repo.plugin.offline_store.UicOfflineStore"
-    )
 
 
 class UicOfflineStore(DaskOfflineStore):  # type: ignore[misc] # Feast has no types
@@ -74,6 +67,13 @@ class UicOfflineStore(DaskOfflineStore):  # type: ignore[misc] # Feast has no ty
         return job
 
 
+def time_column(rows: pd.DataFrame) -> str:
+    """The column that Feast takes for the time of a row."""
+    if _TIME in rows.columns:
+        return _TIME
+    return str(rows.select_dtypes(include=["datetime", "datetimetz"]).columns[0])
+
+
 def _every_row(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """The rows asked for, in their order, with the features that were found for them."""
     found = found.set_index(_ROW)
@@ -87,8 +87,7 @@ def _every_row(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
             len(rows),
         )
     whole = rows.reset_index(drop=True)
-    times = whole.select_dtypes(include=["datetime", "datetimetz"]).columns
-    time = _TIME if _TIME in whole.columns else times[0]
+    time = time_column(whole)
     whole[time] = pd.to_datetime(whole[time], utc=True)
     whole = whole.join(features)
     for name in features.select_dtypes(include=["object"]).columns:

@@ -3,8 +3,12 @@
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 
@@ -14,6 +18,8 @@ from uic.feature_repo.store.opened import open_memories
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.records.record import parts_view
 from uic.models.state.part import Asked
+from uic.pipelines.state.feast_store import StateHistoryError
+from uic.pipelines.state.rows import RowsError
 
 USERS = [1, 2, 3, 4]
 
@@ -120,3 +126,81 @@ def test_a_view_is_made_only_where_it_has_features(tmp_path, parts, names) -> No
     manifest = {"bundle_hash8": "00", "state": [], "parts": document}
     (current / "manifest.json").write_text(json.dumps(manifest))
     assert [view.name for view in state_views(tmp_path)] == names
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    """Moments of the log's days and after them, some twice; users 31 and 32 are in no log."""
+    draw = np.random.default_rng(5)
+    day = pd.Timestamp("2025-01-01", tz="UTC")
+    return pd.DataFrame(
+        {
+            "user_id": draw.integers(1, 33, 200),
+            "event_timestamp": day + pd.to_timedelta(draw.integers(0, 9 * 86_400, 200), unit="s"),
+            "candidate_item_id": draw.integers(1, 200, 200),
+            "candidate_category_id": draw.integers(0, 5, 200),
+        },
+        index=np.arange(200)[::-1],
+    )
+
+
+def told_by(workspace: Workspace, rows: pd.DataFrame, folder: Path, **options) -> pd.DataFrame:
+    """What `uic features asof` says of the rows."""
+    named = {"event_timestamp": "time"} | {
+        f"candidate_{name}": name for name in ("item_id", "category_id")
+    }
+    rows.rename(columns=named).to_parquet(folder / "rows.parquet", index=False)
+    workspace.state.as_of(folder / "rows.parquet", folder / "out.parquet", **options)
+    return pq.read_table(folder / "out.parquet").to_pandas()
+
+
+def test_history_is_what_asof_says_byte_for_byte(workspace, feast, rows, tmp_path) -> None:
+    described = workspace.state.read().described
+    references = [
+        f"{'candidate' if one.of_candidate else 'user'}_state:{one.name.replace('.', '_')}"
+        for one in described
+    ]
+    found = feast.get_historical_features(rows, references).to_df()
+    expected = told_by(workspace, rows, tmp_path)
+    assert found["user_id"].tolist() == rows["user_id"].tolist()
+    for one in described:
+        own = found[one.name.replace(".", "_")].to_numpy().astype(np.float32)
+        assert own.tobytes() == expected[one.name].to_numpy().tobytes(), one.name
+    assert (expected["items.count"] > 0).sum() > 5
+    assert expected["items.age"].isna().any()
+
+
+def test_history_beside_other_views_has_full_names_and_no_candidate(feast, rows) -> None:
+    few = rows.head(3).assign(candidate_item_id=[5, None, 6])
+    references = ["user_interest_decoded:events", "candidate_state:items_count"]
+    found = feast.get_historical_features(few, references, full_feature_names=True).to_df()
+    assert found["candidate_state__items_count"].isna().tolist() == [False, True, False]
+    assert "user_interest_decoded__events" in found.columns
+
+
+def test_history_leaves_out_what_the_generation_leaves_out(
+    workspace, feast, rows, tmp_path
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("- {users: [1, 2, 3], until: 2025-01-05T00:00:00Z}")
+    feature = "user_state:items_distinct"
+    before = feast.get_historical_features(rows, [feature]).to_df()["items_distinct"]
+    current = workspace.context.memories / "current"
+    target = current.readlink()
+    workspace.build_memories("state", "2025-01-08", exclude=rules)
+    try:
+        found = feast.get_historical_features(rows, [feature]).to_df()["items_distinct"]
+    finally:
+        current.unlink()
+        current.symlink_to(target)
+    expected = told_by(workspace, rows, tmp_path, exclude=rules)["items.distinct"]
+    assert found.tolist() == expected.tolist() != before.tolist()
+
+
+def test_history_without_rows_and_seconds_for_times_are_one_line(feast, rows) -> None:
+    until = datetime(2025, 1, 8, tzinfo=UTC)
+    with pytest.raises(StateHistoryError, match="user_state: needs rows, entity_df with user_id"):
+        feast.get_historical_features(features=["user_state:items_distinct"], end_date=until)
+    odd = rows.head(1).assign(event_timestamp=pd.to_datetime([1_736_000_000], unit="ms", utc=True))
+    with pytest.raises(RowsError, match="entity_df: column time has 1736000000 in row 0"):
+        feast.get_historical_features(odd, ["user_state:items_distinct"]).to_df()
