@@ -9,6 +9,7 @@
 
 A part is found by its kind: one of this package's, or `module:Class` of your own, a subclass of
 `uic.models.state.part.StatePart`. The definition's sum stands in bundles and generations.
+`freshness` beside the parts is of serving (`uic.models.state.freshness`), and not in the sum.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import yaml
@@ -28,8 +29,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from uic.models.records.positions import EventBatch
+from uic.models.settings import Section
 from uic.models.state.aggregate import Aggregate
 from uic.models.state.counts import Counts
+from uic.models.state.freshness import Freshness
 from uic.models.state.part import (
     Asked,
     Cuts,
@@ -62,9 +65,11 @@ class StateDefinition:
 
     Attributes:
         parts: with distinct names, ascending where they come from a file.
+        freshness: what a service does while records are behind; None for nothing.
     """
 
     parts: tuple[StatePart, ...] = ()
+    freshness: Freshness | None = None
 
     @cached_property
     def bytes(self) -> int:
@@ -172,14 +177,15 @@ class StateDefinition:
             found = document.get("version") if isinstance(document, dict) else type(document)
             msg = f"{where}: version is {found!r}, expected {_VERSION}; see docs/state.md"
             raise StateFileError(msg)
-        unknown = sorted(set(document) - {"version", "parts"})
+        unknown = sorted(set(document) - {"version", "parts", "freshness"})
         entries = document.get("parts")
         if unknown or not isinstance(entries, dict):
-            msg = f"{where}: found {unknown or entries!r}, expected version and parts"
+            msg = f"{where}: found {unknown or entries!r}, expected version, parts and freshness"
             raise StateFileError(msg)
         # By name: a bundle's file has sorted keys, and the bytes of one sum lie in one order.
         named = sorted(((str(name), entry) for name, entry in entries.items()), key=itemgetter(0))
-        state = cls(tuple(_part(name, entry, where) for name, entry in named))
+        parts = tuple(_part(name, entry, where) for name, entry in named)
+        state = cls(parts, _freshness(document.get("freshness"), where))
         if not state.parts:
             msg = f"{where}: parts is empty; name one, as docs/state.md shows"
             raise StateFileError(msg)
@@ -235,13 +241,39 @@ def _part(name: str, entry: Any, where: str) -> StatePart:
         raise StateFileError(msg)
     kind = _class_of(entry["kind"], where)
     settings = {key: value for key, value in entry.items() if key != "kind"}
+    return kind(name, _settings(kind.settings_type, settings, where))
+
+
+def _freshness(entry: Any, where: str) -> Freshness | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        msg = f"{where}: freshness: found {entry!r}, expected {{at_most: 10m, then: serve}}"
+        raise StateFileError(msg)
+    return _settings(Freshness, entry, f"{where}: freshness")
+
+
+def freshness_of(workspace: Path) -> Freshness | None:
+    """What the `state.yaml` of a workspace says of serving; None without one.
+
+    Raises:
+        StateFileError: the file is none.
+    """
+    path = workspace / "state.yaml"
+    return StateDefinition.load(path).freshness if path.is_file() else None
+
+
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+def _settings(kind: type[_Settings], entry: Any, where: str) -> _Settings:
     try:
-        return kind(name, kind.settings_type.model_validate(settings))
+        return kind.model_validate(entry)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(step) for step in first["loc"])
         reason = (
-            f"unknown; known: {', '.join(sorted(kind.settings_type.model_fields))}"
+            f"unknown; known: {', '.join(sorted(kind.model_fields))}"
             if first["type"] == "extra_forbidden"
             else first["msg"].removeprefix("Value error, ")
         )

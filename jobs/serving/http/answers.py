@@ -76,6 +76,9 @@ def answer_of(
         "memory_bundle": None if facts is None else facts.bundle,
         "memory_age_seconds": None if age is None else round(age, 3),
         "memory_events": None if facts is None else facts.events,
+        "records_behind_seconds": (
+            None if ranked.behind_seconds is None else round(ranked.behind_seconds, 1)
+        ),
         "degraded": bool(ranked.reasons),
         "reasons": [reason.value for reason in ranked.reasons],
         "duplicates": duplicates,

@@ -65,6 +65,7 @@ ANSWER_EXAMPLE: Final[JsonDict] = {
     "memory_bundle": "8c2f0a6be1d94477",
     "memory_age_seconds": 12.4,
     "memory_events": 1043,
+    "records_behind_seconds": None,
     "degraded": False,
     "reasons": [],
     "duplicates": 0,
@@ -121,6 +122,9 @@ class RankAnswer(BaseModel):
     memory_bundle: str | None = Field(description="hash of the bundle that folded the memory")
     memory_age_seconds: float | None = Field(description="since the memory's last event")
     memory_events: int | None = Field(description="events folded into the memory")
+    records_behind_seconds: float | None = Field(
+        None, description="how far the stream is behind; null without `freshness` in state.yaml"
+    )
     degraded: bool = Field(description="whether `reasons` has any")
     reasons: list[str] = Field(description="see uic.jobs.serving.read.reasons")
     duplicates: int = Field(description="candidates that were named again; each is answered once")

@@ -27,6 +27,7 @@ from uic.jobs.serving.http.limits import RETRY_AFTER_SECONDS, Limits
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import OverloadedError
 from uic.jobs.serving.rank.people import interests_of
+from uic.jobs.serving.read.freshness import RecordsBehindError
 from uic.jobs.serving.read.metrics import exposition
 from uic.jobs.serving.score.context import RequestContext
 
@@ -37,6 +38,7 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "the body is too large"},
     422: {"model": Problem, "description": "a field is not what it has to be"},
     429: {"model": Problem, "description": "too many requests; see Retry-After"},
+    503: {"model": Problem, "description": "records are behind, and state.yaml says to refuse"},
 }
 
 
@@ -182,6 +184,11 @@ def _handle_problems(app: FastAPI) -> None:
     async def overloaded(_: Request, __: OverloadedError) -> Response:
         problem = Problem(detail="its turn did not come in time; come again")
         return answer(429, problem, {"Retry-After": RETRY_AFTER_SECONDS.decode()})
+
+    @app.exception_handler(RecordsBehindError)
+    async def behind(_: Request, error: RecordsBehindError) -> Response:
+        problem = Problem(detail=str(error))
+        return answer(503, problem, {"Retry-After": RETRY_AFTER_SECONDS.decode()})
 
 
 def _describe(app: FastAPI, *, token: bool) -> None:

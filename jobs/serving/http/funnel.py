@@ -210,7 +210,7 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
     """Add both paths to the application."""
     prerank_model, funnel_model = funnel_models(service.settings)
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (400, 401, 413, 422, 429)
+        status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503)
     }
     seconds = service.metrics.seconds
     prerank_total, funnel_total = seconds.labels("prerank_total"), seconds.labels("funnel_total")

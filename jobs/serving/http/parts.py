@@ -13,6 +13,7 @@ from uic.feature_repo.plugin.repository import apply_definitions, open_feature_s
 from uic.feature_repo.sequences import SEQUENCE_SERVICE, SEQUENCE_VIEW, apply_sequences
 from uic.feature_repo.store.connection import Address, connect, resolve_address
 from uic.feature_repo.store.errors import StoreError
+from uic.feature_repo.store.folded_until import FoldedUntil
 from uic.feature_repo.store.generations import Generations
 from uic.feature_repo.store.item_store import ItemStore
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
@@ -35,6 +36,7 @@ from uic.jobs.serving.follow.follower import (
     RegistryProbe,
     S,
 )
+from uic.jobs.serving.follow.freshness_probe import FreshnessProbe
 from uic.jobs.serving.follow.loader import Loader
 from uic.jobs.serving.follow.parts_probe import PartsProbe
 from uic.jobs.serving.rank.chooser import Chooser, measure_pass_rows
@@ -47,6 +49,7 @@ from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.shelf import BundleShelf
+from uic.models.state.part import StateFileError
 from uic.pipelines.log.event_log import EventLog
 
 LOG: Final = logging.getLogger("uic.serve")
@@ -104,7 +107,8 @@ class ServiceParts:
 
         items = ItemTableProbe(loader, loader.memories_with, stamp)
         pointer = self._pointer(reference, load)
-        return engine, self._follower(scorers, engine.use, items, pointer, generations)
+        fresh = self._freshness(engine, scorers)
+        return engine, self._follower(scorers, engine.use, items, pointer, generations, fresh)
 
     def sequences(self, reference: str) -> tuple[RankingEngine, Follower[SequenceScorer]]:
         """Ranking with stored sequences, and what keeps it fresh.
@@ -127,7 +131,8 @@ class ServiceParts:
         items = ItemTableProbe(loader, SequenceScorer.with_table, stamp)
         version = ItemVersionProbe[SequenceScorer](loader)
         pointer = self._pointer(reference, load)
-        return engine, self._follower(scorer, engine.use, items, pointer, version, records)
+        fresh = self._freshness(engine, scorer)
+        return engine, self._follower(scorer, engine.use, items, pointer, version, records, fresh)
 
     def prerank(self, reference: str) -> tuple[PrerankStage, Follower[PrerankScorer]]:
         """The stage before ranking, and what keeps it fresh.
@@ -149,6 +154,19 @@ class ServiceParts:
         pointer = self._pointer(reference, load)
         probes = (items, pointer, version)
         return stage, self._follower(scorer, stage.use, *probes, stage="prerank")
+
+    def _freshness(self, engine: RankingEngine, scorer: S) -> FreshnessProbe[S]:
+        """Told what it finds from the first request on."""
+        generations = _generations(self.context)
+        address = _address(self.context)
+        folded = FoldedUntil(connect(address), generations.keys, str(address))
+        workspace = self.context.workspace
+        probe = FreshnessProbe[S](workspace, generations, folded, self.metrics, engine.freshness)
+        try:
+            probe.read(scorer)
+        except (StoreError, StateFileError) as error:
+            LOG.warning("freshness is not known yet: %s", error)
+        return probe
 
     def _pointer(self, reference: str, load: Callable[[Path, S], S]) -> PointerProbe[S]:
         pointer = self.loader.pointer_of(reference)

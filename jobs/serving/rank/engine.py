@@ -20,12 +20,14 @@ from typing import Final
 
 from uic.jobs.serving.rank.chooser import Chooser, Reader
 from uic.jobs.serving.rank.scorer import CandidateScorer, score_each, unscored
+from uic.jobs.serving.read.freshness import RecordsFreshness
 from uic.jobs.serving.read.metrics import ServiceMetrics
 from uic.jobs.serving.read.reasons import DegradedReason
 from uic.jobs.serving.read.unexpected import log_unexpected
 from uic.jobs.serving.score.asks import Ask, RecordFacts, Scored
 from uic.jobs.serving.score.context import RequestContext
 from uic.models.errors import BadInputError
+from uic.models.state.freshness import WhenBehind
 
 LOG: Final = logging.getLogger("uic.serve")
 
@@ -45,6 +47,7 @@ class RankedCandidates:
         age_seconds: since that memory's last event.
         reasons: why the answer is degraded; empty if it is not.
         record: the memory or the exact parts that were used; None if none were.
+        behind_seconds: how far the records are behind the log; None if `state.yaml` does not ask.
     """
 
     item_ids: list[int]
@@ -53,6 +56,7 @@ class RankedCandidates:
     age_seconds: float | None
     reasons: tuple[DegradedReason, ...]
     record: bytes | None
+    behind_seconds: float | None = None
 
 
 @dataclass
@@ -69,6 +73,7 @@ class _Waiting:
     context: RequestContext | None = None
     features: bytes | None = None
     beside: bytes | None = None
+    behind_seconds: float | None = None
     reasons: list[DegradedReason] = field(default_factory=list)
 
     def ask(self, moment_ms: int) -> Ask:
@@ -111,6 +116,7 @@ class RankingEngine:
         self._now = now
         self._line: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
+        self.freshness = RecordsFreshness()
         self.not_understood: set[str] = set() if not_understood is None else not_understood
         self._warnings: Set[str] = frozenset()
         self.use(scorers)
@@ -139,6 +145,7 @@ class RankingEngine:
 
         Raises:
             OverloadedError: its turn did not come in time.
+            RecordsBehindError: the records are behind, and `state.yaml` says to refuse.
         """
         done = asyncio.get_running_loop().create_future()
         waiting = _Waiting(user_id, item_ids, explain, time.perf_counter(), done)
@@ -179,12 +186,15 @@ class RankingEngine:
         return in_time
 
     async def _serve(self, requests: list[_Waiting]) -> None:
-        if not requests:
+        wanted = self._noted_lag(requests)
+        if not requests or wanted is WhenBehind.REFUSE:
             return
         # Step 2
         started = time.perf_counter()
         fetched = await self.reader.fetch([waiting.user_id for waiting in requests])
         self.metrics.store.observe(time.perf_counter() - started)
+        if wanted is WhenBehind.DEFAULT:
+            fetched = fetched.without_records(beside=self.scorers.reads_parts)
         # Step 3: one set of scorers for the round, so that a swap falls between two rounds.
         scorers = self.scorers
         read = zip(requests, fetched.values, fetched.reasons, strict=True)
@@ -201,6 +211,19 @@ class RankingEngine:
             await self._score(scorer, members)
             # Step 4
             await asyncio.sleep(0)
+
+    def _noted_lag(self, requests: list[_Waiting]) -> WhenBehind | None:
+        """What the records' lag asks for: of answers a reason, or their refusal."""
+        behind_seconds = self.freshness.behind_seconds(self._now())
+        wanted = self.freshness.wanted(behind_seconds)
+        for waiting in requests:
+            waiting.behind_seconds = behind_seconds
+            if wanted is WhenBehind.REFUSE:
+                self.metrics.degraded.labels(DegradedReason.RECORDS_BEHIND.value).inc()
+                waiting.done.set_exception(self.freshness.refusal(behind_seconds))
+            elif wanted is not None:
+                waiting.reasons.append(DegradedReason.RECORDS_BEHIND)
+        return wanted
 
     def _place(
         self,
@@ -279,6 +302,7 @@ class RankingEngine:
                     member.age_seconds,
                     tuple(member.reasons),
                     scored.record,
+                    member.behind_seconds,
                 )
             )
 

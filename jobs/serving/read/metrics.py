@@ -69,6 +69,11 @@ class ServiceMetrics:
         self.memory_age = Histogram(
             "uic_serve_memory_age_seconds", "Since the memory's last event", buckets=_AGES
         )
+        self.records_behind = Gauge(
+            "uic_serve_records_behind_seconds",
+            "How far the live records are behind the log; 0 without `freshness` in state.yaml",
+            multiprocess_mode="livemax",
+        )
         self.pass_rows = Histogram(
             "uic_serve_pass_candidates", "Candidates of one forward pass", buckets=_ROWS
         )

@@ -14,6 +14,7 @@ class DegradedReason(StrEnum):
     FOREIGN_VALUE = "foreign_value"  # what is stored for the user is not a memory
     UNKNOWN_BUNDLE = "unknown_bundle"  # no scorer here understands the memory's bundle
     PARTS_MISSING = "parts_missing"  # no record holds the user's exact parts: those of a new user
+    RECORDS_BEHIND = "records_behind"  # the stream lags by more than `freshness` allows
     NO_ITEM_VERSION = "no_item_version"  # no item version of the bundle: items have no image
     ITEM_VECTORS_UNAVAILABLE = "item_vectors_unavailable"  # the store did not answer for new items
     FOREIGN_ITEM_VECTOR = "foreign_item_vector"  # an item's vector is of another bundle: not used

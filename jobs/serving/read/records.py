@@ -82,6 +82,17 @@ class Fetched:
         nothing: list[bytes | None] = [None] * users
         return cls(nothing, [reason] * users, list(nothing), list(nothing))
 
+    def without_records(self, *, beside: bool) -> "Fetched":
+        """The same users without their records, which are too far behind the log.
+
+        Args:
+            beside: whether those are beside histories, which stay.
+        """
+        nothing: list[bytes | None] = [None] * len(self.values)
+        reasons = [one or DegradedReason.RECORDS_BEHIND for one in self.reasons]
+        values = self.values if beside else nothing
+        return Fetched(values, list(reasons), self.features, nothing)
+
 
 class MemoryReader:
     """Reads users' records; every failure is a reason, never an exception.
