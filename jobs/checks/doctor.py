@@ -176,8 +176,13 @@ def _kernels(context: Context) -> Iterator[Finding]:
 
 
 def _models(context: Context) -> Iterator[Finding]:
-    from uic.models.bundles.documents import read_bundle_manifest  # noqa: PLC0415 - torch
+    from uic.models.bundles.documents import (  # noqa: PLC0415 - torch
+        CONFIG,
+        load_config,
+        read_bundle_manifest,
+    )
     from uic.models.bundles.shelf import BundleShelf  # noqa: PLC0415
+    from uic.models.state.definition import StateDefinition, StateFileError  # noqa: PLC0415 - numba
 
     shelf = BundleShelf(context.bundles)
     if not shelf.models():
@@ -188,8 +193,19 @@ def _models(context: Context) -> Iterator[Finding]:
             text = f"{model}: no current version; `uic bundle use {model} VERSION`"
             yield Finding(Level.WRONG, "models", text)
             continue
-        read_bundle_manifest(shelf.path(model, version))
+        folder = shelf.path(model, version)
+        read_bundle_manifest(folder)
         yield Finding(Level.OK, "models", f"{model}/{version} is current")
+        state = load_config(folder / CONFIG).state
+        if state is None:
+            continue
+        try:
+            parts = StateDefinition.of_document(state, f"{model}/{version}").parts
+        except StateFileError as error:  # of a class of one's own that is not found here
+            yield Finding(Level.WRONG, "parts", str(error))
+        else:
+            names = ", ".join(part.name for part in parts)
+            yield Finding(Level.OK, "parts", f"{model}/{version}: {names}")
 
 
 def _store(context: Context) -> Iterator[Finding]:

@@ -37,8 +37,12 @@ def init(*, workspace: Workspace) -> None:
 @app.command()
 @takes_workspace
 def show(*, state: FileOption = None, as_json: JsonOption = False, workspace: Workspace) -> None:
-    """Print the parts, their bytes, and the features that each gives."""
+    """Print the parts, their bytes, and the features that each gives.
+
+    A part that reads a column of events which features.yaml does not declare is refused.
+    """
     found = workspace.state.read(state)
+    workspace.state.columns(found)
     if as_json:
         features = [
             {"name": one.name, "description": one.description, "of_candidate": one.of_candidate}

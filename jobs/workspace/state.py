@@ -62,7 +62,7 @@ class StatePanel(WorkspacePanel):
         from uic.pipelines.state.check import check_state
 
         state = self.read(file)
-        columns = self._columns(state)
+        columns = self.columns(state)
         return check_state(self.context.log, self.config.time_zone, state, columns)
 
     def publish(self, file: str | Path | None = None, version: str | None = None) -> str:
@@ -81,7 +81,7 @@ class StatePanel(WorkspacePanel):
         from uic.models.bundles.shelf import BundleShelf
 
         state = self.read(file)
-        columns = self._columns(state)
+        columns = self.columns(state)
         shelf = BundleShelf(self.context.bundles)
         read = {column for column in columns if column.name in state.reads}
         for known in shelf.versions(STATE_MODEL) if version is None else []:
@@ -131,7 +131,7 @@ class StatePanel(WorkspacePanel):
         request = AsOfRequest(
             log=self.context.log,
             state=state,
-            columns=tuple(c for c in self._columns(state) if c.name in state.reads),
+            columns=tuple(c for c in self.columns(state) if c.name in state.reads),
             time_zone=self.config.time_zone,
             exclusion=Exclusion.of(calendar, rules),
         )
@@ -154,8 +154,12 @@ class StatePanel(WorkspacePanel):
         apply_definitions(store, self.path)
         return store
 
-    def _columns(self, state: "StateDefinition") -> "tuple[EventColumn, ...]":
-        """Columns of events that the site declares; refused where a part reads another."""
+    def columns(self, state: "StateDefinition") -> "tuple[EventColumn, ...]":
+        """Columns of events that the site declares.
+
+        Raises:
+            BundleError: a part reads another, or one of another type.
+        """
         from uic.models.bundles.saving import refuse_unknown_columns
         from uic.models.features.event_columns import event_columns
         from uic.models.features.feature_file import load_features

@@ -1,6 +1,7 @@
 """`uic doctor` on real things: an empty folder, a real Redis, and what would lose memories."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from uic.jobs.checks.doctor import Level, examine
 from uic.jobs.cli import app
 from uic.jobs.config.context import open_context
 from uic.jobs.stream.topics.kafka_server import free_port
+from uic.jobs.workspace.workspace import Workspace
 from uic.models.kernels.compiled import folded_by
 from uic.models.published import publish_manifest
 
@@ -147,3 +149,24 @@ def test_every_file_system_of_the_workspace_is_looked_at(tmp_path, monkeypatch):
     context = open_context(tmp_path, None)
     places = [f.text.rpartition(" ")[2] for f in examine(context) if f.subject == "disk"]
     assert places == [str(tmp_path), str(tmp_path / "stream")]
+
+
+def test_parts_of_a_current_bundle_are_loaded_and_a_class_that_is_gone_is_wrong(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    own = Workspace(tmp_path / "var")
+    own.path.mkdir()
+    text = "from uic.models.state.recent import Recent\nclass Basket(Recent): ...\n"
+    (tmp_path / "shop_parts.py").write_text(text)
+    (own.path / "state.yaml").write_text(
+        'version: 1\nparts: {a: {kind: recent}, basket: {kind: "shop_parts:Basket"}}'
+    )
+    with monkeypatch.context() as there:
+        there.syspath_prepend(tmp_path)
+        own.state.publish()
+        assert findings(own.path)["parts"] == [(Level.OK, "state/0001: a, basket")]
+    del sys.modules["shop_parts"]  # after the patch, which would put it back
+    [(level, text)] = findings(own.path)["parts"]
+    assert level is Level.WRONG
+    assert text.startswith("state/0001: part basket: kind shop_parts:Basket: No module named")
+    assert findings(own.path)["store"]  # what comes after it is looked at, too

@@ -67,8 +67,9 @@ def test_check_tells_of_every_feature_and_remarks_a_full_table(workspace) -> Non
     [remark] = json.loads(uic(workspace, "state", "check", "--json"))["remarks"]
     assert remark.startswith("few: keys went out for ")
     (workspace / "state.yaml").write_text(parts)
-    with pytest.raises(UicError, match=r"part none reads shop of events, features.yaml decl"):
-        uic(workspace, "state", "check")
+    for command in ("check", "show"):
+        with pytest.raises(UicError, match=r"part none reads shop of events, features.yaml decl"):
+            uic(workspace, "state", command)
 
 
 def test_the_same_parts_are_published_once(workspace) -> None:
