@@ -49,6 +49,7 @@ from uic.models.rankers.catalogue import model_kind
 from uic.models.records.positions import EventBatch
 from uic.models.records.sequence_ring import SequenceRing
 from uic.models.samples.vocabulary import IdTable, Vocabulary
+from uic.models.state.definition import StateDefinition
 from uic.models.training.run_spec import Days, RunSpec
 from uic.models.training.settings import TrainSettings
 from uic.models.training.trainer import Trained
@@ -74,6 +75,7 @@ def make_bundle(
     version: str = "0001",
     features: FittedFeatures = NO_FEATURES,
     compatible: tuple[bytes, ...] = (),
+    state: StateDefinition | None = None,
     **settings: Any,
 ) -> Bundle:
     """A bundle of the product's own size with random weights."""
@@ -87,7 +89,8 @@ def make_bundle(
     day = date(2024, 1, 1)
     spec = RunSpec(model, chosen, TrainSettings(), Days(day, day), 0, "rank", "0" * 64)
     path = shelf.path(model, version)
-    save_bundle(path, Trained(spec, ranker.eval(), vocabulary, None, [], []), compatible)
+    trained = Trained(spec, ranker.eval(), vocabulary, None, [], [])
+    save_bundle(path, trained, compatible, state)
     shelf.choose(model, version)
     return load_bundle(path)
 

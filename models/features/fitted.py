@@ -4,7 +4,7 @@ Fitted once before the first step, from the training days alone, and kept in the
 becomes the same numbers in training, evaluation and request.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -133,6 +133,42 @@ def scaled_numbers(feature: Feature, numbers: NDArray[Any]) -> NDArray[np.float3
     if feature.scale is Scale.LOG:
         return np.asarray(np.sign(numbers) * np.log1p(np.abs(numbers)), np.float32)
     return np.asarray(numbers, np.float32)
+
+
+@dataclass(frozen=True)
+class NumberBlock:
+    """Features of numbers that are encoded at once: to the bit what each is by itself.
+
+    Attributes:
+        logs: (features,) bool: on a logarithmic scale.
+        means: (features,) float32.
+        spreads: (features,) float32.
+    """
+
+    logs: NDArray[np.bool_]
+    means: NDArray[np.float32]
+    spreads: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, features: Sequence[FittedFeature]) -> Self | None:
+        """The block of features; None if one is no number, or is looked up."""
+        if any(one.rows or one.feature.type is not Kind.NUMBER for one in features):
+            return None
+        return cls(
+            np.array([one.feature.scale is Scale.LOG for one in features], np.bool_),
+            np.array([one.mean for one in features], np.float32),
+            np.array([one.spread for one in features], np.float32),
+        )
+
+    def encode(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, features) raw to (n, 2 x features): of each the number, and whether it is missing."""
+        absent = np.isnan(values)
+        logs = np.sign(values) * np.log1p(np.abs(values))
+        scaled = (np.where(self.logs, logs, values) - self.means) / self.spreads
+        encoded = np.empty((*values.shape, 2), np.float32)
+        encoded[:, :, 0] = np.where(absent, np.float32(0), scaled)
+        encoded[:, :, 1] = absent
+        return encoded.reshape(len(values), 2 * len(self.means))
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ class TallyTable:
         return np.full(len(of), np.iinfo(np.int64).min)
 
     def _units(self, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.clip(times_ms // self.resolution_ms, 0, MOST_CLOCK)
+        # Twice as fast as `np.clip` for the rows of a request.
+        return np.minimum(np.maximum(times_ms // self.resolution_ms, 0), MOST_CLOCK)
 
     @cached_property
     def _half_lives(self) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from uic.jobs.serving.score.asks import LACKS, UNSEEN, Ask, FeatureFaults, Featu
 from uic.jobs.serving.score.site import SiteFeatures
 from uic.models.bundles.bundle import Bundle
 from uic.models.features.definition import NamedFeature, Owner
-from uic.models.features.fitted import FittedFeature
+from uic.models.features.fitted import FittedFeature, NumberBlock
 from uic.models.features.raw import FeatureValueError, RawValues, missing_values
 from uic.models.features.rows import definitions_of, raw_definition
 from uic.models.layers.features import part_width
@@ -89,6 +89,7 @@ class ServedFeatures:
         self.users = self._of(Owner.USER)
         self.items = self._of(Owner.ITEM)
         self.context = self._of(Owner.CONTEXT)
+        self._numbers = NumberBlock.of(self._of(Owner.STATE))
         parts = () if bundle.state is None else bundle.state.described
         self._of_user = frozenset(f"state.{one.name}" for one in parts if not one.of_candidate)
         self.item_width = sum(part_width(feature) for feature in self.items)
@@ -197,7 +198,7 @@ class ServedFeatures:
                 # Once a user: one select for all of them.
                 parts.append(torch.cat(embedded, dim=1).index_select(0, owners))
             elif owner is Owner.STATE:
-                parts.extend(self._part(one, (state or {})[one.named.key]) for one in features)
+                parts.extend(self._state_parts(tuple(features), state or {}))
             else:
                 for one in features:
                     values = [given[one.named.key] for given in context]
@@ -213,6 +214,15 @@ class ServedFeatures:
     def _part(self, feature: FittedFeature, values: RawValues) -> Tensor:
         assert self._embedding is not None  # noqa: S101 - or there would be no feature
         return self._embedding.part(feature, torch.from_numpy(feature.encode(values)))
+
+    def _state_parts(
+        self, features: Sequence[FittedFeature], state: Mapping[str, RawValues]
+    ) -> list[Tensor]:
+        """What a record's parts say, (candidates, width) side by side."""
+        values = [state[one.named.key] for one in features]
+        if self._numbers is None:
+            return [self._part(one, own) for one, own in zip(features, values, strict=True)]
+        return [torch.from_numpy(self._numbers.encode(np.stack(values, axis=1)))]
 
     def _user_values(
         self, asks: Sequence[Ask], faults: Sequence[FeatureFaults]

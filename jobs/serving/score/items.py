@@ -218,12 +218,14 @@ class FoundItems:
         known: (n,), bool: in the item table.
         features: (n, item width) float32, items' features, embedded.
         lacking: (n, items' features) int8: 0, or `LACKS`, or `UNSEEN`.
+        categories: (n,) int64, `UNKNOWN_CATEGORY` where the table lacks the item.
     """
 
     vectors: Tensor
     known: NDArray[np.bool_]
     features: Tensor
     lacking: NDArray[np.int8]
+    categories: NDArray[np.int64]
 
 
 class ItemCache:
@@ -253,6 +255,7 @@ class ItemCache:
             ("features", np.float32, (wide,)),
             ("lacking", np.int8, (count,)),
             ("known", np.bool_),
+            ("category", np.int64),
         ]
         self.rows = RowCache(np.dtype(row, align=True), capacity)
 
@@ -269,6 +272,7 @@ class ItemCache:
             rows["known"],
             torch.from_numpy(np.ascontiguousarray(rows["features"])),
             rows["lacking"],
+            rows["category"],
         )
 
     def warm(self, item_ids: NDArray[np.int64]) -> None:
@@ -280,6 +284,7 @@ class ItemCache:
         categories, known = self.table.categories(item_ids)
         rows = np.zeros(len(item_ids), dtype=self.rows.dtype)
         rows["vector"], rows["known"] = self._embed(item_ids, categories).numpy(), known
+        rows["category"] = categories
         if self.features is not None and self.features.items:
             features, rows["lacking"] = self.features.embed_items(item_ids)
             rows["features"] = features.numpy()

@@ -90,7 +90,7 @@ class MemoryScorer:
         """
         candidates, known = items.vectors, items.known
         records = self._records(asks)
-        of_parts = self._parts.of(asks, records)
+        of_parts = self._parts.of(asks, records, items.categories)
         features = self.features.of(asks, items.features, items.lacking, of_parts)
         beside = features.embedded
         owners = torch.repeat_interleave(torch.tensor([len(ask.item_ids) for ask in asks]))

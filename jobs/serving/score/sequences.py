@@ -162,7 +162,7 @@ class SequenceScorer:
         categories, known = self.table.categories(item_ids)
         moments = np.repeat([ask.moment_ms for ask in asks], sizes)
         users = np.array([ask.user_id for ask in asks])
-        of_parts = self._parts.of_histories(asks)
+        of_parts = self._parts.of_histories(asks, categories)
         features = self.features.of(asks, *self.features.embed_items(item_ids), of_parts)
         shown = Shown(users, sizes, item_ids, categories, moments, features.embedded)
         all_logits, without_image = self._logits(history, shown, read)

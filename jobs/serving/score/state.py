@@ -41,7 +41,9 @@ class RecordFeatures:
         """Of the parts of a record."""
         return 0 if self._state is None else self._state.bytes
 
-    def of_histories(self, asks: Sequence[Ask]) -> dict[str, RawValues]:
+    def of_histories(
+        self, asks: Sequence[Ask], categories: NDArray[np.int64]
+    ) -> dict[str, RawValues]:
         """As `of`, for users whose parts stand in `Ask.beside`; None is a new user's."""
         if self._state is None:
             return {}
@@ -49,14 +51,18 @@ class RecordFeatures:
         joined = bytearray().join(
             new if ask.beside is None else ask.beside[-len(new) :] for ask in asks
         )
-        return self.of(asks, np.frombuffer(joined, np.uint8).reshape(len(asks), len(new)))
+        states = np.frombuffer(joined, np.uint8).reshape(len(asks), len(new))
+        return self.of(asks, states, categories)
 
-    def of(self, asks: Sequence[Ask], records: Records) -> dict[str, RawValues]:
+    def of(
+        self, asks: Sequence[Ask], records: Records, categories: NDArray[np.int64]
+    ) -> dict[str, RawValues]:
         """Values of each candidate, user after user, by key: (candidates,) float32.
 
         Args:
             asks: users with their candidates.
             records: (asks, record bytes), or their parts alone.
+            categories: (candidates,) int64, user after user.
         """
         if self._state is None:
             return {}
@@ -66,7 +72,7 @@ class RecordFeatures:
             owners=np.repeat(np.arange(len(asks)), sizes),
             now_ms=np.repeat(np.array([ask.moment_ms for ask in asks], np.int64), sizes),
             item_ids=item_ids,
-            category_ids=self._table.categories(item_ids)[0],
+            category_ids=categories,
             columns=self._candidate_keys(item_ids),
         )
         states = np.ascontiguousarray(parts_view(records, self._state.bytes))

@@ -1,6 +1,7 @@
 """Rankers that read histories, served with a record's exact parts beside them."""
 
 import json
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def go_live(workspace: Workspace, bundle: str) -> int:
     """Build memories of a bundle and make them live; the generation."""
     snapshot = workspace.build_memories(bundle, "2025-01-10")
     workspace.load()
-    workspace.switch(snapshot.generation)
+    time.sleep(workspace.switch(snapshot.generation))  # until then readers read the one before
     return snapshot.generation
 
 

@@ -107,7 +107,8 @@ def test_a_served_record_says_what_the_log_says(workspace, tmp_path) -> None:
         Ask(items, record.tobytes(), moment_ms=moment, user_id=int(user))
         for user, record in zip(users, records, strict=True)
     ]
-    served = RecordFeatures(bundle, item_table).of(asks, records)
+    categories = np.tile(item_table.categories(np.array(items))[0], len(asks))
+    served = RecordFeatures(bundle, item_table).of(asks, records, categories)
     asked, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
     columns = {
         "user_id": np.repeat(users, len(items)),
