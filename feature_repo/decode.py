@@ -16,8 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.feature_repo.snapshots.published_values import snapshot_in_force
 from uic.feature_repo.store.item_vectors import unpacked_item_vectors
 from uic.feature_repo.store.layout import MEMORY, VECTOR_HEADER
+from uic.models.published import MANIFEST_NAME
 from uic.models.records.record import HEADER, HEADER_BYTES
 from uic.models.state.definition import StateDefinition
 from uic.models.state.part import Asked
@@ -118,7 +120,10 @@ def state_parts(record: bytes, bundle: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 def decode_state(inputs: dict[str, list[Any]], *, of_candidate: bool) -> dict[str, list[Any]]:
-    """What the exact parts of records say now: a column a feature of the current `state.yaml`.
+    """What the exact parts of records say now: a column a feature of any `state.yaml` built here.
+
+    A view has the names of the generation that was live when it was applied; while another takes
+    over, records are read by the parts of their own.
 
     Args:
         inputs: a column `memory` of records; for candidates also `candidate_item_id` and
@@ -127,37 +132,38 @@ def decode_state(inputs: dict[str, list[Any]], *, of_candidate: bool) -> dict[st
 
     Returns:
         Numbers by name, `PART_FEATURE`; None where there is nothing to say, or where a record has
-        other parts.
+        no such part.
     """
-    state = current_state(workspace())
-    described = () if state is None else state.described
+    layouts = _layouts(workspace())
+    states = [layout.state for layout in layouts.values() if layout.state is not None]
     names = {
-        one.name.replace(".", "_"): at
-        for at, one in enumerate(described)
+        one.name.replace(".", "_"): None
+        for state in states
+        for one in state.described
         if one.of_candidate == of_candidate
     }
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row, value in enumerate(inputs["memory"]):
-        told = None
+        told: dict[str, float | None] = {}
         if value == FEAST_PROBE:
-            told = np.zeros(len(described), np.float32)
-        elif value is not None and state is not None:
+            told = dict.fromkeys(names, 0.0)
+        elif value is not None:
+            bundle = bytes(np.frombuffer(value, dtype=HEADER, count=1)[0]["bundle"])
+            own = layouts.get(bundle.hex())
             asked = [inputs[name][row] if of_candidate else 0 for name in CANDIDATE]
-            told = None if None in asked else _told(value, state, *asked)
-        for name, at in names.items():
-            known = told is not None and not np.isnan(told[at])
-            columns[name].append(float(told[at]) if told is not None and known else None)
+            if own is not None and own.state is not None and None not in asked:
+                numbers = _told(value, own.state, *asked).tolist()
+                told = {
+                    one.name.replace(".", "_"): None if np.isnan(number) else number
+                    for one, number in zip(own.state.described, numbers, strict=True)
+                }
+        for name, column in columns.items():
+            column.append(told.get(name))
     return columns
 
 
-def _told(
-    value: bytes, state: StateDefinition, item: int, category: int
-) -> NDArray[np.float32] | None:
-    """All features of a record as of now; None for a record of other parts."""
-    bundle = bytes(np.frombuffer(value, dtype=HEADER, count=1)[0]["bundle"])
-    known = record_layout(bundle, workspace())
-    if known is None or known.state is None or known.state.sha256 != state.sha256:
-        return None
+def _told(value: bytes, state: StateDefinition, item: int, category: int) -> NDArray[np.float32]:
+    """All features of a record as of now."""
     now = np.array([time.time_ns() // 1_000_000])
     one = np.zeros(1, np.int64)
     states = np.frombuffer(value[len(value) - state.bytes :], np.uint8).reshape(1, -1)
@@ -180,14 +186,18 @@ class RecordLayout:
 
 def record_layout(bundle: bytes, root: Path) -> RecordLayout | None:
     """The layout of a bundle's records; None if no snapshot of the workspace tells."""
-    paths = tuple(sorted((root / "memories").glob("generation=*/*/manifest.json")))
-    return _known_layouts(paths).get(bundle.hex())
+    return _layouts(root).get(bundle.hex())
 
 
-def current_state(root: Path) -> StateDefinition | None:
-    """The exact parts of the records that `memories/current` holds; None for none."""
-    path = root / "memories" / "current" / "manifest.json"
-    return _layout(path).state if path.is_file() else None
+def _layouts(root: Path) -> dict[str, RecordLayout]:
+    """By the hash of a bundle, of all snapshots of a workspace."""
+    return _known_layouts(tuple(sorted((root / "memories").glob("generation=*/*/manifest.json"))))
+
+
+def state_in_force(root: Path) -> StateDefinition | None:
+    """The exact parts of the records that are served (`snapshot_in_force`); None for none."""
+    folder = snapshot_in_force(root / "memories")
+    return None if folder is None else _layout(folder / MANIFEST_NAME).state
 
 
 @lru_cache(maxsize=4)

@@ -23,7 +23,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView, on_demand_feature_
 from feast.types import Array, Bytes, Float32, Float64, Int64, String
 from feast.value_type import ValueType
 
-from uic.feature_repo.decode import CANDIDATE, current_state, workspace
+from uic.feature_repo.decode import CANDIDATE, state_in_force, workspace
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
 from uic.feature_repo.store.layout import (
     MEMORY_FEATURE,
@@ -188,12 +188,12 @@ for _function in (_decode_user_state, _decode_candidate_state):
 
 
 def state_views(root: Path) -> tuple[OnDemandFeatureView, ...]:
-    """`user_state`, `candidate_state` of the parts that `memories/current` holds.
+    """`user_state`, `candidate_state` of the parts of the live generation, in `memories/live`.
 
     One without features is left out. What the parts say is computed from the record, as of the
     moment of the read.
     """
-    state = current_state(root)
+    state = state_in_force(root)
     if state is None:
         return ()
     schemas: dict[bool, list[Field]] = {False: [], True: []}

@@ -14,9 +14,12 @@ from feast import FeatureStore, RepoConfig
 from uic.feature_repo.decode import WORKSPACE_VARIABLE
 from uic.feature_repo.features import DEFINITIONS, feature_views, state_views
 from uic.feature_repo.snapshots.item_images import ItemImages
+from uic.feature_repo.snapshots.published_values import point_live_to
 from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.feature_repo.store.errors import StoreError
 from uic.feature_repo.store.item_vectors import ITEM_VIEW
 from uic.feature_repo.store.layout import MEMORY_VIEW
+from uic.feature_repo.store.opened import open_memories
 from uic.feature_repo.store.settings import StoreSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -42,8 +45,18 @@ def open_feature_store(settings: StoreSettings, workspace: Path) -> FeatureStore
 def apply_definitions(store: FeatureStore, workspace: Path) -> None:
     """What `feast apply` does: put the definitions into the workspace's registry."""
     root = workspace.resolve()
+    _note_live(store.config.online_store.settings, root)
     with _decoders_in(root):
         store.apply([*DEFINITIONS, *feature_views(root), *state_views(root)])
+
+
+def _note_live(settings: StoreSettings, root: Path) -> None:
+    """Views of parts have the names of the live generation: which one that is, the store knows.
+
+    A store that does not answer, or is empty, leaves what was noted at the last switch.
+    """
+    with contextlib.suppress(StoreError), open_memories(settings, root) as opened:
+        point_live_to(root / "memories", opened.generations.live())
 
 
 @contextlib.contextmanager

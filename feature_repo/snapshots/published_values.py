@@ -34,6 +34,7 @@ from uic.models.published import MANIFEST_NAME, read_manifest, sync_directory
 from uic.models.records.record import RecordFormatError, Records
 
 CURRENT: Final = "current"
+LIVE: Final = "live"
 _LOADED_ROWS: Final = 20_000
 
 
@@ -155,11 +156,36 @@ def point_current_to(published: Path) -> None:
     target = published.resolve()
     # Folders between the view's own and the published one are named `key=value`.
     folder = next(parent for parent in target.parents if "=" not in parent.name)
-    draft = folder / f".current.{os.getpid()}"
+    _link(folder / CURRENT, target.relative_to(folder))
+
+
+def point_live_to(memories: Path, generation: int) -> None:
+    """Make `live` name the folder of the live generation's snapshots; none where there is none."""
+    name = f"generation={generation:03d}"
+    if (memories / name).is_dir():
+        _link(memories / LIVE, Path(name))
+    else:
+        (memories / LIVE).unlink(missing_ok=True)
+
+
+def snapshot_in_force(memories: Path) -> Path | None:
+    """The folder of a snapshot like the records that are served; None if nothing was built.
+
+    The newest of the live generation; before the first switch, what `current` names.
+    """
+    live = sorted((memories / LIVE).glob(f"dt=*/{MANIFEST_NAME}"))
+    if live:
+        return live[-1].parent.resolve()
+    current = memories / CURRENT
+    return current.resolve() if (current / MANIFEST_NAME).is_file() else None
+
+
+def _link(link: Path, target: Path) -> None:
+    draft = link.with_name(f".{link.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    draft.symlink_to(target.relative_to(folder))
-    draft.replace(folder / CURRENT)
-    sync_directory(folder)
+    draft.symlink_to(target)
+    draft.replace(link)
+    sync_directory(link.parent)
 
 
 def values_of(column: pa.Array, width: int, where: str) -> Records:

@@ -182,7 +182,8 @@ def _models(context: Context) -> Iterator[Finding]:
         read_bundle_manifest,
     )
     from uic.models.bundles.shelf import BundleShelf  # noqa: PLC0415
-    from uic.models.state.definition import StateDefinition, StateFileError  # noqa: PLC0415 - numba
+    from uic.models.state.definition import StateDefinition  # noqa: PLC0415 - numba
+    from uic.models.state.part import StateFileError  # noqa: PLC0415 - numba
 
     shelf = BundleShelf(context.bundles)
     if not shelf.models():

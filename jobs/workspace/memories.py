@@ -77,8 +77,7 @@ class MemoriesPanel(WorkspacePanel):
             days: of a build from nothing; None: `memories.warm_up_days`.
             exclude: YAML list of rules for what is left out.
             generation: number, or "live"; None: the snapshot's, or the next.
-            take_over: whether a build from nothing may take exact parts over from another bundle's
-                snapshot, where that gives the same bytes; `manifest["taken"]` says from which.
+            take_over: whether exact parts may come from another bundle's snapshot, as they are.
             runner: of Beam.
             beam_arguments: for Beam.
 
@@ -204,8 +203,7 @@ class MemoriesPanel(WorkspacePanel):
             generation = store.generations.get(number)
             markers = store.generations.markers(number)
             forgotten = len(store.generations.forgotten())
-        exclude = generation.exclude
-        exclusion = Exclusion.from_json(exclude if isinstance(exclude, dict) else {})
+        exclusion = Exclusion.from_json(generation.exclude or {})
         names = [rule.name or "unnamed rule" for rule in exclusion.rules]
         if exclusion.sale_edges_ms:
             names.append(f"{len(exclusion.sale_edges_ms) // 2} sale days")
@@ -222,6 +220,7 @@ class MemoriesPanel(WorkspacePanel):
         Raises:
             StoreError: it is not ready, or the store does not answer.
         """
+        from uic.feature_repo.snapshots.published_values import point_live_to
         from uic.feature_repo.snapshots.snapshots import Snapshot
         from uic.feature_repo.store.generations import State
 
@@ -230,8 +229,9 @@ class MemoriesPanel(WorkspacePanel):
             if found.state is State.LOADING:
                 snapshot = Snapshot.open(self.context.memories / found.snapshot)
                 store.generations.complete(generation, snapshot.ids(), snapshot.name)
-            delay = self.config.store.switch_delay_seconds
-            return store.generations.switch(generation, delay)
+            seconds = store.generations.switch(generation, self.config.store.switch_delay_seconds)
+            point_live_to(self.context.memories, generation)
+            return seconds
 
     def drop(self, generation: int, *, progress: Progress | None = None) -> int:
         """Delete a generation that is not read; may be interrupted and repeated.

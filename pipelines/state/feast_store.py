@@ -3,7 +3,7 @@
 `user_state` and `candidate_state` are computed from a record when it is read. In the past there are
 records of a day's end alone, so `get_historical_features` folds the log up to each row, as
 `uic features asof` does, and gives the same numbers: the parts and what is left out are those of
-`memories/current`, a row sees the events whose log time is earlier than its own, strictly.
+the live generation, a row sees the events whose log time is earlier than its own, strictly.
 `feature_store.yaml` names the class; Feast finds it, and its settings, by the name.
 """
 
@@ -24,6 +24,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from uic.feature_repo.decode import CANDIDATE, workspace
 from uic.feature_repo.plugin.config import PackedStoreConfig
 from uic.feature_repo.plugin.offline_store import UicOfflineStore, time_column
+from uic.feature_repo.snapshots.published_values import CURRENT, snapshot_in_force
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.shelf import BundleShelf
@@ -123,7 +124,7 @@ def _told(found: pd.DataFrame, root: Path, wanted: dict[str, tuple[str, bool]]) 
     for column, (feature, of_candidate) in wanted.items():
         if feature not in names:
             msg = (
-                f"{feature}: the parts of {root / 'memories' / 'current'} have no such feature; "
+                f"{feature}: the parts of the live generation have no such feature; "
                 "apply the definitions again"
             )
             raise StateHistoryError(msg)
@@ -133,8 +134,8 @@ def _told(found: pd.DataFrame, root: Path, wanted: dict[str, tuple[str, bool]]) 
 
 
 def _request(root: Path) -> AsOfRequest:
-    """The log, parts and exclusions of the records that `memories/current` holds."""
-    snapshot = Snapshot.open((root / "memories" / "current").resolve())
+    """The log, parts and exclusions of the records that are served."""
+    snapshot = Snapshot.open(snapshot_in_force(root / "memories") or root / "memories" / CURRENT)
     parts = snapshot.manifest.get("parts")
     if parts is None:
         msg = f"{snapshot.path}: its records have no exact parts; apply the definitions again"

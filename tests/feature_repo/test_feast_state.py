@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from feast import FeatureStore
 
 from uic.feature_repo.features import state_views
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
+from uic.feature_repo.snapshots.published_values import point_live_to
 from uic.feature_repo.store.opened import open_memories
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.records.record import parts_view
@@ -185,14 +187,12 @@ def test_history_leaves_out_what_the_generation_leaves_out(
     rules.write_text("- {users: [1, 2, 3], until: 2025-01-05T00:00:00Z}")
     feature = "user_state:items_distinct"
     before = feast.get_historical_features(rows, [feature]).to_df()["items_distinct"]
-    current = workspace.context.memories / "current"
-    target = current.readlink()
-    workspace.build_memories("state", "2025-01-08", exclude=rules)
+    built = workspace.build_memories("state", "2025-01-08", exclude=rules)
+    point_live_to(workspace.context.memories, built.generation)
     try:
         found = feast.get_historical_features(rows, [feature]).to_df()["items_distinct"]
     finally:
-        current.unlink()
-        current.symlink_to(target)
+        point_live_to(workspace.context.memories, 1)
     expected = told_by(workspace, rows, tmp_path, exclude=rules)["items.distinct"]
     assert found.tolist() == expected.tolist() != before.tolist()
 
@@ -204,3 +204,45 @@ def test_history_without_rows_and_seconds_for_times_are_one_line(feast, rows) ->
     odd = rows.head(1).assign(event_timestamp=pd.to_datetime([1_736_000_000], unit="ms", utc=True))
     with pytest.raises(RowsError, match="entity_df: column time has 1736000000 in row 0"):
         feast.get_historical_features(odd, ["user_state:items_distinct"]).to_df()
+
+
+def test_names_are_those_of_the_live_generation_not_of_what_was_built_last(tmp_path: Path) -> None:
+    made = Workspace(tmp_path / "var")
+    made.simulate(users=10, days=3, items=100)
+    parts = "version: 1\nparts: {same: {kind: recent}, %s: {kind: counts, by: item}}"
+    references = ["user_state:same_session", "user_state:old_distinct"]
+    rows = [{"user_id": user} for user in range(1, 11)]
+    made.store.start()
+    try:
+        for name in ("old", "new"):
+            made.state.file.write_text(parts % name)
+            made.state.publish()
+            made.build_memories("state", "2025-01-03")
+            made.load()
+            if name == "old":
+                made.switch(1)
+        (made.context.memories / "live").unlink()  # the store knows it, too
+        feast = made.state.feast()
+        names = [field.name for field in feast.get_on_demand_feature_view("user_state").features]
+        assert "old_distinct" in names
+        assert "new_distinct" not in names
+        served = feast.get_online_features(references, rows).to_dict()
+        assert max(filter(None, served["old_distinct"])) > 0
+        # What was applied stands until the next apply: what is no more is None, the rest goes on.
+        made.switch(2)
+        time.sleep(made.config.store.switch_delay_seconds + 1)
+        turned = feast.get_online_features(references, rows).to_dict()
+        assert set(turned["old_distinct"]) == {None}
+        assert turned["same_session"] == served["same_session"]
+        applied = made.state.feast().get_on_demand_feature_view("user_state").features
+        assert "new_distinct" in [field.name for field in applied]
+    finally:
+        made.store.stop()
+    # `feast apply` reads the same without a store; pruned or gone, what was built last stands.
+    assert [one.name for one in state_views(made.path)] == ["user_state", "candidate_state"]
+    assert "new_distinct" in [field.name for field in state_views(made.path)[0].features]
+    point_live_to(made.context.memories, 1)
+    assert "old_distinct" in [field.name for field in state_views(made.path)[0].features]
+    point_live_to(made.context.memories, 77)
+    assert not (made.context.memories / "live").exists()
+    assert "new_distinct" in [field.name for field in state_views(made.path)[0].features]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from uic.feature_repo.snapshots.published_values import load_values
+from uic.feature_repo.snapshots.published_values import load_values, point_live_to
 from uic.feature_repo.snapshots.snapshots import Snapshot, list_snapshots
 from uic.feature_repo.store.generation import State
 from uic.feature_repo.store.opened import OpenedStore, open_for_writing
@@ -109,6 +109,7 @@ def take_over(
         say(f"generation {old} does not stream, so there is nothing to catch up with")
     # Step 4
     seconds = store.generations.switch(new, context.config.store.switch_delay_seconds)
+    point_live_to(context.memories, new)
     say(f"generation {new} is live in {seconds:.1f} s")
     time.sleep(seconds)
     # Step 5

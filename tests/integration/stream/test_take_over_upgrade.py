@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.pipelines.memories.conftest import untrained_bundle
+from uic.jobs.stream.run.detached import stop_stream
 from uic.jobs.stream.run.lag import lag_of
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.topics.event_files import LoggedPayload, write_event_file
@@ -92,8 +93,8 @@ def workspace(tmp_path: Path):
         made.switch(1)
         yield made
     finally:
-        made.stream.stop(1)
-        made.stream.stop(2)
+        for generation in (1, 2):
+            stop_stream(made.context, generation)
         made.store.stop()
 
 
@@ -115,6 +116,7 @@ def test_a_changed_state_is_filled_in_and_switched_to_while_the_old_one_streams(
         workspace.stream.start(1)
         assert workspace.upgrade("mimn/2") == 2
         assert producer.is_alive()
+        assert (workspace.context.memories / "live").resolve().name == "generation=002"
     finally:
         producer.ends.set()
         producer.join()
