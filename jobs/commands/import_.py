@@ -50,6 +50,16 @@ AnyTimeOption = Annotated[
 ]
 
 
+ShownOption = Annotated[
+    bool,
+    typer.Option(
+        "--shown",
+        help="Keep each impression as an event, too, that parts of a record can read (`rates` of "
+        "clicks over what was shown).",
+    ),
+]
+
+
 @app.command()
 @takes_workspace
 def kuairand(
@@ -60,6 +70,7 @@ def kuairand(
     ] = False,
     again: AgainOption = False,
     any_time: AnyTimeOption = False,
+    shown: ShownOption = False,
     workspace: Workspace,
 ) -> None:
     """KuaiRand: clicks are behaviours, the first tag is the category, every row an impression."""
@@ -75,6 +86,7 @@ def kuairand(
         KuaiRand(directory, prior_history=not no_prior_history),
         again=again,
         any_time=any_time,
+        shown=shown,
     )
 
 
@@ -161,6 +173,7 @@ def table_(
     next_item: "NextItemOptions | None",
     again: AgainOption = False,
     any_time: AnyTimeOption = False,
+    shown: ShownOption = False,
     workspace: Workspace,
 ) -> None:
     """Any CSV or Parquet file: say which column is what. String ids get stable numbers.
@@ -179,6 +192,7 @@ def table_(
             again=again,
             impressions_only=impressions,
             any_time=any_time,
+            shown=shown,
             next_item=next_item,
             progress=show,
         )
@@ -191,11 +205,17 @@ def _run(
     *,
     again: bool,
     any_time: bool,
+    shown: bool = False,
     next_item: "NextItemOptions | None" = None,
 ) -> None:
     with shown_progress() as progress:
         summary = workspace.import_from(
-            importer, again=again, any_time=any_time, next_item=next_item, progress=progress
+            importer,
+            again=again,
+            any_time=any_time,
+            shown=shown,
+            next_item=next_item,
+            progress=progress,
         )
     _show(workspace, summary)
 
@@ -207,6 +227,8 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     table = Table(show_header=False, box=None)
     table.add_row("behaviours", f"{published.behaviors:,}")
     table.add_row("impressions", f"{published.impressions:,}")
+    if published.shown:
+        table.add_row("shown", f"{published.shown:,} impressions as events")
     table.add_row("users", f"{published.users:,}")
     table.add_row("items", f"{published.items:,}")
     table.add_row("days", f"{published.days:,} ({workspace.config.time_zone})")

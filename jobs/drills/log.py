@@ -14,7 +14,14 @@ from uic.jobs.config.stream import StreamSettings
 from uic.jobs.stream.letters.topic_reader import read_topic
 from uic.jobs.stream.topics.brokers import Brokers, brokers_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines, scan_folder
-from uic.jobs.stream.topics.produce import Outgoing, Pace, payload_of, send_to_kafka, write_files
+from uic.jobs.stream.topics.produce import (
+    Outgoing,
+    Pace,
+    payload_of,
+    send_to_kafka,
+    shown_payload,
+    write_files,
+)
 from uic.models.features.event_columns import EventColumn
 from uic.models.memory.fold import EventBatch, MemoryFolder
 from uic.pipelines.log.events import EventParser
@@ -25,6 +32,7 @@ from uic.pipelines.settings import LogSettings
 ITEMS: Final = 5000
 CATEGORIES: Final = 100
 MALFORMED_SHARE: Final = 0.002
+LISTS_SHARE: Final = 0.1
 _MALFORMED: Final = (
     b"",
     b"{",
@@ -49,7 +57,10 @@ class DrillLog:
 
     @classmethod
     def make(cls, events: int, users: int, partitions: int, seed: int) -> Self:
-        """A log of `events`, of users of very unequal activity, a few payloads malformed."""
+        """A log of `events`, of users of very unequal activity.
+
+        Some are lists of what was shown, a few are malformed.
+        """
         draw = np.random.default_rng(seed)
         user_ids = (users * draw.random(events) ** 3).astype(np.int64)
         items = draw.integers(0, ITEMS, events).tolist()
@@ -60,6 +71,12 @@ class DrillLog:
             payload_of(user, item, item % CATEGORIES, BEHAVIORS[kind], now_ms)
             for user, item, kind in zip(user_ids.tolist(), items, kinds, strict=True)
         ]
+        lists = np.flatnonzero(draw.random(events) < LISTS_SHARE).tolist()
+        for row, size in zip(lists, draw.integers(1, 20, len(lists)).tolist(), strict=True):
+            shown = draw.integers(0, ITEMS, size)
+            payloads[row] = shown_payload(
+                int(user_ids[row]), shown.tolist(), (shown % CATEGORIES).tolist(), row, now_ms
+            )
         for count, row in enumerate(np.flatnonzero(bad).tolist()):
             payloads[row] = _MALFORMED[count % len(_MALFORMED)]
         return cls(Outgoing(payloads, user_ids, np.full(events, now_ms, np.int64)), partitions)
@@ -124,7 +141,7 @@ def batch_fold(
         start: memory by user before the first row.
         columns: of the events that the bundle reads.
     """
-    parser = EventParser(limits, columns)
+    parser = EventParser(limits, columns, lists=folder.reads_shown)
     result = BatchFold(dict(start or {}), {})
     chunk: list[LoggedPayload] = []
     for row in rows:

@@ -72,6 +72,8 @@ def every_part() -> StateDefinition:
         "categories": {"kind": "counts", "by": "category", "size": 8},
         "bought": {"kind": "rates", "half_life": "30d"},
         "recent": {"kind": "recent", "size": 4},
+        "shown": {"kind": "rates", "by": "item", "exposures": ["shown"], "successes": ["click"]},
+        "sampled": {"kind": "rates", "exposures": ["shown"], "sample": 0.5, "half_life": "7d"},
         "visits": {
             "kind": "aggregate",
             "functions": ["count", "distinct"],

@@ -71,6 +71,12 @@ def hold_back(log_root: Path, held_root: Path, day: date) -> HeldBack:
                 "the first of its log; impressions alone may follow it"
             )
             raise ReplayError(msg)
+        if log.shown_files(day):
+            msg = (
+                f"{log_root}: has lists of what was shown on {day} or later, which a replay does "
+                "not send; hold back a day of a log without them"
+            )
+            raise ReplayError(msg)
         taken = log.behavior_files(day)
         if not any(file.dt == day for file in taken):
             days = sorted({file.dt for file in log.behavior_files()})

@@ -72,6 +72,7 @@ class DataPanel(WorkspacePanel):
         again: bool = False,
         impressions_only: bool = False,
         any_time: bool = False,
+        shown: bool = False,
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
@@ -81,18 +82,15 @@ class DataPanel(WorkspacePanel):
             file: to read; `.gz` or not.
             columns: which column is what.
             name: of the new epoch; a-z, 0-9, - and _.
-            again: import a file that the log already holds once more.
+            again: import a file that the log has once more.
             impressions_only: rows go to the impression log alone, beside any log.
-            any_time: take times before 2000 and after tomorrow, too.
-            next_item: make impressions by the papers' protocol; None keeps those of the file.
+            any_time: take times before 2000 and after tomorrow.
+            shown: keep each impression as an event, too, which parts of a record can read.
+            next_item: make impressions by the papers' protocol; None keeps the file's.
             progress: told the rows that were read.
 
-        Returns:
-            What was published, and the rows that were refused.
-
         Raises:
-            BadInputError: the file or a column is not what it has to be.
-            DuplicateImportError: the log holds the file already.
+            BadInputError: the file or a column is not what it should be, or the log has it.
 
         Example:
             >>> columns = TableColumns(user_id="buyer", item_id="sku", event_time="at")
@@ -100,12 +98,12 @@ class DataPanel(WorkspacePanel):
         """
         from uic.pipelines.importers.table import TableImporter
 
-        importer = TableImporter(Path(file), columns, name, self.config.time_zone)
         return self.import_from(
-            importer,
+            TableImporter(Path(file), columns, name, self.config.time_zone),
             again=again,
             impressions_only=impressions_only,
             any_time=any_time,
+            shown=shown,
             next_item=next_item,
             progress=progress,
         )
@@ -117,22 +115,23 @@ class DataPanel(WorkspacePanel):
         again: bool = False,
         impressions_only: bool = False,
         any_time: bool = False,
+        shown: bool = False,
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
         """Import by any importer, one of `uic.pipelines.importers` or your own.
 
         Args:
-            importer: reads the files; see `uic.pipelines.importers.source.Importer`.
+            importer: reads the files.
             again: import files that the log already holds once more.
             impressions_only: leave the files' behaviours out.
             any_time: take times before 2000 and after tomorrow, too.
+            shown: keep each impression as an event, too, which parts of a record can read.
             next_item: make impressions by the papers' protocol.
             progress: told what was read, in the importer's own unit.
 
         Raises:
-            BadInputError: a file is not what it has to be, or no row of it can be used.
-            DuplicateImportError: the log holds the file already.
+            BadInputError: no row can be used, or the log has it.
         """
         from uic.pipelines.importers.features import FeatureCollector
         from uic.pipelines.importers.run import run_import
@@ -146,6 +145,7 @@ class DataPanel(WorkspacePanel):
             again=again,
             impressions_only=impressions_only,
             any_time=any_time,
+            shown=shown,
             next_item=next_item,
             features=FeatureCollector(self.path),
             progress=progress,

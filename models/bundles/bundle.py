@@ -45,6 +45,7 @@ from uic.models.rankers.mimn import Mimn
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.vocabulary import Vocabulary, load_vocabulary
 from uic.models.state.definition import StateDefinition
+from uic.models.state.shown import with_shown
 from uic.models.training.run_spec import section_from
 
 DISTRIBUTION: Final = "user-interest-center"
@@ -94,6 +95,16 @@ class Bundle:
         """The model's hyper-parameters."""
         kind = model_kind(self.config.model).settings
         return section_from(kind, self.config.settings, f"{self.path / CONFIG}: settings.")
+
+    @property
+    def read_columns(self) -> tuple[EventColumn, ...]:
+        """What a fold reads of the log beside what all events have: those, and of lists' items."""
+        return with_shown(self.event_columns, shown=self.reads_shown)
+
+    @property
+    def reads_shown(self) -> bool:
+        """Whether a part of the record reads what was shown."""
+        return self.state is not None and self.state.reads_shown
 
     @property
     def event_columns(self) -> tuple[EventColumn, ...]:

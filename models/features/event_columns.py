@@ -10,12 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from uic.models.features.definition import NAME_PATTERN, FeatureSet, Kind, NamedFeature, Owner
+from uic.models.features.definition import (
+    NAME_PATTERN,
+    FeatureFileError,
+    FeatureSet,
+    Kind,
+    NamedFeature,
+    Owner,
+)
 from uic.models.features.raw import MISSING
 from uic.models.settings import Section
 
 # What the columns of a behaviour log begin with that hold features of events.
 LOGGED_EVENT: Final = "event."
+_OWN: Final = "shown_"
 
 ColumnValues = NDArray[np.int64] | NDArray[np.float64]
 
@@ -51,5 +59,13 @@ class EventColumn(Section):
 
 
 def event_columns(features: FeatureSet) -> tuple[EventColumn, ...]:
-    """The columns of events that features name, in the order of the file."""
+    """The columns of events that features name, in the order of the file.
+
+    Raises:
+        FeatureFileError: one has a name of those that the log has of its own.
+    """
+    for named in features.of(Owner.EVENT):
+        if named.name.startswith(_OWN):
+            msg = f"event.{named.name}: {_OWN}... are names of the log's own; choose another"
+            raise FeatureFileError(msg)
     return tuple(EventColumn.of(named) for named in features.of(Owner.EVENT))

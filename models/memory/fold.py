@@ -54,6 +54,10 @@ class RecordParts(Protocol):
     def bytes(self) -> int:
         """Of all parts of one user."""
 
+    @property
+    def reads_shown(self) -> bool:
+        """Whether a part reads what was shown."""
+
     def initial(self) -> NDArray[np.uint8]:
         """Those of a user without an event: (bytes,)."""
 
@@ -152,6 +156,11 @@ class MemoryFolder:
                 self._bundle.memory.initial(1).pack(record)
         return record
 
+    @property
+    def reads_shown(self) -> bool:
+        """Whether lists of what was shown are to be among the events."""
+        return self._parts is not None and self._parts.reads_shown
+
     def initial_records(self, users: int) -> Records:
         """Records of new users, (users, record_bytes): the initial memory, no event, position 0."""
         return np.repeat(self._initial, users, axis=0)
@@ -184,19 +193,26 @@ class MemoryFolder:
         folded = records.copy()
         if not len(new):
             return FoldOutcome(folded, skipped, moved)
-        # 2. Fold them, users that have some.
+        # 2. Fold them, users that have some. What was shown is for the parts that read it; the
+        # memory, the count and the last time are of behaviours.
         rows, firsts, lengths = np.unique(
             events.user_index[new], return_index=True, return_counts=True
         )
         changed = folded[rows]
         header = header_view(changed)
-        counted = lengths
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        acted = ~events.shown[new]
+        behaved = counted = np.bincount(owners[acted], minlength=len(rows))
+        last_acted = new[acted][np.cumsum(behaved)[behaved > 0] - 1]
         if self._network is not None:
-            counted = self._learn(self._network, changed, events, new, lengths)
+            acted &= events.log_times_ms[new] >= self.learns_from_ms
+            counted = np.bincount(owners[acted], minlength=len(rows))
+            self._learn(self._network, changed, events, new[acted], counted)
         header["events"] = np.minimum(header["events"].astype(np.int64) + counted, MAX_EVENTS)
         if self._parts is not None:
             self._fold_parts(self._parts, changed, events.select(new), lengths)
-        # 3. The position of the last event of each.
+        # 3. The time of the last behaviour of each, and the position of the last event.
+        header["last_event_time_ms"][behaved > 0] = events.event_times_ms[last_acted]
         self._stamp(header, events, new[firsts + lengths - 1])
         folded[rows] = changed
         return FoldOutcome(folded, skipped, moved)
@@ -221,24 +237,16 @@ class MemoryFolder:
         records: Records,
         events: EventBatch,
         new: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """Fold `new`, the events of one user after the other, into the memories of `records`.
-
-        Returns:
-            How many of each user's events its memory has got: those since `learns_from_ms`.
-        """
-        taken = events.log_times_ms[new] >= self.learns_from_ms
-        owners = np.repeat(np.arange(len(lengths)), lengths)
-        counted = np.bincount(owners[taken], minlength=len(lengths))
+        counted: NDArray[np.int64],
+    ) -> None:
+        """Fold `new`, `counted` events of one user after the other, into memories of `records`."""
         learning = np.flatnonzero(counted)
         if learning.size:
             own = records[learning]
             header, sizes = header_view(own), counted[learning]
-            x = self._embedded(header, events, new[taken], np.cumsum(sizes) - sizes)
+            x = self._embedded(header, events, new, np.cumsum(sizes) - sizes)
             self._fold_states(network, own, header, x, sizes)
             records[learning] = own
-        return counted
 
     def _embedded(
         self,
@@ -300,4 +308,3 @@ class MemoryFolder:
         header["epoch"] = events.epochs[last]
         header["offset"] = events.offsets[last]
         header["partition"] = events.partitions[last]
-        header["last_event_time_ms"] = events.event_times_ms[last]

@@ -5,14 +5,23 @@ one epoch all events of a user are in one partition (docs/concepts.md, "Position
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.models.records.record import has_events
+
 # The order gives the codes: an event has a behaviour as its index here (int8).
 BEHAVIORS: Final = ("click", "cart", "favourite", "buy")
+# What an event may be: a behaviour, or one item of a list that was shown. A list is one message
+# with one position; its items are rows of an `EventBatch`, one after the other, with their places
+# in the list (0, 1, ...) in the column `PLACE` and the request's number in `REQUEST`.
+SHOWN: Final = "shown"
+EVENT_KINDS: Final = (*BEHAVIORS, SHOWN)
+SHOWN_CODE: Final = len(BEHAVIORS)
+PLACE, REQUEST = "shown_place", "shown_request"
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class EventBatch:
         user_index: int64, row of the user's record.
         item_ids: int64.
         category_ids: int64.
-        behaviors: int8, index into `BEHAVIORS`.
+        behaviors: int8, index into `EVENT_KINDS`.
         event_times_ms: int64, when it happened; milliseconds since 1970 UTC.
         log_times_ms: int64, when the log got it, the largest so far of its partition; the one
             clock of a record's parts (`uic.models.state`).
@@ -48,6 +57,16 @@ class EventBatch:
         """Number of events."""
         return len(self.user_index)
 
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Which are items that were shown: (events,)."""
+        return np.asarray(self.behaviors == SHOWN_CODE)
+
+    def begins_message(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which events, in this order, are not a further item of the list before: (events,)."""
+        places = self.columns.get(PLACE)
+        return np.ones(len(order), np.bool_) if places is None else places[order] <= 0
+
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Self:
         """The chosen events, in the same order, or in that of indices; a slice gives views."""
         taken: dict[str, Any] = {
@@ -61,6 +80,8 @@ def compare_positions(
     header: NDArray[np.void], events: EventBatch, order: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which events lie at or before their user's position, and which are in another partition.
+
+    The items of a list share the fate of its first.
 
     The position moves with every event that is taken, so a repeat within the batch is found too:
 
@@ -81,9 +102,14 @@ def compare_positions(
     """
     if not len(order):
         return np.zeros(0, np.bool_), np.zeros(0, np.bool_)
+    heads = events.begins_message(order)
+    if not heads.all():
+        skipped, moved = compare_positions(header, replace(events, columns={}), order[heads])
+        message = np.cumsum(heads) - 1
+        return skipped[message], moved[message]
     user = events.user_index[order]
     epochs, partitions = events.epochs[order], events.partitions[order]
-    fresh = (header["events"] == 0) & (header["epoch"] == 0) & (header["offset"] == 0)
+    fresh = ~has_events(header) & (header["offset"] == 0)
     record_epoch = np.where(fresh, -1, header["epoch"].astype(np.int64))[user]
     # 1. A running maximum that starts anew with each user: users are numbered in sorted order.
     number = np.cumsum(np.r_[True, user[1:] != user[:-1]]) - 1

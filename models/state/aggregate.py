@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from uic.models.features.definition import Scale
 from uic.models.hashing import stable_hash
 from uic.models.kernels import tiles
-from uic.models.records.positions import BEHAVIORS, EventBatch
+from uic.models.records.positions import BEHAVIORS, EVENT_KINDS, SHOWN, EventBatch
 from uic.models.settings import Section
 from uic.models.state.counts import Behavior
 from uic.models.state.part import (
@@ -152,6 +152,11 @@ class Aggregate(StatePart):
         }
 
     @property
+    def shown_share(self) -> float:
+        """All, if they count."""
+        return float(SHOWN in self.settings.behaviors)
+
+    @property
     def described(self) -> tuple[PartFeature, ...]:
         """`function_window` for each."""
         own = self.settings
@@ -184,7 +189,7 @@ class Aggregate(StatePart):
             values = column.astype(np.float64)
             keys = stable_hash(values.view(np.int64), seed=_SEED)
         values = np.where(np.isfinite(values), values, np.nan)
-        codes = [code for code, name in enumerate(BEHAVIORS) if name in own.behaviors]
+        codes = [EVENT_KINDS.index(name) for name in own.behaviors]
         values[~np.isin(events.behaviors, codes)] = np.nan
         return events.user_index, self._tile_of(events.log_times_ms), values, keys
 

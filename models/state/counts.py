@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from uic.models.records.positions import BEHAVIORS
+from uic.models.records.positions import BEHAVIORS, EVENT_KINDS, SHOWN
 from uic.models.settings import Section
 from uic.models.state.part import PartFeature, States
 from uic.models.state.tables import TablePart, TallyTable, kinds_of
 from uic.models.state.times import Duration, refuse_short_unit, refuse_unfit_half_life, written
 
-Behavior = Literal["click", "cart", "favourite", "buy"]
+Behavior = Literal["click", "cart", "favourite", "buy", "shown"]
 HalfLives = Annotated[tuple[Duration, ...], Field(max_length=6)]
 
 
@@ -71,7 +71,7 @@ class Counts(TablePart):
             value_bytes=2,
             resolution_ms=own.resolution,
             adds=((1.0,) * len(own.half_lives),),
-            kinds=kinds_of(BEHAVIORS, [own.behaviors]),
+            kinds=kinds_of(EVENT_KINDS, [own.behaviors]),
         )
 
     def fingerprints(self, keys: NDArray[np.int64]) -> NDArray[Any]:
@@ -85,6 +85,11 @@ class Counts(TablePart):
             Fingerprints and counts, (users, size) each, and how many are taken, (users,).
         """
         return self.table.entries(states)
+
+    @property
+    def shown_share(self) -> float:
+        """All, if they count."""
+        return float(SHOWN in self.settings.behaviors)
 
     @property
     def described(self) -> tuple[PartFeature, ...]:

@@ -28,7 +28,8 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from uic.models.records.positions import EventBatch
+from uic.models.hashing import stable_hash
+from uic.models.records.positions import REQUEST, EventBatch
 from uic.models.settings import Section
 from uic.models.state.aggregate import Aggregate
 from uic.models.state.counts import Counts
@@ -56,6 +57,7 @@ DEFAULT: Final = Path(__file__).with_name("default.yaml")
 # What a record of exact parts may take beside the learned ones.
 MOST_BYTES: Final = 65_536
 _VERSION: Final = 1
+_REQUEST_SEED: Final = 13
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -90,6 +92,11 @@ class StateDefinition:
         """Further columns of events that the parts read."""
         return frozenset[str]().union(*(part.reads for part in self.parts))
 
+    @property
+    def reads_shown(self) -> bool:
+        """Whether a part reads what was shown; else such events are left out of a record."""
+        return any(part.shown_share > 0 for part in self.parts)
+
     def initial(self) -> NDArray[np.uint8]:
         """The states of a user without an event, side by side: (bytes,)."""
         return np.concatenate([np.zeros(0, np.uint8), *(part.fresh() for part in self.parts)])
@@ -106,7 +113,8 @@ class StateDefinition:
         """Fold events into states, (users, bytes), in place; see `StatePart.fold`."""
         split = self.split(states)
         for part, own in zip(self.parts, split, strict=True):
-            part.fold(own, events)
+            taken = _read_by(part, events)
+            part.fold(own, events if taken is None else events.select(taken))
         if split:
             states[...] = np.concatenate(split, axis=1)
 
@@ -146,7 +154,13 @@ class StateDefinition:
         columns = []
         for part in self.parts:
             states = np.repeat(part.fresh()[None], users, axis=0)
-            columns.append(part.walk(states, events, sorted_rows, cuts))
+            taken = _read_by(part, events)
+            if taken is None:
+                columns.append(part.walk(states, events, sorted_rows, cuts))
+                continue
+            place = np.concatenate([[0], np.cumsum(taken)])
+            own_cuts = Cuts(place[cuts.begins], place[cuts.ends])
+            columns.append(part.walk(states, events.select(taken), sorted_rows, own_cuts))
         found = np.empty((len(asked), len(self.described)), np.float32)
         found[order] = _beside(columns, len(asked))
         return found
@@ -302,6 +316,23 @@ def _class_of(kind: str, where: str) -> type[StatePart]:
         raise StateFileError(msg)
     whole: type[StatePart] = found
     return whole
+
+
+def _read_by(part: StatePart, events: EventBatch) -> NDArray[np.bool_] | None:
+    """Which events a part reads, (events,); None for all of them."""
+    if part.shown_share >= 1:
+        return None
+    shown = events.shown
+    if not shown.any():
+        return None
+    if part.shown_share > 0:
+        shown = shown & ~sampled(events.columns[REQUEST], part.shown_share)
+    return ~shown
+
+
+def sampled(requests: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Which requests are among this share of all, by a hash; a larger share has them, too: (n,)."""
+    return stable_hash(requests, seed=_REQUEST_SEED) < np.uint64(share * 2.0**64)
 
 
 def _repeated_name(text: str) -> str | None:

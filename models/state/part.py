@@ -125,6 +125,11 @@ class StatePart(ABC):
         """The features, in the order of the columns that `features` gives."""
 
     @property
+    def shown_share(self) -> float:
+        """Of which share of the requests the shown items are read: 0 for none, 1 for all."""
+        return 0.0
+
+    @property
     def reads(self) -> frozenset[str]:
         """Further columns of events that are read, by name."""
         return frozenset()

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from uic.models.features.definition import Scale
-from uic.models.records.positions import BEHAVIORS
+from uic.models.records.positions import EVENT_KINDS, SHOWN
 from uic.models.settings import Section
 from uic.models.state.counts import Behavior
 from uic.models.state.part import Features, PartFeature
@@ -32,6 +32,10 @@ class RatesSettings(Section):
     prior_weight: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
         10.0, description="exposures that the prior is worth"
     )
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="of shown: share of the requests that are read, each then so much heavier",
+    )
     size: Annotated[int, Field(ge=1, le=4096)] = Field(
         64, description="keys that are kept; of user: one; 1 to 4096"
     )
@@ -48,6 +52,12 @@ class RatesSettings(Section):
         both = set(self.successes) & set(self.exposures)
         if both:
             msg = f"{', '.join(sorted(both))} is in successes and in exposures; leave it in one"
+            raise ValueError(msg)
+        if SHOWN in self.successes:
+            msg = "successes: shown is an exposure, not a success; leave it out"
+            raise ValueError(msg)
+        if self.sample < 1 and SHOWN not in self.exposures:
+            msg = "sample is of shown items, and shown is not in exposures; leave one out"
             raise ValueError(msg)
         return self
 
@@ -76,9 +86,18 @@ class Rates(TablePart):
             half_lives_ms=(half_life, half_life),
             value_bytes=4,
             resolution_ms=own.resolution,
-            adds=((1.0, 0.0), (0.0, 1.0)),
-            kinds=kinds_of(BEHAVIORS, [own.exposures, own.successes]),
+            adds=((1.0 / own.sample, 0.0), (1.0, 0.0), (0.0, 1.0)),
+            kinds=kinds_of(EVENT_KINDS, [self._shown, own.exposures, own.successes]),
         )
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        return (SHOWN,) if SHOWN in self.settings.exposures else ()
+
+    @property
+    def shown_share(self) -> float:
+        """The sample, if what is shown is an exposure."""
+        return self.settings.sample if self._shown else 0.0
 
     @property
     def described(self) -> tuple[PartFeature, ...]:

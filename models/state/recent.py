@@ -9,7 +9,7 @@ from pydantic import Field
 
 from uic.models.features.definition import Scale
 from uic.models.kernels import recents
-from uic.models.records.positions import BEHAVIORS, EventBatch
+from uic.models.records.positions import BEHAVIORS, EVENT_KINDS, SHOWN, EventBatch
 from uic.models.settings import Section
 from uic.models.state.counts import Behavior
 from uic.models.state.part import (
@@ -64,6 +64,11 @@ class Recent(StatePart):
         return self._placed[1]
 
     @property
+    def shown_share(self) -> float:
+        """All, if they are kept."""
+        return float(SHOWN in self.settings.behaviors)
+
+    @property
     def described(self) -> tuple[PartFeature, ...]:
         """See the class."""
         size, pause = self.settings.size, written(self.settings.pause)
@@ -86,7 +91,7 @@ class Recent(StatePart):
         return tuple(fields[n] for n in ("head", "items", "categories", "times", "behaviors"))
 
     def _events(self, events: EventBatch) -> tuple[NDArray[Any], ...]:
-        codes = [code for code, name in enumerate(BEHAVIORS) if name in self.settings.behaviors]
+        codes = [EVENT_KINDS.index(name) for name in self.settings.behaviors]
         return (
             events.user_index,
             events.item_ids,

@@ -17,10 +17,16 @@ class LogTail:
     Attributes:
         files: of `BEHAVIOR_EVENTS`, as the log's.
         last_offsets: last offset of each epoch and partition that was looked at.
+        shown: files of what was shown, as the log's.
     """
 
     files: tuple[LogFile, ...] = ()
     last_offsets: Positions = field(default_factory=dict)
+    shown: tuple[LogFile, ...] = ()
+
+    def read_with(self, *, shown: bool) -> tuple[LogFile, ...]:
+        """The files, with those of what was shown if that is wanted."""
+        return (*self.files, *(self.shown if shown else ()))
 
     def end(self, epoch: Epoch) -> dict[int, int]:
         """By partition, the last offset that log and tail have."""

@@ -42,6 +42,7 @@ from uic.pipelines.audit.stored import FeastReader, StoredMemories, stored_users
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.positions import at_or_before
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.memories.exclude import Exclusion
 
 _SCAN_KEYS: Final = 5000
@@ -129,7 +130,8 @@ class _Auditor:
         self._tail = request.tail.read()
         self._snapshot = snapshot_of(request.memories, generation.number, generation.bundle)
         bundle = load_bundle(BundleShelf(request.bundles).find(generation.bundle_name))
-        self._columns = bundle.event_columns
+        self._columns = bundle.read_columns
+        self._reads_shown = bundle.reads_shown
         self._folder = MemoryFolder(bundle, generation.number, self._snapshot.learns_from_ms)
         self._exclusion = Exclusion.from_json(generation.exclude)
         self._tolerance = _tolerance(self._snapshot, request.settings)
@@ -149,7 +151,11 @@ class _Auditor:
         sample = UserSample(self._request.settings.sample_rate)
         stored, sample = stored_users(self._store, self._generation.number, sample)
         first_day = date.fromisoformat(self._snapshot.manifest["first_day"])
-        files = [*self._log.behavior_files(first_day), *self._tail.files]
+        lists = self._reads_shown
+        files = [
+            *event_files(self._log, first_day, shown=lists),
+            *self._tail.read_with(shown=lists),
+        ]
         total = sum(file.rows for file in files)
         buckets = buckets_for(total * sample.rate, len(stored))
         sampled = SampledLog(self._request.scratch, buckets, self._columns)
@@ -188,7 +194,12 @@ class _Auditor:
         try:
             if not compacted:
                 takes = partial(np.isin, test_elements=users)
-                sampled.read(self._tail.files, self._exclusion, takes, lambda _rows: None)
+                sampled.read(
+                    self._tail.read_with(shown=self._reads_shown),
+                    self._exclusion,
+                    takes,
+                    lambda _rows: None,
+                )
             grown = pa.concat_tables([sampled.events(bucket) for bucket in range(len(late))])
         finally:
             sampled.close()

@@ -34,6 +34,7 @@ from uic.pipelines.audit.served_values import audit_features
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import MAX_ID
 from uic.pipelines.log.positions import at_or_before
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.memories.exclude import Exclusion
 
 _COLUMNS: Final = ("user_id", "item_ids", "probabilities", "bundle", "generation", "memory")
@@ -107,17 +108,20 @@ def _audit_rows(
     bundle = load_bundle(BundleShelf(request.bundles).find(str(snapshot.manifest["bundle"])))
     folder = MemoryFolder(bundle, number, snapshot.learns_from_ms)
     log = EventLog(request.log)
-    files = log.behavior_files(date.fromisoformat(snapshot.manifest["first_day"]))
+    first_day = date.fromisoformat(snapshot.manifest["first_day"])
+    files = event_files(log, first_day, shown=bundle.reads_shown)
     users = np.unique(rows.column("user_id").to_numpy())
     buckets = buckets_for(sum(file.rows for file in files), rows.num_rows)
-    sampled = SampledLog(request.scratch, buckets)
+    sampled = SampledLog(request.scratch, buckets, bundle.read_columns)
     again = ScoredAgain(BundleShelf(request.bundles), bundle, _categories(log))
     tail = request.tail.read()
     last = {epoch.number: tail.end(epoch) for epoch in log.epochs()}
     try:
         exclusion = Exclusion.from_json(snapshot.manifest["exclude"])
         takes = partial(np.isin, test_elements=users)
-        sampled.read([*files, *tail.files], exclusion, takes, progress)
+        sampled.read(
+            [*files, *tail.read_with(shown=bundle.reads_shown)], exclusion, takes, progress
+        )
         for bucket, here in enumerate(by_bucket(users, buckets)):
             if not len(here):
                 continue

@@ -14,6 +14,7 @@ from uic.pipelines.importers.plausible import PlausibleTimes
 from uic.pipelines.importers.source import Importer, OwnerRows, Rejects, fingerprint
 from uic.pipelines.importers.string_ids import StringIds
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.shown import with_lists
 from uic.pipelines.log.writer import LogWriter, Part, Publication
 
 Progress = Callable[[str, int, int], None]
@@ -40,6 +41,7 @@ def run_import(
     again: bool = False,
     impressions_only: bool = False,
     any_time: bool = False,
+    shown: bool = False,
     next_item: NextItemOptions | None = None,
     features: FeatureCollector | None = None,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def run_import(
             in beside any log, also one that streams.
         any_time: take times before 2000 and later than tomorrow, too; else a row with one is a
             reject, and a file of them is refused.
+        shown: keep each impression as an event, too, which parts of a record can read.
         next_item: make impressions by protocol; None keeps what the files have.
         features: takes the features that the files have; None leaves them out.
         progress: called with (step, done, total).
@@ -75,6 +78,12 @@ def run_import(
         msg = (
             f"{importer.name}: has no impressions of its own; a table's need their label "
             "(--clicked COL), and no --protocol"
+        )
+        raise BadInputError(msg)
+    if shown and (impressions_only or not importer.has_impressions):
+        msg = (
+            f"{importer.name}: --shown makes events of the impressions of files that have both; "
+            "a table's need their label (--clicked COL), and no --impressions"
         )
         raise BadInputError(msg)
     report("reading sums", 0, 1)
@@ -113,6 +122,7 @@ def run_import(
             rejects,
             ids,
             add_behaviors=add_behaviors,
+            shown=shown,
             add_features=features.add if features else _leave_out,
             report=report,
         )
@@ -150,6 +160,7 @@ def _read(
     ids: StringIds,
     *,
     add_behaviors: Callable[[pa.Table], None],
+    shown: bool,
     add_features: Callable[[OwnerRows], None],
     report: Progress,
 ) -> int:
@@ -159,7 +170,8 @@ def _read(
             writer.add_items(batch.items["item_id"], batch.items["category_id"])
         if batch.behaviors is not None:
             rows += batch.behaviors.num_rows
-            add_behaviors(batch.behaviors)
+            lists = batch.impressions if shown else None
+            add_behaviors(with_lists(batch.behaviors, lists) if shown else batch.behaviors)
         if batch.impressions is not None:
             rows += batch.impressions.num_rows
             writer.add_impressions(batch.impressions)

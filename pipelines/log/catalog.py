@@ -131,10 +131,12 @@ class Contents:
         self.users = DistinctIds()
         self.repeated = 0
         self._spans: dict[str, tuple[int, int]] = {}
-        self._rows: dict[str, Counter[date]] = {"behaviors": Counter(), "impressions": Counter()}
+        self._rows: dict[str, Counter[date]] = {
+            name: Counter() for name in ("behaviors", "shown", "impressions")
+        }
 
     def add(self, table: str, day: date, rows: pa.Table) -> None:
-        """Take rows of a day, of the table `behaviors` or `impressions`."""
+        """Take rows of a day, of the table `behaviors`, `shown` or `impressions`."""
         if not rows.num_rows:
             return
         time = "log_time" if "log_time" in rows.column_names else "event_time"

@@ -12,7 +12,7 @@ from uic.models.errors import BadInputError
 from uic.models.features.definition import Kind
 from uic.models.features.event_columns import LOGGED_EVENT, ColumnValues, EventColumn
 from uic.models.features.raw import MISSING
-from uic.models.records.positions import EventBatch
+from uic.models.records.positions import EVENT_KINDS, EventBatch
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS
 
 # What a fold reads of an event: what happened, and its position.
@@ -27,7 +27,7 @@ FOLDED_COLUMNS: Final = (
     "partition",
     "offset",
 )
-_NAMES: Final = pa.array(BEHAVIORS, pa.string())
+_NAMES: Final = pa.array(EVENT_KINDS, pa.string())
 
 
 def behavior_codes(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:

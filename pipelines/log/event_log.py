@@ -4,6 +4,7 @@
 log/epochs.json               the epochs, and the names of the published manifests
 log/manifests/000001-NAME.json   one publication: its files with rows, bytes and sha256
 log/behaviors/dt=…/*.parquet     `BEHAVIOR_EVENTS`, each file in order of (partition, offset)
+log/shown/dt=…/*.parquet         what was shown, in the same positions (`pipelines/log/shown.py`)
 log/impressions/dt=…/*.parquet   `IMPRESSIONS` and context columns, in order of event time
 log/items/*.parquet              item_id, category_id; the newest publication's holds all items
 log/ids/*.parquet                id, text: string ids of an import and the numbers they got
@@ -40,6 +41,8 @@ from uic.pipelines.log.epochs import (
 __all__ = ["Epoch", "EventLog", "LogBusyError", "LogFile"]
 
 EPOCHS_NAME: Final = "epochs.json"
+Day = date | None
+_TABLES: Final = ("behaviors", "shown", "impressions", "items", "ids", "rejects")
 
 
 class LogBusyError(UicError):
@@ -91,7 +94,7 @@ class EventLog:
         manifests = self.manifests()
         return manifests[-1]["time_zone"] if manifests else None
 
-    def behavior_files(self, first: date | None = None, last: date | None = None) -> list[LogFile]:
+    def behavior_files(self, first: Day = None, last: Day = None) -> list[LogFile]:
         """Published behaviour files of the days `first` to `last` (both inclusive), by (dt, epoch).
 
         Raises:
@@ -99,11 +102,13 @@ class EventLog:
         """
         return self._files("behaviors", first, last)
 
-    def impression_files(
-        self, first: date | None = None, last: date | None = None
-    ) -> list[LogFile]:
+    def impression_files(self, first: Day = None, last: Day = None) -> list[LogFile]:
         """Published impression files of the days `first` to `last`, as `behavior_files`."""
         return self._files("impressions", first, last)
+
+    def shown_files(self, first: Day = None, last: Day = None) -> list[LogFile]:
+        """Published files of what was shown, as `behavior_files`."""
+        return self._files("shown", first, last)
 
     def items_file(self) -> Path | None:
         """`item_id, category_id` of every item published so far, one row an item; None if none."""
@@ -262,7 +267,7 @@ class EventLog:
         named = {f"manifests/{name}" for name in self._document()["manifests"]}
         for manifest in self.manifests():
             named |= {entry["path"] for entry in manifest["files"]}
-        for folder in ("behaviors", "impressions", "items", "ids", "rejects", "manifests", "spool"):
+        for folder in (*_TABLES, "manifests", "spool"):
             for path in sorted((self.root / folder).rglob("*"), reverse=True):
                 if path.is_dir():
                     if not any(path.iterdir()):

@@ -2,7 +2,8 @@
 
 An event is a JSON object: `{"user_id": …, "item_id": …, "category_id": …, "behavior": "click",
 "event_time": milliseconds since 1970 UTC}`, optionally `"source"` and the columns that the site
-declares (`event:` of `features.yaml`). Further fields are ignored; of a key given twice the last
+declares (`event:` of `features.yaml`); or it is a list of what was shown, with `item_ids` and
+`category_ids` (`uic.pipelines.log.wire`). Further fields are ignored; of a key given twice the last
 counts. Whether a payload is accepted, and the reason if it is not, is a pure function of (payload,
 log time, settings): no clock, and no other payload, has a say. So batch and stream reject the same.
 
@@ -13,9 +14,8 @@ dropped or read by one bundle of two changes nothing of what the others fold.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -23,45 +23,36 @@ from numpy.typing import NDArray
 
 from uic.models.features.definition import Kind
 from uic.models.features.event_columns import ColumnValues, EventColumn
-from uic.models.features.raw import MISSING, category_of
-from uic.pipelines.log.schemas import BEHAVIORS
+from uic.models.features.raw import MISSING
+from uic.models.records.positions import BEHAVIORS, SHOWN
+from uic.pipelines.log.wire import (
+    MAX_ID,
+    MAX_SOURCE_CHARACTERS,
+    MAX_TIME_MS,
+    PREFIX,
+    Behavior,
+    Reason,
+    WireRows,
+    list_decoder,
+    list_fault,
+    may_be_list,
+    wrong_columns,
+)
 from uic.pipelines.settings import LogSettings
 
-MAX_ID: Final = 2**63 - 1
-# The end of year 9999: what Arrow, pandas and Python's datetime can all hold.
-MAX_TIME_MS: Final = 253_402_300_799_999
-MAX_SOURCE_CHARACTERS: Final = 256
 # Ignored fields may nest, but the decoder recurses on the caller's stack: how deep it may go
 # would depend on the caller. No payload with this many brackets is looked at.
 MAX_BRACKETS: Final = 256
 _DAY_MS: Final = 86_400_000
 
-_Id = Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
-_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
-_Source = Annotated[str, msgspec.Meta(max_length=MAX_SOURCE_CHARACTERS)]
-
-
-class Reason(StrEnum):
-    """Why a payload is not an event of the log."""
-
-    MALFORMED = "malformed"  # not one JSON object in UTF-8
-    TOO_LARGE = "too_large"  # more bytes than `max_payload_bytes`, or more than MAX_BRACKETS
-    MISSING_FIELD = "missing_field"  # absent or null
-    WRONG_TYPE = "wrong_type"  # an id that is a bool, a float, a string, …
-    UNKNOWN_BEHAVIOR = "unknown_behavior"
-    ID_OUT_OF_RANGE = "id_out_of_range"  # negative, or beyond int64
-    EVENT_TIME_IN_FUTURE = "event_time_in_future"  # after log time and the allowed skew
-    EVENT_TOO_OLD = "event_too_old"  # before log time by more than `max_event_age_days`
-
-
-class _Wire(msgspec.Struct, gc=False):
-    user_id: _Id
-    item_id: _Id
-    category_id: _Id
-    behavior: Literal["click", "cart", "favourite", "buy"]
-    event_time: _Time
-    source: _Source | None = None
-
+__all__ = [
+    "MAX_ID",
+    "MAX_SOURCE_CHARACTERS",
+    "MAX_TIME_MS",
+    "EventParser",
+    "ParsedEvents",
+    "Reason",
+]
 
 _Category = Annotated[int, msgspec.Meta(ge=MISSING + 1, le=MAX_ID)] | str | bool | None
 _WIRE_TYPES: Final[Mapping[Kind, Any]] = {Kind.CATEGORICAL: _Category, Kind.NUMBER: float | None}
@@ -71,7 +62,8 @@ _WIRE_TYPES: Final[Mapping[Kind, Any]] = {Kind.CATEGORICAL: _Category, Kind.NUMB
 class ParsedEvents:
     """The accepted events as columns, and a reason for each of the others.
 
-    Columns are aligned with `index`, shape (accepted,); `behaviors` are indices into `BEHAVIORS`.
+    Columns are aligned with `index`, shape (accepted,); `behaviors` are indices into `EVENT_KINDS`.
+    A list of shown items is a row an item, with one `index`, or none if nothing reads lists.
     Those of `columns` are by name (`uic.models.features.event_columns`); `wrong` says of a column
     which of its values were of the wrong type, and has no entry where none was.
     """
@@ -120,10 +112,15 @@ class EventParser:
     Args:
         settings: limits.
         columns: what to read of an event beside what all events have.
+        lists: whether what was shown is read; then each item of a list is a row. A list is
+            accepted or refused all the same.
     """
 
-    def __init__(self, settings: LogSettings, columns: Sequence[EventColumn] = ()) -> None:
+    def __init__(
+        self, settings: LogSettings, columns: Sequence[EventColumn] = (), *, lists: bool = False
+    ) -> None:
         self.columns = tuple(columns)
+        self.lists = lists
         self._decode = _decoder(self.columns)
         self._skew_ms = settings.max_clock_skew_seconds * 1000
         self._age_ms = settings.max_event_age_days * _DAY_MS
@@ -161,9 +158,16 @@ class EventParser:
     def _without_wrong(
         self, payload: bytes | None, error: Exception
     ) -> tuple[Any, frozenset[str]] | None:
-        """The event of a payload that only its columns keep from being one, and which do."""
-        if not self.columns or isinstance(error, _TooLargeError):
+        """A list; or the event of a payload that only its columns keep from being one.
+
+        Returns:
+            With the columns whose values are of the wrong type.
+        """
+        if isinstance(error, _TooLargeError):
             return None
+        shown = self._shown_list(payload) if may_be_list(payload) else None
+        if shown is not None or not self.columns:
+            return shown
         try:
             _decoded(payload, _decoder(()))
         except _FAULTS:
@@ -177,6 +181,18 @@ class EventParser:
             good.append(column)
         names = frozenset(column.name for column in self.columns if column not in good)
         return _decoded(payload, _decoder(tuple(good))), names
+
+    def _shown_list(self, payload: bytes | None) -> tuple[Any, frozenset[str]] | None:
+        try:
+            shown = _decoded(payload, list_decoder(self.columns))
+        except _FAULTS:
+            return None
+        if len(shown.item_ids) != len(shown.category_ids):
+            return None
+        wrong = wrong_columns(shown, self.columns)
+        for name in wrong:
+            setattr(shown, f"{PREFIX}{name}", None)
+        return shown, wrong
 
     def _timely(
         self,
@@ -194,34 +210,38 @@ class EventParser:
         for late, reason in ((future, Reason.EVENT_TIME_IN_FUTURE), (old, Reason.EVENT_TOO_OLD)):
             for position in index[late].tolist():
                 reasons[position] = reason.value
+        rows = WireRows(events, lists=self.lists)
         parsed = ParsedEvents(
-            index=index,
-            user_ids=np.array([event.user_id for event in events], np.int64),
-            item_ids=np.array([event.item_id for event in events], np.int64),
-            category_ids=np.array([event.category_id for event in events], np.int64),
-            behaviors=np.array([_CODES[event.behavior] for event in events], np.int8),
-            event_times_ms=times,
-            sources=[event.source for event in events],
+            index=index[rows.of_event],
+            user_ids=rows.each("user_id"),
+            item_ids=rows.ids("item_id", "item_ids"),
+            category_ids=rows.ids("category_id", "category_ids"),
+            behaviors=rows.behaviors(),
+            event_times_ms=times[rows.of_event],
+            sources=[events[at].source for at in rows.of_event.tolist()],
             reasons=reasons,
-            columns={column.name: _values(column, events) for column in self.columns},
-            wrong=_wrong_values(wrong, len(events)),
+            columns={column.name: rows.values(column) for column in self.columns} | rows.of_lists(),
+            wrong={
+                name: which[rows.of_event]
+                for name, which in _wrong_values(wrong, len(events)).items()
+            },
         )
-        timely = ~(future | old)
+        timely = ~(future | old)[rows.of_event]
         return parsed if timely.all() else parsed.select(timely)
 
 
 @lru_cache(maxsize=256)
 def _decoder(columns: tuple[EventColumn, ...]) -> Callable[[Any], Any]:
-    """Of an event with these columns; each is an attribute of its name behind `_PREFIX`."""
+    """Of an event with these columns; each is an attribute of its name behind `PREFIX`."""
     fields = [
         (
-            f"{_PREFIX}{column.name}",
+            f"{PREFIX}{column.name}",
             _WIRE_TYPES[column.kind],
             msgspec.field(name=column.field, default=None),
         )
         for column in columns
     ]
-    wire = msgspec.defstruct("_Wire", fields, bases=(_Wire,), gc=False) if columns else _Wire
+    wire = msgspec.defstruct("_Wire", fields, bases=(Behavior,), gc=False) if columns else Behavior
     return msgspec.json.Decoder(wire).decode
 
 
@@ -233,14 +253,6 @@ def _decoded(payload: Any, decode: Callable[[Any], Any]) -> Any:
     return event
 
 
-def _values(column: EventColumn, events: Sequence[Any]) -> ColumnValues:
-    # An event with a value of the wrong type was decoded without it.
-    given = [getattr(event, f"{_PREFIX}{column.name}", None) for event in events]
-    if column.kind is Kind.NUMBER:
-        return np.array(given, np.float64)  # None becomes NaN
-    return np.array([MISSING if value is None else category_of(value) for value in given], np.int64)
-
-
 def _wrong_values(wrong: Mapping[int, frozenset[str]], events: int) -> dict[str, NDArray[np.bool_]]:
     masks: dict[str, NDArray[np.bool_]] = {}
     for at, names in wrong.items():
@@ -249,8 +261,6 @@ def _wrong_values(wrong: Mapping[int, frozenset[str]], events: int) -> dict[str,
     return masks
 
 
-_CODES: Final = {behavior: code for code, behavior in enumerate(BEHAVIORS)}
-_PREFIX: Final = "column_"
 _FAULTS: Final = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _ID_FIELDS: Final = ("user_id", "item_id", "category_id")
 
@@ -283,6 +293,8 @@ def _reason(payload: bytes | None, error: Exception) -> str:
 def _first_fault(document: Any) -> Reason:  # noqa: PLR0911 - one return a rule, in their order
     if not isinstance(document, dict):
         return Reason.MALFORMED
+    if document.get("behavior") == SHOWN:
+        return list_fault(document)
     if any(document.get(field) is None for field in (*_ID_FIELDS, "behavior", "event_time")):
         return Reason.MISSING_FIELD
     numbers = [document[field] for field in (*_ID_FIELDS, "event_time")]
@@ -292,7 +304,7 @@ def _first_fault(document: Any) -> Reason:  # noqa: PLR0911 - one return a rule,
         return Reason.WRONG_TYPE
     if not isinstance(document["behavior"], str) or not isinstance(source, str | None):
         return Reason.WRONG_TYPE
-    if document["behavior"] not in _CODES:
+    if document["behavior"] not in BEHAVIORS:
         return Reason.UNKNOWN_BEHAVIOR
     if any(not 0 <= document[field] <= MAX_ID for field in _ID_FIELDS):
         return Reason.ID_OUT_OF_RANGE

@@ -20,7 +20,12 @@ from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import table_entry, write_rows
 
 # By table of the log, the column that holds users.
-_USER_COLUMNS: Final = {"behaviors": "user_id", "impressions": "user_id", "user_ids": "id"}
+_USER_COLUMNS: Final = {
+    "behaviors": "user_id",
+    "shown": "user_id",
+    "impressions": "user_id",
+    "user_ids": "id",
+}
 
 
 def forget_in_log(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
+from uic.models.state.shown import PLACED
 from uic.pipelines.log.epochs import Epoch, EpochHandOverError, refuse_moved_users
 
 
@@ -70,6 +71,19 @@ def largest_so_far(
     return times
 
 
+def _repeated(
+    partitions: NDArray[Any], offsets: NDArray[np.int64], table: pa.Table
+) -> NDArray[np.bool_]:
+    """Which rows repeat a position; the items of a list share one, in order of their places."""
+    again = np.zeros(len(offsets), np.bool_)
+    again[1:] = (offsets[1:] == offsets[:-1]) & (partitions[1:] == partitions[:-1])
+    if again.any() and PLACED in table.column_names:
+        within = np.arange(len(again))
+        within -= np.maximum.accumulate(np.where(again, 0, within))
+        again = within != np.maximum(table[PLACED].to_numpy(), 0)
+    return again
+
+
 class Positions:
     """Gives offsets to one slice of the log after the other, in (day, partition, time) order.
 
@@ -124,12 +138,8 @@ class Positions:
             raise EpochHandOverError(msg)
         offsets = table["offset"].to_numpy()
         # An archive holds what was read twice (after a restart) twice.
-        repeated = np.flatnonzero(
-            (offsets[1:] == offsets[:-1]) & (partitions[1:] == partitions[:-1])
-        )
-        if repeated.size:
-            keep = np.ones(len(offsets), bool)
-            keep[repeated + 1] = False
+        keep = ~_repeated(partitions, offsets, table)
+        if not keep.all():
             table = pc.filter(table, pa.array(keep))
             offsets, partitions = offsets[keep], partitions[keep]
         falls = np.flatnonzero((offsets[1:] < offsets[:-1]) & (partitions[1:] == partitions[:-1]))

@@ -9,7 +9,9 @@ from statistics import median
 from typing import Any
 
 from uic.models.errors import BadInputError, UicError
+from uic.pipelines.days import day_number, day_of_number
 from uic.pipelines.log.epochs import Epoch
+from uic.pipelines.log.event_log import LogFile
 
 
 class DuplicateImportError(UicError):
@@ -59,7 +61,7 @@ class Publication:
 
     `epoch` is None for impressions alone, which have no place in the order of behaviours. `span`
     is None of a part without events. `repeated` counts the rows that equal an earlier one in
-    user, item, category, behaviour and time; they are kept.
+    user, item, category, behaviour and time; they are kept. `shown` counts items of lists.
     """
 
     epoch: Epoch | None
@@ -73,6 +75,7 @@ class Publication:
     overlap: str | None = None
     span: Span | None = None
     repeated: int = 0
+    shown: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,26 @@ def same_sources(
             where = "impressions" if number is None else f"epoch {number}"
             return f"{where} ({manifest['name']})"
     return None
+
+
+def overlap_notice(
+    epoch: int, behavior_days: Sequence[int], earlier: Sequence[LogFile]
+) -> str | None:
+    """Whether an import begins before an earlier epoch ends, in a sentence; by days.
+
+    Args:
+        epoch: of the import.
+        behavior_days: that it has, ascending (`uic.pipelines.days`).
+        earlier: files of the log before it.
+    """
+    last = max(earlier, key=lambda file: file.dt, default=None)
+    if last is None or not behavior_days or day_number(last.dt) < behavior_days[0]:
+        return None
+    return (
+        f"epoch {epoch} begins on {day_of_number(behavior_days[0])}, epoch {last.epoch} "
+        f"goes on to {last.dt}: positions order events by epoch first, so log time falls for "
+        "a user who is in both, and samples refuse such a log; import the older data first"
+    )
 
 
 def refuse_backfill(held_back: str | None, epochs: Sequence[Epoch], root: Path) -> None:

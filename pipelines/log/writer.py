@@ -25,9 +25,9 @@ import pyarrow as pa
 from uic.models.errors import BadInputError
 from uic.models.features.event_columns import LOGGED_EVENT, EventColumn
 from uic.models.hashing import stable_hash
-from uic.pipelines.days import CalendarDays, day_number, day_of_number
+from uic.pipelines.days import CalendarDays, day_of_number
 from uic.pipelines.log.catalog import Contents
-from uic.pipelines.log.columns import behavior_codes, event_table, times_ms
+from uic.pipelines.log.columns import behavior_codes, times_ms
 from uic.pipelines.log.epochs import Epoch, refuse_overtaken, with_columns
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import table_entry, write_item_table, write_rows
@@ -39,10 +39,12 @@ from uic.pipelines.log.publication import (
     LogWriteError,
     Part,
     Publication,
+    overlap_notice,
     refuse_backfill,
     same_sources,
 )
 from uic.pipelines.log.schemas import IMPRESSIONS
+from uic.pipelines.log.shown import TABLE, ShownFile, Split, split
 from uic.pipelines.log.spool import RUN_ROWS, KeyedSpool
 
 Progress = Callable[[int, int], None]
@@ -223,7 +225,10 @@ class LogWriter:
         positions = Positions(self._number, self._partitions, self._topic)
         rows = impressions = 0
         for done, day in enumerate(behavior_days):
-            rows += self._write_day("behaviors", day, self._behavior_tables(day, positions))
+            shown = ShownFile(self._path(TABLE, day))
+            behaviors = shown.apart(self._behavior_tables(day, positions))
+            rows += self._write_day("behaviors", day, behaviors)
+            self._name_file(TABLE, day, shown.rows)
             progress(done + 1, total)
         for done, day in enumerate(impression_days):
             impressions += self._write_day("impressions", day, self._impression_tables(day))
@@ -238,7 +243,8 @@ class LogWriter:
         epoch = None
         if not self._impressions_only:
             epoch = replace(positions.epoch(self.part.name), columns=self._columns)
-        overlap = self._overlap(behavior_days)
+        earlier = self.log.behavior_files() if behavior_days and not self._topic else []
+        overlap = overlap_notice(self._number, behavior_days, earlier)
         manifest = {
             "epoch": None if epoch is None else epoch.number,
             "name": self.part.name,
@@ -251,7 +257,7 @@ class LogWriter:
         path = self.log.publish(epoch, manifest)
         size = sum(entry["bytes"] for entry in self._files)
         days = len({*behavior_days, *impression_days})
-        self._files = []
+        files, self._files = self._files, []
         return Publication(
             epoch=epoch,
             behaviors=rows,
@@ -264,36 +270,30 @@ class LogWriter:
             overlap=overlap,
             span=contents.span(),
             repeated=contents.repeated,
-        )
-
-    def _overlap(self, behavior_days: Sequence[int]) -> str | None:
-        """Whether this import begins before an earlier epoch ends, in a sentence; by days."""
-        earlier = self.log.behavior_files() if behavior_days and not self._topic else []
-        last = max(earlier, key=lambda file: file.dt, default=None)
-        if last is None or day_number(last.dt) < behavior_days[0]:
-            return None
-        return (
-            f"epoch {self._number} begins on {day_of_number(behavior_days[0])}, epoch {last.epoch} "
-            f"goes on to {last.dt}: positions order events by epoch first, so log time falls for "
-            "a user who is in both, and samples refuse such a log; import the older data first"
+            shown=sum(entry["rows"] for entry in files if entry["table"] == TABLE),
         )
 
     def _write_day(self, table: str, day: int, tables: Iterator[pa.Table]) -> int:
         dt = day_of_number(day)
-        path = self.log.root / table / f"dt={dt}" / f"{self._tag}.parquet"
 
         def noted() -> Iterator[pa.Table]:
             for rows in tables:
                 self._contents.add(table, dt, rows)
                 yield rows
 
-        rows = write_rows(path, noted())
-        if rows:
-            entry = table_entry(self.log.root, path, table, rows)
-            self._files.append({**entry, "dt": dt.isoformat()})
+        rows = write_rows(self._path(table, day), noted())
+        self._name_file(table, day, rows)
         return rows
 
-    def _behavior_tables(self, day: int, positions: Positions) -> Iterator[pa.Table]:
+    def _path(self, table: str, day: int) -> Path:
+        return self.log.root / table / f"dt={day_of_number(day)}" / f"{self._tag}.parquet"
+
+    def _name_file(self, table: str, day: int, rows: int) -> None:
+        if rows:
+            entry = table_entry(self.log.root, self._path(table, day), table, rows)
+            self._files.append({**entry, "dt": day_of_number(day).isoformat()})
+
+    def _behavior_tables(self, day: int, positions: Positions) -> Iterator[Split]:
         pieces = []
         for batch in self._behaviors.pieces(day):
             time = "log_time" if "log_time" in batch.schema.names else "event_time"
@@ -302,7 +302,7 @@ class LogWriter:
         for table, partitions in ordered_slices(pieces, self._days.start_ms(day), self._slice_rows):
             placed, offsets = positions.give(table, partitions)
             columns = [noted.column for noted in self._columns]
-            yield event_table(placed, offsets, self._number, columns)
+            yield split(placed, offsets, self._number, columns)
 
     def _impression_tables(self, day: int) -> Iterator[pa.Table]:
         pieces = []

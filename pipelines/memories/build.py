@@ -31,6 +31,7 @@ from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import EventLog, LogFile, open_log, range_of_days
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.log.shown import event_files, without_offsets
 from uic.pipelines.memories.exclude import ExcludeRule, ExcludeRulesError, Exclusion
 from uic.pipelines.memories.fold_bucket import BucketFile, BucketPlan, fold_bucket
 from uic.pipelines.memories.publish import SnapshotPublication
@@ -130,13 +131,13 @@ def build_memories(
     """
     options = pipeline_options(runner, beam_arguments)
     inputs = _find_input(request)
-    parts = log_parts(inputs.files, with_columns(BEHAVIOR_EVENTS, inputs.bundle.event_columns))
+    parts = log_parts(inputs.files, with_columns(BEHAVIOR_EVENTS, inputs.bundle.read_columns))
     log = EventLog(request.log)
     publication = SnapshotPublication(
         root=inputs.plan.root,
         start=inputs.base,
         epochs=log.epochs(),
-        thinned=frozenset(m["epoch"] for m in log.manifests() if m.get("forgotten")),
+        thinned=frozenset(m["epoch"] for m in log.manifests() if without_offsets(m)),
         facts=_facts(request, inputs),
     )
     msg = f"{inputs.plan.root}: another run builds this snapshot; wait for it to end"
@@ -157,7 +158,7 @@ def _find_input(request: MemoriesRequest) -> _Input:
         if start is not None
         else _first_days(request, log, bundle)
     )
-    files = log.behavior_files(first, request.until)
+    files = event_files(log, first, request.until, shown=bundle.reads_shown)
     if start is None and not sum(file.rows for file in files):
         has = range_of_days(log.behavior_files())
         msg = f"{request.log}: no behaviours from {first} to {request.until}; {has}"
@@ -324,7 +325,7 @@ def _steps(
     def fold(bucket: int, bucket_tables: Mapping[str, pa.Table]) -> BucketFile | None:
         return fold_bucket(inputs.plan, bucket, bucket_tables[MEMORIES], bucket_tables[EVENTS])
 
-    columns = inputs.bundle.event_columns
+    columns = inputs.bundle.read_columns
     events = functools.partial(
         read_events,
         covered={} if base is None else base.positions,

@@ -25,6 +25,7 @@ from uic.models.errors import BadInputError
 from uic.models.memory.fold import MemoryFolder
 from uic.models.published import drafted_part, sha256_of
 from uic.models.records.record import Records, has_events, header_view
+from uic.models.state.shown import PLACED
 from uic.pipelines.log.columns import event_batch
 from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.memories.take_over import TakenParts, without
@@ -128,11 +129,11 @@ def fold_bucket(
 
 
 def events_in_order(events: pa.Table) -> pa.Table:
-    """Events by (user, epoch, offset)."""
-    user, epoch, offset = (
-        events.column(name).to_numpy() for name in ("user_id", "epoch", "offset")
-    )
-    return events.take(pa.array(np.lexsort((offset, epoch, user))))
+    """Events by (user, epoch, offset), and the items of a list by their places."""
+    keys = [events.column(name).to_numpy() for name in ("offset", "epoch", "user_id")]
+    if PLACED in events.column_names:
+        keys.insert(0, events.column(PLACED).to_numpy())
+    return events.take(pa.array(np.lexsort(keys)))
 
 
 def fold_tables(

@@ -225,7 +225,7 @@ def _counts_less(snapshot: Snapshot, bundle: Bundle) -> bool:
 
 def columns_of(bundle: Bundle) -> list[dict[str, Any]]:
     """The columns of events that a bundle reads, as a manifest has them."""
-    return [column.model_dump(mode="json") for column in bundle.event_columns]
+    return [column.model_dump(mode="json") for column in bundle.read_columns]
 
 
 def _may_reach(file: LogFile, positions: Mapping[int, Mapping[int, int]]) -> bool:

@@ -41,7 +41,7 @@ from uic.pipelines.samples.order import (
     without_groups,
 )
 from uic.pipelines.samples.plan import SamplesPlan
-from uic.pipelines.samples.state import state_columns
+from uic.pipelines.samples.state import shown_to_users, state_columns
 
 # History events that one gathered table holds at most, unless a single group has more: 25 MB of
 # columns, small beside a bucket, and a good size of a row group in the file.
@@ -155,6 +155,7 @@ def group_bucket(
     impressions: pa.Table,
     plan: SamplesPlan,
     features: FeatureJoin | None = None,
+    shown: pa.Table | None = None,
 ) -> GroupedBucket:
     """Group the impressions of some users with their histories.
 
@@ -164,6 +165,7 @@ def group_bucket(
         impressions: `IMPRESSION_COLUMNS`, in any order, with the context's raw values.
         plan: days, window, cap, cut, sale days and guard.
         features: to join; none by default.
+        shown: what was shown, like `behaviors`, with places and requests; None for none.
 
     Returns:
         The groups, sorted by (dt, user_id), and what was left out.
@@ -183,7 +185,14 @@ def group_bucket(
     columns = None
     if state is not None:
         columns = partial(
-            state_columns, state, behaviors, events, impressions, seen, cuts=cuts.astype(np.int64)
+            state_columns,
+            state,
+            behaviors,
+            events,
+            impressions,
+            seen,
+            cuts=cuts.astype(np.int64),
+            shown=shown_to_users(shown, everything.user_ids, plan),
         )
     joined = features.join(impressions, seen, columns and (lambda keys: columns(keys=keys)))
     of_history = HISTORY_COLUMNS | {

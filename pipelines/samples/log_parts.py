@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
 from uic.models.features.event_columns import EventColumn
+from uic.models.records.positions import EVENT_KINDS
 from uic.pipelines.log.columns import readable, with_columns
 from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS, misfit
@@ -209,13 +210,13 @@ def _read(piece: RowGroups, names: list[str], time: str, days: DayRange) -> pa.T
 
 
 def with_codes(table: pa.Table, path: Path) -> pa.Table:
-    """The column `behavior` as indices into `BEHAVIORS`; a file's dictionary has any order."""
+    """The column `behavior` as indices into `EVENT_KINDS`; a file's dictionary has any order."""
     codes = []
     behaviors = table.column("behavior")
     if not pa.types.is_dictionary(behaviors.type):
         behaviors = behaviors.dictionary_encode()
     for chunk in behaviors.chunks:
-        of_value = pc.index_in(chunk.dictionary, value_set=pa.array(BEHAVIORS))
+        of_value = pc.index_in(chunk.dictionary, value_set=pa.array(EVENT_KINDS))
         used = of_value.take(chunk.indices)
         if used.null_count:
             unknown = pc.drop_null(chunk.filter(pc.is_null(used)))[0].as_py()

@@ -16,8 +16,10 @@ import apache_beam as beam
 import pyarrow as pa
 
 from uic.models.errors import BadInputError
+from uic.models.features.event_columns import EventColumn
 from uic.models.published import lock_of, only_writer, read_manifest
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
+from uic.models.state.shown import SHOWN_COLUMNS
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
 from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import LogFile, open_log, range_of_days
@@ -26,6 +28,7 @@ from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.bucket_files import BucketResult, bucket_writer
 from uic.pipelines.samples.build import group_bucket
+from uic.pipelines.samples.days import DayRange
 from uic.pipelines.samples.features import FeatureJoin
 from uic.pipelines.samples.labels import check_labels
 from uic.pipelines.samples.log_parts import Part, log_parts, read_behaviors, read_impressions
@@ -39,6 +42,7 @@ from uic.pipelines.user_buckets import BucketInput, UserBuckets
 BUCKET_ROWS: Final = 500_000
 BEHAVIORS: Final = "behaviors"
 IMPRESSIONS: Final = "impressions"
+SHOWN: Final = "shown"
 
 
 class DaysError(BadInputError):
@@ -74,6 +78,7 @@ class _Input:
     plan: SamplesPlan
     behaviors: list[LogFile]
     impressions: list[LogFile]
+    shown: list[LogFile]
 
 
 def make_samples(
@@ -100,6 +105,9 @@ def make_samples(
         ),
         IMPRESSIONS: log_parts(inputs.impressions, IMPRESSION_EVENTS),
     }
+    if inputs.shown:
+        read = (*features.event_columns, *SHOWN_COLUMNS)
+        parts[SHOWN] = log_parts(inputs.shown, with_columns(BEHAVIOR_EVENTS, read))
     check_labels(features.labels, (file.path for file in inputs.impressions))
     msg = f"{request.output}: another run writes these samples; wait for it or give another --out"
     with only_writer(lock_of(request.output), SamplesBusyError(msg)):
@@ -140,13 +148,21 @@ def _find_input(request: SamplesRequest) -> _Input:
     behaviors = log.behavior_files(plan.history_first, request.last)
     rows = sum(file.rows for file in [*behaviors, *impressions])
     buckets = request.samples.buckets or -(-rows // BUCKET_ROWS)
-    return _Input(replace(plan, buckets=buckets), behaviors, impressions)
+    state = request.features.state
+    reads_shown = state is not None and state.reads_shown
+    shown = log.shown_files(plan.history_first, request.last) if reads_shown else []
+    return _Input(replace(plan, buckets=buckets), behaviors, impressions, shown)
 
 
 def _source(inputs: _Input) -> dict[str, Any]:
     """What the samples were made from; equal sources and settings give equal samples."""
     digest = hashlib.sha256()
-    for table, files in (("behaviors", inputs.behaviors), ("impressions", inputs.impressions)):
+    tables = (
+        (BEHAVIORS, inputs.behaviors),
+        (IMPRESSIONS, inputs.impressions),
+        (SHOWN, inputs.shown),
+    )
+    for table, files in tables:
         for file in files:
             line = f"{table} {file.dt} {file.epoch} {file.path.name} {file.rows} {file.bytes}\n"
             digest.update(line.encode())
@@ -165,7 +181,9 @@ def _build(
     write = bucket_writer(publication.root, plan)
 
     def build(bucket: int, tables: Mapping[str, pa.Table]) -> BucketResult:
-        grouped = group_bucket(tables[BEHAVIORS], tables[IMPRESSIONS], plan, features)
+        grouped = group_bucket(
+            tables[BEHAVIORS], tables[IMPRESSIONS], plan, features, tables.get(SHOWN)
+        )
         return write(bucket, grouped)
 
     columns = features.event_columns
@@ -179,5 +197,20 @@ def _build(
             parts[IMPRESSIONS], impressions, features.context_schema(IMPRESSION_COLUMNS)
         ),
     }
+    if SHOWN in parts:
+        lists = (*columns, *SHOWN_COLUMNS)
+        inputs[SHOWN] = BucketInput(
+            parts[SHOWN],
+            functools.partial(_read_shown, days=plan.log_days, columns=lists),
+            with_columns(BEHAVIOR_COLUMNS, lists),
+        )
     grouped = pipeline | "Group" >> UserBuckets(inputs, plan.buckets, build)
     publish_together(pipeline, [grouped["buckets"], grouped["read"]], publication.publish)
+
+
+def _read_shown(
+    part: Part, days: DayRange, columns: Sequence[EventColumn]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """As `read_behaviors`; the positions are the behaviours' matter."""
+    table, facts = read_behaviors(part, days, columns)
+    return table, {"table": SHOWN, "rows": facts["rows"]}

@@ -28,12 +28,14 @@ from uic.models.records.positions import EventBatch, compare_positions
 from uic.models.records.record import empty_records, header_view
 from uic.models.state.definition import StateDefinition
 from uic.models.state.part import Asked, Features
+from uic.models.state.shown import with_shown
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
 from uic.pipelines.days import CalendarDays, day_number
 from uic.pipelines.importers.plausible import YEAR_2000_MS
 from uic.pipelines.log.columns import event_batch, with_columns
 from uic.pipelines.log.event_log import open_log
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.memories.exclude import Exclusion
 from uic.pipelines.memories.fold_bucket import events_in_order
 from uic.pipelines.memories.read import event_schema, read_events
@@ -156,18 +158,18 @@ def folded_rows(
         UicError: a file of the log cannot be read.
     """
     options = pipeline_options(runner, beam_arguments)
-    files = open_log(request.log, request.time_zone, AsOfError).behavior_files()
+    log = open_log(request.log, request.time_zone, AsOfError)
+    files = event_files(log, shown=request.state.reads_shown)
+    columns = with_shown(request.columns, shown=request.state.reads_shown)
     events = sum(file.rows for file in files)
     if not events:
         msg = f"{request.log}: no behaviours; import some, or stream and compact them"
         raise AsOfError(msg)
     buckets = max(-(-events // _BUCKET_EVENTS), -(-rows.num_rows // _BUCKET_ROWS), 1)
-    read = functools.partial(
-        read_events, covered={}, exclusion=request.exclusion, columns=request.columns
-    )
-    parts = log_parts(files, with_columns(BEHAVIOR_EVENTS, request.columns))
+    read = functools.partial(read_events, covered={}, exclusion=request.exclusion, columns=columns)
+    parts = log_parts(files, with_columns(BEHAVIOR_EVENTS, columns))
     tables = {
-        _EVENTS: BucketInput(parts, read, event_schema(request.columns)),
+        _EVENTS: BucketInput(parts, read, event_schema(columns)),
         _ROWS: BucketInput(_scattered(rows, scratch), _read_piece, rows.schema),
     }
     build = functools.partial(_build, request.state, request.keys, scratch)

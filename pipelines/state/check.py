@@ -13,9 +13,11 @@ from uic.models.errors import BadInputError
 from uic.models.features.event_columns import EventColumn
 from uic.models.hashing import stable_hash
 from uic.models.state.definition import StateDefinition
+from uic.models.state.shown import with_shown
 from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import open_log
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.memories.exclude import Exclusion
 from uic.pipelines.memories.read import event_schema, read_events
 from uic.pipelines.samples.log_parts import log_parts
@@ -80,13 +82,15 @@ def check_state(
         StateCheckError: the log has no behaviours.
     """
     opened = open_log(log, time_zone, StateCheckError)
-    files = opened.behavior_files()
+    files = event_files(opened, shown=state.reads_shown)
     total = sum(file.rows for file in files)
     if not total:
         msg = f"{log}: no behaviours; import some first"
         raise StateCheckError(msg)
     every = max(-(-total // _EVENTS), 1)
-    read = [column for column in columns if column.name in state.reads]
+    read = with_shown(
+        [column for column in columns if column.name in state.reads], shown=state.reads_shown
+    )
     tables = [event_schema(read).empty_table()]
     for part in log_parts(files, with_columns(BEHAVIOR_EVENTS, read)):
         table, _ = read_events(part, {}, Exclusion(), read)

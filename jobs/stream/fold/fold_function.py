@@ -247,14 +247,16 @@ class FoldFunction:
             with self.counters.stage("identity"):
                 self._retried(self.source.confirm)
         folded = ~(outcome.skipped | outcome.moved)
-        if self.sequences is not None and folded.any():
-            self._keep(self.sequences, users, todo.select(folded))
+        done = folded & ~todo.shown
+        if self.sequences is not None and done.any():
+            self._keep(self.sequences, users, todo.select(done))
         changed = np.unique(user_index[folded])
         self._write(users[changed], outcome.records[changed], batch)
         for position in at[outcome.moved].tolist():
             events.reasons[position] = PARTITION_MOVED
-        self.counters.add("folded", int(folded.sum()))
-        self.counters.add("skipped", int(outcome.skipped.sum()))
+        messages = todo.begins_message(np.arange(len(todo)))
+        self.counters.add("folded", int((folded & messages).sum()))
+        self.counters.add("skipped", int((outcome.skipped & messages).sum()))
         self.counters.add_freshness(int(self.clock() * 1000) - batch.stamps_ms[at[folded]])
 
     def _memories(self, users: NDArray[np.int64]) -> Records:

@@ -67,7 +67,9 @@ def make_fold_function(plan: JobPlan) -> FoldFunction:
     generations = Generations(store.client, store.keys, plan.address)
     bundle = load_bundle(plan.bundle)
     return FoldFunction(
-        parser=EventParser(plan.log, [noted.column for noted in plan.columns]),
+        parser=EventParser(
+            plan.log, [noted.column for noted in plan.columns], lists=bundle.reads_shown
+        ),
         columns=plan.columns,
         folder=check_generation(generations.get(plan.generation), bundle),
         store=store,

@@ -27,10 +27,12 @@ from uic.jobs.stream.letters.archive import committed_files, epoch_folder, file_
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
 from uic.models.errors import BadInputError, UicError
+from uic.models.state.shown import SHOWN_COLUMNS
 from uic.pipelines.log.columns import logged_column, times_ms
 from uic.pipelines.log.epochs import Epoch, Loss
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.events import EventParser
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.log.writer import LogWriter, Part, Publication
 
 _ROWS: Final = 50_000
@@ -131,7 +133,7 @@ def new_rows(
         for letter in letters_of(context, unfinished=True)
         if letter.epoch == epoch.number and letter.reason == PARTITION_MOVED
     }
-    parser = EventParser(context.config.log, [noted.column for noted in epoch.columns])
+    parser = EventParser(context.config.log, [noted.column for noted in epoch.columns], lists=True)
     forgotten = pa.array(Tombstones(context.workspace).ids())
     # Today's setting speaks of today's topic; an older one is judged as it was when it streamed.
     gaps = context.config.stream.offset_gaps if epoch.offset_gaps is None else epoch.offset_gaps
@@ -203,7 +205,8 @@ def _log_times(log: EventLog, epoch: Epoch) -> dict[int, int]:
     }
     times: dict[int, int] = {}
     day: date | None = None
-    for file in reversed(log.behavior_files()):
+    files = event_files(log, shown=True)
+    for file in sorted(files, key=lambda one: one.dt, reverse=True):
         if file.dt != day and wanted <= times.keys():
             break
         day = file.dt
@@ -266,7 +269,7 @@ def _parsed(chunk: _Chunk, parser: EventParser, moved: set[tuple[int, int]]) -> 
                 column.logged: logged_column(
                     column, events.columns[column.name], events.wrong.get(column.name)
                 )
-                for column in parser.columns
+                for column in (*parser.columns, *SHOWN_COLUMNS)
             },
         }
     )

@@ -14,10 +14,10 @@ from uic.jobs.config.context import Context
 from uic.jobs.stream.letters.archive import committed_files, file_ranges
 from uic.jobs.stream.letters.compact import archive_of, new_rows
 from uic.pipelines.audit.log_tail import LogTail, Positions
-from uic.pipelines.log.columns import event_table
 from uic.pipelines.log.epochs import Epoch
 from uic.pipelines.log.event_log import EventLog, LogFile
 from uic.pipelines.log.files import write_rows
+from uic.pipelines.log.shown import ShownFile, split
 
 _LOOK_SECONDS: Final = 0.5
 # A file of the archive appears with the checkpoint after the one that closed it.
@@ -47,16 +47,16 @@ class ArchiveTail:
             ArchiveGapError: offsets are missing; names the partition and both.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
-        files, ends = [], {}
+        files, lists, ends = [], [], {}
         for epoch in self._epochs():
             # Before the rows are read: what is archived meanwhile is for the next tail.
             ends[epoch.number] = self._archived(epoch)
+            shown = ShownFile(self._folder / f"shown-{epoch.number:05d}.parquet")
             path = self._folder / f"epoch-{epoch.number:05d}.parquet"
-            rows = write_rows(path, self._tables(epoch, ends[epoch.number]))
-            if rows:
-                day = datetime.now(UTC).date()
-                files.append(LogFile(path, day, rows, path.stat().st_size, epoch.number))
-        return LogTail(tuple(files), ends)
+            rows = write_rows(path, shown.apart(self._tables(epoch, ends[epoch.number])))
+            files += _named(path, rows, epoch)
+            lists += _named(shown.path, shown.rows, epoch)
+        return LogTail(tuple(files), ends, tuple(lists))
 
     def wait_for(self, positions: Positions) -> LogTail:
         """What is archived when it has these positions, or after a file had time to be closed."""
@@ -87,10 +87,17 @@ class ArchiveTail:
             for partition, offset in positions.get(epoch.number, {}).items()
         )
 
-    def _tables(self, epoch: Epoch, ends: dict[int, int]) -> Iterator[pa.Table]:
+    def _tables(self, epoch: Epoch, ends: dict[int, int]) -> Iterator[tuple[pa.Table, pa.Table]]:
         last = pa.array([ends[partition] for partition in range(epoch.partitions)], pa.int64())
         for table, _ in new_rows(self._context, self._log, epoch, sys.maxsize):
             inside = pa.compute.less_equal(table["offset"], last.take(table["partition"]))
             chosen = table.filter(inside)
             columns = [noted.column for noted in epoch.columns]
-            yield event_table(chosen, chosen["offset"].to_numpy(), epoch.number, columns)
+            yield split(chosen, chosen["offset"].to_numpy(), epoch.number, columns)
+
+
+def _named(path: Path, rows: int, epoch: Epoch) -> list[LogFile]:
+    """A written file as one of the log's; none without rows."""
+    if not rows:
+        return []
+    return [LogFile(path, datetime.now(UTC).date(), rows, path.stat().st_size, epoch.number)]

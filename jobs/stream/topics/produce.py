@@ -10,7 +10,7 @@ Two settings matter to a user who writes a producer of their own (`PRODUCER_SETT
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from uic.jobs.stream.topics.kafka_link import Link, NoBrokerError
 from uic.jobs.stream.topics.kafka_topic import describe_topic
 from uic.models.errors import UicError
 from uic.models.hashing import stable_hash
+from uic.models.records.positions import SHOWN
 from uic.pipelines.log.columns import wire_columns
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIORS
@@ -144,6 +145,38 @@ def payload_of(
         **columns,
     }
     return msgspec.json.encode(document if source is None else document | {"source": source})
+
+
+def shown_payload(
+    user: int,
+    items: Sequence[int],
+    categories: Sequence[int],
+    request: int | str,
+    time_ms: int,
+    *,
+    columns: Mapping[str, Any] = MappingProxyType({}),
+) -> bytes:
+    """One list of shown items on the wire.
+
+    Args:
+        user: id.
+        items: ids, in the order in which they were shown.
+        categories: theirs.
+        request: its id; a sample takes all of a request or none.
+        time_ms: when they were shown, milliseconds since 1970 UTC.
+        columns: what it has beside ids, by field: a value for all, or a list with one an item.
+    """
+    return msgspec.json.encode(
+        {
+            "user_id": user,
+            "behavior": SHOWN,
+            "request_id": request,
+            "event_time": time_ms,
+            "item_ids": items,
+            "category_ids": categories,
+            **columns,
+        }
+    )
 
 
 @dataclass
