@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.models.features.definition import Scale
-from uic.models.records.positions import BEHAVIORS, EventBatch
+from uic.models.records.positions import EVENT_KINDS, EventBatch
 from uic.models.samples.groups import ranges
 from uic.models.state.counts import Counts
 from uic.models.state.definition import StateDefinition
@@ -93,8 +93,8 @@ def _items_of(
 
 
 def event_batch(log: RaceLog) -> EventBatch:
-    """The log's events as a fold reads them; a behaviour that the product lacks is left out."""
-    codes = {name: code for code, name in enumerate(BEHAVIORS)}
+    """The log's events as a fold reads them."""
+    codes = {name: code for code, name in enumerate(EVENT_KINDS)}
     events = log.events[log.events.behavior.isin(codes)]
     zeros = np.zeros(len(events), dtype=np.int64)
     times = events.time_ms.to_numpy()
@@ -113,7 +113,7 @@ def event_batch(log: RaceLog) -> EventBatch:
 
 
 def _seen(log: RaceLog) -> NDArray[np.int64]:
-    events = log.events[log.events.behavior.isin(BEHAVIORS)]
+    events = log.events[log.events.behavior.isin(EVENT_KINDS)]
     zero = min(int(events.time_ms.min()), int(log.rows.time_ms.min()))
     span = int(max(events.time_ms.max(), log.rows.time_ms.max())) - zero + 1
     happened = events.user.to_numpy() * span + events.time_ms.to_numpy() - zero

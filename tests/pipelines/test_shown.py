@@ -290,7 +290,7 @@ def test_as_of_rows_the_exposures_are_those_before(tmp_path) -> None:
     }
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     out = tmp_path / "out.parquet"
-    features_as_of(AsOfRequest(log.root, tmp_path / "rows.parquet", out, STATE))
+    features_as_of(AsOfRequest(log.root, STATE), tmp_path / "rows.parquet", out)
     found = pq.read_table(out)
     events = [json.loads(payload) for payload in payloads]
     for row in found.to_pylist():
