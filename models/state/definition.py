@@ -28,8 +28,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from uic.models.hashing import stable_hash
-from uic.models.records.positions import REQUEST, EventBatch
+from uic.models.records.positions import EventBatch
 from uic.models.settings import Section
 from uic.models.state.aggregate import Aggregate
 from uic.models.state.counts import Counts
@@ -45,6 +44,7 @@ from uic.models.state.part import (
 )
 from uic.models.state.rates import Rates
 from uic.models.state.recent import Recent
+from uic.models.state.shown import read_by
 from uic.models.yaml_text import load_yaml
 
 KINDS: Final[dict[str, type[StatePart]]] = {
@@ -57,7 +57,6 @@ DEFAULT: Final = Path(__file__).with_name("default.yaml")
 # What a record of exact parts may take beside the learned ones.
 MOST_BYTES: Final = 65_536
 _VERSION: Final = 1
-_REQUEST_SEED: Final = 13
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -113,7 +112,7 @@ class StateDefinition:
         """Fold events into states, (users, bytes), in place; see `StatePart.fold`."""
         split = self.split(states)
         for part, own in zip(self.parts, split, strict=True):
-            taken = _read_by(part, events)
+            taken = read_by(part, events)
             part.fold(own, events if taken is None else events.select(taken))
         if split:
             states[...] = np.concatenate(split, axis=1)
@@ -154,7 +153,7 @@ class StateDefinition:
         columns = []
         for part in self.parts:
             states = np.repeat(part.fresh()[None], users, axis=0)
-            taken = _read_by(part, events)
+            taken = read_by(part, events)
             if taken is None:
                 columns.append(part.walk(states, events, sorted_rows, cuts))
                 continue
@@ -316,23 +315,6 @@ def _class_of(kind: str, where: str) -> type[StatePart]:
         raise StateFileError(msg)
     whole: type[StatePart] = found
     return whole
-
-
-def _read_by(part: StatePart, events: EventBatch) -> NDArray[np.bool_] | None:
-    """Which events a part reads, (events,); None for all of them."""
-    if part.shown_share >= 1:
-        return None
-    shown = events.shown
-    if not shown.any():
-        return None
-    if part.shown_share > 0:
-        shown = shown & ~sampled(events.columns[REQUEST], part.shown_share)
-    return ~shown
-
-
-def sampled(requests: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Which requests are among this share of all, by a hash; a larger share has them, too: (n,)."""
-    return stable_hash(requests, seed=_REQUEST_SEED) < np.uint64(share * 2.0**64)
 
 
 def _repeated_name(text: str) -> str | None:

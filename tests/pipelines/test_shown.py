@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -355,3 +356,11 @@ def test_an_import_keeps_impressions_as_events_if_it_is_asked(tmp_path) -> None:
     ]
     assert len(set(taken)) == 18
     assert datetime.fromtimestamp(NOW / 1000, UTC).date() == FIRST
+
+
+def test_the_documented_list_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs/concepts.md").read_text()
+    [block] = [part for part in text.split("```") if part.startswith('json\n{"user_id": 7, "beh')]
+    parser = EventParser(LogSettings(), lists=True)
+    parsed = parser.parse([block.removeprefix("json").encode()], np.array([1_735_689_600_000]))
+    assert (parsed.reasons, parsed.item_ids.tolist()) == ([None], [1042, 88])
