@@ -18,6 +18,7 @@ from uic.models.hashing import stable_hash
 # Independent of the hash of unseen items.
 _SEED: Final = 3
 _SPARE_ROWS: Final = 4
+_LEAST_SPREAD: Final = 1e-6
 # Of a feature's numbers between so many and twice as many are kept, spread over all training days;
 # quantiles and scales are of these.
 SAMPLED_VALUES: Final = 200_000
@@ -300,8 +301,10 @@ class FeatureFitter:
         if not numbers.size:
             return FittedFeature(named, no_ids, no_edges)
         scaled = scaled_numbers(feature, numbers)
-        spread = float(scaled.std())
-        return FittedFeature(named, no_ids, no_edges, float(scaled.mean()), spread or 1.0)
+        mean, spread = float(scaled.mean()), float(scaled.std())
+        # A constant's deviation is rounding: divided by it, a first other value would be huge.
+        spread = spread if spread > _LEAST_SPREAD * max(abs(mean), 1.0) else 1.0
+        return FittedFeature(named, no_ids, no_edges, mean, spread)
 
 
 def fit_features(definitions: FeatureSet, batches: Iterable[RawFeatures]) -> FittedFeatures:

@@ -235,6 +235,16 @@ def test_training_days_without_values_still_fit(features):
         assert len(encoded) == 3
 
 
+@given(st.floats(-1e6, 1e6, width=32), st.integers(1, 5000))
+def test_a_constant_number_does_not_make_another_value_huge(constant, count):
+    features = FeatureSet.from_json([{"owner": "user", "name": "x", "type": "number"}])
+    (fitted,) = fit_features(features, [{"user.x": np.full(count, constant, np.float32)}]).fitted
+    another = np.float32(constant + max(1, abs(constant)))
+    encoded = fitted.encode(np.array([constant, another], np.float32))[:, 0]
+    assert abs(encoded[0]) <= 1e-6 * max(1, abs(constant))
+    assert abs(encoded[1]) <= 1.1 * max(1, abs(constant))
+
+
 def test_declared_categories_have_rows_and_others_are_unseen(tmp_path):
     path = tmp_path / "features.yaml"
     path.write_text(
