@@ -44,7 +44,7 @@ STATE = StateDefinition.of_document(
             "clicked": {"kind": "rates", "by": "item", "exposures": ["shown"],
                         "successes": ["click"], "half_life": "7d", "size": 32},
             "some": {"kind": "rates", "exposures": ["shown"], "successes": ["click"],
-                     "sample": 0.5},
+                     "sample": 0.25},
             "items": {"kind": "counts", "size": 8},
             "seen": {"kind": "recent", "size": 4, "behaviors": ["shown", "buy"]},
         },
@@ -329,7 +329,7 @@ def test_a_sample_of_requests_is_as_heavy_as_all() -> None:
         state.fold(states, batch)
         counted.append(float(state.features(states, asked)[0, 0]))
     assert counted[1] == 12_000
-    assert counted[0] == pytest.approx(12_000, rel=0.06)
+    assert counted[0] == pytest.approx(12_000, rel=0.08)
     assert counted[0] != 12_000
 
 
