@@ -142,7 +142,7 @@ def main() -> None:
         cpu = cpu_of_a_pass(workspace, made, 100 if options.quick else 2_000)
         say(f"CPU of a pass: {cpu}")
         asked = bodies(MEMORY_LENGTHS, 1)
-        for _ in range(3):
+        for _ in range(1 if options.quick else 3):
             for name, bundle in bundles.items():
                 switch(workspace, settings, numbers[name])
                 with service(workspace, "--bundle", f"mimn/{bundle.version}") as url:
