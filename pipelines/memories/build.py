@@ -216,7 +216,8 @@ def _first_days(
     first = request.until - timedelta(days=warm_up - 1)
     if bundle.state is None or request.days is not None:
         return first, None
-    days = [file.dt for file in log.behavior_files(None, request.until)]
+    files = event_files(log, None, request.until, shown=bundle.reads_shown)
+    days = [file.dt for file in files]
     learns_from = max(days, default=request.until) - timedelta(days=warm_up - 1)
     first = min([first, *days])
     later = bundle.has_memory and learns_from > min(days, default=first)

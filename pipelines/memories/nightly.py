@@ -7,8 +7,10 @@ from datetime import date, timedelta
 import pyarrow.parquet as pq
 
 from uic.feature_repo.snapshots.snapshots import Snapshot
+from uic.models.records.positions import PLACE
 from uic.pipelines.log.event_log import EventLog, LogFile
 from uic.pipelines.log.positions import at_or_before
+from uic.pipelines.log.shown import event_files
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def newest_before(snapshots: Sequence[Snapshot], until: date, log: EventLog) -> 
 def _lacks(snapshot: Snapshot, until: date, log: EventLog) -> bool:
     """Whether the log has events of the snapshot's last days beyond its positions."""
     last = min(date.fromisoformat(snapshot.manifest["until"]), until)
-    files = log.behavior_files(last - timedelta(days=1), last)
+    lists = any(one["name"] == PLACE for one in snapshot.manifest.get("columns", ()))
+    files = event_files(log, last - timedelta(days=1), last, shown=lists)
     return any(beyond(file, snapshot.positions) for file in files)
 
 

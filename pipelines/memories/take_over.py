@@ -21,6 +21,7 @@ from uic.models.errors import UicError
 from uic.models.kernels.compiled import folded_by
 from uic.models.state.definition import StateDefinition
 from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.memories.exclude import Exclusion
 from uic.pipelines.memories.nightly import beyond
 
@@ -168,7 +169,8 @@ def _other_days(snapshot: Snapshot, log: EventLog, wanted: PartsWanted) -> str |
     """Why the snapshot begins with other events."""
     begins = date.fromisoformat(snapshot.manifest["first_day"])
     early, late = sorted((begins, wanted.first))
-    if early < late and log.behavior_files(early, late - timedelta(days=1)):
+    before = late - timedelta(days=1)
+    if early < late and event_files(log, early, before, shown=wanted.bundle.reads_shown):
         return f"begins with {begins}, this build with {wanted.first}"
     return None
 
@@ -181,7 +183,8 @@ def _other_log(snapshot: Snapshot, log: EventLog, wanted: PartsWanted) -> str | 
     if any(names.get(number) != name for number, name in snapshot.epochs.items()):
         return "is of another log"
     newest = max(snapshot.positions, default=0)
-    for file in log.behavior_files(wanted.first, wanted.until):
+    lists = wanted.bundle.reads_shown
+    for file in event_files(log, wanted.first, wanted.until, shown=lists):
         older = file.epoch is not None and file.epoch < newest
         if older and _may_reach(file, snapshot.positions) and beyond(file, snapshot.positions):
             return f"has folded epoch {newest}, and the log goes on in epoch {file.epoch}"

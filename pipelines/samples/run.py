@@ -25,6 +25,7 @@ from uic.pipelines.log.columns import with_columns
 from uic.pipelines.log.event_log import LogFile, open_log, range_of_days
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS
 from uic.pipelines.log.schemas import IMPRESSIONS as IMPRESSION_EVENTS
+from uic.pipelines.log.shown import event_files
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.samples.bucket_files import BucketResult, bucket_writer
 from uic.pipelines.samples.build import group_bucket
@@ -138,7 +139,8 @@ def _find_input(request: SamplesRequest) -> _Input:
     )
     if request.features.state is not None:
         # All that there is: what a record says of a day must not depend on the days of a run.
-        days = [file.dt for file in log.behavior_files(None, request.last)]
+        lists = request.features.state.reads_shown
+        days = [file.dt for file in event_files(log, None, request.last, shown=lists)]
         plan = replace(plan, state_first=min(days, default=None))
     impressions = log.impression_files(request.first, request.last)
     if not sum(file.rows for file in impressions):
