@@ -48,8 +48,9 @@ def compact(
         done = workspace.compact(day.date(), accept_loss=accept_loss)
     for entry in done:
         made = entry.publication
+        shown = f", {made.shown:,} items shown" if made.shown else ""
         OUT.print(
-            f"epoch {entry.epoch}: {made.behaviors:,} events of {made.days} days published, "
+            f"epoch {entry.epoch}: {made.behaviors:,} events of {made.days} days published{shown}, "
             f"{entry.rejected:,} refused",
             markup=False,
         )

@@ -15,6 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from uic.models.features.raw import MISSING
+from uic.models.state.shown import PLACED
+
 # Rows that are sorted at once, about 200 MB with their copies. A larger day goes by ranges of
 # (partition, time), and what one partition has within `CELL` of time by its sorted row numbers.
 SLICE_ROWS = 1 << 21
@@ -70,13 +73,17 @@ def ordered_slices(
 def _crowded(
     pieces: Sequence[Piece], chosen: Sequence[NDArray[np.bool_]], slice_rows: int
 ) -> Iterator[tuple[pa.Table, NDArray[np.int32]]]:
-    """Rows of one partition that are too many for one slice; sorted by number, taken in parts."""
+    """Rows of one partition that are too many for one slice; sorted by number, taken in parts.
+
+    The items of a list stay together: what comes in two slices would be taken for a repeat.
+    """
     inside = [np.flatnonzero(rows) for rows in chosen]
     times = [piece.times_ms[rows] for piece, rows in zip(pieces, inside, strict=True)]
     order = np.argsort(np.concatenate(times), kind="stable")
     ends = np.cumsum([len(rows) for rows in inside])
-    for at in range(0, len(order), slice_rows):
-        part = order[at : at + slice_rows]
+    heads = np.flatnonzero(_begin_messages(pieces, inside)[order])
+    after = np.searchsorted(heads, np.arange(slice_rows, len(order), slice_rows))
+    for part in np.split(order, heads[np.unique(after[after < len(heads)])]):
         owner = np.searchsorted(ends, part, side="right")
         taken, places, partitions = [], [], []
         for number in np.unique(owner):
@@ -87,6 +94,20 @@ def _crowded(
             partitions.append(pieces[number].partitions[rows])
         back = np.argsort(np.concatenate(places))
         yield pa.Table.from_batches(taken).take(pa.array(back)), np.concatenate(partitions)[back]
+
+
+def _begin_messages(
+    pieces: Sequence[Piece], inside: Sequence[NDArray[np.int64]]
+) -> NDArray[np.bool_]:
+    """Which of the rows `inside`, one piece after the other, are no further item of a list."""
+    begin = []
+    for piece, rows in zip(pieces, inside, strict=True):
+        if PLACED in piece.batch.schema.names:
+            places = piece.batch[PLACED].take(pa.array(rows)).fill_null(MISSING)
+            begin.append(places.to_numpy() <= 0)
+        else:
+            begin.append(np.ones(len(rows), np.bool_))
+    return np.concatenate(begin)
 
 
 def _ranges(counts: NDArray[np.int64], slice_rows: int) -> Iterator[tuple[int, int]]:

@@ -80,7 +80,8 @@ def _repeated(
     if again.any() and PLACED in table.column_names:
         within = np.arange(len(again))
         within -= np.maximum.accumulate(np.where(again, 0, within))
-        again = within != np.maximum(table[PLACED].to_numpy(), 0)
+        # A behaviour has none.
+        again = within != table[PLACED].fill_null(0).to_numpy().clip(0)
     return again
 
 

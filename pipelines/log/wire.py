@@ -8,6 +8,7 @@ Both may have `source` and the columns that the site declares; of a list, a colu
 for all items or a list of theirs.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -76,6 +77,9 @@ class ShownList(msgspec.Struct):
 
 _CODES: Final[Mapping[str, int]] = {"click": 0, "cart": 1, "favourite": 2, "buy": 3}
 _SHOWN_NAME: Final = f'"{SHOWN}"'.encode()
+# JSON may write any letter of the name so.
+_ESCAPE: Final = b"\\u"
+_LARGEST: Final = int(sys.float_info.max)
 _FIELDS: Final = ("user_id", "request_id", "event_time", "item_ids", "category_ids")
 
 
@@ -93,7 +97,7 @@ def list_decoder(columns: tuple[EventColumn, ...]) -> Callable[[Any], ShownList]
 
 def may_be_list(payload: bytes | None) -> bool:
     """Whether it is worth to look for a list in a payload that is no behaviour."""
-    return payload is not None and _SHOWN_NAME in payload
+    return payload is not None and (_SHOWN_NAME in payload or _ESCAPE in payload)
 
 
 def list_fault(document: Mapping[str, Any]) -> Reason:  # noqa: PLR0911 - one return a rule
@@ -139,7 +143,10 @@ def _is_value(value: Any, kind: Kind) -> bool:
     if value is None:
         return True
     if kind is Kind.NUMBER:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, bool):
+            return False
+        # A whole number may have more digits than a float can hold.
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) <= _LARGEST)
     if isinstance(value, int) and not isinstance(value, bool):
         return MISSING < value <= MAX_ID
     return isinstance(value, str | bool)

@@ -129,6 +129,11 @@ def test_a_list_that_is_none_has_a_reason(fields, reason) -> None:
     assert parse([shown(**fields)]).reasons == [reason]
 
 
+def test_a_name_that_is_escaped_is_the_name() -> None:
+    parsed = parse([shown().replace(b'"shown"', b'"sh\\u006fwn"'), shown(request_id="\u00e9")])
+    assert (parsed.reasons, len(parsed.index)) == ([None, None], 6)
+
+
 def test_a_column_of_a_list_is_one_for_all_or_one_an_item() -> None:
     payloads = [
         shown(price=2, shop=["a", None, 3]),
@@ -137,13 +142,15 @@ def test_a_column_of_a_list_is_one_for_all_or_one_an_item() -> None:
         shown(price=[1, 2]),  # not one an item
         shown(shop=[1, [], 2]),
         shown(price="2"),
+        shown(price=10**400),  # which no float can hold
+        shown(price=[1, 10**400, 2]),
     ]
     parsed = parse(payloads, (PRICE, SHOP))
-    assert parsed.reasons == [None] * 6
+    assert parsed.reasons == [None] * 8
     np.testing.assert_array_equal(parsed.columns["price"][:7], [2, 2, 2, 1, np.nan, 2.5, 7])
     assert parsed.columns["shop"][:4].tolist() == [category_of("a"), MISSING, 3, MISSING]
     refused = parsed.refusing_wrong()
-    assert refused.reasons == [None, None, None, *["wrong_type"] * 3]
+    assert refused.reasons == [None, None, None, *["wrong_type"] * 5]
     assert len(refused.index) == 7
 
 
@@ -207,6 +214,33 @@ def test_lists_lie_apart_in_the_log_in_the_same_positions(tmp_path, repeats) -> 
     assert offsets == set(range(60))
     assert event_files(log, shown=False) == log.behavior_files()
     assert len(event_files(log, shown=True)) == len(log.behavior_files()) + len(log.shown_files())
+
+
+@pytest.mark.parametrize("slice_rows", [3, 5, 7, 24])
+def test_a_list_that_a_crowded_moment_would_cut_stays_whole(tmp_path, slice_rows) -> None:
+    log = EventLog(tmp_path / "log")
+    epoch = log.append_epoch(
+        kind="topic", name="t", partitions=1, first_offsets={0: 0}, offset_gaps=True
+    )
+    parsed = parse([shown(item_ids=[1, 2, 3, 4], category_ids=[1] * 4)] * 6)
+    now = pa.array(np.full(24, NOW)).cast(pa.timestamp("ms"))
+    table = pa.table(
+        {
+            "user_id": parsed.user_ids, "item_id": parsed.item_ids,
+            "category_id": parsed.category_ids, "behavior": parsed.behaviors,
+            "event_time": now, "log_time": now,
+            "partition": np.zeros(24, np.int32), "offset": parsed.index,
+            f"event.{PLACE}": parsed.columns[PLACE], f"event.{REQUEST}": parsed.columns[REQUEST],
+        }
+    )  # fmt: skip
+    writer = LogWriter(log, Part("t"), time_zone="UTC", topic=epoch, slice_rows=slice_rows)
+    with writer:
+        writer.add_behaviors(table)
+        writer.publish()
+    [file] = log.shown_files()
+    rows = pq.ParquetFile(file.path).read()
+    assert rows["offset"].to_pylist() == np.repeat(np.arange(6), 4).tolist()
+    assert rows[f"event.{PLACE}"].to_pylist() == [0, 1, 2, 3] * 6
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from uic.jobs.stream.letters.archive import committed_files, epoch_folder, file_
 from uic.jobs.stream.letters.dead_letters import letters_of
 from uic.jobs.stream.topics.event_files import LoggedPayload, read_lines
 from uic.models.errors import BadInputError, UicError
-from uic.models.state.shown import SHOWN_COLUMNS
+from uic.models.state.shown import PLACED, SHOWN_COLUMNS
 from uic.pipelines.log.columns import logged_column, times_ms
 from uic.pipelines.log.epochs import Epoch, Loss
 from uic.pipelines.log.event_log import EventLog
@@ -149,7 +149,9 @@ def new_rows(
         if home is not None:
             users, places = table["user_id"].to_numpy(), table["partition"].to_numpy()
             table = table.filter(pa.array(home(users) == places))
-        yield table, len(chunk.rows) - table.num_rows
+        # A list is a row an item; its first says that the message was taken.
+        taken = int((table[PLACED].fill_null(0).to_numpy() == 0).sum())
+        yield table, len(chunk.rows) - taken
 
 
 def _newest_topic(log: EventLog) -> int:

@@ -1,5 +1,6 @@
 """The archive: where reading must start again, and the event log that is made of it."""
 
+import json
 import sys
 import threading
 from datetime import UTC, date, datetime
@@ -122,6 +123,19 @@ def test_what_the_parser_refuses_is_counted_and_left_out(context, archived):
     _write(_archive(context), "part-a", rows)
     (done,) = compact(context, DAY)
     assert (done.publication.behaviors, done.rejected) == (9, 1)
+
+
+def test_a_list_of_three_is_one_message_of_those_that_were_not_refused(context, archived):
+    rows = archived(0, 0, 9)
+    shown = {
+        "user_id": 1, "behavior": "shown", "request_id": 1, "event_time": DAY_MS,
+        "item_ids": [5, 6, 7], "category_ids": [1, 1, 1],
+    }  # fmt: skip
+    rows[4] = LoggedPayload(json.dumps(shown).encode(), 0, 4, rows[4].log_time_ms)
+    rows[5] = LoggedPayload(b"{", 0, 5, rows[5].log_time_ms)
+    _write(_archive(context), "part-a", rows)
+    (done,) = compact(context, DAY)
+    assert (done.publication.behaviors, done.publication.shown, done.rejected) == (8, 3, 1)
 
 
 def test_a_hole_in_the_archive_is_refused(context, archived):
