@@ -32,7 +32,7 @@ class UserView:
 
     Args:
         position: epoch, partition, offset of the last folded event.
-        last_event: its event time, UTC.
+        last_event: time of the last behaviour, UTC; None where things were only shown.
         events: folded so far.
         bundle_hash: first 8 bytes, hex.
         channels: (slots, width), float32; None where the bundle is not in the workspace, or keeps
@@ -41,7 +41,7 @@ class UserView:
     """
 
     position: tuple[int, int, int]
-    last_event: datetime
+    last_event: datetime | None
     events: int
     bundle_hash: str
     channels: NDArray[np.float32] | None
@@ -63,13 +63,14 @@ def find_bundle(bundles: Path, hash8: bytes) -> Bundle | None:
 def view_record(record: Records, bundle: Bundle | None) -> UserView:
     """Read one record, (1, record_bytes)."""
     header = header_view(record)[0]
+    last_ms = int(header["last_event_time_ms"])
     channels = None
     if bundle is not None and bundle.has_memory:
         state = _state(record, bundle)
         channels = (state.M if state.S is None else state.S)[0].numpy()
     return UserView(
         position=(int(header["epoch"]), int(header["partition"]), int(header["offset"])),
-        last_event=datetime.fromtimestamp(int(header["last_event_time_ms"]) / 1000, UTC),
+        last_event=datetime.fromtimestamp(last_ms / 1000, UTC) if last_ms else None,
         events=int(header["events"]),
         bundle_hash=bytes(header["bundle"]).hex(),
         channels=channels,

@@ -34,13 +34,16 @@ def show(
     """
     memory = workspace.user(user, generation=generation, items=items)
     view = memory.view
-    age = datetime.now(UTC) - view.last_event
     epoch, partition, offset = view.position
     name = f"{memory.generation.bundle_name} ({view.bundle_hash})"
     OUT.print(f"user         {user}")
     OUT.print(f"generation   {memory.generation.number} ({memory.generation.state})", markup=False)
     OUT.print(f"position     epoch {epoch}, partition {partition}, offset {offset}")
-    OUT.print(f"last event   {view.last_event:%Y-%m-%d %H:%M:%S} UTC, {age.days:,} days ago")
+    if view.last_event is None:
+        OUT.print("last event   none; things were only shown")
+    else:
+        age = datetime.now(UTC) - view.last_event
+        OUT.print(f"last event   {view.last_event:%Y-%m-%d %H:%M:%S} UTC, {age.days:,} days ago")
     OUT.print(f"events       {view.events:,}")
     OUT.print(f"bundle       {name}", markup=False)
     for feature, value in view.parts.items():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uic.jobs.checks.user_view import view_record
 from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.saving import save_state
 from uic.models.features.definition import Kind
@@ -311,6 +312,7 @@ def test_a_user_to_whom_things_were_only_shown_has_a_record(bundles) -> None:
     names = [one.name for one in STATE.described]
     assert said[:, names.index("clicked.exposures")].tolist() == [1, 0]
     assert said[0, names.index("items.distinct")] == 0
+    assert view_record(record[None], None).last_event is None
 
 
 def test_as_of_rows_the_exposures_are_those_before(tmp_path) -> None:

@@ -143,8 +143,8 @@ class Interests(BaseModel):
 
     user_id: int
     events: int
-    last_event_time_ms: int
-    age_seconds: float
+    last_event_time_ms: int | None = Field(description="null where things were only shown")
+    age_seconds: float | None
     generation: int
     bundle: str
     epoch: int

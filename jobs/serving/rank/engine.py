@@ -44,7 +44,7 @@ class RankedCandidates:
         item_ids: distinct candidates.
         scored: their logits.
         facts: of the stored record; None if there was none.
-        age_seconds: since that memory's last event.
+        age_seconds: since that memory's last behaviour; None where things were only shown.
         reasons: why the answer is degraded; empty if it is not.
         record: the memory or the exact parts that were used; None if none were.
         behind_seconds: how far the records are behind the log; None if `state.yaml` does not ask.
@@ -246,12 +246,13 @@ class RankingEngine:
         if told is None:
             return
         waiting.facts = scorers.facts(told)
-        waiting.age_seconds = self._now() - waiting.facts.last_event_time_ms / 1000
+        age = waiting.age_seconds = waiting.facts.age_seconds(self._now())
         self.metrics.now_serving("generations", str(waiting.facts.generation))
-        self.metrics.memory_age.observe(waiting.age_seconds)
-        if self._max_age_seconds is not None and waiting.age_seconds > self._max_age_seconds:
-            waiting.reasons.append(DegradedReason.STALE_MEMORY)
-            return
+        if age is not None:
+            self.metrics.memory_age.observe(age)
+            if self._max_age_seconds is not None and age > self._max_age_seconds:
+                waiting.reasons.append(DegradedReason.STALE_MEMORY)
+                return
         waiting.beside = beside
         if value is None:
             return

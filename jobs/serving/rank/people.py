@@ -27,11 +27,12 @@ async def interests_of(engine: RankingEngine, user_id: int) -> tuple[int, dict[s
         state = engine.scorers.state_numbers(record)
     except BadInputError as error:
         return 404, {"field": "user_id", "detail": f"user_id: no memory of {user_id}: {error}"}
+    age = facts.age_seconds(time.time())
     return 200, {
         "user_id": user_id,
         "events": facts.events,
-        "last_event_time_ms": facts.last_event_time_ms,
-        "age_seconds": round(time.time() - facts.last_event_time_ms / 1000, 3),
+        "last_event_time_ms": None if age is None else facts.last_event_time_ms,
+        "age_seconds": None if age is None else round(age, 3),
         "generation": facts.generation,
         "bundle": facts.bundle,
         "epoch": facts.epoch,

@@ -164,6 +164,12 @@ class RecordFacts:
     partition: int
     offset: int
 
+    def age_seconds(self, now: float) -> float | None:
+        """Since the last behaviour, at `now` (Unix seconds); None where things were only shown."""
+        if not self.last_event_time_ms:
+            return None
+        return now - self.last_event_time_ms / 1000
+
 
 def header_facts(record: bytes) -> RecordFacts:
     """What a record's header says."""

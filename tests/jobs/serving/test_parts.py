@@ -190,6 +190,13 @@ def test_a_request_that_waited_too_long_is_refused():
     assert isinstance(second, OverloadedError)
 
 
+def test_a_record_of_what_was_only_shown_has_no_age():
+    line = engine(Doubles(), max_age_seconds=500.0)
+    line.scorers.facts = lambda _: RecordFacts(1, 0, 0, "ff", 1, 0, 0)
+    answer = asyncio.run(line.rank(1, [1]))
+    assert (answer.age_seconds, answer.reasons) == (None, ())
+
+
 @pytest.mark.parametrize(
     ("value", "options", "reasons"),
     [
