@@ -10,6 +10,7 @@ taken over, and the manifest says why.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,8 +156,8 @@ def _misfit(snapshot: Snapshot, log: EventLog, wanted: PartsWanted) -> str | Non
     reasons = {
         f"holds the log until {until}, beyond --until {wanted.until}": until
         > wanted.until.isoformat(),
-        "was folded with other columns of events": sorted(map(str, reads))
-        != sorted(map(str, columns_of(wanted.bundle))),
+        "was folded with other columns of events": sorted(reads, key=itemgetter("name"))
+        != sorted(columns_of(wanted.bundle), key=itemgetter("name")),
         "leaves out other events (rules or sale days)": left_out != wanted.exclusion.before(cut_ms),
         "was folded by other kernels": snapshot.folded_by.get("kernels") != folded_by()["kernels"],
         f"has refused {refused} events that were out of order": refused > 0,

@@ -301,6 +301,37 @@ def test_a_build_has_the_records_of_the_stream(bundles, tmp_path) -> None:
             assert built[user] == streamed[user - 1].tobytes()
 
 
+def test_parts_that_read_lists_are_taken_over_and_folded_on(bundles, tmp_path) -> None:
+    document = STATE.document()
+    document["parts"]["items"]["size"] = 9
+    save_state(tmp_path / "3", StateDefinition.of_document(document, "test"), ())
+    log = log_of(random_payloads(6), tmp_path / "log", repeats=5)
+    size = StateDefinition.of_document(document, "test").bytes
+    made, parts = [], []
+    for bundle, days, memories in (
+        (bundles / "1", 1, "both"),
+        (tmp_path / "3", 4, "both"),
+        (tmp_path / "3", 4, "alone"),
+    ):
+        request = MemoriesRequest(
+            log=log.root, memories=tmp_path / memories, bundle=bundle,
+            until=FIRST + timedelta(days=days), time_zone="UTC",
+            memories_settings=MemoriesSettings(buckets=2), sale=SaleSettings(),
+        )  # fmt: skip
+        made.append(build_memories(request))
+        parts.append(
+            {
+                user: record[-size:].tobytes()
+                for users, records in made[-1].batches()
+                for user, record in zip(users.tolist(), records, strict=True)
+            }
+        )
+    assert made[1].manifest["taken"]["parts"] == ["clicked", "seen", "some"]
+    assert made[2].manifest["taken"] is None
+    assert parts[1] == parts[2]
+    assert len(parts[1]) == 4
+
+
 def test_a_user_to_whom_things_were_only_shown_has_a_record(bundles) -> None:
     folder = MemoryFolder(load_bundle(bundles / "1"), 1)
     [record, *_] = folded(folder, [shown()], 1)
