@@ -10,6 +10,7 @@ from uic.jobs.drills.trial import start_trial, trial_context
 from uic.jobs.stream.fold.status import read_status
 from uic.jobs.stream.run.planner import Planner, RunOptions
 from uic.jobs.stream.run.supervisor import Supervisor
+from uic.models.bundles.bundle import Bundle
 
 PARTITIONS = 4
 
@@ -17,10 +18,17 @@ PARTITIONS = 4
 class Ours:
     """Our stream in a workspace of its own, supervised in a thread."""
 
-    def __init__(self, folder: Path, brokers: str, topic: str, **stream: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        brokers: str,
+        topic: str,
+        bundle: Bundle | None = None,
+        **stream: Any,
+    ) -> None:
         settings = {"brokers": brokers, "topic": topic, "parallelism": 2, **stream}
         self.context = trial_context(folder, settings)
-        self.server, _ = start_trial(self.context)
+        self.server, _ = start_trial(self.context, bundle=bundle)
         self.planner = Planner(self.context, RunOptions())
         self.supervisor = Supervisor(self.planner, say)
         self.thread = threading.Thread(target=self.supervisor.run, daemon=True)

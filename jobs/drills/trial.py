@@ -90,7 +90,11 @@ def trial_context(workspace: Path, stream: dict[str, Any], **sections: Any) -> C
 
 
 def start_trial(
-    context: Context, items: int = 5000, categories: int = 100, options: tuple[str, ...] = ()
+    context: Context,
+    items: int = 5000,
+    categories: int = 100,
+    options: tuple[str, ...] = (),
+    bundle: Bundle | None = None,
 ) -> tuple[EmbeddedRedis, MemoryFolder]:
     """Start Redis in the workspace, with a live and empty generation 1.
 
@@ -99,6 +103,7 @@ def start_trial(
         items: of the bundle's vocabulary.
         categories: likewise.
         options: of `redis-server`.
+        bundle: of the generation; None for one with an untrained memory and every kind of part.
 
     Returns:
         The server, which the caller stops, and the fold of generation 1.
@@ -106,7 +111,8 @@ def start_trial(
     server = EmbeddedRedis(context.workspace / STORE_FOLDER, options)
     server.start()
     path = context.bundles / "mimn" / "untrained"
-    bundle = load_bundle(path) if path.exists() else untrained_bundle(path, items, categories)
+    if bundle is None:
+        bundle = load_bundle(path) if path.exists() else untrained_bundle(path, items, categories)
     folder = MemoryFolder(bundle, 1)
     address = resolve_address(context.config.store, context.workspace)
     keys = ViewKeys.of_memories(context.config.store.project)
@@ -116,7 +122,7 @@ def start_trial(
             number=1,
             rows_expected=0,
             bundle=bundle.hash8,
-            bundle_name="mimn/untrained",
+            bundle_name=f"{bundle.name}/{bundle.version}",
             record_bytes=folder.record_bytes,
             positions={},
             snapshot="",
