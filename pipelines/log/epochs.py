@@ -170,7 +170,8 @@ def refuse_moved_users(
         at = int(moved[0])
         msg = (
             f"{where}: user {users[at]} is in partitions {placed[at]} and {placed[at + 1]} of one "
-            "epoch; producers must key events by user with one partitioner"
+            "epoch; producers must key events by user with one partitioner (stream.partitioner, "
+            "declared, leaves the others out)"
         )
         raise UserMovedError(msg)
 

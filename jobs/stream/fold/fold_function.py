@@ -190,11 +190,13 @@ class FoldFunction:
         """Steps 2 and 3: rows of the accepted columns that are to be folded."""
         at = batch.events.index
         partitions, offsets = batch.partitions[at], batch.offsets[at]
+        # Of a list the first item is counted.
+        counted = np.diff(at, prepend=-1) > 0
         undone = np.ones(len(at), dtype=np.bool_)
         if self.position_check:
             for partition in batch.first:
                 undone &= (partitions != partition) | (offsets > self._marks[partition].offset)
-            self.counters.add("skipped", int((~undone).sum()))
+            self.counters.add("skipped", int((~undone & counted).sum()))
             self._refuse_again(batch, np.flatnonzero(~undone))
         if self.home is not None:
             away = self.home(batch.events.user_ids) != partitions
@@ -203,7 +205,7 @@ class FoldFunction:
             undone &= ~away
         if self.exclude is not None:
             left_out = undone & self.exclude(batch.events, batch.log_times_ms[at])
-            self.counters.add("excluded", int(left_out.sum()))
+            self.counters.add("excluded", int((left_out & counted).sum()))
             undone &= ~left_out
         return np.flatnonzero(undone)
 
@@ -257,7 +259,8 @@ class FoldFunction:
         messages = todo.begins_message(np.arange(len(todo)))
         self.counters.add("folded", int((folded & messages).sum()))
         self.counters.add("skipped", int((outcome.skipped & messages).sum()))
-        self.counters.add_freshness(int(self.clock() * 1000) - batch.stamps_ms[at[folded]])
+        fresh = batch.stamps_ms[at[folded & messages]]
+        self.counters.add_freshness(int(self.clock() * 1000) - fresh)
 
     def _memories(self, users: NDArray[np.int64]) -> Records:
         """Step 4: (users, record_bytes); new users get the initial memory."""
