@@ -12,12 +12,12 @@ time, which is up to a day older than what was served. Exact parts are told as t
 import copy
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from dask.delayed import delayed
 from feast import FeatureView, FileSource, RepoConfig
-from feast.infra.offline_stores.dask import DaskOfflineStore
+from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig
 from feast.infra.offline_stores.offline_store import RetrievalJob
 
 from uic.feature_repo.plugin.config import PackedStoreConfig
@@ -31,6 +31,14 @@ from uic.models.published import MANIFEST_NAME
 LOG = logging.getLogger(__name__)
 _ROW = "uic_row"
 _TIME = "event_timestamp"
+
+
+class UicOfflineStoreConfig(DaskOfflineStoreConfig):  # type: ignore[misc] # Feast has no types
+    """Feast finds it by the store's name plus `Config`; for a file that names this class."""
+
+    type: Literal["uic.feature_repo.plugin.offline_store.UicOfflineStore"] = (
+        "uic.feature_repo.plugin.offline_store.UicOfflineStore"
+    )
 
 
 class UicOfflineStore(DaskOfflineStore):  # type: ignore[misc] # Feast has no types
