@@ -41,6 +41,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from harness import LOAD_BEFORE, arguments, say
 from race import tallies
@@ -58,6 +59,7 @@ from uic.models.state.definition import DEFAULT, StateDefinition
 
 SHARED = Path(os.environ.get("UIC_SHARED_DATA", "../shared/data"))
 BASE = "mean_product"
+BYTES = (128, 256, 512, 1024, 1352, 2048, 4096)  # of a record
 SCORED_ROWS = 50_000  # of the validation, and of the test
 QUICK_ROWS = 3_000
 LEARNED = {
@@ -78,6 +80,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000, help="to train on, at most")
     parser.add_argument("--only", nargs="+", help="these rows, beside the base", metavar="ROW")
     parser.add_argument("--state", type=Path, default=DEFAULT, help="the record's state.yaml")
+    parser.add_argument(
+        "--by-bytes", action="store_true", help="the exact parts in records of 128 to 4,096 bytes"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     quick = options.quick
@@ -98,6 +103,14 @@ def main() -> None:
             results[name] = race.run(entry, seeds, say)
             area = race.judge.auc(results[name].scores[0])
             say(f"{name}: AUC {area:.4f}, {time.monotonic() - begun:.0f} s")
+    sizes: dict[str, int] = {}
+    for name, other in variants(state).items() if options.by_bytes else ():
+        sizes[name] = HEADER_BYTES + other.bytes
+        results[name] = prepared(log, other, searched, epochs).run(
+            LEARNED["record_exact"], seeds, say
+        )
+        area = race.judge.auc(results[name].scores[0])
+        say(f"{name}: {sizes[name]} bytes, AUC {area:.4f}")
     rows = {name: found.row(race.judge, results[BASE]) for name, found in results.items()}
     line = {
         "benchmark": "worth",
@@ -106,6 +119,7 @@ def main() -> None:
         # The header and the exact parts; `record` has the learned ones beside.
         "record_bytes": HEADER_BYTES + state.bytes,
         "learned_bytes": learned_bytes(log),
+        "bytes": sizes,
         **shape(race),
         "seeds": seeds,
         "settings": {name: found.settings for name, found in results.items() if found.settings},
@@ -114,6 +128,29 @@ def main() -> None:
         "load_before": round(LOAD_BEFORE, 2),
     }
     print(json.dumps(line), flush=True)
+
+
+def variants(state: StateDefinition) -> dict[str, StateDefinition]:
+    """The parts in records of so many bytes, tables in proportion; and the parts without each."""
+    document = state.document()
+    sized = {name: own["size"] for name, own in document["parts"].items() if "size" in own}
+    found = {}
+    for most in BYTES:
+        for share in np.linspace(4, 0.01, 400):
+            parts = {
+                name: own | ({"size": max(2, round(share * sized[name]))} if name in sized else {})
+                for name, own in document["parts"].items()
+            }
+            one = StateDefinition.of_document({**document, "parts": parts}, "worth")
+            if HEADER_BYTES + one.bytes <= most:
+                found[f"within_{most}"] = one
+                break
+    for left_out in document["parts"]:
+        parts = {name: own for name, own in document["parts"].items() if name != left_out}
+        found[f"without_{left_out}"] = StateDefinition.of_document(
+            {**document, "parts": parts}, "worth"
+        )
+    return found
 
 
 def prepared(
