@@ -222,6 +222,14 @@ def load(pool: ProcessPoolExecutor, url: str, asked: list[bytes], rate: float, s
     return result
 
 
+def best_of(found):
+    """Of each contender, the least of each figure over its runs: the machine has other work."""
+    return {
+        name: {key: min(run[key] for run in runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
+
+
 def figures(result) -> dict[str, float]:
     """p50 and p99 of a run."""
     summary = result.summary()

@@ -17,6 +17,7 @@ from harness import arguments, report, say
 from rank import (
     ITEMS,
     MEMORY_LENGTHS,
+    best_of,
     bodies,
     figures,
     fill,
@@ -120,10 +121,7 @@ def main() -> None:
                 with service(workspace, "--bundle", f"mimn/{version}") as url:
                     found[name].append(figures(load(pool, url, texts, rate, seconds)))
                     say(f"{name} features: {found[name][-1]}")
-    best = {
-        name: {key: min(run[key] for run in runs) for key in runs[0]}
-        for name, runs in found.items()
-    }
+    best = best_of(found)
     report(
         "rank_features",
         ours={"with": best["with"], "rate_per_second": rate, "runs": found["with"]},

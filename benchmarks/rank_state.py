@@ -20,6 +20,7 @@ from rank import (
     ITEMS,
     MEMORY_LENGTHS,
     USERS,
+    best_of,
     bodies,
     figures,
     load,
@@ -148,10 +149,7 @@ def main() -> None:
                 with service(workspace, "--bundle", f"mimn/{bundle.version}") as url:
                     found[name].append(figures(load(pool, url, asked, rate, seconds)))
                     say(f"{name} parts: {found[name][-1]}")
-    best = {
-        name: {key: min(run[key] for run in runs) for key in runs[0]}
-        for name, runs in found.items()
-    }
+    best = best_of(found)
     width = {name: int(records.shape[1]) for name, (_, records) in made.items()}
     report(
         "rank_state",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from feast import FeatureStore
+from feast import FeatureStore, RepoConfig
 
 from uic.feature_repo.features import state_views
 from uic.feature_repo.plugin.repository import apply_definitions, open_feature_store
@@ -246,3 +246,12 @@ def test_names_are_those_of_the_live_generation_not_of_what_was_built_last(tmp_p
     point_live_to(made.context.memories, 77)
     assert not (made.context.memories / "live").exists()
     assert "new_distinct" in [field.name for field in state_views(made.path)[0].features]
+
+
+def test_a_file_that_names_the_older_store_still_loads(tmp_path) -> None:
+    older = "uic.feature_repo.plugin.offline_store.UicOfflineStore"
+    config = RepoConfig(
+        project="shop", provider="local", registry=str(tmp_path / "registry.db"),
+        offline_store={"type": older}, online_store=None, entity_key_serialization_version=3,
+    )  # fmt: skip
+    assert config.offline_store.type == older

@@ -265,7 +265,7 @@ class GenerationsProbe:
         except Exception as error:  # a bundle may be damaged in any way
             # Said once: its memories are answered as degraded, and counted.
             self._failed.add(hash8)
-            LOG.error("bundle of memories in the store cannot be read: %s", error)  # noqa: TRY400
+            LOG.error("bundle of memories in the store cannot be read: %s", error)  # noqa: TRY400 - the line says all
             return None
 
 

@@ -65,5 +65,5 @@ class PartsProbe:
                 self._read[hash8] = load_bundle(path).parts_sum
             except Exception as error:  # a bundle may be damaged in any way
                 self._read[hash8] = b""  # said once: users are answered as degraded, and counted
-                LOG.error("bundle of records in the store cannot be read: %s", error)  # noqa: TRY400
+                LOG.error("bundle of records in the store cannot be read: %s", error)  # noqa: TRY400 - the line says all
         return self._read[hash8]
