@@ -6,8 +6,10 @@ two hidden layers, the same for every row. `counters` alone has no embedding and
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -149,12 +151,18 @@ class Memory(Part):
     block = 8
     history = False  # a fold reads the log's events by place
 
+    #: Switches of the memory network.
+    options: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
         has_category = tables.category is not None
-        config = MemoryConfig(item_width=WIDTH, category_width=WIDTH if has_category else 0)
+        config = MemoryConfig(
+            item_width=WIDTH, category_width=WIDTH if has_category else 0, **self.options
+        )
         self.network = MemoryNetwork(config)
         self.reading = Readout(config)
+        self.reading.look_where_written(self.network)
 
     def forward(self, batch: RaceBatch, tables: Tables, candidates: Tensor) -> list[Tensor]:
         """See `Part.forward`."""
@@ -174,6 +182,12 @@ class Memory(Part):
         self.penalty = folded.regularization
         read = self.reading(folded.states, batch.owner, candidates)
         return [read[:, self.width :]]  # the candidate itself is there already
+
+
+class RoutedMemory(Memory):
+    """MIMN whose slots are addressed by the event, too, and read with products."""
+
+    options = MappingProxyType({"routing": True, "readout_products": True})
 
 
 class FlaggedAttention(Part):

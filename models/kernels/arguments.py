@@ -27,6 +27,7 @@ class Sizes(NamedTuple):
     sharpening: bool
     utilization: bool
     induction: bool
+    routing: bool
     state: int
     S: int
     h: int
@@ -55,6 +56,8 @@ class Weights(NamedTuple):
     balance: Floats
     balance_bias: Floats
     channel: Gates
+    route: Floats
+    route_bias: Floats
 
 
 class FoldBuffers(NamedTuple):
@@ -69,6 +72,7 @@ class FoldBuffers(NamedTuple):
     heads: Floats
     read_weights: Floats
     write_weights: Floats
+    routes: Floats  # to read, then to write; zeros without routing
     balanced: Floats
     logits: Floats
     totals: Floats
@@ -89,6 +93,7 @@ class Transposed(NamedTuple):
     heads: Matrix
     balance: Matrix
     channel: Matrix
+    route: Matrix
 
 
 class GradientBuffers(NamedTuple):
@@ -104,6 +109,7 @@ class GradientBuffers(NamedTuple):
     heads: Floats
     slopes: Floats
     norms: Floats
+    routes: Floats
     read_cosines: Floats
     read_inverses: Floats
     read_weights: Floats
@@ -125,3 +131,4 @@ class GradientBuffers(NamedTuple):
     logits_gradient: Floats
     channel_gates: Floats
     channel_inputs: Floats
+    routes_gradient: Floats

@@ -126,8 +126,9 @@ def _address(sizes, buffers):
             write_dot = fma(value, load(heads, width + j), write_dot)
         read_cosine = read_dot / sqrt(fma(norm, read_norm, epsilon))
         write_cosine = write_dot / sqrt(fma(norm, write_norm, epsilon))
-        store(buffers.read_weights, i, read_strength * read_cosine)
-        store(buffers.write_weights, i, write_strength * write_cosine)
+        to_read, to_write = load(buffers.routes, i), load(buffers.routes, sizes.slots + i)
+        store(buffers.read_weights, i, fma(read_strength, read_cosine, to_read))
+        store(buffers.write_weights, i, fma(write_strength, write_cosine, to_write))
     softmax(buffers.read_weights, 0, sizes.slots)
     softmax(buffers.write_weights, 0, sizes.slots)
 
@@ -245,6 +246,7 @@ def _step(sizes, weights, buffers):
     state, inputs = buffers.state, buffers.inputs
     store(buffers.seen, 0, load(buffers.seen, 0) + splat(1.0))
     _control(sizes, weights, buffers)
+    product(weights.route, weights.route_bias, inputs, 0, buffers.routes)
     _address(sizes, buffers)
     if sizes.utilization:
         _utilize(sizes, weights, buffers)

@@ -65,9 +65,10 @@ def _repeat(sizes, weights, b):
             store(b.heads, row, sigmoid(value))
         else:
             store(b.heads, row, tanh(value))
-    address_forward(sizes, b, 0, 4 * width, b.read_cosines, b.read_inverses, b.read_weights)
+    product(weights.route, weights.route_bias, b.inputs, 0, b.routes)
+    address_forward(sizes, b, 0, 4 * width, 0, b.read_cosines, b.read_inverses, b.read_weights)
     address_forward(
-        sizes, b, width, 4 * width + 1, b.write_cosines, b.write_inverses, b.write_weights
+        sizes, b, width, 4 * width + 1, slots, b.write_cosines, b.write_inverses, b.write_weights
     )
     for j in range(slots):
         store(b.balanced, j, load(b.write_weights, j))
@@ -257,6 +258,7 @@ def _step_backward(sizes, weights, transposed, b):
         b,
         width,
         4 * width + 1,
+        sizes.slots,
         b.write_cosines,
         b.write_inverses,
         b.write_weights,
@@ -267,8 +269,12 @@ def _step_backward(sizes, weights, transposed, b):
         key_norm = fma(load(b.heads, j), load(b.heads, j), key_norm)
     store(b.norms, sizes.slots, key_norm)
     address_backward(
-        sizes, b, 0, 4 * width, b.read_cosines, b.read_inverses, b.read_weights, b.read_gradient
+        sizes, b, 0, 4 * width, 0, b.read_cosines, b.read_inverses, b.read_weights, b.read_gradient
     )
+    if sizes.routing:
+        product(transposed.route.weight, transposed.route.bias, b.routes_gradient, 0, b.back)
+        for j in range(sizes.event):
+            add_to(b.event_gradient, j, load(b.back, j))
     _control_backward(sizes, transposed, b)
 
 

@@ -57,7 +57,7 @@ def gru_backward(transposed, hidden, width, inputs, activations, upstream, gates
 
 
 @njit(error_model="numpy")
-def address_forward(sizes, b, key_row, strength_row, cosines, inverses, weights):
+def address_forward(sizes, b, key_row, strength_row, routes_row, cosines, inverses, weights):
     """One weight over the slots; keeps the cosines and 1 / sqrt(|key|^2 |slot|^2 + epsilon)."""
     width = sizes.width
     key_norm = splat(0.0)
@@ -74,15 +74,18 @@ def address_forward(sizes, b, key_row, strength_row, cosines, inverses, weights)
         inverse = splat(1.0) / sqrt(fma(norm, key_norm, splat(np.float32(sizes.epsilon))))
         store(inverses, i, inverse)
         store(cosines, i, dot * inverse)
-        store(weights, i, dot * inverse * load(b.heads, strength_row))
+        strength = load(b.heads, strength_row)
+        store(weights, i, fma(strength, dot * inverse, load(b.routes, routes_row + i)))
         store(b.norms, i, norm)
     store(b.norms, sizes.slots, key_norm)
     softmax(weights, 0, sizes.slots)
 
 
 @njit(error_model="numpy")
-def address_backward(sizes, b, key_row, strength_row, cosines, inverses, weights, upstream):
-    """From the gradient `upstream` of the weights to those of key, strength and memory."""
+def address_backward(
+    sizes, b, key_row, strength_row, routes_row, cosines, inverses, weights, upstream
+):
+    """From the gradient `upstream` of the weights to those of key, strength, routes and memory."""
     slots, width = sizes.slots, sizes.width
     mean = splat(0.0)
     for i in range(slots):
@@ -95,6 +98,8 @@ def address_backward(sizes, b, key_row, strength_row, cosines, inverses, weights
         store(b.heads_gradient, key_row + j, splat(0.0))
     for i in range(slots):
         score = load(weights, i) * (load(upstream, i) - mean)
+        if sizes.routing:
+            store(b.routes_gradient, routes_row + i, score)
         cosine, inverse = load(cosines, i), load(inverses, i)
         strength_gradient = fma(score, cosine, strength_gradient)
         dot_gradient = score * strength * inverse

@@ -38,12 +38,16 @@ class PackedNetwork:
             sharpening=config.sharpening,
             utilization=config.utilization,
             induction=config.induction,
+            routing=config.routing,
             state=layout.floats,
             **{name: layout.columns(name).start for name in ("S", "h", "r", "g", "pool")},
         )
         heads, heads_bias = pack(memory.heads.weight, memory.heads.bias)
         balance, balance_bias = pack(
             memory.balance.weight if config.utilization else none, torch.zeros(config.slots**2)
+        )
+        route, route_bias = pack(
+            none if memory.route is None else memory.route.weight, torch.zeros(2 * config.slots)
         )
         self._thread = threading.local()
         self.weights = Weights(
@@ -53,6 +57,8 @@ class PackedNetwork:
             balance=balance,
             balance_bias=balance_bias,
             channel=_pack_gates(memory.channel if config.induction else torch.nn.GRUCell(1, 1)),
+            route=route,
+            route_bias=route_bias,
         )
 
     def fold(
@@ -144,6 +150,7 @@ def _buffers(sizes: Sizes) -> FoldBuffers:
         "heads": 4 * sizes.width + 2,
         "read_weights": sizes.slots,
         "write_weights": sizes.slots,
+        "routes": 2 * sizes.slots,
         "balanced": sizes.slots,
         "logits": sizes.slots**2,
         "totals": sizes.slots,

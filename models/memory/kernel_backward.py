@@ -36,6 +36,7 @@ class PackedGradient:
             heads=_transposed(memory.heads.weight),
             balance=_transposed(memory.balance.weight if config.utilization else none),
             channel=_transposed_gates(memory.channel if config.induction else nn.GRUCell(1, 1)),
+            route=_transposed(none if memory.route is None else memory.route.weight),
         )
         width, slots, top_k = config.memory_width, config.slots, config.top_k
         self._parts = {
@@ -45,6 +46,7 @@ class PackedGradient:
             "logits_gradient": slots**2 if config.utilization else 0,
             "channel_gates": 4 * top_k * config.channel_width if config.induction else 0,
             "channel_inputs": top_k * (width + config.channel_width) if config.induction else 0,
+            "routes_gradient": 2 * slots if config.routing else 0,
         }
 
     def _buffers(self) -> GradientBuffers:
@@ -61,6 +63,7 @@ class PackedGradient:
             "heads": 4 * sizes.width + 2,
             "slopes": 4 * sizes.width + 2,
             "logits": sizes.slots**2,
+            "routes": 2 * sizes.slots,
             "upstream": max(hidden, sizes.slots),
             "back": max(inputs, sizes.slots),
             "written": sum(self._parts.values()),
@@ -160,6 +163,8 @@ class PackedGradient:
         yield "heads.bias", heads.sum(0)
         if config.utilization:
             yield "balance.weight", parts["logits_gradient"].T @ field(before, "g")
+        if config.routing:
+            yield "route.weight", parts["routes_gradient"].T @ x
         if config.induction:
             picks = config.top_k
             # Widths in full, not as -1, which cannot be told of a batch without any event.

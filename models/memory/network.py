@@ -48,7 +48,9 @@ def round_to_half(value: Tensor) -> Tensor:
     return rounded
 
 
-def address(key: Tensor, strength: Tensor, memory: Tensor, epsilon: float) -> Tensor:
+def address(
+    key: Tensor, strength: Tensor, memory: Tensor, epsilon: float, routes: Tensor | None = None
+) -> Tensor:
     """Content addressing: softmax over slots of `strength * cos(key, slot)` (eq. 1 and 2).
 
     Args:
@@ -56,13 +58,15 @@ def address(key: Tensor, strength: Tensor, memory: Tensor, epsilon: float) -> Te
         strength: (users,), at least 1; the paper has none, and its weights stay nearly uniform.
         memory: (users, slots, width).
         epsilon: added to the product of the squared norms.
+        routes: (users, slots), added before the softmax (`MemoryConfig.routing`); None for none.
 
     Returns:
         (users, slots), each row sums to 1.
     """
     dots = (memory * key.unsqueeze(1)).sum(2)  # (users, slots)
     norms = memory.square().sum(2) * key.square().sum(1, keepdim=True)
-    return functional.softmax(strength.unsqueeze(1) * dots / (norms + epsilon).sqrt(), dim=1)
+    scores = strength.unsqueeze(1) * dots / (norms + epsilon).sqrt()
+    return functional.softmax(scores if routes is None else scores + routes, dim=1)
 
 
 def rebalance(weights: Tensor, logits: Tensor) -> Tensor:
@@ -150,6 +154,11 @@ class MemoryNetwork(BatchSums):
                 diagonal[range(slots), range(slots)] += config.utilization_diagonal
         if config.induction:
             self.channel = nn.GRUCell(inputs, config.channel_width)
+        self.route: nn.Linear | None = None
+        if config.routing:
+            # Scores of the slots for an event: to read, then to write.
+            self.route = nn.Linear(config.event_width, 2 * slots, bias=False)
+            nn.init.normal_(self.route.weight, std=config.routing_std)
         self.event_terms: EventTerms | None = None
         if config.event_features:
             self.event_terms = EventTerms(config.event_features, config.event_width)
@@ -209,8 +218,10 @@ class MemoryNetwork(BatchSums):
         else:
             strengths = torch.ones_like(heads[:, :2])
         # 3. Where, on the memory before the write.
-        read_weights = address(read_key, strengths[:, 0], state.M, config.cosine_epsilon)
-        write_weights = address(write_key, strengths[:, 1], state.M, config.cosine_epsilon)
+        to_read, to_write = self._routes(x)
+        epsilon = config.cosine_epsilon
+        read_weights = address(read_key, strengths[:, 0], state.M, epsilon, to_read)
+        write_weights = address(write_key, strengths[:, 1], state.M, epsilon, to_write)
         # 4. Utilisation.
         write_weights, balanced, g = self._utilize(state.g, write_weights, count)
         # 5. Read.
@@ -226,6 +237,13 @@ class MemoryNetwork(BatchSums):
         pool = state.pool + step * (x - state.pool)
         after = MemoryState(M=memory, S=channels, h=h, r=r, g=g, pool=pool, count=count)
         return (self.round(after) if rounding else after), balanced
+
+    def _routes(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Scores of the slots for an event, to read and to write: (users, slots) each."""
+        if self.route is None:
+            return None, None
+        routes = self.route(x)
+        return routes[:, : self.config.slots], routes[:, self.config.slots :]
 
     def _utilize(
         self, g: Tensor | None, weights: Tensor, count: Tensor

@@ -58,6 +58,14 @@ class MemoryConfig(Section):
         1e-8,
         description="added to the product of squared norms, so that a zero slot has cosine 0",
     )
+    routing: bool = Field(
+        default=False,
+        description="slots are also addressed by what the event is: a learned score of each slot "
+        "beside the cosine, so that kinds of items have slots of their own; not in the paper",
+    )
+    routing_std: Annotated[float, Field(ge=0, le=100)] = Field(
+        2.0, description="standard deviation of the initial weights of routing"
+    )
     clip: Annotated[float, Field(gt=0, le=100)] = Field(
         20.0, description="bound on the outputs of the controller before their activations"
     )
@@ -87,6 +95,11 @@ class MemoryConfig(Section):
     )
     utilization_gradient: Literal["all", "regularization"] = Field(
         "all", description="whether W_g learns from all losses or from L_reg alone"
+    )
+    readout_products: bool = Field(
+        default=False,
+        description="whether the head also sees the product of item and content read, and of item "
+        "and attended channels, where they are as wide; not in the paper",
     )
     induction: bool = Field(default=True, description="channels of interest (MIU); off = no S")
     channel_width: Annotated[int, Field(ge=1, le=512)] = Field(

@@ -67,6 +67,10 @@ class Readout(nn.Module):
     switched off are left out. The authors' code has the same five, with a sum for the pool and
     the accumulated add vectors for the product; a request can only use what a record holds.
 
+    With `readout_products` the item is multiplied with the content read and with the attended
+    channels, too, where they are as wide as it. With `routing` the candidate has a score of each
+    slot, as an event has: it looks where events like it are written.
+
     Args:
         config: of the memory.
     """
@@ -82,6 +86,17 @@ class Readout(nn.Module):
         self.features = 3 * width + config.memory_width
         if config.induction:
             self.features += config.channel_width
+        self.multiplied = config.readout_products
+        if self.multiplied:
+            read = [config.memory_width] + [config.channel_width] * config.induction
+            self.features += width * read.count(width)
+        self.route = nn.Linear(width, config.slots, bias=False) if config.routing else None
+
+    def look_where_written(self, memory: MemoryNetwork) -> None:
+        """Start with the slots' scores for a candidate that writing has for an event."""
+        if self.route is not None and memory.route is not None:
+            with torch.no_grad():
+                self.route.weight.copy_(memory.route.weight[self.slots :])
 
     def forward(self, state: MemoryState, owners: Tensor, candidates: Tensor) -> Tensor:
         """Features of each candidate.
@@ -94,26 +109,53 @@ class Readout(nn.Module):
         Returns:
             (n, features).
         """
-        asked = self.query(candidates)
-        strength = 1 + functional.softplus(asked[:, -1])
         slots = state.M.index_select(0, owners)  # (n, slots, memory width)
-        weights = address(asked[:, :-1].tanh(), strength, slots, self.epsilon)
+        routes = None if self.route is None else self.route(candidates)
+        weights = self.slot_weights(slots, candidates, routes)
         pool = state.pool.index_select(0, owners)
-        parts = [candidates, pool, candidates * pool, read(weights, slots)]
+        looked = [read(weights, slots)]
         if self.channels is not None and state.S is not None:
-            parts.append(self._attended(self.channels, state.S, owners, candidates))
+            looked.append(self._attended(self.channels, state.S, owners, candidates, routes))
+        parts = [candidates, pool, candidates * pool, *looked]
+        if self.multiplied:
+            width = candidates.shape[1]
+            parts += [candidates * found for found in looked if found.shape[1] == width]
         return torch.cat(parts, dim=1)
 
+    def slot_weights(
+        self, slots: Tensor, candidates: Tensor, routes: Tensor | None = None
+    ) -> Tensor:
+        """How the content read of M divides its attention.
+
+        Args:
+            slots: (n, slots, memory width), of each candidate's user.
+            candidates: (n, event width).
+            routes: (n, slots), of `self.route`; None asks it.
+
+        Returns:
+            (n, slots), each row sums to 1.
+        """
+        if routes is None and self.route is not None:
+            routes = self.route(candidates)
+        asked = self.query(candidates)
+        strength = 1 + functional.softplus(asked[:, -1])
+        return address(asked[:, :-1].tanh(), strength, slots, self.epsilon, routes)
+
     def _attended(
-        self, unit: AttentionUnit, channels: Tensor, owners: Tensor, candidates: Tensor
+        self,
+        unit: AttentionUnit,
+        channels: Tensor,
+        owners: Tensor,
+        candidates: Tensor,
+        routes: Tensor | None,
     ) -> Tensor:
         """Sum of the channels, weighted by the candidate: (n, channel width)."""
         count = candidates.shape[0]
         steps = torch.arange(self.slots, device=owners.device)
         keys = (owners.unsqueeze(1) * self.slots + steps).flatten()  # (n * slots,)
         queries = torch.arange(count, device=owners.device).repeat_interleave(self.slots)
-        scores = unit(candidates, channels.flatten(0, 1), queries, keys)
-        weights = functional.softmax(scores.view(count, self.slots), dim=1)
+        scores = unit(candidates, channels.flatten(0, 1), queries, keys).view(count, self.slots)
+        weights = functional.softmax(scores if routes is None else scores + routes, dim=1)
         return (weights.unsqueeze(2) * channels.index_select(0, owners)).sum(1)
 
 
@@ -137,6 +179,7 @@ class Mimn(Ranker):
         )
         self.memory = MemoryNetwork(config)
         self.reading = readout
+        self.reading.look_where_written(self.memory)
         # Off only to measure what float16 costs: no record could hold such a state.
         self.rounding = True
 

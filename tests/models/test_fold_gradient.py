@@ -60,6 +60,8 @@ def gradients(states, totals, memory, x):
         {"utilization": False},
         {"initial_memory": "fixed", "utilization_gradient": "regularization"},
         {"induction": False, "slot_width": 8},
+        {"routing": True, "routing_std": 0.5},
+        {"routing": True, "routing_std": 0.5, "utilization": False, "induction": False},
     ],
 )
 def test_the_compiled_fold_has_the_gradients_of_the_plain_one(options):

@@ -18,6 +18,7 @@ SETTINGS = [
     {"item_width": 5, "category_width": 0, "slots": 1},
     {"utilization_gradient": "regularization", "utilization_horizon_events": 2},
     {"pool_horizon_events": 1, "clip": 0.5},
+    {"routing": True, "slots": 6, "top_k": 2, "slot_width": 12},
 ]
 
 
@@ -58,10 +59,12 @@ def eight_steps(memory, state, x):
     beta = 1 + np.log1p(np.exp(out[4 * width :])) if config.sharpening else np.ones(2)
     # 3. Addressing on M before the write.
     memory_before, epsilon = old["M"], config.cosine_epsilon
-    w_read = softmax(np.array([beta[0] * cosine(read_key, row, epsilon) for row in memory_before]))
-    w_write = softmax(
-        np.array([beta[1] * cosine(write_key, row, epsilon) for row in memory_before])
-    )
+    to_read = to_write = np.zeros(m)
+    if config.routing:  # a score of each slot for this very event, to read and to write
+        to_read, to_write = np.split(memory.route.weight.detach().numpy() @ x, 2)
+    reads = np.array([beta[0] * cosine(read_key, row, epsilon) for row in memory_before])
+    writes = np.array([beta[1] * cosine(write_key, row, epsilon) for row in memory_before])
+    w_read, w_write = softmax(reads + to_read), softmax(writes + to_write)
     # 4. Utilisation with g of the events before this one.
     if config.utilization:
         transfer = softmax((memory.balance.weight.detach().numpy() @ old["g"]).reshape(m, m))

@@ -29,7 +29,6 @@ from uic.jobs.serving.score.items import FoundItems, ItemCache
 from uic.jobs.serving.score.state import RecordFeatures
 from uic.models.bundles.bundle import Bundle
 from uic.models.memory.fold import MemoryFolder
-from uic.models.memory.network import address
 from uic.models.memory.state import MemoryState, StateLayout
 from uic.models.rankers.mimn import Mimn
 from uic.models.records.record import BUNDLE_HASH, Records, record_bytes
@@ -126,11 +125,7 @@ class MemoryScorer:
 
     def _slot_weights(self, state: MemoryState, owners: Tensor, candidates: Tensor) -> Tensor:
         """How the content read of M divides its attention: (n, slots)."""
-        reading = self._model.reading
-        query = reading.query(candidates)
-        strength = 1 + torch.nn.functional.softplus(query[:, -1])
-        slots = state.M.index_select(0, owners)
-        return address(query[:, :-1].tanh(), strength, slots, reading.epsilon)
+        return self._model.reading.slot_weights(state.M.index_select(0, owners), candidates)
 
 
 @dataclass(frozen=True)
