@@ -11,7 +11,7 @@ from uic.jobs.experiments.report import BLUE, GREY, ORANGE, save_figure, write_c
 from uic.jobs.experiments.runs import Request, train_row
 from uic.jobs.experiments.tables import Table
 from uic.models.rankers.mimn import Mimn
-from uic.models.rankers.slot_writes import slot_shares
+from uic.models.rankers.slot_writes import slot_use
 from uic.models.samples.batch import Encoder
 from uic.models.samples.reader import BatchPlan
 
@@ -25,12 +25,13 @@ def slots_table(table: Table, request: Request, folder: Path, name: str, remark:
         trained = train_row(request, row, 0)
         days = trained.spec.days
         plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=False)
-        shares[row.label] = slot_shares(
+        use = slot_use(
             cast("Mimn", trained.model),
             request.reader.batches(plan),
             Encoder(trained.vocabulary),
             _FOLDED_USERS,
         )
+        shares[row.label] = np.array(use.shares)
     slots = max(len(values) for values in shares.values())
     head = ["model", *(f"slot_{number + 1}" for number in range(slots))]
     cells = [[label, *(f"{share:.3f}" for share in row)] for label, row in shares.items()]

@@ -13,7 +13,7 @@ and the pool start from zero; channels that are not picked keep their value. The
 of `MemoryConfig`.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,26 @@ def mean_step(count: Tensor, horizon_events: int, dtype: torch.dtype) -> Tensor:
     return 1.0 / count.clamp(1, horizon_events).to(dtype).unsqueeze(1)
 
 
+class Control(NamedTuple):
+    """What the controller says of an event: (users, any) each.
+
+    Attributes:
+        h: the controller's next state.
+        read_key: (users, memory width), in (-1, 1).
+        write_key: likewise.
+        erase: (users, memory width), in (0, 1).
+        add: (users, memory width), in (-1, 1).
+        strengths: (users, 2), of reading and writing.
+    """
+
+    h: Tensor
+    read_key: Tensor
+    write_key: Tensor
+    erase: Tensor
+    add: Tensor
+    strengths: Tensor
+
+
 class MemoryNetwork(BatchSums):
     """One memory per user, moved by one behaviour event at a time (MIMN, section 4).
 
@@ -204,30 +224,16 @@ class MemoryNetwork(BatchSums):
         """
         config = self.config
         count = (state.count + 1).clamp(max=MAX_EVENTS)
-        # 1. Controller.
-        h = self.controller(torch.cat([x, state.r], dim=1), state.h)
-        # 2. What to read, what to write.
-        width = config.memory_width
-        heads = self.heads(h).clamp(-config.clip, config.clip)
-        read_key = heads[:, :width].tanh()
-        write_key = heads[:, width : 2 * width].tanh()
-        erase = heads[:, 2 * width : 3 * width].sigmoid()
-        add = heads[:, 3 * width : 4 * width].tanh()
-        if config.sharpening:
-            strengths = 1 + functional.softplus(heads[:, 4 * width :])
-        else:
-            strengths = torch.ones_like(heads[:, :2])
+        # 1. and 2. Controller: what to read, what to write.
+        control = self.control(state, x)
         # 3. Where, on the memory before the write.
-        to_read, to_write = self._routes(x)
-        epsilon = config.cosine_epsilon
-        read_weights = address(read_key, strengths[:, 0], state.M, epsilon, to_read)
-        write_weights = address(write_key, strengths[:, 1], state.M, epsilon, to_write)
+        read_weights, write_weights = self.addressed(state, x, control)
         # 4. Utilisation.
         write_weights, balanced, g = self._utilize(state.g, write_weights, count)
         # 5. Read.
         r = read(read_weights, state.M)
         # 6. Write.
-        memory = write(state.M, write_weights, erase, add)
+        memory = write(state.M, write_weights, control.erase, control.add)
         if rounding:  # here already: the channels see the slot as a record will hold it
             memory = round_to_half(memory)
         # 7. Induction.
@@ -235,15 +241,48 @@ class MemoryNetwork(BatchSums):
         # 8. Pool.
         step = mean_step(count, config.pool_horizon_events, x.dtype)
         pool = state.pool + step * (x - state.pool)
-        after = MemoryState(M=memory, S=channels, h=h, r=r, g=g, pool=pool, count=count)
+        after = MemoryState(M=memory, S=channels, h=control.h, r=r, g=g, pool=pool, count=count)
         return (self.round(after) if rounding else after), balanced
 
-    def _routes(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Scores of the slots for an event, to read and to write: (users, slots) each."""
-        if self.route is None:
-            return None, None
-        routes = self.route(x)
-        return routes[:, : self.config.slots], routes[:, self.config.slots :]
+    def control(self, state: MemoryState, x: Tensor) -> Control:
+        """Steps 1 and 2: the controller moves, and says what to read and what to write.
+
+        Args:
+            state: of some users.
+            x: (users, event width).
+        """
+        config, width = self.config, self.config.memory_width
+        h = self.controller(torch.cat([x, state.r], dim=1), state.h)
+        heads = self.heads(h).clamp(-config.clip, config.clip)
+        if config.sharpening:
+            strengths = 1 + functional.softplus(heads[:, 4 * width :])
+        else:
+            strengths = torch.ones_like(heads[:, :2])
+        return Control(
+            h,
+            read_key=heads[:, :width].tanh(),
+            write_key=heads[:, width : 2 * width].tanh(),
+            erase=heads[:, 2 * width : 3 * width].sigmoid(),
+            add=heads[:, 3 * width : 4 * width].tanh(),
+            strengths=strengths,
+        )
+
+    def addressed(self, state: MemoryState, x: Tensor, control: Control) -> tuple[Tensor, Tensor]:
+        """Step 3: the weights to read and to write with, before re-balancing: (users, slots) each.
+
+        Args:
+            state: before the event.
+            x: (users, event width).
+            control: of the event.
+        """
+        to_read = to_write = None
+        if self.route is not None:
+            to_read, to_write = self.route(x).chunk(2, dim=1)
+        memory, strengths, epsilon = state.M, control.strengths, self.config.cosine_epsilon
+        return (
+            address(control.read_key, strengths[:, 0], memory, epsilon, to_read),
+            address(control.write_key, strengths[:, 1], memory, epsilon, to_write),
+        )
 
     def _utilize(
         self, g: Tensor | None, weights: Tensor, count: Tensor

@@ -198,6 +198,17 @@ class Mimn(Ranker):
     # ---------------------------------------------------------------- what the stream computes
     def fold(self, batch: RankerBatch, rows: BatchRows) -> GroupFold:
         """Each group's history from a new memory, and the state at each of the batch's cuts."""
+        return fold_groups(
+            self.memory,
+            self.told(batch, rows),
+            batch.history_counts,
+            batch.cut_groups,
+            batch.cut_lengths,
+            rounding=self.rounding,
+        )
+
+    def told(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
+        """What the network gets of each event of a batch: (events, event width)."""
         x = rows.history(batch)
         if self.memory.event_terms is not None:
             events = batch.source
@@ -207,14 +218,7 @@ class Mimn(Ranker):
             before = times_before(times, firsts)
             columns = events.history_columns
             x = self.memory.event_terms(x, events.history_behaviors, times, before, columns)
-        return fold_groups(
-            self.memory,
-            x,
-            batch.history_counts,
-            batch.cut_groups,
-            batch.cut_lengths,
-            rounding=self.rounding,
-        )
+        return x
 
     # ====== the cut between the two: `MemoryState`, packed into a record in the store ======
 

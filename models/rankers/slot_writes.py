@@ -1,75 +1,151 @@
-"""How evenly a memory's slots are written to (MIMN, figure 6; section 4.2)."""
+"""What the slots of a memory hold, and how they are used (MIMN, figure 6; section 4.2).
+
+A memory whose slots are one vector has an effective rank of 1 whatever their number: re-balancing
+then has nothing to balance, and induction nothing to choose.
+"""
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from uic.models.memory.network import MemoryNetwork, MemoryState, address
+from uic.models.errors import BadInputError
+from uic.models.memory.network import MemoryNetwork
 from uic.models.rankers.mimn import Mimn
 from uic.models.samples.batch import Encoder
 from uic.models.samples.groups import GroupBatch
 
+# Below this effective rank a memory of several slots is said to have collapsed.
+COLLAPSED_RANK = 1.5
+
+
+@dataclass(frozen=True)
+class SlotUse:
+    """How the slots of some users' memories are used.
+
+    Attributes:
+        effective_rank: of M, mean over users: e to the entropy of its normalised singular values
+            (Roy and Vetterli, EUSIPCO 2007), 1 to slots.
+        slot_cosine: median over users of the mean cosine between two slots, -1 to 1; 1 of one slot.
+        write_peak: mean over events of the largest write weight, 1 / slots to 1.
+        commonest_channel: mean over users of the share of events whose most read slot is the
+            user's commonest one, 1 / slots to 1.
+        shares: (slots,), share of all writes that each slot received; sums to 1.
+    """
+
+    effective_rank: float
+    slot_cosine: float
+    write_peak: float
+    commonest_channel: float
+    shares: tuple[float, ...]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether several slots hold one thing."""
+        return len(self.shares) > 1 and self.effective_rank < COLLAPSED_RANK
+
+    def to_json(self) -> dict[str, float | list[float]]:
+        """For `metrics.json`."""
+        return {**asdict(self), "shares": list(self.shares)}
+
+    def remark(self) -> str | None:
+        """A warning for a person; None for slots that hold different things."""
+        if not self.collapsed:
+            return None
+        return (
+            f"the {len(self.shares)} slots of the memory hold one vector (effective rank "
+            f"{self.effective_rank:.2f}, median cosine {self.slot_cosine:.4f}): --set routing=true "
+            "gives kinds of items slots of their own, --set slots=1 makes the record smaller"
+        )
+
 
 @torch.no_grad()
-def slot_shares(
+def slot_use(
     model: Mimn, batches: Iterable[GroupBatch], encoder: Encoder, most_groups: int
-) -> NDArray[np.float64]:
-    """Share of all writes that each slot received: (slots,), sums to 1.
+) -> SlotUse:
+    """Fold histories, and look at the slots on the way and at the end.
 
     Args:
         model: in evaluation mode.
         batches: whose histories are folded.
         encoder: of the model's vocabulary.
         most_groups: the first so many groups are enough for a picture.
+
+    Raises:
+        BadInputError: no event in any of them.
     """
-    totals = np.zeros(model.memory.config.slots)
-    left = most_groups
+    walks, left = [], most_groups
     for whole in batches:
         if left <= 0:
             break
         raw = whole.select(np.arange(min(left, whole.groups)))
         left -= raw.groups
         batch = encoder.encode(raw)
-        x = model.embedding.rows(batch).history(batch)
-        totals += _writes(model.memory, x, batch.history_counts)
-    shares: NDArray[np.float64] = totals / max(float(totals.sum()), 1e-12)
-    return shares
+        x = model.told(batch, model.embedding.rows(batch))
+        walks.append(_walk(model.memory, x, batch.history_counts))
+    if not walks or not sum(walk.events for walk in walks):
+        msg = "slots: there is no event in the histories to be folded"
+        raise BadInputError(msg)
+    ended, channels = (
+        torch.cat([getattr(walk, name) for walk in walks]) for name in ("ended", "channels")
+    )
+    totals = torch.stack([walk.totals for walk in walks]).sum(0)
+    values = torch.linalg.svdvals(ended.double())
+    parts = (values / values.sum(1, keepdim=True).clamp(min=1e-12)).clamp(min=1e-12)
+    unit = torch.nn.functional.normalize(ended.double(), dim=2)
+    slots = ended.shape[1]
+    pairs = max(slots * (slots - 1), 1)
+    cosines = ((unit @ unit.transpose(1, 2)).sum((1, 2)) - slots) / pairs
+    return SlotUse(
+        effective_rank=float((-(parts * parts.log()).sum(1)).exp().mean()),
+        slot_cosine=float(cosines.median()) if slots > 1 else 1.0,
+        write_peak=sum(walk.peaks for walk in walks) / sum(walk.events for walk in walks),
+        commonest_channel=float((channels.max(1).values / channels.sum(1)).mean()),
+        shares=tuple((totals / totals.sum().clamp(min=1e-12)).tolist()),
+    )
 
 
-def _writes(memory: MemoryNetwork, x: Tensor, counts: Tensor) -> NDArray[np.float64]:
-    """Sum of the write weights of each slot over all events: (slots,)."""
+@dataclass(frozen=True)
+class _Walk:
+    """A batch's histories, folded.
+
+    Attributes:
+        ended: (users, slots, memory width), M after the last event.
+        channels: (users, slots), events whose most read slot it was.
+        totals: (slots,) float64, sums of the weights written with.
+        peaks: sum over events of the largest of them.
+        events: folded.
+    """
+
+    ended: Tensor
+    channels: Tensor
+    totals: Tensor
+    peaks: float
+    events: int
+
+
+def _walk(memory: MemoryNetwork, x: Tensor, counts: Tensor) -> _Walk:
     order = torch.argsort(counts, descending=True, stable=True)
+    order = order[counts[order] > 0]
     firsts = (counts.cumsum(0) - counts)[order]
-    running = (counts.unsqueeze(1) > torch.arange(int(counts.max()))).sum(0).tolist()
-    state = memory.initial(counts.shape[0])
-    totals = torch.zeros(memory.config.slots, dtype=torch.float64)
+    longest = int(counts.max()) if len(order) else 0
+    steps = torch.arange(longest, device=x.device)
+    running = (counts[order].unsqueeze(1) > steps).sum(0).tolist()
+    slots, users = memory.config.slots, len(order)
+    state = memory.initial(users)
+    ended = state.M.clone()
+    totals, peaks = torch.zeros(slots, dtype=torch.float64, device=x.device), 0.0
+    channels = torch.zeros(users, slots, device=x.device)
     for step, active in enumerate(running):
         before = state.select(slice(0, active))
         events = x[firsts[:active] + step]
+        read, written = memory.addressed(before, events, memory.control(before, events))
         state, balanced = memory.step_with_writes(before, events)
-        weights = raw_write_weights(memory, before, events) if balanced is None else balanced
-        totals += weights.double().sum(0)
-    result: NDArray[np.float64] = totals.numpy()
-    return result
-
-
-def raw_write_weights(memory: MemoryNetwork, state: MemoryState, x: Tensor) -> Tensor:
-    """The write weights of a memory without re-balancing, steps 1 to 3: (users, slots).
-
-    Args:
-        memory: the network.
-        state: before the event.
-        x: (users, event width).
-    """
-    config, width = memory.config, memory.config.memory_width
-    h = memory.controller(torch.cat([x, state.r], dim=1), state.h)
-    heads = memory.heads(h).clamp(-config.clip, config.clip)
-    key = heads[:, width : 2 * width].tanh()
-    strength = torch.ones_like(heads[:, 0])
-    if config.sharpening:
-        strength = 1 + functional.softplus(heads[:, 4 * width + 1])
-    return address(key, strength, state.M, config.cosine_epsilon)
+        written = written if balanced is None else balanced
+        totals += written.double().sum(0)
+        peaks += float(written.max(1).values.sum())
+        channels[torch.arange(active), read.argmax(1)] += 1
+        ended[:active] = state.M
+    return _Walk(ended, channels, totals, peaks, len(x))

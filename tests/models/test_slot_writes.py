@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from uic.models.errors import BadInputError
 from uic.models.rankers.catalogue import MODELS
-from uic.models.rankers.slot_writes import raw_write_weights, slot_shares
+from uic.models.rankers.slot_writes import SlotUse, slot_use
 from uic.models.samples.batch import Encoder
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import build_vocabulary
@@ -39,22 +40,23 @@ def test_shares_are_those_of_the_fold(parts):
             batch = encoder.encode(raw)
             totals += model.fold(batch, model.embedding.rows(batch)).write_totals.sum(0).numpy()
     expected = totals / totals.sum()
-    assert slot_shares(model, batches, encoder, 10**6) == pytest.approx(expected, abs=1e-3)
+    found = slot_use(model, batches, encoder, 10**6).shares
+    assert found == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_without_rebalancing_they_are_the_addressing_of_the_write_key(parts):
     build, batches, encoder = parts
-    shares = slot_shares(build("utilization=false"), batches, encoder, 10**6)
-    assert shares.sum() == pytest.approx(1.0)
+    shares = slot_use(build("utilization=false"), batches, encoder, 10**6).shares
+    assert sum(shares) == pytest.approx(1.0)
     memory = build("utilization=false").memory
     x = torch.randn(5, 6)
     # Eq. 4 with these weights must give the memory after the event.
     before = memory.initial(5)
     with torch.no_grad():
-        weights = raw_write_weights(memory, before, x)
+        control = memory.control(before, x)
+        _, weights = memory.addressed(before, x, control)
         after, _ = memory.step_with_writes(before, x, rounding=False)
-        heads = memory.heads(after.h)
-        erase, add = heads[:, 12:18].sigmoid(), heads[:, 18:24].tanh()
+        erase, add = control.erase, control.add
         expected = before.M - weights.unsqueeze(2) * erase.unsqueeze(1) * before.M
         expected = expected + weights.unsqueeze(2) * add.unsqueeze(1)
     torch.testing.assert_close(after.M, expected)
@@ -63,6 +65,32 @@ def test_without_rebalancing_they_are_the_addressing_of_the_write_key(parts):
 def test_the_first_groups_are_enough(parts):
     build, batches, encoder = parts
     model = build()
-    few = slot_shares(model, batches, encoder, 2)
-    alone = slot_shares(model, [batches[0].select(np.arange(2))], encoder, 10**6)
-    assert few.tolist() == alone.tolist()
+    few = slot_use(model, batches, encoder, 12)
+    alone = slot_use(model, [batches[0].select(np.arange(12))], encoder, 10**6)
+    assert few == alone
+
+
+def test_slots_of_one_vector_have_collapsed_and_routed_ones_have_not(parts):
+    build, batches, encoder = parts
+    model = build()
+    with torch.no_grad():
+        model.memory.initial_memory.copy_(model.memory.initial_memory[:1].expand(3, -1))
+        model.memory.balance.weight.zero_()
+    alike = slot_use(model, batches, encoder, 10**6)
+    assert alike.effective_rank == pytest.approx(1, abs=0.05)
+    assert alike.slot_cosine == pytest.approx(1, abs=1e-3)
+    assert alike.write_peak == pytest.approx(1 / 3, abs=1e-3)
+    assert alike.collapsed
+    assert "routing=true" in str(alike.remark())
+    routed = slot_use(build("routing=true", "routing_std=20"), batches, encoder, 10**6)
+    assert routed.effective_rank > 1.5
+    assert routed.write_peak > 0.8
+    assert not routed.collapsed
+    assert routed.remark() is None
+    assert SlotUse(1.0, 1.0, 1.0, 1.0, (1.0,)).remark() is None  # one slot cannot collapse
+
+
+def test_no_event_at_all_is_said(parts):
+    build, _, encoder = parts
+    with pytest.raises(BadInputError, match="no event"):
+        slot_use(build(), [], encoder, 10)
