@@ -150,6 +150,10 @@ def _show(made: "TrainedBundle") -> None:
         ERR.print(line, markup=False)
     OUT.print(f"{made.label}  {made.hash8.hex()}  {describe(made.metrics)}")
     OUT.print(f"written to {made.path}", markup=False)
+    if made.slots is not None:
+        ERR.print(made.slots.describe(), markup=False)
+        if (remark := made.slots.remark()) is not None:
+            ERR.print(f"warning: {remark}", markup=False)
     if (baselines := made.trained.baselines) is not None and made.metrics is not None:
         ERR.print(
             f"beside it: AUC {baselines.popularity_auc:.4f} of an item's clicks, "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from uic.jobs.experiments.report import BLUE, GREY, ORANGE, save_figure, write_cells
 from uic.jobs.experiments.runs import Request, train_row
 from uic.jobs.experiments.tables import Table
+from uic.models.errors import BadInputError
 from uic.models.rankers.mimn import Mimn
 from uic.models.rankers.slot_writes import slot_use
 from uic.models.samples.batch import Encoder
@@ -31,6 +32,9 @@ def slots_table(table: Table, request: Request, folder: Path, name: str, remark:
             Encoder(trained.vocabulary),
             _FOLDED_USERS,
         )
+        if use is None:
+            msg = f"{request.reader.root}: no event in the histories of the test days"
+            raise BadInputError(msg)
         shares[row.label] = np.array(use.shares)
     slots = max(len(values) for values in shares.values())
     head = ["model", *(f"slot_{number + 1}" for number in range(slots))]

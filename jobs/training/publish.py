@@ -23,12 +23,19 @@ from uic.models.errors import BadInputError
 from uic.models.features.definition import Owner
 from uic.models.features.event_columns import event_columns
 from uic.models.images.features import ImageFeatures
+from uic.models.memory.slot_use import SlotUse
 from uic.models.published import write_json_atomically
-from uic.models.samples.reader import SamplesReader
+from uic.models.rankers.mimn import Mimn
+from uic.models.rankers.slot_writes import slot_use
+from uic.models.samples.batch import Encoder
+from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.state.definition import StateDefinition
 from uic.models.training.metrics import Metrics
 from uic.models.training.run_spec import RunSpec, apply_settings, split_days
 from uic.models.training.trainer import Trained, Trainer, Watcher
+
+# Of the last training day, whose histories say how slots are used.
+_FOLDED_USERS = 256
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class TrainedBundle:
         hash8: first 8 bytes of its hash.
         trained: metrics, learning curve, and the model itself.
         costs: bytes that ranks sent and stored; None for a run of one process.
+        slots: how the memory's slots are used; None for a model without.
     """
 
     label: str
@@ -102,6 +110,7 @@ class TrainedBundle:
     hash8: bytes
     trained: Trained
     costs: dict[str, Any] | None
+    slots: SlotUse | None = None
 
     @property
     def metrics(self) -> Metrics | None:
@@ -148,10 +157,20 @@ def train_and_publish(
     understood = start.readout_compatible_with if start and not request.except_ids else ()
     state = state_of(run.reader, trained)
     columns = event_columns(run.reader.event_features)
-    hash8 = save_bundle(path, trained, tuple(understood), state, columns)
+    slots = slots_of(run.reader, trained)
+    hash8 = save_bundle(path, trained, tuple(understood), state, columns, slots=slots)
     shelf.choose(request.model, version)
     run.checkpoint.unlink(missing_ok=True)
-    return TrainedBundle(f"{request.model}/{version}", path, hash8, trained, costs)
+    return TrainedBundle(f"{request.model}/{version}", path, hash8, trained, costs, slots)
+
+
+def slots_of(reader: SamplesReader, trained: Trained) -> SlotUse | None:
+    """How the memory of a model uses its slots on the last training day; None without a memory."""
+    if not isinstance(trained.model, Mimn):
+        return None
+    last = trained.spec.days.last
+    batches = reader.batches(BatchPlan(first=last, last=last, shuffle=False))
+    return slot_use(trained.model, batches, Encoder(trained.vocabulary), _FOLDED_USERS)
 
 
 def state_of(reader: SamplesReader, trained: Trained) -> StateDefinition | None:

@@ -27,6 +27,7 @@ from uic.models.bundles.documents import (
 from uic.models.features.definition import Kind
 from uic.models.features.event_columns import EventColumn, event_columns
 from uic.models.kernels.compiled import folded_by
+from uic.models.memory.slot_use import SlotUse
 from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.vocabulary import IdTable, Vocabulary
@@ -42,6 +43,8 @@ def save_bundle(
     readout_compatible_with: tuple[bytes, ...] = (),
     state: StateDefinition | None = None,
     columns: Sequence[EventColumn] = (),
+    *,
+    slots: SlotUse | None = None,
 ) -> bytes:
     """Publish a trained model as the directory `path`; returns its `hash8`.
 
@@ -51,6 +54,7 @@ def save_bundle(
         readout_compatible_with: hashes of bundles whose memories the readout understands.
         state: exact parts whose features the model was trained with.
         columns: of events that the site has.
+        slots: how the memory's slots are used; None for a model without.
 
     Raises:
         BundleError: the version is published already, or a weight is not a finite number.
@@ -82,6 +86,8 @@ def save_bundle(
         "epochs": trained.epochs,
         "curve": trained.curve,
     }
+    if slots is not None:
+        metrics["slots"] = slots.to_json()
     facts = {
         "training_data": {
             "samples": spec.samples,

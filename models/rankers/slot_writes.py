@@ -1,70 +1,23 @@
-"""What the slots of a memory hold, and how they are used (MIMN, figure 6; section 4.2).
-
-A memory whose slots are one vector has an effective rank of 1 whatever their number: re-balancing
-then has nothing to balance, and induction nothing to choose.
-"""
+"""What the slots of a memory hold, and how they are used, over the histories of some users."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uic.models.errors import BadInputError
 from uic.models.memory.network import MemoryNetwork
+from uic.models.memory.slot_use import SlotUse
 from uic.models.rankers.mimn import Mimn
 from uic.models.samples.batch import Encoder
 from uic.models.samples.groups import GroupBatch
-
-# Below this effective rank a memory of several slots is said to have collapsed.
-COLLAPSED_RANK = 1.5
-
-
-@dataclass(frozen=True)
-class SlotUse:
-    """How the slots of some users' memories are used.
-
-    Attributes:
-        effective_rank: of M, mean over users: e to the entropy of its normalised singular values
-            (Roy and Vetterli, EUSIPCO 2007), 1 to slots.
-        slot_cosine: median over users of the mean cosine between two slots, -1 to 1; 1 of one slot.
-        write_peak: mean over events of the largest write weight, 1 / slots to 1.
-        commonest_channel: mean over users of the share of events whose most read slot is the
-            user's commonest one, 1 / slots to 1.
-        shares: (slots,), share of all writes that each slot received; sums to 1.
-    """
-
-    effective_rank: float
-    slot_cosine: float
-    write_peak: float
-    commonest_channel: float
-    shares: tuple[float, ...]
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether several slots hold one thing."""
-        return len(self.shares) > 1 and self.effective_rank < COLLAPSED_RANK
-
-    def to_json(self) -> dict[str, float | list[float]]:
-        """For `metrics.json`."""
-        return {**asdict(self), "shares": list(self.shares)}
-
-    def remark(self) -> str | None:
-        """A warning for a person; None for slots that hold different things."""
-        if not self.collapsed:
-            return None
-        return (
-            f"the {len(self.shares)} slots of the memory hold one vector (effective rank "
-            f"{self.effective_rank:.2f}, median cosine {self.slot_cosine:.4f}): --set routing=true "
-            "gives kinds of items slots of their own, --set slots=1 makes the record smaller"
-        )
 
 
 @torch.no_grad()
 def slot_use(
     model: Mimn, batches: Iterable[GroupBatch], encoder: Encoder, most_groups: int
-) -> SlotUse:
+) -> SlotUse | None:
     """Fold histories, and look at the slots on the way and at the end.
 
     Args:
@@ -73,8 +26,8 @@ def slot_use(
         encoder: of the model's vocabulary.
         most_groups: the first so many groups are enough for a picture.
 
-    Raises:
-        BadInputError: no event in any of them.
+    Returns:
+        None if there is no event in any of them.
     """
     walks, left = [], most_groups
     for whole in batches:
@@ -86,8 +39,7 @@ def slot_use(
         x = model.told(batch, model.embedding.rows(batch))
         walks.append(_walk(model.memory, x, batch.history_counts))
     if not walks or not sum(walk.events for walk in walks):
-        msg = "slots: there is no event in the histories to be folded"
-        raise BadInputError(msg)
+        return None
     ended, channels = (
         torch.cat([getattr(walk, name) for walk in walks]) for name in ("ended", "channels")
     )

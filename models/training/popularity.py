@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from uic.models.memory.slot_use import SlotUse
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.metrics import Metrics, auc, auc_interval
 
@@ -111,11 +112,15 @@ def remarks(
 
 
 def remarks_of(document: dict[str, Any]) -> list[str]:
-    """The remarks of a bundle's `metrics.json`; none without a test."""
+    """The remarks of a bundle's `metrics.json`: of its test, if any, and of its memory's slots."""
+    slots = document.get("slots")
+    remark = SlotUse.from_json(slots).remark() if slots else None
+    lines = [] if remark is None else [remark]
     if not document.get("test"):
-        return []
+        return lines
     baselines = document.get("baselines")
-    return remarks(
+    of_test = remarks(
         Metrics.from_json({"gauc_impressions": 0, **document["test"]}),
         SimpleBaselines.from_json(baselines) if baselines else None,
     )
+    return [*of_test, *lines]
