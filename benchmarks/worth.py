@@ -25,6 +25,10 @@ learn nothing; `counters` is a logistic regression.
   tables and all. The head also embeds the entries of the table of items, weighted by their counts:
   the record holds no weight of any bundle.
 - `record`: and what is learned: the second pool, and MIMN.
+- `record_routed`: the record's exact parts, and MIMN whose slots are addressed by the event as
+  well, read with products.
+- `record_related`: the record's exact parts, and how the candidate goes with the user's newest 16
+  items (64 bytes), by pairs counted over all users in the days before: no weight of a bundle.
 
 Prints one JSON line: `rows`, from name to AUC and AUC within a list (means over seeds), the
 standard error over seeds, and the 95 % interval of the difference to `mean_product` over test users
@@ -46,10 +50,20 @@ import torch
 from harness import LOAD_BEFORE, arguments, say
 from race import tallies
 from race.batches import Batches
-from race.contestants import WIDTH, Entry, FlaggedAttention, LastPool, MeanPool, Memory, TablePool
+from race.contestants import (
+    WIDTH,
+    Entry,
+    FlaggedAttention,
+    LastPool,
+    MeanPool,
+    Memory,
+    RoutedMemory,
+    TablePool,
+)
 from race.judge import Judge, Result, Rows
 from race.logs import LOGS, TEST, VALID, RaceLog
 from race.record import record_features, table_bags
+from race.related import RELATED_BYTES, related
 from race.training import EPOCHS, SEARCHED, Race
 
 from uic.models.memory.settings import MemoryConfig
@@ -70,6 +84,8 @@ LEARNED = {
     "din_flags": Entry([MeanPool, FlaggedAttention]),
     "record_exact": Entry([TablePool], dense=("record",)),
     "record": Entry([TablePool, LastPool, Memory], dense=("record",)),
+    "record_routed": Entry([TablePool, RoutedMemory], dense=("record",)),
+    "record_related": Entry([TablePool], dense=("record", "related")),
 }
 
 
@@ -119,6 +135,7 @@ def main() -> None:
         # The header and the exact parts; `record` has the learned ones beside.
         "record_bytes": HEADER_BYTES + state.bytes,
         "learned_bytes": learned_bytes(log),
+        "related_bytes": RELATED_BYTES,
         "bytes": sizes,
         **shape(race),
         "seeds": seeds,
@@ -160,6 +177,7 @@ def prepared(
     dense = {
         "counters": tallies.counters(log),
         "record": record_features(log, state),
+        "related": related(log),
     }
     batches = Batches(log, dense, table_bags(log, state))
     valid, test, lists = (

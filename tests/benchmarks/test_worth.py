@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from benchmarks.race.batches import Batches
 from benchmarks.race.judge import Judge, Result, Rows, Scores
 from benchmarks.race.logs import HOUR_MS, TEST, TRAIN, RaceLog
 from benchmarks.race.record import record_features, table_bags
+from benchmarks.race.related import related
 from uic.models.state.definition import StateDefinition
 from uic.models.training.metrics import auc
 
@@ -90,6 +92,20 @@ def test_a_table_of_items_is_a_bag_of_them_at_each_moment(shop):
 def judged(labels, users, requests):
     rows = Rows(labels, users, requests)
     return Judge(rows, rows)
+
+
+def test_pairs_count_from_the_next_day_and_the_newest_items_are_of_before_the_row(shop):
+    hours = np.array([0, 1, 2, 24])
+    events = pd.DataFrame({"user": [0, 0, 1, 1], "time_ms": hours * HOUR_MS, "item": [1, 2, 1, 0]})
+    asked = np.array([3, 23, 24, 25, 30])  # user 1 has taken item 1, and item 0 from hour 25 on
+    rows = pd.DataFrame({"user": 1, "time_ms": asked * HOUR_MS, "item": 2})
+    log = replace(shop, events=events.assign(behavior="buy"), rows=rows)
+    largest = related(log)[:, 0]
+    once_of_two_and_one = np.log1p(20 / np.sqrt((2 + 5) * (1 + 5)))
+    assert largest == pytest.approx([0, 0, *[once_of_two_and_one] * 3], rel=1e-6)
+    of_the_newest = related(log)[:, 3]
+    assert of_the_newest[2] > 0
+    assert of_the_newest[3:].tolist() == [0, 0]  # item 0 went with nothing yet
 
 
 def test_an_interval_of_a_row_to_itself_is_nothing_and_of_a_better_one_above_zero():
