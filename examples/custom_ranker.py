@@ -12,8 +12,6 @@ entry point, which `uic train` and `uic serve` look up by the model's name:
 import sys
 from pathlib import Path
 
-import torch
-
 import uic
 from uic.models.layers.embedding import BatchRows
 from uic.models.layers.ranker_settings import WindowedSettings
@@ -23,18 +21,17 @@ from uic.models.samples.batch import RankerBatch
 
 
 class LastClick(Ranker):
-    """The candidate beside the sum of the last few events, and their product."""
+    """The sum of the newest events, beside what every head has: item, mean and product."""
 
     def __init__(self, settings: WindowedSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 3 * width)
+        super().__init__(settings, item_rows, category_rows, own={"newest": width})
+        self.limit = settings.history_limit
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """One logit an impression; `finish` ends in the head that all rankers share."""
-        candidates = rows.candidates(batch)  # (impressions, width)
-        recent = window_sums(rows, batch)  # (impressions, width)
-        features = torch.cat([candidates, recent, candidates * recent], dim=1)
-        return self.finish(features, batch, rows)
+        newest = window_sums(rows, batch, self.limit)  # (impressions, width)
+        return self.finish({"newest": newest}, batch, rows)
 
 
 LAST_CLICK = uic.ModelKind("Last clicks", WindowedSettings, LastClick)

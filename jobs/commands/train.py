@@ -26,7 +26,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         help="mimn, imn, lmn, dicm or prerank, or a baseline: dnn, lr, sum_pooling, "
-        "average_pooling, din, gru4rec, arnn, rum, dien, sasrec, sim, ubr4ctr."
+        "average_pooling, two_pools, din, gru4rec, arnn, rum, dien, sasrec, sim, ubr4ctr."
     ),
 ]
 SetOption = Annotated[

@@ -35,7 +35,7 @@ from uic.models.bundles.documents import (
 )
 from uic.models.errors import BadInputError
 from uic.models.features.event_columns import EventColumn
-from uic.models.layers.ranker_settings import RankerSettings
+from uic.models.layers.ranker_settings import HeadInputs, RankerSettings
 from uic.models.memory.network import MemoryNetwork
 from uic.models.published import (
     verify_checksums,
@@ -93,8 +93,7 @@ class Bundle:
     @property
     def settings(self) -> RankerSettings:
         """The model's hyper-parameters."""
-        kind = model_kind(self.config.model).settings
-        return section_from(kind, self.config.settings, f"{self.path / CONFIG}: settings.")
+        return _stored_settings(self.path, self.config)
 
     @property
     def read_columns(self) -> tuple[EventColumn, ...]:
@@ -198,7 +197,7 @@ def load_bundle(path: Path) -> Bundle:
 
 def without_network() -> Ranker:
     """What stands in a bundle of exact parts alone: it ranks nothing."""
-    return Ranker(RankerSettings(), 1, 1, features=0)
+    return Ranker(RankerSettings(head_inputs=HeadInputs.PAPER), 1, 1, {}, ())
 
 
 def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ranker:
@@ -228,17 +227,24 @@ def _load_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ran
     return model.eval().requires_grad_(requires_grad=False)
 
 
+def _stored_settings(path: Path, config: BundleConfig) -> RankerSettings:
+    """What a bundle was trained with, also one that is older than some of the settings."""
+    kind = model_kind(config.model).settings
+    return section_from(kind, kind.stored(config.settings), f"{path / CONFIG}: settings.")
+
+
 def _built_model(path: Path, config: BundleConfig, vocabulary: Vocabulary) -> Ranker:
     with torch.random.fork_rng(devices=[]):
         if config.model == STATE_MODEL:
             return without_network()
         try:
-            kind = model_kind(config.model)
-            settings = section_from(kind.settings, config.settings, f"{path / CONFIG}: settings.")
+            settings = _stored_settings(path, config)
         except BadInputError as error:
             msg = f"{path / CONFIG}: {error}" if "config.json" not in str(error) else str(error)
             raise BundleError(msg) from error
-        model = kind.build(settings, vocabulary.item.rows, vocabulary.category.rows)
+        model = model_kind(config.model).build(
+            settings, vocabulary.item.rows, vocabulary.category.rows
+        )
         model.attach_features(vocabulary.features)
         model.attach_event_features(vocabulary.events)
         model.attach_tasks(config.tasks)

@@ -42,6 +42,7 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
                 msg = (
                     f"{bundle.path}: tensor {name} is {there}, this run has "
                     f"{list(tensor.shape)}; start from a bundle of the same model and widths"
+                    f"{_other_head(bundle, model)}"
                 )
                 raise BundleError(msg)
             tensor.copy_(weights[name])
@@ -62,6 +63,13 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
             target[torch.from_numpy(rows)] = source[torch.from_numpy(old_rows)]
 
     return prepare
+
+
+def _other_head(bundle: Bundle, model: Ranker) -> str:
+    """What to do where the heads differ, as those of bundles from before the contract do."""
+    if bundle.model.parts.widths.keys() == model.parts.widths.keys():
+        return ""
+    return f", or with --set head_inputs={bundle.settings.head_inputs}, as it was trained"
 
 
 def shared_rows(before: IdTable, now: IdTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -41,6 +41,11 @@ class FeatureEmbedding(nn.Module):
         encoded = zip(self._fitted, batch.features, strict=True)
         return torch.cat([self.part(feature, values) for feature, values in encoded], dim=1)
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers of each feature, by its key."""
+        return {one.named.key: part_width(one) for one in self._fitted}
+
     def width_of(self, owners: Collection[Owner]) -> int:
         """Numbers of the features of some owners."""
         return sum(part_width(one) for one in self._fitted if one.named.owner in owners)

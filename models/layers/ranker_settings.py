@@ -3,8 +3,9 @@
 Light on purpose (no torch), so that the command line can list the keys of `--set`.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -26,8 +27,18 @@ class InputNorm(StrEnum):
     NONE = "none"
 
 
+class HeadInputs(StrEnum):
+    """What the head is fed beside what a model alone knows (docs/adr/022-one-head-contract.md)."""
+
+    COMMON = "common"
+    PAPER = "paper"
+
+
 class RankerSettings(Section):
     """Hyper-parameters that all rankers share."""
+
+    # What a document from before some settings means by their absence: its bundle keeps its scores.
+    ABSENT: ClassVar[Mapping[str, Any]] = {"head_inputs": HeadInputs.PAPER}
 
     item_width: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="width of an item embedding; 1 to 256"
@@ -47,11 +58,21 @@ class RankerSettings(Section):
     input_norm: InputNorm = Field(
         InputNorm.RUNNING, description="what scales the head's input: running|layer|none"
     )
+    head_inputs: HeadInputs = Field(
+        HeadInputs.COMMON,
+        description="what the head is fed beside the model's own: common (item, mean of its "
+        "history, item x mean), or what the paper has instead: common|paper",
+    )
 
     @property
     def event_columns(self) -> tuple[str, ...]:
         """Columns of events that the model's fold reads, by name."""
         return ()
+
+    @classmethod
+    def stored(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a stored document, also of one that is older than some of them."""
+        return {**cls.ABSENT, **document}
 
     @classmethod
     def keys(cls) -> frozenset[str]:

@@ -12,10 +12,11 @@ from uic.models.rankers.baselines.dien import Dien, DienSettings
 from uic.models.rankers.baselines.din import Din
 from uic.models.rankers.baselines.gru4rec import Gru4Rec
 from uic.models.rankers.baselines.lr import LogisticRegression, LrSettings
-from uic.models.rankers.baselines.pooling import AveragePooling, Dnn, SumPooling
+from uic.models.rankers.baselines.pooling import AveragePooling, Dnn, DnnSettings, SumPooling
 from uic.models.rankers.baselines.rum import Rum, RumSettings
 from uic.models.rankers.baselines.sasrec import SasRec, SasRecSettings
 from uic.models.rankers.baselines.sim import Sim, SimSettings
+from uic.models.rankers.baselines.two_pools import TwoPools, TwoPoolsSettings
 from uic.models.rankers.baselines.ubr4ctr import Ubr4Ctr, Ubr4CtrSettings
 from uic.models.rankers.dicm.dicm import Dicm
 from uic.models.rankers.dicm.prerank import Prerank
@@ -51,10 +52,11 @@ MODELS: dict[str, ModelKind] = {
     "mimn": ModelKind("MIMN", MimnSettings, Mimn),
     "sum_pooling": ModelKind("Embedding&MLP", PluggableSettings, SumPooling),
     "average_pooling": ModelKind("YouTube DNN", PluggableSettings, AveragePooling),
+    "two_pools": ModelKind("two pools", TwoPoolsSettings, TwoPools),
     "din": ModelKind("DIN", DinSettings, Din),
     "gru4rec": ModelKind("GRU4REC", WindowedSettings, Gru4Rec),
     "dien": ModelKind("DIEN", DienSettings, Dien),
-    "dnn": ModelKind("Base", PluggableSettings, Dnn),
+    "dnn": ModelKind("Base", DnnSettings, Dnn),
     "lr": ModelKind("LR", LrSettings, LogisticRegression),
     "arnn": ModelKind("ARNN", WindowedSettings, Arnn),
     "rum": ModelKind("RUM", RumSettings, Rum),

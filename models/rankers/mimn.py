@@ -17,6 +17,7 @@ from torch.nn import functional
 from uic.models.features.fitted import FittedFeatures
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM, ITEM_MEAN, MEAN
 from uic.models.memory.event_terms import times_before
 from uic.models.memory.fold import GroupFold, fold_groups
 from uic.models.memory.network import MemoryNetwork, MemoryState, address, read
@@ -175,7 +176,12 @@ class Mimn(Ranker):
         config = settings.memory_config()
         readout = Readout(config)
         super().__init__(
-            settings, item_rows, category_rows, readout.features, memory=settings.memory
+            settings,
+            item_rows,
+            category_rows,
+            {"memory": readout.features - 3 * config.event_width},
+            (ITEM, MEAN, ITEM_MEAN, "memory"),  # the paper's part of the contract is the common one
+            memory=settings.memory,
         )
         self.memory = MemoryNetwork(config)
         self.reading = readout
@@ -192,7 +198,7 @@ class Mimn(Ranker):
         """See `Ranker.outputs`; the penalty is L_reg."""
         folded = self.fold(batch, rows)
         features = self.reading(folded.states, batch.cuts, rows.candidates(batch))
-        outputs = self.finish(features, batch, rows)
+        outputs = self.finish_with(features, batch, rows)
         return replace(outputs, penalty=outputs.penalty + folded.regularization)
 
     # ---------------------------------------------------------------- what the stream computes

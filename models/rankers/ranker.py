@@ -5,7 +5,7 @@ look at it, and every quantity of an impression depends only on the first `lengt
 group: what a server would have known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from uic.models.images.features import ImageFeatures
 from uic.models.layers.embedding import BatchRows, ItemEmbedding
 from uic.models.layers.features import FeatureEmbedding
 from uic.models.layers.head import Head
+from uic.models.layers.head_inputs import HeadParts
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.lmn.lmn import LargeMemory
 from uic.models.rankers.lmn.settings import LargeMemorySettings
@@ -55,9 +56,10 @@ class Ranker(nn.Module):
         settings: hyper-parameters.
         item_rows: rows of the item table.
         category_rows: rows of the category table.
-        features: width of the head's input; 0 for a model without a head.
+        own: widths by name of what the model alone knows, for its head; see `HeadParts.of`.
+        paper: names of what its paper feeds the head, in order; empty for a model without a head.
         memory: of a large memory beside the model's own view of the history; None for none.
-        limit: newest events of a history that ask the memory; None for all.
+        limit: newest events of a history that the model is given; None for all.
     """
 
     # Prefixes of tensors that a warm start does not copy, beside `embedding.` that it maps by id:
@@ -70,7 +72,8 @@ class Ranker(nn.Module):
         settings: RankerSettings,
         item_rows: int,
         category_rows: int,
-        features: int,
+        own: Mapping[str, int],
+        paper: Sequence[str] | None = None,
         *,
         memory: LargeMemorySettings | None = None,
         limit: int | None = None,
@@ -86,17 +89,31 @@ class Ranker(nn.Module):
         self.large: LargeMemory | None = None
         if memory is not None:
             self.large = LargeMemory(memory, self.embedding.width, limit)
-            features += self.large.features
+        width = self.embedding.width
+        self.parts = HeadParts.of(settings.head_inputs, own, paper, width=width, limit=limit)
         self.feature_embedding: FeatureEmbedding | None = None
         self.tasks: dict[str, float] = {}  # label beside the click -> weight of its loss
         self.task_heads: nn.ModuleDict | None = None
-        self._head_inputs = features
         self._head_settings = settings
-        if features:
-            self.head = self._new_head(features)
+        if self.parts.width:
+            self.head = self._new_head()
 
-    def _new_head(self, inputs: int) -> Head:
+    def head_features(self) -> dict[str, int]:
+        """The width of everything that the head is fed, by name and in order.
+
+        The model's parts, what a large memory recalls, and the features of impressions, among them
+        those of the record (`state.*`).
+        """
+        named = dict(self.parts.widths)
+        if self.large is not None:
+            named["recalled"] = self.large.features
+        if self.feature_embedding is not None:
+            named |= self.feature_embedding.widths
+        return named
+
+    def _new_head(self) -> Head:
         settings = self._head_settings
+        inputs = sum(self.head_features().values())
         return Head(inputs, settings.head_widths, settings.activation, settings.input_norm)
 
     def attach_features(self, fitted: FittedFeatures) -> None:
@@ -104,7 +121,7 @@ class Ranker(nn.Module):
         if not fitted.fitted:
             return
         self.feature_embedding = FeatureEmbedding(fitted)
-        self.head = self._new_head(self._head_inputs + self.feature_embedding.width)
+        self.head = self._new_head()
 
     def attach_event_features(self, fitted: FittedFeatures) -> None:
         """Give the fold the columns of events that its settings name; before training.
@@ -127,16 +144,12 @@ class Ranker(nn.Module):
         """
         if not weights:
             return
-        if not self._head_inputs:
+        if not self.parts.width:
             msg = f"this model has no head; train it without task_weights (found {dict(weights)})"
             raise BadInputError(msg)
-        embedded = self.feature_embedding
-        inputs = self._head_inputs + (0 if embedded is None else embedded.width)
         self.tasks = dict(sorted(weights.items()))
         # The names of a module may be those of no attribute, like `items`.
-        self.task_heads = nn.ModuleDict(
-            {f"{name}_head": self._new_head(inputs) for name in self.tasks}
-        )
+        self.task_heads = nn.ModuleDict({f"{name}_head": self._new_head() for name in self.tasks})
 
     def attach_images(self, images: ImageFeatures | None) -> None:
         """Say where images of items come from; a model without images does not look."""
@@ -145,8 +158,24 @@ class Ranker(nn.Module):
         """What a table shows of this model beside its scores, over a batch; nothing here."""
         return {}
 
-    def finish(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
-        """Features of impressions, and what the large memory recalls, to logits and penalty."""
+    def finish(self, own: Mapping[str, Tensor], batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """What the model alone knows, by name, and all else that the head is fed, to its logits.
+
+        Args:
+            own: (impressions, width) each, of the names and widths that the model was made with.
+            batch: ragged groups.
+            rows: embeddings of its items.
+
+        Returns:
+            The logits, and the loss of a large memory as penalty.
+
+        Raises:
+            BadInputError: other names.
+        """
+        return self.finish_with(self.parts.joined(own, batch, rows), batch, rows)
+
+    def finish_with(self, features: Tensor, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """As `finish`, from the parts side by side: (impressions, width of `parts`)."""
         if self.large is None:
             logits = self.logits_of(features, batch)
             return Outputs(logits, no_penalty(logits))

@@ -21,7 +21,13 @@ _SPEC = importlib.util.spec_from_file_location(
 literal = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(literal)
 
-SMALL = ("item_width=3", "category_width=2", "head_widths=[7, 4]", "embedding_std=0.6")
+SMALL = (
+    "item_width=3",
+    "category_width=2",
+    "head_widths=[7, 4]",
+    "embedding_std=0.6",
+    "head_inputs=paper",  # the literal forms are the papers'; test_head_contract.py has the common
+)
 
 
 def build(name, vocabulary, *assignments, seed=5):

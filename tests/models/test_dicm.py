@@ -247,7 +247,7 @@ def test_images_tell_what_ids_of_new_items_cannot(make_samples, make_row, tmp_pa
     reader = SamplesReader(make_samples(rows))
     more = ("learning_rate=0.01", "item_width=4", "category_width=2", "batch_impressions=64")
     joint, baseline = (
-        train(reader, tmp_path / "images", *more, *switches, epochs=3).metrics
+        train(reader, tmp_path / "images", *more, *switches, epochs=4).metrics
         for switches in ((), (*BASELINE, "aggregator=sum"))
     )
     assert joint.auc > 0.9

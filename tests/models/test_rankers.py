@@ -70,7 +70,7 @@ def encode(batch: GroupBatch, vocabulary):
 @pytest.mark.parametrize("name", ["average_pooling", "dien", "din", "gru4rec", "sum_pooling"])
 def test_a_baseline_is_its_formula(name, data):
     batch, vocabulary = data
-    model = build(name, vocabulary).eval()
+    model = build(name, vocabulary, "head_inputs=paper").eval()
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     tables = weights["embedding.item"], weights["embedding.category"]
 

@@ -1,7 +1,7 @@
 """ARNN: GRU4Rec with an attention-weighted sum of all its states (MIMN, section 5.2).
 
-Head input [item, sum, last state, attended states]. The GRU runs once per group; the weights
-depend on the candidate (the activation unit of DIN, softmax over the events that it sees).
+The paper's head input is [item, sum, last state, attended states]. The GRU runs once per group; the
+weights depend on the candidate (the activation unit of DIN, softmax over the events that it sees).
 """
 
 import torch
@@ -10,8 +10,9 @@ from torch import nn
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.distinct_pairs import window_distinct_pairs
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM, SUM
 from uic.models.layers.ranker_settings import WindowedSettings
-from uic.models.layers.windows import group_windows, window_sums
+from uic.models.layers.windows import group_windows
 from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
 
@@ -27,8 +28,10 @@ class Arnn(Ranker):
 
     def __init__(self, settings: WindowedSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 4 * width)
-        self.limit = settings.history_limit
+        limit = settings.history_limit
+        own = {"state": width, "attended": width}
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, SUM, *own), limit=limit)
+        self.limit = limit
         self.gru = nn.GRU(width, width, batch_first=True)
         self.attention = AttentionUnit(width, width)
 
@@ -36,7 +39,6 @@ class Arnn(Ranker):
         """See `Ranker.outputs`."""
         history = rows.history(batch)
         candidates = rows.candidates(batch)
-        pooled = window_sums(rows, batch, self.limit)
         windows = group_windows(batch, self.limit)
         steps = windows.events.shape[1]
         last = attended = torch.zeros_like(candidates)
@@ -49,4 +51,4 @@ class Arnn(Ranker):
             places = pairs.keys - batch.history_starts[groups] - windows.firsts[groups]
             keys = states.flatten(0, 1).index_select(0, groups * steps + places)
             attended = self.attention.attend(candidates[pairs.queries], keys, pairs)[1]
-        return self.finish(torch.cat([candidates, pooled, last, attended], dim=1), batch, rows)
+        return self.finish({"state": last, "attended": attended}, batch, rows)

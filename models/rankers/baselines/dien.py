@@ -4,9 +4,10 @@ A GRU over the history extracts interests, shared by a group; then, for each can
 whose update gate is scaled by attention (AUGRU) evolves them. The second depends on the
 candidate, so nothing of it can be shared: that is the cost which MIMN removes.
 
-Head input [item, evolved, sum, item * sum], as in MIMN's authors' `Model_DIEN`.
+The paper's head input is [item, evolved, sum, item * sum], as in MIMN's authors' `Model_DIEN`.
 """
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -17,9 +18,10 @@ from torch.nn import functional
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.distinct_pairs import window_distinct_pairs
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM, ITEM_SUM, SUM
 from uic.models.layers.ranker_settings import WindowedSettings
 from uic.models.layers.recurrent import AttentionalGru, gru_states
-from uic.models.layers.windows import PaddedWindows, group_windows, window_sums
+from uic.models.layers.windows import PaddedWindows, group_windows
 from uic.models.rankers.ranker import Outputs, Ranker, no_penalty
 from uic.models.samples.batch import RankerBatch
 
@@ -43,8 +45,10 @@ class Dien(Ranker):
 
     def __init__(self, settings: DienSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 4 * width)
-        self.limit = settings.history_limit
+        limit = settings.history_limit
+        own, paper = {"evolved": width}, (ITEM, "evolved", SUM, ITEM_SUM)
+        super().__init__(settings, item_rows, category_rows, own, paper, limit=limit)
+        self.limit = limit
         self.auxiliary_weight = settings.auxiliary_weight
         self.extract = nn.GRU(width, width, batch_first=True)
         self.attention = AttentionUnit(width, width)
@@ -55,9 +59,7 @@ class Dien(Ranker):
         history = rows.history(batch)
         candidates = rows.candidates(batch)
         evolved, penalty = self._evolved(history, candidates, batch)
-        pooled = window_sums(rows, batch, self.limit)
-        features = torch.cat([candidates, evolved, pooled, candidates * pooled], dim=1)
-        return Outputs(self.logits_of(features, batch), penalty)
+        return replace(self.finish({"evolved": evolved}, batch, rows), penalty=penalty)
 
     def _evolved(
         self, history: Tensor, candidates: Tensor, batch: RankerBatch

@@ -1,15 +1,13 @@
 """DIN: the history is weighted by each candidate (Zhou et al., KDD 2018; MIMN, table 2).
 
-Head input [item, sum, attended], as in MIMN's authors' `Model_DIN`; weights are normalised by a
-softmax there and here. Only the last `history_limit` events are looked at.
+The paper's head input is [item, sum, attended], as in MIMN's authors' `Model_DIN`; weights are
+normalised by a softmax there and here. Only the last `history_limit` events are looked at.
 """
-
-import torch
 
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.distinct_pairs import window_distinct_pairs
 from uic.models.layers.embedding import BatchRows
-from uic.models.layers.windows import window_sums
+from uic.models.layers.head_inputs import ITEM, SUM
 from uic.models.rankers.lmn.settings import DinSettings
 from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
@@ -30,7 +28,8 @@ class Din(Ranker):
             settings,
             item_rows,
             category_rows,
-            3 * width,
+            {"attended": width},
+            (ITEM, SUM, "attended"),
             memory=settings.memory,
             limit=settings.history_limit,
         )
@@ -43,5 +42,4 @@ class Din(Ranker):
         pairs = window_distinct_pairs(batch, self.limit, events_alike=True)
         keys = rows.events(batch, pairs.keys)
         attended = self.attention.attend(candidates[pairs.queries], keys, pairs)[1]
-        pooled = window_sums(rows, batch, self.limit)
-        return self.finish(torch.cat([candidates, pooled, attended], dim=1), batch, rows)
+        return self.finish({"attended": attended}, batch, rows)

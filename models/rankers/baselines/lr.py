@@ -6,12 +6,11 @@ weight for each id in each of the two roles, so wider ones would only be slower.
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from uic.models.layers.embedding import BatchRows
-from uic.models.layers.ranker_settings import InputNorm, RankerSettings
-from uic.models.layers.windows import window_sums
+from uic.models.layers.head_inputs import ITEM, MEAN
+from uic.models.layers.ranker_settings import HeadInputs, InputNorm, RankerSettings
 from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
 
@@ -29,6 +28,9 @@ class LrSettings(RankerSettings):
     input_norm: Literal[InputNorm.NONE] = Field(
         InputNorm.NONE, description="what scales the head's input: none"
     )
+    head_inputs: Literal[HeadInputs.PAPER] = Field(
+        HeadInputs.PAPER, description="what the head is fed: paper, since a product is not linear"
+    )
 
 
 class LogisticRegression(Ranker):
@@ -41,10 +43,8 @@ class LogisticRegression(Ranker):
     """
 
     def __init__(self, settings: LrSettings, item_rows: int, category_rows: int) -> None:
-        width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 2 * width)
+        super().__init__(settings, item_rows, category_rows, {}, (ITEM, MEAN))
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        mean = window_sums(rows, batch) / batch.lengths.clamp(min=1).unsqueeze(1)
-        return self.finish(torch.cat([rows.candidates(batch), mean], dim=1), batch, rows)
+        return self.finish({}, batch, rows)

@@ -1,9 +1,15 @@
-"""Baselines that add a history up, or do not look at it: sum, mean, and the candidate alone."""
+"""Baselines that add a history up, or do not look at it: sum, mean, and the candidate alone.
 
-import torch
-from torch import Tensor
+What they know is among the basic features of every head (`uic.models.layers.head_inputs`).
+"""
+
+from typing import Literal
+
+from pydantic import Field
 
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM, MEAN, SUM
+from uic.models.layers.ranker_settings import HeadInputs
 from uic.models.layers.windows import window_sums
 from uic.models.rankers.lmn.settings import PluggableSettings
 from uic.models.rankers.ranker import Outputs, Ranker
@@ -13,7 +19,7 @@ from uic.models.samples.batch import RankerBatch
 class SumPooling(Ranker):
     """Embedding & MLP: the sum of all events before the impression (MIMN, table 2, first row).
 
-    Head input [item, sum], as in the authors' `Model_DNN`.
+    The paper's head input is [item, sum], as in the authors' `Model_DNN`.
 
     Args:
         settings: hyper-parameters.
@@ -22,28 +28,42 @@ class SumPooling(Ranker):
     """
 
     def __init__(self, settings: PluggableSettings, item_rows: int, category_rows: int) -> None:
-        width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 2 * width, memory=settings.memory)
+        own = {SUM: settings.item_width + settings.category_width}
+        memory = settings.memory
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, SUM), memory=memory)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        pooled = self.pooled(batch, rows)
-        return self.finish(torch.cat([rows.candidates(batch), pooled], dim=1), batch, rows)
-
-    def pooled(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
-        """The history of each impression: (impressions, width)."""
-        return window_sums(rows, batch)
+        return self.finish({SUM: window_sums(rows, batch)}, batch, rows)
 
 
-class AveragePooling(SumPooling):
+class AveragePooling(Ranker):
     """YouTube DNN: the mean of all events before the impression, zero without any (IMN, table 1).
 
-    A sanity check more than a rival: a later paper found it level with MIMN on long histories.
+    The paper's head input is [item, mean]; with their product, which every head has by the common
+    contract, it is the row that a memory has to beat.
+
+    Args:
+        settings: hyper-parameters.
+        item_rows: rows of the item table.
+        category_rows: rows of the category table.
     """
 
-    def pooled(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
-        """The history of each impression: (impressions, width)."""
-        return super().pooled(batch, rows) / batch.lengths.clamp(min=1).unsqueeze(1)
+    def __init__(self, settings: PluggableSettings, item_rows: int, category_rows: int) -> None:
+        memory = settings.memory
+        super().__init__(settings, item_rows, category_rows, {}, (ITEM, MEAN), memory=memory)
+
+    def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
+        """See `Ranker.outputs`."""
+        return self.finish({}, batch, rows)
+
+
+class DnnSettings(PluggableSettings):
+    """Hyper-parameters of a model that looks at no history, and so at no mean of it."""
+
+    head_inputs: Literal[HeadInputs.PAPER] = Field(
+        HeadInputs.PAPER, description="what the head is fed: paper, since there is no history"
+    )
 
 
 class Dnn(Ranker):
@@ -55,10 +75,10 @@ class Dnn(Ranker):
         category_rows: rows of the category table.
     """
 
-    def __init__(self, settings: PluggableSettings, item_rows: int, category_rows: int) -> None:
-        width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, width, memory=settings.memory)
+    def __init__(self, settings: DnnSettings, item_rows: int, category_rows: int) -> None:
+        memory = settings.memory
+        super().__init__(settings, item_rows, category_rows, {}, (ITEM,), memory=memory)
 
     def outputs(self, batch: RankerBatch, rows: BatchRows) -> Outputs:
         """See `Ranker.outputs`."""
-        return self.finish(rows.candidates(batch), batch, rows)
+        return self.finish({}, batch, rows)

@@ -7,8 +7,9 @@ q, with `z = softmax(beta F q)`:
     erase:  m_k <- m_k (1 - z_k e),  e = sigmoid(E q + b)
     add:    m_k <- m_k + z_k a,      a = tanh(A q + c)
 
-Head input [item, sum, read]; memories start at zero. Addresses do not depend on the memory, so
-all of them are computed at once and only erase and add run event by event, once per group.
+The paper's head input is [item, sum, read]; memories start at zero. Addresses do not depend on the
+memory, so all of them are computed at once and only erase and add run event by event, once per
+group.
 """
 
 from typing import Annotated
@@ -18,8 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM, SUM
 from uic.models.layers.ranker_settings import WindowedSettings
-from uic.models.layers.windows import group_windows, window_sums
+from uic.models.layers.windows import group_windows
 from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
 
@@ -46,8 +48,10 @@ class Rum(Ranker):
 
     def __init__(self, settings: RumSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 3 * width)
-        self.limit, self.sharpness = settings.history_limit, settings.sharpness
+        limit = settings.history_limit
+        own, paper = {"read": width}, (ITEM, SUM, "read")
+        super().__init__(settings, item_rows, category_rows, own, paper, limit=limit)
+        self.limit, self.sharpness = limit, settings.sharpness
         self.features = nn.Parameter(torch.randn(settings.slots, width) * width**-0.5)
         self.erase = nn.Linear(width, width)
         self.add = nn.Linear(width, width)
@@ -59,8 +63,7 @@ class Rum(Ranker):
         memories = self._memories(rows.history(batch)[windows.events])
         ends = batch.lengths - windows.firsts[batch.groups]
         read = torch.einsum("nk,nkd->nd", self._address(candidates), memories[ends, batch.groups])
-        pooled = window_sums(rows, batch, self.limit)
-        return self.finish(torch.cat([candidates, pooled, read], dim=1), batch, rows)
+        return self.finish({"read": read}, batch, rows)
 
     def _address(self, queries: Tensor) -> Tensor:
         """(..., width) to (..., slots), rows sum to 1."""

@@ -3,8 +3,9 @@
 The blocks are causal, so they run once per group and an impression reads the output at its last
 event: `x + Attention(LN(x))`, then `x + FFN(LN(x))`, a layer norm at the end. Positions are
 learned and count from the window's start; those past the table share its last row. There is no
-dropout here: a run is a function of its seed. Head input [item, sum, state, item * state]; the
-paper's score is the inner product of the last two, which crosses history and item at the top.
+dropout here: a run is a function of its seed. To the head it adds
+[state, item * state], the paper's score being the inner product of state and item; in the form that
+the other baselines have of MIMN's authors, beside [item, sum].
 """
 
 from typing import Annotated, Self
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM, SUM
 from uic.models.layers.ranker_settings import WindowedSettings
-from uic.models.layers.windows import group_windows, window_sums
+from uic.models.layers.windows import group_windows
 from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
 
@@ -98,8 +100,10 @@ class SasRec(Ranker):
 
     def __init__(self, settings: SasRecSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 4 * width)
-        self.limit = settings.history_limit
+        own = {"state": width, "item * state": width}
+        limit = settings.history_limit
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, SUM, *own), limit=limit)
+        self.limit = limit
         self.positions = nn.Parameter(torch.randn(self.limit, width) * settings.embedding_std)
         self.blocks = nn.Sequential(
             *(
@@ -120,6 +124,4 @@ class SasRec(Ranker):
             x = rows.history(batch)[windows.events] + self.positions[places]
             states = functional.pad(self.norm(self.blocks(x)), (0, 0, 1, 0))
             state = states[batch.groups, batch.lengths - windows.firsts[batch.groups]]
-        pooled = window_sums(rows, batch, self.limit)
-        features = torch.cat([candidates, pooled, state, candidates * state], dim=1)
-        return self.finish(features, batch, rows)
+        return self.finish({"state": state, "item * state": candidates * state}, batch, rows)

@@ -5,7 +5,7 @@ first case); soft search keeps those with the largest `(W_b e) . (W_a q)` (secon
 trained by a click loss of its own over the whole history, U_r = sum r_i e_i (section 4.1).
 Exact search unit: multi-head attention over what was kept (section 4.2),
 `head = softmax((W_b z) . (W_a q)) z` with z = [e, elapsed time]. Beside it, DIN on the newest
-events. Head input [item, sum of newest, attended newest, heads].
+events. The paper's head input is [item, sum of newest, attended newest, heads].
 """
 
 from dataclasses import replace
@@ -20,6 +20,7 @@ from torch.nn import functional
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.distinct_pairs import window_distinct_pairs
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM
 from uic.models.layers.ranker_settings import WindowedSettings
 from uic.models.layers.retrieval import Retrieved, masked_softmax, retrieve
 from uic.models.layers.windows import window_pairs, window_sums
@@ -74,8 +75,9 @@ class Sim(Ranker):
     def __init__(self, settings: SimSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
         wide = width * (2 if settings.time_buckets else 1)
-        features = 3 * width + settings.attention_heads * wide
-        super().__init__(settings, item_rows, category_rows, features)
+        own = {"newest": width, "attended": width, "found": settings.attention_heads * wide}
+        limit = settings.history_limit
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, *own), limit=limit)
         self.settings = settings
         self.attention = AttentionUnit(width, width)
         self.times: nn.Embedding | None = None
@@ -108,8 +110,8 @@ class Sim(Ranker):
         asked, keys = candidates[pairs.queries], history[pairs.keys]
         attended = self.attention.attend(asked, keys, pairs)[1]
         pooled = window_sums(rows, batch, settings.recent_events)
-        features = torch.cat([candidates, pooled, attended, heads], dim=1)
-        outputs = self.finish(features, batch, rows)
+        own = {"newest": pooled, "attended": attended, "found": heads}
+        outputs = self.finish(own, batch, rows)
         return replace(outputs, penalty=outputs.penalty + penalty)
 
     def _exact(

@@ -7,7 +7,7 @@ group), the candidate's query is linear, and the `found_events` largest inner pr
 Stage 2 weights what was kept with DIN's unit, times sigmoid of the stage 1 score: through that
 factor the search is learned, where the original used policy gradients.
 
-Head input [item, sum, attended], as DIN; the sum is over the kept events.
+The paper's head input is [item, sum of the kept events, attended].
 """
 
 from typing import Annotated, Self
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM
 from uic.models.layers.ranker_settings import WindowedSettings
 from uic.models.layers.retrieval import masked_softmax, retrieve
 from uic.models.layers.windows import group_windows
@@ -60,7 +61,8 @@ class Ubr4Ctr(Ranker):
 
     def __init__(self, settings: Ubr4CtrSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 3 * width)
+        own, limit = {"found": width, "attended": width}, settings.history_limit
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, *own), limit=limit)
         self.settings = settings
         self.project = nn.Linear(width, 3 * width)
         self.query = nn.Linear(width, width)
@@ -99,4 +101,4 @@ class Ubr4Ctr(Ranker):
             weights = masked_softmax(scores, retrieved.used) * torch.sigmoid(search)
             attended = torch.bmm(weights.unsqueeze(1), vectors).squeeze(1)
             pooled = (vectors * retrieved.used.unsqueeze(2)).sum(1)
-        return self.finish(torch.cat([candidates, pooled, attended], dim=1), batch, rows)
+        return self.finish({"found": pooled, "attended": attended}, batch, rows)

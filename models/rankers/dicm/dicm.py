@@ -1,19 +1,20 @@
 """DICM: behaviours and candidates modelled with their images too (Ge et al., CIKM 2018, section 3).
 
-Head input, each part with a switch: what the basic net makes of items and categories; the ids of
-the images, as further sparse fields (the baseline has them too, section 7.4); the candidate's
-image; the aggregated images of behaviours. One embedding model serves both kinds of images.
+The paper's head input, each part with a switch: what the basic net makes of items and categories;
+the ids of the images, as further sparse fields (the baseline has them too, section 7.4); the
+candidate's image; the aggregated images of behaviours. One embedding model serves both kinds of
+images. A linear basic net keeps to the paper, whatever `head_inputs` says.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from uic.models.layers.attention import AttentionUnit
 from uic.models.layers.distinct_pairs import window_distinct_pairs
 from uic.models.layers.embedding import BatchRows
-from uic.models.layers.ranker_settings import InputNorm
-from uic.models.layers.windows import Pairs, value_sums, window_pairs, window_sums
+from uic.models.layers.head_inputs import ITEM, MEAN, SUM
+from uic.models.layers.ranker_settings import HeadInputs, InputNorm
+from uic.models.layers.windows import Pairs, value_sums, window_pairs
 from uic.models.rankers.dicm.batch_images import BatchImages
 from uic.models.rankers.dicm.image_aggregator import ImageAggregator
 from uic.models.rankers.dicm.image_id_table import ImageIds
@@ -41,15 +42,22 @@ class Dicm(ImageRanker):
     def __init__(self, settings: DicmSettings, item_rows: int, category_rows: int) -> None:
         event = settings.item_width + settings.category_width
         width = settings.image_widths[-1]
-        features = event * (3 if settings.basic_net is BasicNet.DIN else 2)
-        features += 2 * settings.item_width if settings.image_ids else 0
-        features += width if settings.ad_image else 0
         aggregator = ImageAggregator(settings, width) if settings.behavior_images else None
-        features += aggregator.features if aggregator is not None else 0
-        head = None
+        widths = {
+            "attended": event if settings.basic_net is BasicNet.DIN else 0,
+            "image id": settings.item_width if settings.image_ids else 0,
+            "image ids": settings.item_width if settings.image_ids else 0,
+            "image": width if settings.ad_image else 0,
+            "images": 0 if aggregator is None else aggregator.features,
+        }
+        own = {name: wide for name, wide in widths.items() if wide}
+        pooled, head = SUM, None
         if settings.basic_net is BasicNet.LR:
-            head = settings.model_copy(update={"head_widths": (), "input_norm": InputNorm.NONE})
-        super().__init__(settings, item_rows, category_rows, features, head)
+            linear = {"head_widths": (), "input_norm": InputNorm.NONE}
+            # A product is not linear in ids.
+            head = settings.model_copy(update={**linear, "head_inputs": HeadInputs.PAPER})
+            pooled = MEAN
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, pooled, *own), head=head)
         self.aggregator = aggregator
         self.attention = AttentionUnit(event, event) if settings.basic_net is BasicNet.DIN else None
 
@@ -84,48 +92,42 @@ class Dicm(ImageRanker):
             (impressions,).
         """
         pairs = window_pairs(batch, self.limit)
-        parts = self._sparse(batch, rows, pairs)
+        own = {}
+        if self.attention is not None:
+            own["attended"] = self._attended(self.attention, batch, rows)
         if images is not None and ids is not None:
-            parts += self._image_ids(batch, images, ids, pairs)
+            own |= self._image_ids(batch, images, ids, pairs)
         if images is not None and vectors is not None and self.image_embedding is not None:
             table = self.image_embedding.with_default(vectors)
             ads = functional.embedding(images.candidates, table)
             if self.settings.ad_image:
-                parts.append(ads)
+                own["image"] = ads
             if self.aggregator is not None:
                 events = functional.embedding(images.history, table)
-                parts.append(self.aggregator(events, ads, self._query(batch, rows), batch, pairs))
-        return self.logits_of(torch.cat(parts, dim=1), batch)
+                query = self._query(batch, rows)
+                own["images"] = self.aggregator(events, ads, query, batch, pairs)
+        return self.logits_of(self.parts.joined(own, batch, rows), batch)
 
-    def _sparse(self, batch: RankerBatch, rows: BatchRows, pairs: Pairs) -> list[Tensor]:
-        """The basic net's view of items and categories."""
+    def _attended(self, unit: AttentionUnit, batch: RankerBatch, rows: BatchRows) -> Tensor:
+        """The history as DIN sees it: (impressions, event width)."""
         candidates = rows.candidates(batch)
-        pooled = window_sums(rows, batch, self.limit)
-        if self.settings.basic_net is BasicNet.LR:
-            return [candidates, _mean(pooled, pairs)]
-        if self.attention is None:
-            return [candidates, pooled]
         distinct = window_distinct_pairs(batch, self.limit, events_alike=True)
         keys = rows.events(batch, distinct.keys)
-        attended = self.attention.attend(candidates[distinct.queries], keys, distinct)[1]
-        return [candidates, pooled, attended]
+        return unit.attend(candidates[distinct.queries], keys, distinct)[1]
 
     def _image_ids(
         self, batch: RankerBatch, images: BatchImages, ids: ImageIds, pairs: Pairs
-    ) -> list[Tensor]:
+    ) -> dict[str, Tensor]:
         """Ids of images as sparse fields: the candidate's, and the pooled ones of behaviours."""
         events = functional.embedding(ids.index[images.history], ids.embeddings)
         pooled = value_sums(events, batch, self.limit)
         if self.settings.basic_net is BasicNet.LR:
-            pooled = _mean(pooled, pairs)
-        return [functional.embedding(ids.index[images.candidates], ids.embeddings), pooled]
+            pooled = pooled / pairs.counts.clamp(min=1).unsqueeze(1)
+        candidates = functional.embedding(ids.index[images.candidates], ids.embeddings)
+        return {"image id": candidates, "image ids": pooled}
 
     def _query(self, batch: RankerBatch, rows: BatchRows) -> Tensor:
         """The candidate's ID field that asks: (impressions, query width)."""
         if self.settings.id_query is IdQuery.CATEGORY:
             return functional.embedding(batch.candidate_categories, rows.categories)
         return functional.embedding(batch.candidate_items, rows.items)
-
-
-def _mean(sums: Tensor, pairs: Pairs) -> Tensor:
-    return sums / pairs.counts.clamp(min=1).unsqueeze(1)

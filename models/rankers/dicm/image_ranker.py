@@ -1,5 +1,6 @@
 """What every ranker that looks at images has: the embedding, the ids, and their regularisation."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,7 +51,8 @@ class ImageRanker(Ranker):
         settings: hyper-parameters, with `image_width` filled in where images are looked at.
         item_rows: rows of the item table.
         category_rows: rows of the category table.
-        features: width of the head's input; 0 for a model without one.
+        own: see `Ranker`.
+        paper: see `Ranker`.
         head: settings of the head where they differ from `settings`.
 
     Raises:
@@ -66,7 +68,9 @@ class ImageRanker(Ranker):
         settings: ImageRankerSettings,
         item_rows: int,
         category_rows: int,
-        features: int,
+        own: Mapping[str, int],
+        paper: Sequence[str],
+        *,
         head: RankerSettings | None = None,
     ) -> None:
         if settings.wants_images and not settings.image_width:
@@ -75,9 +79,10 @@ class ImageRanker(Ranker):
                 "--set images=NAME, or switch ad_image, behavior_images and image_ids off"
             )
             raise ImageSourceError(msg)
-        super().__init__(head or settings, item_rows, category_rows, features)
+        limit = settings.history_limit
+        super().__init__(head or settings, item_rows, category_rows, own, paper, limit=limit)
         self.settings: ImageRankerSettings = settings
-        self.limit = settings.history_limit
+        self.limit = limit
         self.image_embedding: ImageEmbedding | None = None
         if settings.ad_image or settings.behavior_images:
             self.image_embedding = ImageEmbedding(settings.image_width, settings.image_widths)

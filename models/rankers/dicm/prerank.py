@@ -78,7 +78,7 @@ class Prerank(ImageRanker):
     settings: PrerankSettings
 
     def __init__(self, settings: PrerankSettings, item_rows: int, category_rows: int) -> None:
-        super().__init__(settings, item_rows, category_rows, 0)
+        super().__init__(settings, item_rows, category_rows, {}, ())
         ids = settings.item_width + settings.category_width
         ids += settings.item_width if settings.image_ids else 0
         width = settings.image_widths[-1]

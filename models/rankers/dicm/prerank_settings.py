@@ -1,9 +1,10 @@
 """Settings of the pre-rank (Ge et al., CIKM 2018, table 8). Light on purpose (no torch)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from uic.models.layers.ranker_settings import HeadInputs
 from uic.models.rankers.dicm.image_settings import ImageRankerSettings
 
 
@@ -26,6 +27,10 @@ class PrerankSettings(ImageRankerSettings):
             return values
         return {**values, **dict.fromkeys(switches, False)}
 
+    head_inputs: Literal[HeadInputs.PAPER] = Field(
+        HeadInputs.PAPER,
+        description="what the towers are fed: paper, since item and history may not meet in one",
+    )
     vector_width: Annotated[int, Field(ge=1, le=1024)] = Field(
         12, description="width of a user's and of an item's vector, which are equally long"
     )

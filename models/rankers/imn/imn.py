@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head_inputs import ITEM
 from uic.models.rankers.imn.attention import MultiWayAttention
 from uic.models.rankers.imn.settings import Attention, Cross, ImnSettings, Position
 from uic.models.rankers.imn.tiles import Sight
 from uic.models.rankers.imn.views import Views, views_of
-from uic.models.rankers.ranker import Outputs, Ranker, no_penalty
+from uic.models.rankers.ranker import Outputs, Ranker
 from uic.models.samples.batch import RankerBatch
 
 
@@ -130,7 +131,7 @@ class MemoryEnhancement(nn.Module):
 
 
 class Imn(Ranker):
-    """Encoder, walks, enhancement and head; head input [item, interest].
+    """Encoder, walks, enhancement and head; the paper's head input is [item, interest].
 
     Args:
         settings: hyper-parameters.
@@ -140,7 +141,8 @@ class Imn(Ranker):
 
     def __init__(self, settings: ImnSettings, item_rows: int, category_rows: int) -> None:
         width = settings.item_width + settings.category_width
-        super().__init__(settings, item_rows, category_rows, 2 * width)
+        own, limit = {"interest": width}, settings.history_limit
+        super().__init__(settings, item_rows, category_rows, own, (ITEM, *own), limit=limit)
         self.settings = settings
         self.encoder = EventEncoder(settings, width)
         self.walk = self.over_pieces = self.enhancement = None
@@ -157,10 +159,8 @@ class Imn(Ranker):
         Raises:
             MissingTimesError: time buckets are asked for, and a history has no times.
         """
-        candidates = rows.candidates(batch)
-        interest = self._interest(batch, rows, candidates)
-        logits = self.logits_of(torch.cat([candidates, interest], dim=1), batch)
-        return Outputs(logits, no_penalty(logits))
+        interest = self._interest(batch, rows, rows.candidates(batch))
+        return self.finish({"interest": interest}, batch, rows)
 
     @torch.no_grad()
     def extra_metrics(self, batch: RankerBatch) -> dict[str, list[float]]:
