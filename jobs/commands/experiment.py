@@ -76,9 +76,10 @@ def experiment(
 ) -> None:
     """Train the rows of a table of a paper and write Markdown, CSV and a plot.
 
-    Figures are the mean and the standard deviation over the seeds, on the test days, after the
-    last epoch. The paper's stand beside them, labelled as published on other data. A run that was
-    done before is not done again, and a killed experiment goes on where it was.
+    Figures are the mean and the standard deviation over the seeds, on the test days, of the epoch
+    that the validation day chose, as in uic train. The paper's stand beside them, labelled as
+    published on other data. A run that was done before is not done again, and a killed experiment
+    goes on where it was.
     """
     paths = workspace.experiment(
         table, samples, repeats=repeats, rows=rows, settings=set_ or [], first=day_of(first),

@@ -41,8 +41,21 @@ SetOption = Annotated[
 TestDaysOption = Annotated[
     int, typer.Option(min=0, help="The last so many days are the test, not trained on.")
 ]
+ValidationDaysOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="So many days before the test days are neither trained on nor tested: training stops "
+        "when their AUC rises no more, and keeps the best epoch. Default: 1 where at least 4 days "
+        "are left to train on, else 0.",
+    ),
+]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the training days; default: train.epochs.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Passes over the training days, with validation days at most; default: train.epochs.",
+    ),
 ]
 WarmStartOption = Annotated[
     str | None,
@@ -83,6 +96,7 @@ def train(
     first: FirstTrainingDayOption = None,
     last: LastTrainingDayOption = None,
     test_days: TestDaysOption = 1,
+    validation_days: ValidationDaysOption = None,
     epochs: EpochsOption = None,
     seed: Annotated[int, typer.Option(help="Of initial weights and shuffle.")] = 0,
     device: DeviceOption = "auto",
@@ -96,8 +110,10 @@ def train(
     """Train MODEL and publish it as a bundle, which becomes the model's current one.
 
     A run that was killed is resumed by the same command and ends with the same weights. The
-    learning curve and the metrics of the test days after each epoch are in the bundle's
-    metrics.json; weights are those after the last epoch, never chosen by the test.
+    validation days choose the epoch and are not trained on afterwards; the test days are measured
+    once, with the weights that are kept. Without validation days all epochs are trained, the last
+    one's weights are kept, and the test days are measured after each. The learning curve and the
+    metrics after each epoch are in the bundle's metrics.json.
 
     With --ranks N the run is one over N processes, with the same checkpoint: a killed run goes on
     with any number of them. A process that dies ends the others, and is named. What was counted
@@ -105,9 +121,10 @@ def train(
     """
     made = workspace.train(
         model, samples, settings=_without_epochs(set_ or []),
-        first=day_of(first), last=day_of(last), test_days=test_days, epochs=epochs, seed=seed,
-        device=device, warm_start=warm_start, except_ids=except_ids, version=version,
-        ranks=ranks, strategy=strategy, watch=_watch,
+        first=day_of(first), last=day_of(last), test_days=test_days,
+        validation_days=validation_days, epochs=epochs, seed=seed, device=device,
+        warm_start=warm_start, except_ids=except_ids, version=version, ranks=ranks,
+        strategy=strategy, watch=_watch,
     )  # fmt: skip
     _show(made)
 
@@ -129,8 +146,12 @@ def _watch(start: "TrainingStart") -> "Iterator[Watcher]":
     from uic.models.training.trainer import Watcher
 
     days = start.spec.days
+    chosen_by = "no validation days: the last epoch is kept"
+    if days.validation is not None:
+        chosen_by = "validation on {} to {}".format(*days.validation)
     ERR.print(
-        f"training on {days.first} to {days.last}, on {start.device}; checkpoint {start.checkpoint}"
+        f"training on {days.first} to {days.last}, {chosen_by}, on {start.device}; "
+        f"checkpoint {start.checkpoint}"
     )
     if start.ranks is not None:
         yield Watcher()
@@ -142,12 +163,20 @@ def _watch(start: "TrainingStart") -> "Iterator[Watcher]":
 def _show(made: "TrainedBundle") -> None:
     from uic.jobs.training.rank_run import describe_costs
     from uic.jobs.training.run import describe, describe_images
-    from uic.models.training.popularity import remarks
+    from uic.models.training.popularity import remarks, rising
 
     if made.costs is not None:
         ERR.print(describe_costs(made.costs), markup=False)
     elif (line := describe_images(made.trained.model)) is not None:
         ERR.print(line, markup=False)
+    chosen = made.trained.validation()
+    if chosen is not None:
+        ERR.print(
+            f"kept epoch {chosen['kept_epoch']} of {len(chosen['auc'])}, validation AUC "
+            f"{max(chosen['auc']):.4f}"
+        )
+    for line in rising(chosen):
+        ERR.print(f"warning: {line}", markup=False)
     OUT.print(f"{made.label}  {made.hash8.hex()}  {describe(made.metrics)}")
     OUT.print(f"written to {made.path}", markup=False)
     if made.slots is not None:

@@ -1,5 +1,6 @@
 """`uic experiment` without its command line: which table is made by what."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,8 @@ def run_experiment(
     table = TABLES[name]
     if name == SLOTS:
         return slots_table(table, request, folder, path_name, remark)
+    if name in {OUT_OF_SYNC, BIG_SALE}:  # what they compare are days of training
+        request = replace(request, validation_days=0)
     if name == OUT_OF_SYNC:
         results = out_of_sync(table, request)
     elif name == BIG_SALE:

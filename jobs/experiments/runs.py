@@ -55,6 +55,7 @@ class Request:
         first: leave out days before; None for none.
         last: leave out days after; None for none.
         device: where to train.
+        validation_days: that choose the epoch to keep; None: 1 where enough days are left.
         memory_limit_gib: memory that a row may take, 0 for no limit; more is a result.
     """
 
@@ -66,6 +67,7 @@ class Request:
     first: date | None
     last: date | None
     device: str
+    validation_days: int | None = None
     memory_limit_gib: float = 0.0
 
 
@@ -106,7 +108,7 @@ class RowResult:
 
     def _values(self, name: str, items: str) -> list[float]:
         documents = [
-            run.get("new_items") if items == "new" else run["epochs"][-1]
+            run.get("new_items") if items == "new" else run.get("test") or run["epochs"][-1]
             for run in self.runs
             if run.get("epochs")
         ]
@@ -138,7 +140,12 @@ def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
     settings, _ = with_images(request.context, settings)
     reader = request.reader
     days = split_days(
-        reader.days(), request.first, request.last, request.test_days, str(reader.root)
+        reader.days(),
+        request.first,
+        request.last,
+        request.test_days,
+        str(reader.root),
+        validation_days=request.validation_days,
     )
     spec = RunSpec(
         model=row.model,
@@ -216,6 +223,8 @@ def train_row(request: Request, row: Row, seed: int, *, new_items: bool = False)
         "seed": seed,
         "settings": spec.settings.model_dump(mode="json"),
         "training": spec.training.document(),
+        "test": None if trained.metrics is None else trained.metrics.to_json(),
+        "validation": trained.validation(),
         "epochs": trained.epochs,
         "curve": trained.curve,
         **trained.model.extra_metrics(_first_test_batch(request, trained)),

@@ -28,8 +28,8 @@ def models_section(page: Page, models: list[dict[str, Any]], _: Context) -> None
 
 
 _MODEL_COLUMNS: Final = (
-    "model", "impressions", "test days", "AUC", "95 %", "GAUC", "LogLoss", "AUC of clicks",
-    "LogLoss of the rate",
+    "model", "impressions", "test days", "epoch kept", "AUC", "95 %", "GAUC", "LogLoss",
+    "AUC of clicks", "LogLoss of the rate",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def _model_row(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['model']}/{row['version']}",
         f"{test['impressions']:,}",
         " to ".join(dict.fromkeys(row["test_days"] or ())),
+        _kept(row["validation"]),
         number(test["auc"]),
         "-" if low is None else f"{low:.3f} to {high:.3f}",
         number(test["gauc"]),
@@ -62,6 +63,13 @@ def _model_row(row: dict[str, Any]) -> tuple[str, ...]:
         number(baselines.get("popularity_auc")),
         number(baselines.get("rate_logloss")),
     )
+
+
+def _kept(validation: dict[str, Any] | None) -> str:
+    """Which epoch the validation days chose, of how many."""
+    if not validation:
+        return "the last"
+    return f"{validation['kept_epoch']} of {len(validation['auc'])}"
 
 
 def _remarks(row: dict[str, Any]) -> list[str]:

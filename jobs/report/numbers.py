@@ -102,15 +102,15 @@ def _test_of(metrics: dict[str, Any]) -> dict[str, Any]:
     """The part of a bundle's metrics that the page shows, with an interval and remarks."""
     test, baselines = metrics.get("test"), metrics.get("baselines")
     interval: tuple[float | None, float | None] = (None, None)
-    lines: list[str] = []
     if test:
         measured = Metrics.from_json({"gauc_impressions": 0, **test})
         low, high = auc_interval(measured)
         interval = (None, None) if np.isnan(low) else (low, high)
-        lines = remarks_of(metrics)
+    lines = remarks_of(metrics)
     return {
         "test": test,
         "test_days": metrics.get("test_days"),
+        "validation": metrics.get("validation"),
         "curve": metrics.get("curve", []),
         "baselines": baselines,
         "interval": interval,

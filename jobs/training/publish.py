@@ -49,6 +49,8 @@ class TrainRequest:
         first: leave out days before; None for none.
         last: leave out days after; None for none.
         test_days: the last so many days.
+        validation_days: the so many days before them, which choose the epoch; None: 1 where enough
+            days are left to train on.
         seed: of initial weights and shuffle.
         device: cpu, cuda or auto.
         warm_start: reference of the bundle to start from; None for random weights.
@@ -64,6 +66,7 @@ class TrainRequest:
     first: date | None = None
     last: date | None = None
     test_days: int = 1
+    validation_days: int | None = None
     seed: int = 0
     device: str = "auto"
     warm_start: str | None = None
@@ -114,7 +117,7 @@ class TrainedBundle:
 
     @property
     def metrics(self) -> Metrics | None:
-        """On the test days after the last epoch; None without test days."""
+        """Of the kept weights on the test days; None without test days."""
         return self.trained.metrics
 
 
@@ -198,12 +201,18 @@ def _prepare(
         raise BadInputError(msg)
     shelf = BundleShelf(context.bundles)
     start = load_bundle(shelf.find(request.warm_start)) if request.warm_start else None
-    root = str(reader.root)
     spec = RunSpec(
         model=request.model,
         settings=settings,
         training=training,
-        days=split_days(reader.days(), request.first, request.last, request.test_days, root),
+        days=split_days(
+            reader.days(),
+            request.first,
+            request.last,
+            request.test_days,
+            str(reader.root),
+            validation_days=request.validation_days,
+        ),
         seed=request.seed,
         samples=reader.name,
         samples_sha256=reader.manifest_sha256(),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
@@ -125,6 +126,7 @@ class _Display:
     progress: Progress
     task: TaskID
     title: str
+    days: tuple[date, date] | None = None
     started: float = field(default_factory=time.perf_counter)
     impressions: float = 0.0
     events: float = 0.0
@@ -153,7 +155,8 @@ class _Display:
 
     def epoch(self, epoch: int, metrics: Metrics | None) -> None:
         """A line that stays."""
-        ERR.print(f"{self.title} epoch {epoch + 1}: {describe(metrics)}")
+        on = "" if self.days is None else f"validation days {self.days[0]} to {self.days[1]}: "
+        ERR.print(f"{self.title} epoch {epoch + 1}: {on}{describe(metrics)}")
 
 
 @contextmanager
@@ -162,8 +165,8 @@ def watched(reader: SamplesReader, spec: RunSpec, title: str) -> Iterator[Watche
     days = spec.days
     totals = reader.totals(BatchPlan(first=days.first, last=days.last))
     with progress_display() as progress:
-        task = progress.add_task(title, total=totals.impressions * spec.training.epochs)
-        display = _Display(progress, task, title)
+        task = progress.add_task(title, total=totals.impressions * spec.epochs)
+        display = _Display(progress, task, title, days.validation)
 
         def resumed(at: RunProgress) -> None:
             ERR.print(

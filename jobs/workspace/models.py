@@ -53,6 +53,7 @@ class ModelsPanel(WorkspacePanel):
         first: date | str | None = None,
         last: date | str | None = None,
         test_days: int = 1,
+        validation_days: int | None = None,
         epochs: int | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -75,7 +76,10 @@ class ModelsPanel(WorkspacePanel):
             first: leave out days before this one.
             last: leave out days after this one.
             test_days: the last so many days are the test, not trained on.
-            epochs: passes over the training days; None: as the settings say.
+            validation_days: the so many days before the test, which choose the epoch to keep;
+                None: 1 where at least 4 days are left to train on, else 0.
+            epochs: passes over the training days, with validation days at most; None: as the
+                settings say.
             seed: of initial weights and shuffle.
             device: cpu, cuda, or auto.
             warm_start: bundle to start from: a path, model/version, or model.
@@ -102,6 +106,7 @@ class ModelsPanel(WorkspacePanel):
             first=None if first is None else day_of(first, "first"),
             last=None if last is None else day_of(last, "last"),
             test_days=test_days,
+            validation_days=validation_days,
             seed=seed,
             device=device,
             warm_start=warm_start,

@@ -83,6 +83,7 @@ def save_bundle(
         "test": None if trained.metrics is None else trained.metrics.to_json(),
         "test_days": [str(days.test_first), str(days.test_last)] if days.test_first else None,
         "baselines": None if trained.baselines is None else trained.baselines.to_json(),
+        "validation": trained.validation(),
         "epochs": trained.epochs,
         "curve": trained.curve,
     }

@@ -7,6 +7,7 @@ run that was killed goes on with another number of ranks, or with one process. R
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -98,17 +99,16 @@ class RankTrainer(Trainer):
             progress, float(loss.cross_entropy), self._impressions, batch.source.events
         )
 
-    def _finish_epoch(self, model: Ranker, encoder: Encoder, progress: Progress) -> Metrics | None:
-        """Every rank measures a share of the test days; rank 0 learns of all scores."""
-        days = self.spec.days
-        metrics = None
-        if days.test_first is not None and days.test_last is not None:
-            self._rank().gather(everywhere=True)
-            plan = self.plan(days.test_first, days.test_last, shuffle=False)
-            batches = self._share(self.reader.batches(plan))
-            scores = score_tasks(model, batches, encoder)
-            metrics = scores.together(self._together).metrics()
-        return self._end_epoch(progress, metrics)
+    def _measure(self, model: Ranker, encoder: Encoder, days: tuple[date, date]) -> Metrics:
+        """Every rank measures a share of the days, with the whole model, and learns of all."""
+        self._rank().gather(everywhere=True)
+        batches = self._share(self.reader.batches(self.plan(*days, shuffle=False)))
+        return score_tasks(model, batches, encoder).together(self._together).metrics()
+
+    def _take_best(self, model: Ranker) -> None:
+        """On every rank, whole."""
+        self._rank().gather(everywhere=True)
+        super()._take_best(model)
 
     def _together(self, own: NDArray[Any]) -> NDArray[Any]:
         """Every rank's values, one after the other."""

@@ -28,7 +28,10 @@ class Progress:
         batch: of the epoch, the next one.
         steps: done in all epochs.
         curve: points of the learning curve, each the mean loss of some steps.
-        epochs: metrics of the test days after each epoch.
+        epochs: metrics after each epoch, of the validation days, or of the test days where a run
+            has none.
+        best_epoch: with validation days, the one whose weights are kept, from 0; -1 before any.
+        test: metrics of the kept weights on the test days; None before the end.
         loss_sum: of the impressions since the last point.
         loss_count: impressions since the last point.
     """
@@ -40,11 +43,22 @@ class Progress:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_count: int = 0
+    best_epoch: int = -1
+    test: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `json.dumps(asdict(progress))`."""
         return cls(**json.loads(text))
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def save_checkpoint(

@@ -111,11 +111,27 @@ def remarks(
     return lines
 
 
+def rising(validation: dict[str, Any] | None) -> list[str]:
+    """A remark on a run whose last epoch was its best, so that more might have been better.
+
+    Args:
+        validation: `uic.models.training.trainer.Trained.validation`; None without validation days.
+    """
+    if not validation or not 1 < validation["most_epochs"] == validation["kept_epoch"]:
+        return []
+    most = validation["most_epochs"]
+    line = (
+        f"the last of {most} epochs was the best by the validation days: AUC was still rising; "
+        f"give --epochs {2 * most}, or a larger learning_rate"
+    )
+    return [line]
+
+
 def remarks_of(document: dict[str, Any]) -> list[str]:
-    """The remarks of a bundle's `metrics.json`: of its test, if any, and of its memory's slots."""
+    """The remarks of a bundle's `metrics.json`: of its epochs, slots, and test."""
     slots = document.get("slots")
     remark = SlotUse.from_json(slots).remark() if slots else None
-    lines = [] if remark is None else [remark]
+    lines = rising(document.get("validation")) + ([] if remark is None else [remark])
     if not document.get("test"):
         return lines
     baselines = document.get("baselines")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,7 +16,11 @@ from uic.models.errors import BadInputError
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.catalogue import ModelKind, model_kind
 from uic.models.settings import Section
-from uic.models.training.settings import TrainSettings
+from uic.models.training.defaults import TRAINING
+from uic.models.training.settings import BLIND_EPOCHS, MOST_EPOCHS, TrainSettings
+
+# With fewer days to train on besides, a day is worth more in training than as validation.
+FEWEST_DAYS: Final = 4
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -27,19 +31,44 @@ class SettingError(BadInputError):
 
 @dataclass(frozen=True)
 class Days:
-    """Which days a run trains on and which it is tested on; all inclusive.
+    """Which days a run trains on, chooses its epoch by, and is tested on; all inclusive.
 
     Attributes:
         first: first day to train on.
         last: last day to train on.
         test_first: first day of the test; None without a test.
         test_last: its last day.
+        validation_first: first day that tells when to stop; None trains all epochs.
+        validation_last: its last day.
     """
 
     first: date
     last: date
     test_first: date | None = None
     test_last: date | None = None
+    validation_first: date | None = None
+    validation_last: date | None = None
+
+    @property
+    def test(self) -> tuple[date, date] | None:
+        """First and last day of the test."""
+        return _pair(self.test_first, self.test_last)
+
+    @property
+    def validation(self) -> tuple[date, date] | None:
+        """First and last day that tell when to stop."""
+        return _pair(self.validation_first, self.validation_last)
+
+    def document(self) -> dict[str, str]:
+        """As JSON; a run without validation days is what it was before there were any."""
+        days = {key: str(value) for key, value in asdict(self).items()}
+        if self.validation is None:
+            del days["validation_first"], days["validation_last"]
+        return days
+
+
+def _pair(first: date | None, last: date | None) -> tuple[date, date] | None:
+    return None if first is None or last is None else (first, last)
 
 
 @dataclass(frozen=True)
@@ -73,21 +102,36 @@ class RunSpec:
         """The model's entry in the catalogue."""
         return model_kind(self.model)
 
+    @property
+    def epochs(self) -> int:
+        """Passes over the training days: all of them, or with validation days at most so many."""
+        unsaid = BLIND_EPOCHS if self.days.validation is None else MOST_EPOCHS
+        return self.training.epochs or unsaid
+
     def identity(self) -> str:
         """Hex sum of everything that decides the weights, for checkpoints and caches."""
         document = {
             "settings": self.settings.model_dump(mode="json"),
             "training": self.training.document(),
-            "days": {key: str(value) for key, value in asdict(self.days).items()},
+            "days": self.days.document(),
             "rest": [self.model, self.seed, self.samples_sha256, self.warm_start, self.except_ids],
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def split_days(
-    days: list[date], first: date | None, last: date | None, test_days: int, where: str
+    days: list[date],
+    first: date | None,
+    last: date | None,
+    test_days: int,
+    where: str,
+    *,
+    validation_days: int | None = 0,
 ) -> Days:
     """The last `test_days` days with groups are the test, those before are trained on.
+
+    Validation days are the last before the test. They are neither trained on nor tested: a test
+    of weights that were trained on them, too, would not be of the weights that they chose.
 
     Args:
         days: that have groups, ascending.
@@ -95,6 +139,8 @@ def split_days(
         last: leave out days after; None for none.
         test_days: 0 trains on everything.
         where: name of the samples, for the message.
+        validation_days: that tell when to stop; None is 1 where that leaves `FEWEST_DAYS` to train
+            on, else 0.
 
     Raises:
         BadInputError: reversed, or too few days.
@@ -105,23 +151,32 @@ def split_days(
     selected = [
         day for day in days if (first is None or day >= first) and (last is None or day <= last)
     ]
-    if len(selected) <= test_days:
+    if validation_days is None:
+        validation_days = 1 if len(selected) > FEWEST_DAYS + test_days else 0
+    kept = validation_days + test_days
+    if len(selected) <= kept:
         span = f"{days[0]} to {days[-1]}" if days else "no day"
+        chosen_by = f"{validation_days} for validation, " if validation_days else ""
         msg = (
             f"{where}: {len(selected)} days with samples between --first and --last, expected at "
-            f"least {test_days + 1} (1 to train on, {test_days} to test on); it has {span}"
+            f"least {kept + 1} (1 to train on, {chosen_by}{test_days} to test on); it has {span}"
         )
         raise BadInputError(msg)
-    train, test = selected[: len(selected) - test_days], selected[len(selected) - test_days :]
-    if not test:
-        return Days(train[0], train[-1])
-    return Days(train[0], train[-1], test[0], test[-1])
+    train, rest = selected[: len(selected) - kept], selected[len(selected) - kept :]
+    validation, test = rest[:validation_days], rest[validation_days:]
+    return Days(train[0], train[-1], *_ends(test), *_ends(validation))
+
+
+def _ends(days: list[date]) -> tuple[date | None, date | None]:
+    return (days[0], days[-1]) if days else (None, None)
 
 
 def apply_settings(
     model: str, training: TrainSettings, assignments: list[str]
 ) -> tuple[RankerSettings, TrainSettings]:
     """The settings of a model and of training with `key=value` assignments applied.
+
+    Assignments win over what `training` was told, and that over the model's own defaults.
 
     Raises:
         SettingError: not `key=value`, an unknown key (lists the known), or a value out of range.
@@ -139,11 +194,13 @@ def apply_settings(
             msg = f"--set {key}: {model} has no such setting; known: {', '.join(sorted(known))}"
             raise SettingError(msg)
         values[key] = _value(text)
+    said = training.model_dump(exclude_unset=True)
+    unsaid = TRAINING.get(model, {})
     own = {key: value for key, value in values.items() if key in own_keys}
     rest = {key: value for key, value in values.items() if key in TrainSettings.model_fields}
     return (
         section_from(kind.settings, own, "--set "),
-        section_from(TrainSettings, {**training.model_dump(), **rest}, "--set "),
+        section_from(TrainSettings, {**unsaid, **said, **rest}, "--set "),
     )
 
 

@@ -1,18 +1,28 @@
 """How models are trained (MIMN, section 5.1): the section `train` of `uic.yaml`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from uic.models.features.definition import NAME_PATTERN
 from uic.models.settings import ADVANCED, Section
 
+# With validation days a run ends where its AUC no longer rises, and seldom comes so far; without
+# them nothing says where a model begins to learn its training days by heart.
+MOST_EPOCHS: Final = 10
+BLIND_EPOCHS: Final = 2
+
 
 class TrainSettings(Section):
     """Training: batches, Adam, vocabulary. `uic train --set key=value` overrides a field."""
 
-    epochs: Annotated[int, Field(ge=1, le=1000)] = Field(
-        2, description="passes over the training days; count"
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="passes over the training days, with validation days at most; count, "
+        f"null = {MOST_EPOCHS} at most with validation days, {BLIND_EPOCHS} without",
+    )
+    patience: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="epochs without a better AUC of the validation days that end a run; count"
     )
     batch_impressions: Annotated[int, Field(ge=1)] = Field(
         1024, description="a batch closes at this many impressions; count"
@@ -71,6 +81,11 @@ class TrainSettings(Section):
     )
 
     def document(self) -> dict[str, Any]:
-        """As JSON; a run without tasks is what it was before there were any."""
-        exclude = None if self.task_weights else {"task_weights"}
-        return self.model_dump(mode="json", exclude=exclude)
+        """As JSON; a run without tasks or patience is what it was before there were any."""
+        fields = type(self).model_fields
+        left_out = {
+            name
+            for name in ("task_weights", "patience")
+            if getattr(self, name) == fields[name].default
+        }
+        return self.model_dump(mode="json", exclude=left_out)

@@ -15,25 +15,25 @@ import torch
 from torch import Tensor
 
 from uic.models.errors import BadInputError
-from uic.models.features.definition import FeatureSet
 from uic.models.images.features import ImageFeatures
-from uic.models.memory.event_terms import in_buckets
 from uic.models.memory.fold import EventValueError
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.batch import Encoder, RankerBatch
 from uic.models.samples.groups import GroupBatch
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import Vocabulary, build_vocabulary
-from uic.models.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from uic.models.training.checkpoint import Progress, load_checkpoint, part_of, save_checkpoint
 from uic.models.training.evaluation import evaluate
 from uic.models.training.loss import cross_entropy
 from uic.models.training.metrics import Metrics
 from uic.models.training.optimizer import Optimizer
 from uic.models.training.popularity import SimpleBaselines, simple_baselines
 from uic.models.training.run_spec import RunSpec
+from uic.models.training.samples_checks import check_tasks, check_validation, event_features
 
 _WEIGHTS = "weights."
 _MOMENTS = "moments."
+_BEST = "best."
 
 
 class NonFiniteLossError(BadInputError):
@@ -76,10 +76,12 @@ class Trained:
         spec: what was run.
         model: in evaluation mode, on the CPU.
         vocabulary: of the training days.
-        metrics: on the test days after the last epoch; None without test days.
+        metrics: of these weights on the test days; None without test days.
         curve: learning curve, `[{"step", "loss"}]`.
-        epochs: metrics after each epoch, as JSON.
+        epochs: metrics after each epoch, as JSON: of the validation days, or without any of the
+            test days.
         baselines: what the metrics stand beside; None without test days.
+        kept_epoch: the one whose weights these are, from 1; None without validation days.
     """
 
     spec: RunSpec
@@ -89,6 +91,19 @@ class Trained:
     curve: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
     baselines: SimpleBaselines | None = None
+    kept_epoch: int | None = None
+
+    def validation(self) -> dict[str, Any] | None:
+        """How the epoch was chosen, as JSON; None without validation days."""
+        days = self.spec.days.validation
+        if days is None:
+            return None
+        return {
+            "days": [str(day) for day in days],
+            "auc": [epoch["auc"] for epoch in self.epochs],
+            "kept_epoch": self.kept_epoch,
+            "most_epochs": self.spec.epochs,
+        }
 
 
 @dataclass
@@ -113,17 +128,23 @@ class Trainer:
     watcher: Watcher = field(default_factory=Watcher)
     prepare: Callable[[Ranker, Vocabulary], None] | None = None
     images: ImageFeatures | None = None
+    _best: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def run(self) -> Trained:
         """Train to the end, from the checkpoint if there is one.
 
+        With validation days the run ends after `patience` epochs without a better AUC of them, and
+        the weights of the best epoch are kept, and tested once. Without any, all epochs are
+        trained, the last one's weights are kept, and the test days are measured after each.
+
         Raises:
             NonFiniteLossError: names the step and the files of the batch.
-            BadInputError: no impressions on the training days; a task whose label the samples do
-                not have; a damaged checkpoint.
+            BadInputError: no impressions on the training days; validation days that have no click
+                or nothing else; a task whose label the samples do not have; a damaged checkpoint.
         """
         spec = self.spec
-        self._check_tasks()
+        check_tasks(self.reader, spec.training.task_weights)
+        check_validation(self.reader, spec.days)
         vocabulary = self._vocabulary()
         model = build_model(spec, vocabulary)
         if self.prepare is not None:
@@ -139,35 +160,42 @@ class Trainer:
         )
         encoder = Encoder(vocabulary, self.device)
         progress = self._restore(model, optimizer)
-        metrics = _metrics_of(progress)
         model.train()
-        while progress.epoch < spec.training.epochs:
+        while progress.epoch < spec.epochs and not self._stopped(progress):
             for batch in self._epoch(progress):
                 self._step(model, optimizer, encoder.encode(batch), progress)
                 if progress.steps % spec.training.checkpoint_every_steps == 0:
                     self._save(model, optimizer, progress)
-            metrics = self._finish_epoch(model, encoder, progress)
+            self._finish_epoch(model, encoder, progress)
             self._save(model, optimizer, progress)
+        if progress.best_epoch >= 0:
+            self._take_best(model)
+            if spec.days.test is not None and progress.test is None:
+                progress.test = self._measure(model, encoder, spec.days.test).to_json()
+                self._save(model, optimizer, progress)
+        metrics = _metrics_of(progress, spec)
         model = model.cpu().eval()
-        baselines = None if metrics is None else self._baselines()
-        return Trained(spec, model, vocabulary, metrics, progress.curve, progress.epochs, baselines)
+        return Trained(
+            spec,
+            model,
+            vocabulary,
+            metrics,
+            progress.curve,
+            progress.epochs,
+            None if metrics is None else self._baselines(),
+            progress.best_epoch + 1 or None,
+        )
 
-    def _check_tasks(self) -> None:
-        there = self.reader.labels
-        for name in self.spec.training.task_weights:
-            if name not in there:
-                msg = (
-                    f"task_weights: {self.reader.root} has no label {name!r}, it has: "
-                    f"{', '.join(there) or 'none'}; make it with `uic samples --label {name}`"
-                )
-                raise BadInputError(msg)
+    def _stopped(self, progress: Progress) -> bool:
+        """Whether the validation days have said for long enough that it gets no better."""
+        waited = progress.epoch - 1 - progress.best_epoch
+        return progress.best_epoch >= 0 and waited >= self.spec.training.patience
 
     def _baselines(self) -> SimpleBaselines | None:
         days = self.spec.days
-        if days.test_first is None or days.test_last is None:
+        if days.test is None:
             return None
-        train, test = (days.first, days.last), (days.test_first, days.test_last)
-        return simple_baselines(self.reader, train, test)
+        return simple_baselines(self.reader, (days.first, days.last), days.test)
 
     def plan(self, first: date, last: date, *, shuffle: bool) -> BatchPlan:
         """How the days become batches."""
@@ -191,26 +219,12 @@ class Trainer:
             training.spare_item_rows,
             training.spare_category_rows,
             self.reader.features if training.features else None,
-            events=self._event_features(),
+            events=event_features(self.reader, self.spec.settings),
         )
         if not self.reader.totals(self.plan(days.first, days.last, shuffle=False)).impressions:
             msg = f"{self.reader.root}: no impressions from {days.first} to {days.last}"
             raise BadInputError(msg)
         return vocabulary
-
-    def _event_features(self) -> FeatureSet:
-        """The columns of events that the model's settings name, as its fold takes them."""
-        found = {named.name: named for named in self.reader.event_features}
-        for name in self.spec.settings.event_columns:
-            if name not in found:
-                msg = (
-                    f"{self.reader.root}: event.{name} is no column of these samples (they have "
-                    f"{', '.join(found) or 'none'}); name it under event: of features.yaml, and "
-                    "make the samples again"
-                )
-                raise BadInputError(msg)
-        read = tuple(found[name] for name in self.spec.settings.event_columns)
-        return in_buckets(FeatureSet(read))
 
     def _epoch(self, progress: Progress) -> Iterator[GroupBatch]:
         days = self.spec.days
@@ -256,24 +270,36 @@ class Trainer:
         )
         return NonFiniteLossError(msg)
 
-    def _finish_epoch(self, model: Ranker, encoder: Encoder, progress: Progress) -> Metrics | None:
-        """Measure the test days; the last epoch's weights are kept, not the best test's."""
-        days = self.spec.days
-        metrics = None
-        if days.test_first is not None and days.test_last is not None:
-            plan = self.plan(days.test_first, days.test_last, shuffle=False)
-            metrics = evaluate(model, self.reader.batches(plan), encoder)
-        return self._end_epoch(progress, metrics)
+    def _measure(self, model: Ranker, encoder: Encoder, days: tuple[date, date]) -> Metrics:
+        plan = self.plan(*days, shuffle=False)
+        return evaluate(model, self.reader.batches(plan), encoder)
 
-    def _end_epoch(self, progress: Progress, metrics: Metrics | None) -> Metrics | None:
-        """An epoch is done: the curve, its metrics, the display."""
+    def _finish_epoch(self, model: Ranker, encoder: Encoder, progress: Progress) -> None:
+        """Measure the validation days, and keep the best weights by them.
+
+        Without validation days the test days are measured; they choose nothing.
+        """
+        days = self.spec.days
+        watched = days.validation or days.test
+        metrics = None if watched is None else self._measure(model, encoder, watched)
+        if days.validation is not None and metrics is not None:
+            best = progress.epochs[progress.best_epoch]["auc"] if progress.best_epoch >= 0 else -1
+            if metrics.auc > best:
+                progress.best_epoch = progress.epoch
+                self._best = {
+                    name: tensor.detach().cpu().clone()
+                    for name, tensor in model.state_dict().items()
+                }
         if progress.loss_count:
             _add_point(progress)
         progress.epochs.append({} if metrics is None else metrics.to_json())
         self.watcher.epoch(progress.epoch, metrics)
         progress.epoch += 1
         progress.batch = 0
-        return metrics
+
+    def _take_best(self, model: Ranker) -> None:
+        """Put the best epoch's weights into the model."""
+        model.load_state_dict(self._best)
 
     def _save(self, model: Ranker, optimizer: Optimizer, progress: Progress) -> None:
         if self.checkpoint is None:
@@ -282,6 +308,7 @@ class Trainer:
             _WEIGHTS + name: tensor for name, tensor in model.state_dict().items()
         }
         tensors |= {_MOMENTS + name: tensor for name, tensor in optimizer.tensors().items()}
+        tensors |= {_BEST + name: tensor for name, tensor in self._best.items()}
         save_checkpoint(self.checkpoint, self.spec.identity(), progress, tensors)
 
     def _restore(self, model: Ranker, optimizer: Optimizer) -> Progress:
@@ -290,21 +317,9 @@ class Trainer:
         if entry is None:
             return Progress()
         progress, tensors = entry
-        model.load_state_dict(
-            {
-                name.removeprefix(_WEIGHTS): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(_WEIGHTS)
-            }
-        )
-        optimizer.restore(
-            {
-                name.removeprefix(_MOMENTS): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(_MOMENTS)
-            },
-            progress.steps,
-        )
+        model.load_state_dict(part_of(tensors, _WEIGHTS))
+        optimizer.restore(part_of(tensors, _MOMENTS), progress.steps)
+        self._best = part_of(tensors, _BEST)
         self.watcher.resumed(progress)
         return progress
 
@@ -326,8 +341,9 @@ def _add_point(progress: Progress) -> None:
     progress.loss_sum, progress.loss_count = 0.0, 0
 
 
-def _metrics_of(progress: Progress) -> Metrics | None:
-    """The metrics of the last epoch that a checkpoint knows of."""
-    if not progress.epochs or not progress.epochs[-1]:
-        return None
-    return Metrics.from_json(progress.epochs[-1])
+def _metrics_of(progress: Progress, spec: RunSpec) -> Metrics | None:
+    """Of the test days and the kept weights."""
+    found = progress.test
+    if spec.days.validation is None and progress.epochs:
+        found = progress.epochs[-1]
+    return Metrics.from_json(found) if found else None

@@ -283,6 +283,39 @@ def test_a_label_beside_the_click_is_learned_over_ranks_as_in_one_process(folder
     assert task["auc"] == pytest.approx(expected.auc, abs=0.01)
 
 
+def validated_spec(folder):
+    spec = spec_of(folder)
+    days = split_days(
+        SamplesReader(folder / "samples").days(), None, None, 1, "samples", validation_days=1
+    )
+    training = spec.training.model_copy(update={"epochs": 5, "learning_rate": 0.1})
+    return dataclasses.replace(spec, days=days, training=training)
+
+
+def run_validated(world, folder):
+    """The AUC of the validation day after each epoch, the epoch kept, and the test's metrics."""
+    reader = SamplesReader(folder / "samples")
+    checkpoint = folder / "validated.safetensors"
+    run = RankTrainer(reader, validated_spec(folder), checkpoint=checkpoint, world=world).run()
+    return run.validation(), run.metrics.to_json()
+
+
+def test_validation_days_stop_ranks_where_they_stop_one_process(folder):
+    found = run_ranks(2, run_validated, folder)
+    assert found[0] == found[1]
+    reader, spec = SamplesReader(folder / "samples"), validated_spec(folder)
+    alone = Trainer(reader, spec).run()
+    validation, test = found[0]
+    assert validation["kept_epoch"] == alone.kept_epoch < len(alone.epochs)
+    assert validation["auc"] == pytest.approx([epoch["auc"] for epoch in alone.epochs], abs=0.01)
+    assert test["logloss"] == pytest.approx(alone.metrics.logloss, abs=1e-3)
+    read = Trainer(reader, spec, checkpoint=folder / "validated.safetensors").run()
+    assert read.metrics.to_json() == test
+    for name, value in alone.model.state_dict().items():
+        if not name.endswith(NO_SLOPE):
+            torch.testing.assert_close(read.model.state_dict()[name], value, rtol=0, atol=0.02)
+
+
 def test_more_ranks_than_rows_name_the_table(folder):
     model, optimizer, _, _ = start(folder, "lmn")
     rank = RankTraining(model, optimizer, ShardWorld(0, 6))

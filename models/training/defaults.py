@@ -1,0 +1,35 @@
+"""What each model trains with if nothing is said, and what a search tries for it.
+
+`uic tune MODEL --samples NAME` searches; defaults are what it found on two logs (docs/models.md,
+"Defaults that learn"). The section `train` of `uic.yaml` and `--set` win over them. A model that
+is not named has the shared ones: a table here, and no field of the catalogue, so that a model from
+outside needs neither.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+TRAINING: Final[Mapping[str, Mapping[str, Any]]] = {}
+
+_SHARED: Final[Mapping[str, Sequence[Any]]] = {
+    "learning_rate": (0.001, 0.002, 0.005, 0.01),
+    "batch_impressions": (128, 256, 512, 1024),
+    "embedding_std": (0.02, 0.1, 0.3),
+    "min_count": (1, 2, 5),
+}
+_LIMITS: Final = {"history_limit": (50, 200, 1000)}
+_OWN: Final[Mapping[str, Mapping[str, Sequence[Any]]]] = {
+    "mimn": {"slots": (1, 4, 8), "controller": (32, 64, 128)},
+    "din": _LIMITS,
+    "dien": _LIMITS,
+    "gru4rec": _LIMITS,
+    "arnn": _LIMITS,
+    "rum": _LIMITS,
+    "sasrec": _LIMITS,
+    "lmn": _LIMITS,
+}
+
+
+def searched(model: str) -> dict[str, Sequence[Any]]:
+    """The settings that a search tries, with the values of each."""
+    return {**_SHARED, **_OWN.get(model, {})}
