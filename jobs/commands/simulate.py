@@ -1,12 +1,19 @@
 """`uic simulate`: a behaviour log of users whose long history matters, to try everything on."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from uic.jobs.commands.options import DAY_FORMATS, shown_progress, takes_workspace
+from uic.jobs.commands.options import (
+    DAY_FORMATS,
+    shown_progress,
+    takes_workspace,
+)
+from uic.jobs.commands.simulation_options import takes_plan
 from uic.jobs.config.console import OUT
 from uic.jobs.workspace.workspace import Workspace
 
@@ -21,43 +28,40 @@ FirstDayOption = Annotated[
     datetime,
     typer.Option(formats=DAY_FORMATS, help="The first simulated day.", show_default="2025-01-01"),
 ]
-VisitsOption = Annotated[
-    float, typer.Option(help="Mean visits of a user a day; a visit is about 4.6 behaviours.")
-]
-ImpressionsOption = Annotated[float, typer.Option(help="Mean impressions of a user a day.")]
-LateShareOption = Annotated[
-    float, typer.Option(help="Share of behaviours that the log gets late or from a fast clock.")
-]
 ImagesOption = Annotated[
     Path | None,
     typer.Option(help="Class folders of photographs that items show, as users' tastes go."),
 ]
-NewItemShareOption = Annotated[
-    float, typer.Option(help="With --images: share of items that appear after the first day.")
-]
 FeaturesOption = Annotated[
     bool,
     typer.Option("--features", help="Users, items and impressions have features that matter."),
+]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        help="Where fields that are not given come from: plain (interests alone), or signals "
+        "(order, session, satiation and pair besides, interests less).",
+    ),
+]
+ExplainOption = Annotated[
+    bool,
+    typer.Option("--explain", help="Tell which knowledge of users is worth how much AUC."),
 ]
 # A calendar day; Typer has no type for a date.
 _FIRST_DAY = datetime(2025, 1, 1)  # noqa: DTZ001
 
 
 @takes_workspace
+@takes_plan
 def simulate(
     *,
-    users: Annotated[int, typer.Option(help="Users; at least 10.")] = 2000,
-    items: Annotated[int, typer.Option(help="Items; at least 100.")] = 2000,
-    days: Annotated[int, typer.Option(help="Calendar days; at least 2.")] = 70,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+    plan: dict[str, Any],
+    preset: PresetOption = "plain",
     sale_day: SaleDayOption = None,
     first_day: FirstDayOption = _FIRST_DAY,
-    visits_per_user_day: VisitsOption = 1.5,
-    impressions_per_user_day: ImpressionsOption = 2.0,
-    late_share: LateShareOption = 0.0,
     images: ImagesOption = None,
-    new_item_share: NewItemShareOption = 0.3,
     features: FeaturesOption = False,
+    explain: ExplainOption = False,
     workspace: Workspace,
 ) -> None:
     """Write a simulated event log into an empty workspace.
@@ -66,6 +70,9 @@ def simulate(
     all of them decide what is clicked. So a model that remembers more ranks better, and the best
     reachable AUC is known: it is printed and kept in the manifest. Days are of `time_zone`.
 
+    Signals make more of the past count than an average of it can tell: --order-gain, …, or all that
+    a preset has. --explain tells what it costs not to know each of them.
+
     With --images, items show photographs: users have a taste for their classes, and some items
     appear every day with photographs never seen before, so that images say what ids cannot yet;
     which item shows which file is beside the log, for `uic images extract`.
@@ -73,16 +80,13 @@ def simulate(
     with and without knowing them. With --sale-day, a calendar of these days is written beside the
     log; name it as `sale.calendar` in the settings to leave them out of samples and memories.
     """
-    plan = {
-        "users": users, "items": items, "days": days, "seed": seed,
-        "first_day": first_day.date(), "sale_days": _days(sale_day or []),
-        "visits_per_user_day": visits_per_user_day,
-        "impressions_per_user_day": impressions_per_user_day,
-        "late_share": late_share, "new_item_share": new_item_share,
-        "feature_gain": 1.0 if features else None,
-    }  # fmt: skip
+    plan |= {"first_day": first_day.date(), "sale_days": _days(sale_day or [])}
+    if features:
+        plan["feature_gain"] = 1.0
     with shown_progress() as progress:
-        simulated = workspace.simulate(photographs=images, progress=progress, **plan)
+        simulated = workspace.simulate(
+            preset=preset, photographs=images, explain=explain, progress=progress, **plan
+        )
     _print_summary(simulated, workspace.context.log, images)
 
 
@@ -104,6 +108,8 @@ def _print_summary(simulated: "Simulated", log: Path, images: Path | None) -> No
         OUT.print(f"  without features    {_auc(simulated.log.unaided_auc)}")
     if shown and simulated.calendar is not None:
         OUT.print(f"  without sale days   {_auc(simulated.log.best_ordinary_auc)}")
+    if shown and simulated.log.ceilings is not None:
+        OUT.print(ceilings_table(simulated.log.ceilings))
     OUT.print(f"written to            {log} ({published.bytes / 1e6:.1f} MB)", markup=False)
     if simulated.calendar is not None:
         OUT.print(f"sale days             {simulated.calendar}, for `sale.calendar`", markup=False)
@@ -116,6 +122,16 @@ def _print_summary(simulated: "Simulated", log: Path, images: Path | None) -> No
             "--out NAME`",
             markup=False,
         )
+
+
+def ceilings_table(ceilings: Mapping[str, float | None]) -> Table:
+    """The best AUC by what is known of users, and what is lost by not knowing it."""
+    table = Table("what is known", "best AUC", "loss", box=None, pad_edge=False)
+    best = next(iter(ceilings.values()))
+    for name, value in ceilings.items():
+        if best is not None and value is not None:
+            table.add_row(name, f"{value:.4f}", f"{best - value:.4f}")
+    return table
 
 
 def _auc(value: float | None) -> str:

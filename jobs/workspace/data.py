@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.progress import Progress, no_progress
+from uic.jobs.workspace import simulated_files
 from uic.jobs.workspace.base import WorkspacePanel, day_of, refuse_name
 from uic.jobs.workspace.feast_sources import feature_join
 from uic.models.errors import BadInputError
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
     from uic.pipelines.importers.source import Importer
     from uic.pipelines.importers.table import TableColumns
     from uic.pipelines.quality.gates import GateReport
-    from uic.pipelines.simulator.item_images import Photographs
     from uic.pipelines.simulator.plan import SimulationPlan
     from uic.pipelines.simulator.write import SimulatedLog
 
-SALE_DAYS_NAME = "simulated_sale_days.yaml"
 DEFAULT_SAMPLES = "default"
 
 
@@ -154,14 +153,19 @@ class DataPanel(WorkspacePanel):
     def simulate(
         self,
         *,
+        preset: str = "plain",
         photographs: str | Path | None = None,
+        explain: bool = False,
         progress: Progress | None = None,
         **plan: Any,
     ) -> Simulated:
         """Write a simulated event log into an empty workspace.
 
         Args:
+            preset: where fields that are not given come from, one of `PRESETS` of
+                `uic.pipelines.simulator.plan`.
             photographs: class folders of images that items show; None for none.
+            explain: find which knowledge is worth how much AUC (`Simulated.log.ceilings`).
             progress: told the days that were simulated and written.
             **plan: fields of `uic.pipelines.simulator.plan.SimulationPlan`, such as `users`,
                 `items`, `days`, `seed`, `first_day`, `sale_days`. The time zone is the settings'.
@@ -174,19 +178,24 @@ class DataPanel(WorkspacePanel):
         from uic.pipelines.simulator.plan import SimulationPlan
         from uic.pipelines.simulator.write import write_simulation
 
-        shown = None if photographs is None else _photographs(Path(photographs))
+        shown = None if photographs is None else simulated_files.photographs_in(Path(photographs))
         report, counts = progress or no_progress, () if shown is None else shown.counts
-        made = SimulationPlan.of(time_zone=self.config.time_zone, photographs=counts, **plan)
+        made = SimulationPlan.preset(
+            preset, time_zone=self.config.time_zone, photographs=counts, **plan
+        )
         log = write_simulation(
             made,
             EventLog(self.context.log),
             self.config.log,
             workspace=self.path,
+            explain=explain,
             generated=partial(report, "simulating days"),
             written=partial(report, "writing days"),
         )
-        calendar = _write_calendar(made, self.path)
-        images = None if shown is None else _write_item_images(made, shown, self.path)
+        calendar = simulated_files.write_calendar(made, self.path)
+        images = (
+            None if shown is None else simulated_files.write_item_images(made, shown, self.path)
+        )
         return Simulated(made, log, calendar, images)
 
     def check(
@@ -316,35 +325,3 @@ class DataPanel(WorkspacePanel):
 
 def _tell_nobody(report: "GateReport", page: Path | None) -> None:
     del report, page
-
-
-def _photographs(folder: Path) -> "Photographs":
-    from uic.pipelines.images.sources import ImageSource
-    from uic.pipelines.simulator.item_images import Photographs
-
-    if not folder.is_dir():
-        msg = f"--images {folder}: not a folder; expected folders of photographs, one a class"
-        raise BadInputError(msg)
-    listed = ImageSource.open(folder).images
-    return Photographs.of(((image.path, image.label) for image in listed), folder)
-
-
-def _write_item_images(plan: "SimulationPlan", photographs: "Photographs", folder: Path) -> Path:
-    from uic.pipelines.simulator.item_images import ITEM_IMAGES_NAME, write_item_images
-    from uic.pipelines.simulator.world import Catalogue
-
-    path = folder / ITEM_IMAGES_NAME
-    write_item_images(plan, Catalogue.of(plan), photographs, path)
-    return path
-
-
-def _write_calendar(plan: "SimulationPlan", folder: Path) -> Path | None:
-    if not plan.sale_days:
-        return None
-    path = folder / SALE_DAYS_NAME
-    try:
-        path.write_text(plan.sale_calendar.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        msg = f"{path}: cannot be written ({error.strerror}); the log itself is complete"
-        raise BadInputError(msg) from error
-    return path

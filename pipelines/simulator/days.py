@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.pipelines.simulator.features import SimulatedFeatures
-from uic.pipelines.simulator.impressions import impression_clicks, impressions
-from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.impressions import Impressions, impression_clicks, impressions
+from uic.pipelines.simulator.plan import SIGNALS, SimulationPlan
+from uic.pipelines.simulator.signals.own_acts import OwnActs
+from uic.pipelines.simulator.signals.shown import Mind
 from uic.pipelines.simulator.visits import (
+    Acts,
     Bargains,
     bargain_clicks,
+    interest_topics,
     joined,
-    ordinary_clicks,
+    topic_clicks,
     visits_of_day,
     with_funnel,
 )
@@ -32,6 +36,9 @@ from uic.pipelines.simulator.world import (
 _LATE_MS: Final = 6 * 3_600_000
 FAST_MS: Final = 240_000
 _FAST_PART_OF_LATE: Final = 0.2
+# What there is to know of an impression: that its item is good, what the user likes for long, the
+# features of both, and each signal.
+KNOWLEDGE: Final = ("items", "interests", "features", *SIGNALS)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class DayChunk:
         click_probability: (impressions,), float32: the probability `clicked` was drawn with.
         unaided_probability: (impressions,), float32: the same without what features say.
         positions: (impressions,), int64, where each was shown; None without features.
+        odds: (impressions,), float32, the log-odds of `click_probability`.
+        parts: (impressions, KNOWLEDGE), float32: what each of `KNOWLEDGE` adds to `odds`.
     """
 
     user_ids: Ints
@@ -63,6 +72,8 @@ class DayChunk:
     click_probability: Floats
     unaided_probability: Floats
     positions: Ints | None
+    odds: Floats
+    parts: Floats
 
 
 def day_chunk(
@@ -74,14 +85,15 @@ def day_chunk(
     *,
     features: SimulatedFeatures | None = None,
 ) -> DayChunk:
-    """Simulate one block on one day; `bargains` on a sale day, else None."""
+    """Simulate one block on one day without signals; `bargains` on a sale day, else None."""
     stream = random_stream(plan.seed, block.number, day, Purpose.DAY)
     catalogue = catalogue.on(day)
     sale = bargains is not None
     visits = visits_of_day(plan, block, stream, day, sale=sale)
     strengths = block.strengths(day)
     if bargains is None:
-        clicks = ordinary_clicks(catalogue, block, strengths, visits, stream)
+        topics = interest_topics(block, strengths, visits, stream)
+        clicks = topic_clicks(catalogue, block, topics, visits, stream)
     else:
         clicks = bargain_clicks(bargains, visits, stream)
     shown = impressions(
@@ -93,20 +105,77 @@ def day_chunk(
         bargains=bargains,
         stream=stream,
         features=None if features is None else features.on(plan, block, day),
+        mind=None,
     )
     clicks = joined(clicks, impression_clicks(shown, stream))
     acts, codes = with_funnel(clicks, stream, sale=sale)
-    order = np.argsort(acts.times_ms, kind="stable")
-    rows, log_times_ms = acts.rows[order], acts.times_ms[order]
+    return _chunk(catalogue, block, _Done.of(plan, acts, codes, stream), shown)
+
+
+def signal_day_chunk(
+    own: OwnActs,
+    mind: Mind,
+    bargains: Bargains | None,
+    *,
+    features: SimulatedFeatures | None = None,
+) -> DayChunk:
+    """Simulate what is shown to one block on a day, and put it beside what it does anyway."""
+    plan, catalogue = mind.scene.rules.plan, mind.scene.catalogue
+    block, day = mind.scene.block, mind.scene.day
+    stream = random_stream(plan.seed, block.number, day, Purpose.SHOWN)
+    shown = impressions(
+        plan,
+        catalogue,
+        block,
+        strengths=block.strengths(day),
+        visits=own.visits,
+        bargains=bargains,
+        stream=stream,
+        features=None if features is None else features.on(plan, block, day),
+        mind=mind,
+    )
+    # No buys: what a user owns is decided by what they do of their own accord.
+    sale = bargains is not None
+    echo, codes = with_funnel(impression_clicks(shown, stream), stream, sale=sale, buys=False)
+    acts, behaviors = joined(own.acts, echo), np.concatenate([own.behaviors, codes])
+    return _chunk(catalogue, block, _Done.of(plan, acts, behaviors, stream), shown)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What was done, by log time; `event_times_ms` is what clocks said."""
+
+    acts: Acts
+    behaviors: NDArray[np.int8]
+    event_times_ms: Ints
+
+    @classmethod
+    def of(
+        cls,
+        plan: SimulationPlan,
+        acts: Acts,
+        behaviors: NDArray[np.int8],
+        stream: np.random.Generator,
+    ) -> "_Done":
+        order = np.argsort(acts.times_ms, kind="stable")
+        acts = Acts(acts.users[order], acts.rows[order], acts.times_ms[order])
+        return cls(acts, behaviors[order], _event_times(plan, acts.times_ms, stream))
+
+
+def _chunk(catalogue: Catalogue, block: UserBlock, done: _Done, shown: Impressions) -> DayChunk:
+    """What was done and what was shown, with ids for places."""
+    rows = done.acts.rows
     shown_order = np.argsort(shown.acts.times_ms, kind="stable")
     shown_rows = shown.acts.rows[shown_order]
+    nothing = np.zeros(len(shown_rows), dtype=np.float32)
+    parts = np.stack([shown.parts.get(name, nothing) for name in KNOWLEDGE], axis=1)
     return DayChunk(
-        user_ids=block.user_ids[acts.users[order]],
+        user_ids=block.user_ids[done.acts.users],
         item_ids=catalogue.item_ids[rows],
         category_ids=catalogue.category_of_row[rows] + 1,
-        behaviors=codes[order],
-        event_times_ms=_event_times(plan, log_times_ms, stream),
-        log_times_ms=log_times_ms,
+        behaviors=done.behaviors,
+        event_times_ms=done.event_times_ms,
+        log_times_ms=done.acts.times_ms,
         impression_user_ids=block.user_ids[shown.acts.users[shown_order]],
         impression_item_ids=catalogue.item_ids[shown_rows],
         impression_category_ids=catalogue.category_of_row[shown_rows] + 1,
@@ -115,6 +184,8 @@ def day_chunk(
         click_probability=shown.probability[shown_order],
         unaided_probability=shown.unaided[shown_order],
         positions=None if shown.positions is None else shown.positions[shown_order],
+        odds=shown.odds[shown_order],
+        parts=parts[shown_order],
     )
 
 

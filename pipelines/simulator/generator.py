@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, IMPRESSIONS, TIMESTAMP
-from uic.pipelines.simulator.days import DayChunk, day_chunk
+from uic.pipelines.simulator.days import DayChunk, day_chunk, signal_day_chunk
 from uic.pipelines.simulator.features import SimulatedFeatures
 from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.signals.recollection import Recollection
 from uic.pipelines.simulator.visits import Bargains
 from uic.pipelines.simulator.world import Catalogue, UserBlock, block_count
 
@@ -63,6 +64,7 @@ class Simulation:
         self.catalogue = Catalogue.of(plan)
         self.blocks = block_count(plan)
         self.features = None if plan.feature_gain is None else SimulatedFeatures.of(plan)
+        self.recollection = Recollection(plan, self.catalogue) if plan.signals else None
         self._kept: dict[int, UserBlock] = {}
 
     def chunk(self, day: int, block: int) -> DayChunk:
@@ -77,7 +79,12 @@ class Simulation:
 
     def _chunk(self, day: int, block: int, bargains: Bargains | None) -> DayChunk:
         users = self._users(block)
-        return day_chunk(self.plan, self.catalogue, users, day, bargains, features=self.features)
+        if self.recollection is None:
+            return day_chunk(
+                self.plan, self.catalogue, users, day, bargains, features=self.features
+            )
+        own, mind = self.recollection.on(users, day)
+        return signal_day_chunk(own, mind, bargains, features=self.features)
 
     def payload_batches(
         self, batch_events: int = 10_000, first_day: int = 0, last_day: int | None = None
@@ -100,9 +107,7 @@ class Simulation:
         return users
 
     def _bargains(self, day: int) -> Bargains | None:
-        if self.plan.day(day) not in self.plan.sale_days:
-            return None
-        return Bargains.of(self.plan, self.catalogue, day)
+        return Bargains.on(self.plan, self.catalogue, day)
 
 
 def behaviors_table(chunk: DayChunk) -> pa.Table:

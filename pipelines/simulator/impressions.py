@@ -6,6 +6,7 @@ the interest is awake; and the item's quality. On a sale day they depend on the 
 features (`uic.pipelines.simulator.features`) these move the odds, too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from uic.pipelines.simulator.features import DayFeatures
 from uic.pipelines.simulator.plan import SimulationPlan
+from uic.pipelines.simulator.signals.shown import Mind, remembered_rows
 from uic.pipelines.simulator.visits import CLICK_SECONDS, Acts, Bargains, Visits, style_match
 from uic.pipelines.simulator.world import INTERESTS, Catalogue, Floats, Ints, UserBlock, uniform
 
@@ -39,6 +41,9 @@ class Impressions:
         clicked: (impressions,), bool, drawn with `probability`.
         positions: (impressions,), int64, 1 to 10; None without features.
         unaided: (impressions,), float32, the probability without what features say.
+        odds: (impressions,), float32, the log-odds of `probability`.
+        parts: what each knowledge (`uic.pipelines.simulator.oracle`) adds to `odds`, each
+            (impressions,), float32; what is left out adds nothing.
     """
 
     acts: Acts
@@ -46,6 +51,8 @@ class Impressions:
     clicked: NDArray[np.bool_]
     positions: Ints | None
     unaided: Floats
+    odds: Floats
+    parts: Mapping[str, Floats]
 
 
 def impressions(
@@ -58,32 +65,67 @@ def impressions(
     bargains: Bargains | None,
     stream: np.random.Generator,
     features: DayFeatures | None,
+    mind: Mind | None,
 ) -> Impressions:
-    """Show items in the visits of a day and draw the clicks; `bargains` on a sale day."""
+    """Show items in the visits of a day and draw the clicks.
+
+    Args:
+        plan: what is simulated.
+        catalogue: of the day.
+        block: the users.
+        strengths: of their interests on the day.
+        visits: in which things are shown.
+        bargains: on a sale day.
+        stream: of random numbers.
+        features: with features.
+        mind: with signals.
+    """
     per_visit = plan.impressions_per_user_day / plan.visits_per_user_day
     shown = np.repeat(np.arange(len(visits.users)), stream.poisson(per_visit, len(visits.users)))
     users = visits.users[shown]
+    times_ms = None if mind is None else _times(visits, shown, stream)
     if bargains is None:
         rows = _candidates(catalogue, block, users, stream)
+        if mind is not None and times_ms is not None:
+            rows = remembered_rows(mind, users, times_ms, rows, stream)
         odds = _odds(catalogue, block, strengths, users, rows)
+        items = np.float32(_QUALITY) * catalogue.quality[rows]
         if plan.interest_gain < 1:
             odds = _EVEN + plan.interest_gain * (odds - _EVEN)
+            items = np.float32(plan.interest_gain) * items
+        parts = {"items": items, "interests": odds - odds_of_none(plan) - items}
+        if mind is not None and times_ms is not None:
+            signals = mind.odds(users, rows, times_ms)
+            odds, parts = odds + sum(signals.values()), parts | signals
     else:
         picks = stream.integers(len(bargains.rows), size=len(shown))
         rows = bargains.rows[picks]
         odds = _SALE_BASE + _SALE_DEPTH * bargains.depth[picks]
+        parts = {"items": odds - np.float32(_SALE_BASE)}
     probability = unaided = _probability(odds)
     positions = None
     if features is not None:
         positions = features.positions(len(shown))
         if bargains is None:
-            gained = odds + features.odds(users, rows, positions)
-            probability = _probability(gained.astype(np.float32))
+            parts["features"] = features.odds(users, rows, positions)
+            odds = odds + parts["features"]
+            probability = _probability(odds.astype(np.float32))
     clicked = uniform(stream, len(shown)) < probability
-    spans_ms = visits.clicks[shown] * (CLICK_SECONDS * 1000)
-    times_ms = visits.starts_ms[shown] + (uniform(stream, len(shown)) * spans_ms).astype(np.int64)
+    if times_ms is None:
+        times_ms = _times(visits, shown, stream)
     acts = Acts(users, rows, times_ms)
-    return Impressions(acts, probability, clicked, positions, unaided)
+    return Impressions(acts, probability, clicked, positions, unaided, odds, parts)
+
+
+def odds_of_none(plan: SimulationPlan) -> float:
+    """Log-odds of an item of average quality for a user who does not care for it."""
+    return _EVEN + plan.interest_gain * (_BASE - _EVEN)
+
+
+def _times(visits: Visits, shown: Ints, stream: np.random.Generator) -> Ints:
+    """When each impression is shown: within its visit."""
+    spans_ms = visits.clicks[shown] * (CLICK_SECONDS * 1000)
+    return visits.starts_ms[shown] + (uniform(stream, len(shown)) * spans_ms).astype(np.int64)
 
 
 def _probability(odds: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """What to simulate: the sizes, the days and the seed, checked."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Final, Self
 from zoneinfo import ZoneInfo
@@ -16,6 +17,21 @@ from uic.pipelines.sale_calendar import SaleCalendar
 # impression. Only `sized` uses them, to turn numbers of rows into a number of users.
 _BEHAVIORS_PER_VISIT: Final = 4.55
 _BEHAVIORS_PER_IMPRESSION: Final = 0.217
+# What can be switched on beside interests, each by a field `…_gain`; see `signals/`.
+SIGNALS: Final = ("order", "session", "ages", "satiation", "return", "drift", "pair")
+# How much of a signal there is: 1 as built, 0 not at all.
+Gain = Annotated[float, Field(ge=0, le=3)]
+
+
+# Plans to begin with: fields that are not left at their defaults.
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "plain": {},
+    # What a mean of the history tells is worth little of what there is to know.
+    "signals": {
+        "impressions_per_user_day": 6.0, "interest_gain": 0.7, "order_gain": 1.2,
+        "session_gain": 1.2, "satiation_gain": 1.2, "pair_gain": 1.2,
+    },
+}  # fmt: skip
 
 
 class SimulationPlanError(BadInputError):
@@ -69,6 +85,41 @@ class SimulationPlan(Section):
         description="how much users' interests and items move the odds of a click: 1 as built, 0 "
         "not at all, so that ids say nothing; 0 to 1",
     )
+    order_gain: Gain = Field(
+        0.0,
+        description="interests lead to one another: what follows on the category of a recent click "
+        "is liked for three days (camera, then lens); 1 as built, 0 to 3",
+    )
+    session_gain: Gain = Field(
+        0.0,
+        description="visits have an intent that decays within minutes: what was clicked just now "
+        "is liked; 1 as built, 0 to 3",
+    )
+    ages_gain: Gain = Field(
+        0.0,
+        description="a category that was clicked stays liked for a day, a week or a month, as the "
+        "category goes; 1 as built, 0 to 3",
+    )
+    satiation_gain: Gain = Field(
+        0.0,
+        description="what was bought, item and category, is not wanted again for up to four weeks; "
+        "1 as built, 0 to 3",
+    )
+    return_gain: Gain = Field(
+        0.0,
+        description="users are silent for 10 to 14 days at a time and come back to what they last "
+        "did; 1 as built, 0 to 3",
+    )
+    drift_gain: Gain = Field(
+        0.0,
+        description="categories go in and out of fashion over weeks, new items replace old ones; "
+        "1 as built, 0 to 3",
+    )
+    pair_gain: Gain = Field(
+        0.0,
+        description="the last purchase from a durable category decides which categories appeal "
+        "for four weeks, pair by pair; 1 as built, 0 to 3",
+    )
 
     @field_validator("time_zone")
     @classmethod
@@ -92,6 +143,9 @@ class SimulationPlan(Section):
                     f"{self.first_day} to {self.last_day}"
                 )
                 raise ValueError(msg)
+        if self.photographs and self.drift_gain:
+            msg = "drift_gain does not go with photographs, which bring new items of their own"
+            raise ValueError(msg)
         return self
 
     @classmethod
@@ -106,6 +160,18 @@ class SimulationPlan(Section):
         except ValidationError as error:
             first = error.errors()[0]
             raise SimulationPlanError(_one_line(first)) from error
+
+    @classmethod
+    def preset(cls, name: str, **fields: Any) -> Self:
+        """A plan of `PRESETS` with some fields of its own.
+
+        Raises:
+            SimulationPlanError: there is no such preset, or a field is out of range.
+        """
+        if name not in PRESETS:
+            msg = f"simulate: --preset: found {name!r}: expected one of {', '.join(PRESETS)}"
+            raise SimulationPlanError(msg)
+        return cls.of(**{**PRESETS[name], **fields})
 
     @classmethod
     def sized(cls, behaviors: int, impressions: int, *, days: int = 70, seed: int = 1) -> Self:
@@ -123,9 +189,18 @@ class SimulationPlan(Section):
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest; what an older plan could not say is left out where it is not used."""
-        newer = {"feature_gain", "interest_gain"}
+        newer = {"feature_gain", "interest_gain", *(f"{name}_gain" for name in SIGNALS)}
         unused = {name for name in newer if getattr(self, name) == _default(name)}
         return self.model_dump(mode="json", exclude=unused)
+
+    def gain(self, signal: str) -> float:
+        """How much there is of one of `SIGNALS`."""
+        return float(getattr(self, f"{signal}_gain"))
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Those of `SIGNALS` that are switched on."""
+        return tuple(name for name in SIGNALS if self.gain(name) > 0)
 
     @property
     def last_day(self) -> date:

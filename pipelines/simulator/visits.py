@@ -73,6 +73,11 @@ class Bargains:
     depth: Floats
 
     @classmethod
+    def on(cls, plan: SimulationPlan, catalogue: Catalogue, day: int) -> "Bargains | None":
+        """The bargains of a sale day; None on another one."""
+        return cls.of(plan, catalogue, day) if plan.day(day) in plan.sale_days else None
+
+    @classmethod
     def of(cls, plan: SimulationPlan, catalogue: Catalogue, day: int) -> "Bargains":
         """Draw the bargains of a day, the same for all users."""
         stream = random_stream(plan.seed, 0, day, Purpose.BARGAINS)
@@ -111,19 +116,25 @@ def _click_times(visits: Visits, stream: np.random.Generator) -> tuple[Ints, Int
     return visit, visits.starts_ms[visit] + (seconds * 1000).astype(np.int64)
 
 
-def ordinary_clicks(
-    catalogue: Catalogue,
-    block: UserBlock,
-    strengths: Floats,
-    visits: Visits,
-    stream: np.random.Generator,
-) -> Acts:
-    """Clicks on the topics of the day, in the user's own style."""
-    # One topic a visit, drawn by strength.
+def interest_topics(
+    block: UserBlock, strengths: Floats, visits: Visits, stream: np.random.Generator
+) -> Ints:
+    """One topic a visit, drawn by the strengths of interests: categories, (visits,), int64."""
     ladder = np.cumsum(strengths, axis=1)[visits.users]  # (visits, K)
     draws = uniform(stream, len(visits.users)) * ladder[:, -1]
     slots = np.minimum((ladder <= draws[:, None]).sum(axis=1), INTERESTS - 1)
-    topics = block.interests[visits.users, slots]
+    topics: Ints = block.interests[visits.users, slots]
+    return topics
+
+
+def topic_clicks(
+    catalogue: Catalogue,
+    block: UserBlock,
+    topics: Ints,
+    visits: Visits,
+    stream: np.random.Generator,
+) -> Acts:
+    """Clicks on the topics of the visits, in the user's own style."""
     visit, times_ms = _click_times(visits, stream)
     users = visits.users[visit]
     stray = uniform(stream, len(visit)) < _STRAY_SHARE
@@ -161,16 +172,16 @@ def joined(one: Acts, two: Acts) -> Acts:
 
 
 def with_funnel(
-    clicks: Acts, stream: np.random.Generator, *, sale: bool
+    clicks: Acts, stream: np.random.Generator, *, sale: bool, buys: bool = True
 ) -> tuple[Acts, NDArray[np.int8]]:
-    """Clicks and what they lead to: carts, favourites, and buys of what is in the cart."""
+    """Clicks and what they lead to: carts, favourites, and `buys` of what is in the cart."""
     gain = _SALE_FUNNEL if sale else 1.0
     draws = uniform(stream, len(clicks.users)) / np.float32(gain)
     carts = np.flatnonzero(draws < _CART)
     favourites = np.flatnonzero((draws >= _CART) & (draws < _CART + _FAVOURITE))
-    buys = np.flatnonzero(draws < _CART * _BUY_OF_CARTS)
-    sources = np.concatenate([np.arange(len(clicks.users)), carts, favourites, buys])
-    counts = [len(clicks.users), len(carts), len(favourites), len(buys)]
+    bought = np.flatnonzero(draws < (_CART * _BUY_OF_CARTS if buys else 0))
+    sources = np.concatenate([np.arange(len(clicks.users)), carts, favourites, bought])
+    counts = [len(clicks.users), len(carts), len(favourites), len(bought)]
     behaviors = np.repeat(np.array([CLICK, CART, FAVOURITE, BUY], dtype=np.int8), counts)
     # Seconds after the click: a cart or a favourite soon, a buy after the cart.
     delays_ms = np.repeat(np.array([0, 8_000, 8_000, 30_000]), counts)

@@ -48,6 +48,9 @@ class Purpose(IntEnum):
     BARGAINS = 3
     PHOTOGRAPHS = 4
     FEATURES = 5
+    RULES = 6
+    OWN = 7
+    SHOWN = 8
 
 
 def random_stream(seed: int, block: int, day: int, purpose: Purpose) -> np.random.Generator:
@@ -77,6 +80,9 @@ class Catalogue:
         category_starts: (categories + 1,), int64.
         gallery: photographs of the items; None without.
         day: whose items there are; None for all.
+        fashion: (categories,), float32, of the day; None: popularity does not change.
+        newest: (categories,), int64: the newest and most popular item of each category on the day,
+            by its place in it; None: the first one for ever.
     """
 
     item_ids: Ints
@@ -86,6 +92,8 @@ class Catalogue:
     category_starts: Ints
     gallery: Gallery | None = None
     day: int | None = None
+    fashion: Floats | None = None
+    newest: Ints | None = None
 
     @classmethod
     def of(cls, plan: SimulationPlan) -> "Catalogue":
@@ -120,7 +128,12 @@ class Catalogue:
 
     def popular_categories(self, stream: np.random.Generator, count: int) -> Ints:
         """Categories drawn by popularity, (count,), int64."""
-        return skewed_ranks(uniform(stream, count), self.categories)
+        drawn = skewed_ranks(uniform(stream, count), self.categories)
+        if self.fashion is None:
+            return drawn
+        # Of two categories the one more in fashion.
+        other = skewed_ranks(uniform(stream, count), self.categories)
+        return np.where(self.fashion[other] > self.fashion[drawn], other, drawn)
 
     def popular_rows(self, stream: np.random.Generator, categories: Ints) -> Ints:
         """One item of each category by popularity (Zipf, exponent 1), as rows, int64."""
@@ -128,7 +141,10 @@ class Catalogue:
         sizes = self.category_starts[categories + 1] - starts
         # P(rank < r) = log(r + 1) / log(n + 1), turned round.
         ranks = np.exp(uniform(stream, len(sizes)) * np.log(sizes + 1)).astype(np.int64) - 1
-        rows: Ints = starts + np.clip(ranks, 0, sizes - 1)
+        ranks = np.clip(ranks, 0, sizes - 1)
+        if self.newest is not None:
+            ranks = (self.newest[categories] - ranks) % sizes
+        rows: Ints = starts + ranks
         return rows if self.gallery is None else self._launched(rows, starts)
 
     def _launched(self, rows: Ints, starts: Ints) -> Ints:

@@ -6,7 +6,7 @@ make it again, and the best reachable AUC, so that a model's AUC can be read aga
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.writer import LogWriter, Part, Publication
 from uic.pipelines.settings import LogSettings
+from uic.pipelines.simulator.ceilings import Ceilings
 from uic.pipelines.simulator.days import FAST_MS
 from uic.pipelines.simulator.feature_files import write_features
 from uic.pipelines.simulator.generator import Simulation, behaviors_table, impressions_table
@@ -42,6 +43,8 @@ class SimulatedLog:
         best_ordinary_auc: the same without sale days.
         unaided_auc: with features, the best AUC without knowing them.
         features: with features, the file that names them.
+        ceilings: AUC by what is known (`uic.pipelines.simulator.ceilings`); None without signals,
+            if it was not asked for.
     """
 
     publication: Publication
@@ -50,6 +53,7 @@ class SimulatedLog:
     best_ordinary_auc: float | None
     unaided_auc: float | None = None
     features: Path | None = None
+    ceilings: Mapping[str, float | None] | None = None
 
 
 def write_simulation(
@@ -58,6 +62,7 @@ def write_simulation(
     settings: LogSettings,
     *,
     workspace: Path | None = None,
+    explain: bool = False,
     generated: Progress | None = None,
     written: Progress | None = None,
 ) -> SimulatedLog:
@@ -68,6 +73,7 @@ def write_simulation(
         log: where to.
         settings: partitions of the import, and what event times its parser would accept.
         workspace: where features go; None is the folder of the log's.
+        explain: find the ceilings also without signals.
         generated: called with (days generated, days in all).
         written: called with (days written, days in all), behaviours and impressions apart.
 
@@ -80,6 +86,7 @@ def write_simulation(
     _check(plan, log, settings)
     simulation = Simulation(plan)
     everything, ordinary, unaided = BestAuc(), BestAuc(), BestAuc()
+    ceilings = Ceilings(plan) if explain or plan.signals else None
     details: dict[str, Any] = {"plan": plan.to_json()}
     part = Part(EPOCH_NAME, sources=[_source(plan)], notes=NOTES, details=details)
     with LogWriter(log, part, time_zone=plan.time_zone, partitions=settings.partitions) as writer:
@@ -92,6 +99,8 @@ def write_simulation(
                 writer.add_impressions(impressions_table(chunk))
                 everything.add(chunk.click_probability, chunk.clicked)
                 unaided.add(chunk.unaided_probability, chunk.clicked)
+                if ceilings is not None:
+                    ceilings.add(chunk)
                 if not sale:
                     ordinary.add(chunk.click_probability, chunk.clicked)
             if generated is not None:
@@ -99,6 +108,8 @@ def write_simulation(
         details["best_reachable_auc"] = everything.auc()
         details["best_reachable_auc_without_sale_days"] = ordinary.auc()
         details["impressions_clicked"] = everything.clicks
+        if ceilings is not None and plan.signals:
+            details["ceilings"] = ceilings.table()
         features = None
         if simulation.features is not None:
             details["best_reachable_auc_without_features"] = unaided.auc()
@@ -111,6 +122,7 @@ def write_simulation(
         ordinary.auc(),
         unaided.auc() if features else None,
         features,
+        None if ceilings is None else ceilings.table(),
     )
 
 

@@ -36,6 +36,7 @@ def test_every_module_with_a_command_is_in_a_panel():
         "item_versions",
         "gate_tables",
         "imported_features",
+        "simulation_options",
     }
     for path in MODULES:
         module = importlib.import_module(f"uic.jobs.commands.{path.stem}")

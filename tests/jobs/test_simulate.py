@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from uic.jobs.cli import app
+from uic.jobs.commands.simulation_options import GAINS, SIZES
 from uic.models.errors import UicError
 from uic.models.published import sha256_of
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 from uic.pipelines.sale_calendar import SaleCalendar
 from uic.pipelines.simulator import BestAuc
+from uic.pipelines.simulator.plan import PRESETS, SIGNALS, SimulationPlan
 
 SMALL = ["--users", "60", "--items", "120", "--days", "6", "--first-day", "2025-03-01"]
 
@@ -57,6 +60,46 @@ def test_features_are_files_of_the_same_bytes_and_their_worth_is_told(tmp_path):
     )
     assert best > unaided + 0.03
     assert "without features" not in simulate(tmp_path / "plain")
+
+
+def test_explain_tells_what_each_knowledge_is_worth_and_the_manifest_keeps_it(tmp_path):
+    options = ["--session-gain", "1", "--pair-gain", "0.5", "--impressions-per-user-day", "8"]
+    output = simulate(tmp_path, *options, "--explain")
+    details = EventLog(tmp_path / "log").manifests()[0]["details"]
+    assert details["plan"]["session_gain"] == 1.0
+    assert "order_gain" not in details["plan"]
+    ceilings = details["ceilings"]
+    assert set(ceilings) == {
+        "everything", "all but items", "all but interests", "all but session", "all but pair",
+        "interests only", "nothing of the user",
+    }  # fmt: skip
+    for name, auc in ceilings.items():
+        assert re.search(rf"{name} +{auc:.4f} +{ceilings['everything'] - auc:.4f}", output)
+    assert ceilings["everything"] > ceilings["all but session"] + 0.02
+
+
+def test_a_log_without_signals_is_explained_too_and_its_manifest_stays_as_it_was(tmp_path):
+    assert "interests only" in simulate(tmp_path / "one", "--explain")
+    assert "interests only" not in simulate(tmp_path / "two")
+    assert sums(tmp_path / "one") == sums(tmp_path / "two")
+
+
+def test_options_and_their_told_defaults_are_those_of_the_plan():
+    assert set(GAINS) == {"interest_gain", *(f"{name}_gain" for name in SIGNALS)}
+    command = get_command(app).commands["simulate"]
+    options = {option.name: option for option in command.params}
+    told = [(name, default) for name, _, default, _ in SIZES]
+    told += [(name, float(options[name].show_default)) for name in GAINS]
+    for name, default in told:
+        assert SimulationPlan.model_fields[name].default == default
+        assert float(options[name].show_default) == default
+
+
+def test_a_preset_gives_what_is_not_given(tmp_path):
+    simulate(tmp_path, "--preset", "signals", "--pair-gain", "0")
+    plan = EventLog(tmp_path / "log").manifests()[0]["details"]["plan"]
+    assert (plan["users"], plan["order_gain"]) == (60, PRESETS["signals"]["order_gain"])
+    assert "pair_gain" not in plan
 
 
 def test_another_seed_gives_other_bytes(tmp_path):
@@ -117,6 +160,8 @@ def test_no_impressions_are_no_error(tmp_path):
         (["--items", "99"], "--items: found 99"),
         (["--days", "1"], "--days: found 1"),
         (["--seed", "-1"], "--seed: found -1"),
+        (["--preset", "real"], "--preset: found 'real': expected one of plain, signals"),
+        (["--order-gain", "4"], "--order-gain: found 4.0"),
         (["--late-share", "1.5"], "--late-share: found 1.5"),
         (["--visits-per-user-day", "0"], "--visits-per-user-day: found 0.0"),
         (["--impressions-per-user-day", "nan"], "--impressions-per-user-day: found nan"),
