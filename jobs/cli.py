@@ -40,6 +40,7 @@ from uic.jobs.commands import (
     store,
     stream,
     train,
+    tune,
     user,
 )
 from uic.jobs.commands.options import BEAM_SETTINGS
@@ -66,6 +67,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
     },
     "Models": {
         "train": train.train,
+        "tune": tune.tune,
         "evaluate": evaluate.evaluate,
         "bundle": bundle.app,
         "images": images.app,

@@ -78,6 +78,9 @@ RanksOption = Annotated[
         "The result is that of one process; bytes sent are counted.",
     ),
 ]
+TunedOption = Annotated[
+    bool, typer.Option("--tuned", help="With what `uic tune` found; --set wins over it.")
+]
 StrategyOption = Annotated[
     str | None,
     typer.Option(
@@ -105,6 +108,7 @@ def train(
     version: VersionOption = None,
     ranks: RanksOption = 1,
     strategy: StrategyOption = None,
+    tuned: TunedOption = False,
     workspace: Workspace,
 ) -> None:
     """Train MODEL and publish it as a bundle, which becomes the model's current one.
@@ -124,7 +128,7 @@ def train(
         first=day_of(first), last=day_of(last), test_days=test_days,
         validation_days=validation_days, epochs=epochs, seed=seed, device=device,
         warm_start=warm_start, except_ids=except_ids, version=version, ranks=ranks,
-        strategy=strategy, watch=_watch,
+        strategy=strategy, tuned=tuned, watch=_watch,
     )  # fmt: skip
     _show(made)
 

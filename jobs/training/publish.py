@@ -15,6 +15,7 @@ from typing import Any
 from uic.jobs.config.context import Context
 from uic.jobs.training.rank_run import Ranks, ranks_of, train_as
 from uic.jobs.training.run import check_device, checkpoint_path, open_samples, with_images
+from uic.jobs.training.tune import tuned_assignments
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
@@ -46,6 +47,7 @@ class TrainRequest:
         model: name in the catalogue.
         samples: name of the samples.
         assignments: `key=value` for fields of the model's settings or of `train`.
+        tuned: begin with what `uic tune` found; assignments win over it.
         first: leave out days before; None for none.
         last: leave out days after; None for none.
         test_days: the last so many days.
@@ -74,6 +76,7 @@ class TrainRequest:
     version: str | None = None
     ranks: int = 1
     strategy: str | None = None
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,9 @@ def _prepare(
     context: Context, request: TrainRequest
 ) -> tuple[TrainingStart, Bundle | None, ImageFeatures | None]:
     """The run, the bundle to start from, and the image features of the model."""
+    found = tuned_assignments(context, request.model, request.samples) if request.tuned else []
     settings, training = apply_settings(
-        request.model, context.config.train, list(request.assignments)
+        request.model, context.config.train, [*found, *request.assignments]
     )
     ranks = ranks_of(request.model, settings, request.ranks, request.strategy, request.device)
     settings, images = with_images(context, settings)

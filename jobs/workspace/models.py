@@ -13,6 +13,8 @@ from uic.jobs.workspace.base import WorkspacePanel, day_of
 if TYPE_CHECKING:
     from uic.jobs.training.measure import Evaluation
     from uic.jobs.training.publish import TrainedBundle, Watch
+    from uic.jobs.training.tune import Tell, Tuned
+    from uic.jobs.training.tune import Watch as WatchTrial
     from uic.models.bundles.bundle import Bundle
 
 
@@ -62,6 +64,7 @@ class ModelsPanel(WorkspacePanel):
         version: str | None = None,
         ranks: int = 1,
         strategy: str | None = None,
+        tuned: bool = False,
         watch: "Watch | None" = None,
     ) -> "TrainedBundle":
         """Train a model and publish it as a bundle, which becomes the model's current one.
@@ -87,6 +90,7 @@ class ModelsPanel(WorkspacePanel):
             version: name of the bundle's version; None: the next number.
             ranks: processes of this machine to train over.
             strategy: of dicm over ranks: ams, ps-worker or ps-server.
+            tuned: with what `tune` found for these samples; `settings` win over it.
             watch: shows how the run goes.
 
         Raises:
@@ -114,8 +118,70 @@ class ModelsPanel(WorkspacePanel):
             version=version,
             ranks=ranks,
             strategy=strategy,
+            tuned=tuned,
         )
         return train_and_publish(self.context, request, watch)
+
+    def tune(
+        self,
+        model: str,
+        samples: str = "default",
+        *,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        first: date | str | None = None,
+        last: date | str | None = None,
+        test_days: int = 1,
+        validation_days: int = 1,
+        trials: int = 12,
+        minutes: float | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        watch: "WatchTrial | None" = None,
+        tell: "Tell | None" = None,
+    ) -> "Tuned":
+        """Search the settings that a model learns best with; `train(..., tuned=True)` uses them.
+
+        The same search goes on where an earlier call was killed or out of time.
+
+        Args:
+            model: its name in the catalogue.
+            samples: name of the samples.
+            settings: that are not searched, for every training.
+            first: leave out days before this one.
+            last: leave out days after this one.
+            test_days: the last so many days are never read.
+            validation_days: the so many days before them judge, and are not trained on.
+            trials: settings to begin with, the defaults among them.
+            minutes: stop after so long with the best so far; None for no limit.
+            seed: of the draw, of weights and of shuffles.
+            device: cpu, cuda, or auto.
+            watch: shows each training.
+            tell: told each that is done.
+
+        Raises:
+            BadInputError: too few impressions or clicks to learn from, a wrong name, setting or
+                day, or nothing was finished in time.
+
+        Example:
+            >>> workspace.tune("din", minutes=30).assignments
+            ['learning_rate=0.005', 'batch_impressions=256']
+        """
+        from uic.jobs.training.tune import TuneRequest, tune
+
+        request = TuneRequest(
+            model=model,
+            samples=samples,
+            assignments=_assignments(settings),
+            first=None if first is None else day_of(first, "first"),
+            last=None if last is None else day_of(last, "last"),
+            test_days=test_days,
+            validation_days=validation_days,
+            trials=trials,
+            minutes=minutes,
+            seed=seed,
+            device=device,
+        )
+        return tune(self.context, request, watch, tell)
 
     def evaluate(
         self,
