@@ -61,6 +61,11 @@ class SimulationPlan(Section):
     visits_per_user_day: Annotated[float, Field(ge=0.05, le=50)] = Field(
         1.5, description="visits of a user of average activity; a day, 0.05 to 50"
     )
+    activity_spread: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.6,
+        description="how unlike users are in how often they visit: standard deviation of the "
+        "logarithm; 0 to 2",
+    )
     impressions_per_user_day: Annotated[float, Field(ge=0, le=500)] = Field(
         2.0, description="impressions of a user of average activity; a day, 0 to 500"
     )
@@ -189,7 +194,7 @@ class SimulationPlan(Section):
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest; what an older plan could not say is left out where it is not used."""
-        newer = {"feature_gain", "interest_gain", *(f"{name}_gain" for name in SIGNALS)}
+        newer = {"activity_spread", "feature_gain", "interest_gain", *(f"{name}_gain" for name in SIGNALS)}
         unused = {name for name in newer if getattr(self, name) == _default(name)}
         return self.model_dump(mode="json", exclude=unused)
 

@@ -29,8 +29,7 @@ _PERIOD_DAYS: Final = (25.0, 60.0)
 _WEIGHTS: Final = (0.3, 1.0)
 # How narrow a height is: at 4 an interest is above half its height for 19 % of its period.
 _WAVE_SHARPNESS: Final = 4.0
-# Log-normal activity of users, mean 1: a few visit often, most seldom.
-_ACTIVITY_SIGMA: Final = 0.6
+# Activity of users is log-normal with mean 1, a few visit often, most seldom, and at most this.
 _MAX_ACTIVITY: Final = 5.0
 # Halving a rank so often leads to the first of any category, which is there from the first day.
 _LAUNCH_TRIES: Final = 32
@@ -197,7 +196,8 @@ class UserBlock:
         users = min(BLOCK_USERS, plan.users - first)
         shape = (users, INTERESTS)
         strata = skewed_ranks(uniform(stream, *shape), catalogue.categories // INTERESTS)
-        activity = stream.standard_normal(users, dtype=np.float32) * _ACTIVITY_SIGMA
+        spread = plan.activity_spread
+        activity = stream.standard_normal(users, dtype=np.float32) * spread
         return cls(
             number=number,
             user_ids=np.arange(first + 1, first + users + 1, dtype=np.int64),
@@ -206,7 +206,7 @@ class UserBlock:
             periods=_between(*_PERIOD_DAYS, uniform(stream, *shape)),
             phases=uniform(stream, *shape),
             taste=stream.standard_normal((users, STYLE_DIMENSIONS), dtype=np.float32),
-            activity=np.minimum(np.exp(activity - _ACTIVITY_SIGMA**2 / 2), _MAX_ACTIVITY),
+            activity=np.minimum(np.exp(activity - spread**2 / 2), _MAX_ACTIVITY),
             class_taste=_class_taste(plan, number, users),
         )
 
