@@ -39,8 +39,9 @@ FeaturesOption = Annotated[
 PresetOption = Annotated[
     str,
     typer.Option(
-        help="Where fields that are not given come from: plain (interests alone), or signals "
-        "(order, session, satiation and pair besides, interests less).",
+        help="Where fields that are not given come from: plain (interests alone), signals "
+        "(order, session, satiation and pair besides, interests less), or public (visits as in "
+        "public logs, and all signals but silences).",
     ),
 ]
 ExplainOption = Annotated[

@@ -31,6 +31,12 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         "impressions_per_user_day": 6.0, "interest_gain": 0.7, "order_gain": 1.2,
         "session_gain": 1.2, "satiation_gain": 1.2, "pair_gain": 1.2,
     },
+    # Users as seldom and as unlike one another as those of public logs, which have no silences.
+    "public": {
+        "visits_per_user_day": 0.35, "activity_spread": 1.0, "interest_gain": 0.7,
+        "order_gain": 1.0, "session_gain": 1.0, "ages_gain": 1.0, "satiation_gain": 1.0,
+        "drift_gain": 1.0, "pair_gain": 1.0,
+    },
 }  # fmt: skip
 
 
@@ -194,7 +200,12 @@ class SimulationPlan(Section):
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest; what an older plan could not say is left out where it is not used."""
-        newer = {"activity_spread", "feature_gain", "interest_gain", *(f"{name}_gain" for name in SIGNALS)}
+        newer = {
+            "activity_spread",
+            "feature_gain",
+            "interest_gain",
+            *(f"{name}_gain" for name in SIGNALS),
+        }
         unused = {name for name in newer if getattr(self, name) == _default(name)}
         return self.model_dump(mode="json", exclude=unused)
 

@@ -4,8 +4,12 @@ from dataclasses import fields, replace
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.settings import LogSettings
 from uic.pipelines.simulator import (
     DayChunk,
     Simulation,
@@ -21,6 +25,7 @@ from uic.pipelines.simulator.signals.past import Past
 from uic.pipelines.simulator.signals.shown import Mind
 from uic.pipelines.simulator.visits import Acts
 from uic.pipelines.simulator.world import BLOCK_USERS
+from uic.pipelines.simulator.write import write_simulation
 
 # What not knowing a signal costs at least, on the last days of a log that has it alone.
 WORTH = {
@@ -180,6 +185,22 @@ def test_the_oracle_has_the_impressions_of_the_log():
     assert np.array_equal(known.labels, np.concatenate([c.clicked for c in chunks]))
     assert set(known.without) == {"items", "interests", "order", "session"}
     assert not np.array_equal(known.without["order"], known.without["session"])
+
+
+def test_the_oracle_of_a_manifest_is_that_of_its_log(tmp_path):
+    plan = plan_of(*SIGNALS, users=100, days=34, sale_days=(SALE,), feature_gain=1.0)
+    log = EventLog(tmp_path / "log")
+    write_simulation(plan, log, LogSettings())
+    again = SimulationPlan.of(**log.manifests()[0]["details"]["plan"])
+    known = oracle_impressions(again, first_day=20)
+    shown = pa.concat_tables(pq.read_table(file.path) for file in log.impression_files()[20:])
+    written = [
+        shown[name].cast(pa.int64()).to_numpy() for name in ("user_id", "item_id", "event_time")
+    ]
+    by_log = np.lexsort(written)
+    by_oracle = np.lexsort([known.user_ids, known.item_ids, known.times_ms])
+    assert np.array_equal(shown["click_probability"].to_numpy()[by_log], known.full[by_oracle])
+    assert np.array_equal(shown["clicked"].to_numpy()[by_log], known.labels[by_oracle])
 
 
 def test_photographs_and_drift_do_not_go_together():
