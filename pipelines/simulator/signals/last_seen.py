@@ -31,11 +31,13 @@ class LastTimes:
         return cls(empty, empty, empty)
 
     def followed(self, keys: Ints, times_ms: Ints, rows: Ints, since_ms: int) -> "LastTimes":
-        """With what came later; what is older than `since_ms` is forgotten."""
-        keys = np.concatenate([self.keys, keys])
-        times_ms = np.concatenate([self.times_ms, times_ms])
-        rows = np.concatenate([self.rows, rows])
-        order = np.lexsort((rows, times_ms, keys))
+        """With what came later, in any order; what is older than `since_ms` is forgotten."""
+        new = np.lexsort((rows, times_ms, keys))
+        keys = np.concatenate([self.keys, keys[new]])
+        times_ms = np.concatenate([self.times_ms, times_ms[new]])
+        rows = np.concatenate([self.rows, rows[new]])
+        # Two runs in order: a stable sort only merges them, the later of equal keys behind.
+        order = np.argsort(keys, kind="stable")
         keys, times_ms, rows = keys[order], times_ms[order], rows[order]
         last = np.append(keys[1:] != keys[:-1], np.ones(min(len(keys), 1), dtype=np.bool_))
         kept = last & (times_ms >= since_ms)
@@ -82,9 +84,9 @@ class Moments:
         """Sort the acts of a day."""
         order = np.lexsort((rows, times_ms, keys))
         keys, times_ms, rows = keys[order], times_ms[order], rows[order]
-        names, numbers = np.unique(keys, return_inverse=True)
-        places = _place(numbers.astype(np.int64), times_ms, start_ms)
-        return cls(before, keys, times_ms, rows, names, places, start_ms)
+        first = np.append(np.ones(min(len(keys), 1), dtype=np.bool_), keys[1:] != keys[:-1])
+        places = _place(np.cumsum(first) - 1, times_ms, start_ms)
+        return cls(before, keys, times_ms, rows, keys[first], places, start_ms)
 
     def last_before(self, keys: Ints, times_ms: Ints) -> tuple[Ints, Ints]:
         """Time and row of the last act of each key strictly before a time of the day.
