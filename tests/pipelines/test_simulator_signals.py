@@ -1,5 +1,6 @@
 """Signals of the simulator: what each is worth, that it looks back only, and how it is drawn."""
 
+import tracemalloc
 from dataclasses import fields, replace
 from datetime import date
 
@@ -22,9 +23,10 @@ from uic.pipelines.simulator.days import KNOWLEDGE
 from uic.pipelines.simulator.plan import SIGNALS
 from uic.pipelines.simulator.signals.own_acts import OwnActs
 from uic.pipelines.simulator.signals.past import Past
+from uic.pipelines.simulator.signals.rules import Rules
 from uic.pipelines.simulator.signals.shown import Mind
 from uic.pipelines.simulator.visits import Acts
-from uic.pipelines.simulator.world import BLOCK_USERS
+from uic.pipelines.simulator.world import BLOCK_USERS, Catalogue
 from uic.pipelines.simulator.write import write_simulation
 
 # What not knowing a signal costs at least, on the last days of a log that has it alone.
@@ -201,6 +203,56 @@ def test_the_oracle_of_a_manifest_is_that_of_its_log(tmp_path):
     by_oracle = np.lexsort([known.user_ids, known.item_ids, known.times_ms])
     assert np.array_equal(shown["click_probability"].to_numpy()[by_log], known.full[by_oracle])
     assert np.array_equal(shown["clicked"].to_numpy()[by_log], known.labels[by_oracle])
+
+
+@pytest.mark.parametrize("items", [100, 600, 2000, 30_000])
+def test_rules_say_nothing_of_a_category_alone(items):
+    plan = plan_of(*SIGNALS, items=items)
+    catalogue = Catalogue.of(plan)
+    rules = Rules.of(plan, catalogue)
+    places = np.arange(catalogue.categories)
+    assert np.array_equal(np.sort(rules.successors), places)
+    assert (rules.successors != places).all()
+    assert np.array_equal(rules.successors[rules.predecessors], places)
+    # Each category goes with half of the durables.
+    assert not rules.signs.sum(axis=0).any()
+    assert set(np.unique(rules.signs)) == {-1, 1}
+    assert rules.first_durable == catalogue.categories - len(rules.signs)
+
+
+def test_a_user_is_silent_after_a_week_on_what_they_come_back_to():
+    plan = plan_of("return", days=120)
+    simulation = Simulation(plan)
+    block = simulation._users(0)
+    days = [simulation.recollection.rules.returns(block, day) for day in range(plan.days)]
+    active = [np.unique(c.user_ids) - 1 for d in range(plan.days) for c in simulation.chunks(d)]
+    back = {}
+    for day, (found, users) in enumerate(zip(days, active, strict=True)):
+        assert not found.silent[users].any()
+        for user in np.flatnonzero(found.returning):
+            back.setdefault(user, []).append((day, found.categories[user]))
+    assert len(back) > 300
+    for user, times in back.items():
+        day, category = times[0]
+        left = max(d for d in range(day) if days[d].leaving[user])
+        assert days[left].categories[user] == category
+        assert all(days[d].silent[user] for d in range(left + 1, day))
+
+
+def test_the_past_takes_no_more_memory_than_its_days():
+    def peak(days: int) -> int:
+        simulation = Simulation(plan_of(*SIGNALS, users=1000, days=days))
+        tracemalloc.start()
+        try:
+            for day in range(days):
+                for _ in simulation.chunks(day):
+                    pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(2)  # what the first use of a library keeps is not the days'
+    assert peak(64) < 1.2 * peak(32)
 
 
 def test_photographs_and_drift_do_not_go_together():

@@ -28,20 +28,6 @@ class Trace(Enum):
 
 
 @dataclass(frozen=True)
-class Keys:
-    """How users, categories and rows become keys of traces."""
-
-    categories: int
-    items: int
-
-    def of(self, trace: Trace, users: Ints, categories: Ints, rows: Ints) -> Ints:
-        """Keys, (acts,), int64."""
-        if trace in (Trace.CLICKED, Trace.BOUGHT):
-            return users * self.categories + categories
-        return users * self.items + rows if trace is Trace.OWNED else users
-
-
-@dataclass(frozen=True)
 class Past:
     """What was last done by the users of a block before a day, up to `MEMORY_DAYS` old.
 
@@ -76,9 +62,11 @@ class Past:
         return Moments.of(self.last[trace], *_entries(trace, scene, own), start_ms)
 
 
-def keys_of(catalogue: Catalogue) -> Keys:
-    """The keys of a catalogue."""
-    return Keys(catalogue.categories, len(catalogue.item_ids))
+def keys_of(trace: Trace, catalogue: Catalogue, users: Ints, categories: Ints, rows: Ints) -> Ints:
+    """Users, with the category or the item that a trace is about, as one number; (acts,), int64."""
+    if trace in (Trace.CLICKED, Trace.BOUGHT):
+        return users * catalogue.categories + categories
+    return users * len(catalogue.item_ids) + rows if trace is Trace.OWNED else users
 
 
 def _entries(trace: Trace, scene: BlockDay, own: OwnActs) -> tuple[Ints, Ints, Ints]:
@@ -90,5 +78,5 @@ def _entries(trace: Trace, scene: BlockDay, own: OwnActs) -> tuple[Ints, Ints, I
     if not own.counted:
         chosen = np.zeros_like(chosen)
     users, rows = own.acts.users[chosen], own.acts.rows[chosen]
-    keys = keys_of(scene.catalogue).of(trace, users, categories[chosen], rows)
+    keys = keys_of(trace, scene.catalogue, users, categories[chosen], rows)
     return keys, own.acts.times_ms[chosen], rows

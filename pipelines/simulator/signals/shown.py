@@ -58,16 +58,16 @@ class Mind:
         """Sort the day's acts by what is asked for."""
         return cls(scene, past, {trace: past.moments(trace, scene, own) for trace in Trace})
 
-    def last(self, trace: Trace, users: Ints, rows: Ints, times_ms: Ints) -> tuple[Ints, Ints]:
-        """When each user last did it with each row (or its category), and with which row."""
-        categories = self.scene.catalogue.category_of_row[rows]
-        keys = keys_of(self.scene.catalogue).of(trace, users, categories, rows)
-        return self.traces[trace].last_before(keys, times_ms)
+    def last(
+        self, trace: Trace, users: Ints, categories: Ints, rows: Ints, times_ms: Ints
+    ) -> tuple[Ints, Ints]:
+        """When each user last did it with each category or item, and with which item.
 
-    def last_click_ms(self, users: Ints, categories: Ints, times_ms: Ints) -> Ints:
-        """When each user last clicked on each category, (impressions,), int64."""
-        keys = keys_of(self.scene.catalogue).of(Trace.CLICKED, users, categories, categories)
-        return self.traces[Trace.CLICKED].last_before(keys, times_ms)[0]
+        Returns:
+            Times and rows, both (questions,), int64; `NEVER_MS` and -1 where there is none.
+        """
+        keys = keys_of(trace, self.scene.catalogue, users, categories, rows)
+        return self.traces[trace].last_before(keys, times_ms)
 
     def odds(self, users: Ints, rows: Ints, times_ms: Ints) -> dict[str, Floats]:
         """What each signal that is on adds to the log-odds, each (impressions,), float32.
@@ -95,14 +95,15 @@ class _Asked:
     categories: Ints
     times_ms: Ints
 
-    def age_ms(self, trace: Trace) -> Ints:
-        """Milliseconds since it was last done, (impressions,), int64."""
-        return self.times_ms - self.mind.last(trace, self.users, self.rows, self.times_ms)[0]
+    def age_ms(self, trace: Trace, categories: Ints | None = None) -> Ints:
+        """Milliseconds since it was last done, by default with the candidate's own category."""
+        about = self.categories if categories is None else categories
+        return self.times_ms - self.mind.last(trace, self.users, about, self.rows, self.times_ms)[0]
 
 
 def _order(asked: _Asked) -> Floats:
     leads = asked.mind.scene.rules.predecessors[asked.categories]
-    ages = asked.times_ms - asked.mind.last_click_ms(asked.users, leads, asked.times_ms)
+    ages = asked.age_ms(Trace.CLICKED, leads)
     liked = np.where(ages < _ORDER_DAYS * DAY_MS, _ORDER * np.exp(-ages / _ORDER_MS), 0)
     return liked.astype(np.float32)
 
@@ -142,11 +143,13 @@ def _drift(asked: _Asked) -> Floats:
 
 
 def _pair(asked: _Asked) -> Floats:
-    mind = asked.mind
-    times, rows = mind.last(Trace.DURABLE, asked.users, asked.rows, asked.times_ms)
-    durables = mind.scene.catalogue.category_of_row[rows] - mind.scene.rules.first_durable
+    mind, rules = asked.mind, asked.mind.scene.rules
+    times, rows = mind.last(
+        Trace.DURABLE, asked.users, asked.categories, asked.rows, asked.times_ms
+    )
+    durables = mind.scene.catalogue.category_of_row[rows] - rules.first_durable
     known = asked.times_ms - times < _MEMORY_MS
-    signs = mind.scene.rules.signs[np.where(known, durables, 0), asked.categories]
+    signs = rules.signs[np.where(known, durables, 0), asked.categories]
     return np.where(known, _PAIR * signs, 0)
 
 
@@ -162,12 +165,12 @@ def remembered_rows(
     """Put what the signals are about in place of some of the candidates `rows`."""
     rules, catalogue = mind.scene.rules, mind.scene.catalogue
     plan, successors = rules.plan, rules.successors
-    latest = mind.last(Trace.LATEST, users, rows, times_ms)[1]
+    categories, exact = catalogue.category_of_row[rows], np.full(len(rows), -1)
+    latest = mind.last(Trace.LATEST, users, categories, rows, times_ms)[1]
     clicked = _any_of(mind.past, Trace.CLICKED, users, catalogue.categories, stream)
     bought = _any_of(mind.past, Trace.OWNED, users, len(catalogue.item_ids), stream)
     leads = np.where(uniform(stream, len(rows)) < _LATEST_LEADS, latest, clicked)
     draws, same = uniform(stream, len(rows)), uniform(stream, len(rows)) < _SAME_ITEM
-    categories, exact = catalogue.category_of_row[rows], np.full(len(rows), -1)
     low = 0.0
     for share, found, gain, follows in (
         (_LATEST, latest, plan.session_gain, False),
