@@ -26,9 +26,11 @@ Gain = Annotated[float, Field(ge=0, le=3)]
 # Plans to begin with: fields that are not left at their defaults.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "plain": {},
-    # What a mean of the history tells is worth little of what there is to know.
+    # What a mean of the history tells is worth little of what there is to know; of a size that a
+    # model learns from in minutes.
     "signals": {
-        "impressions_per_user_day": 6.0, "interest_gain": 0.7, "order_gain": 1.2,
+        "users": 1500, "items": 600, "days": 45, "visits_per_user_day": 0.8,
+        "impressions_per_user_day": 4.0, "interest_gain": 0.7, "order_gain": 1.2,
         "session_gain": 1.2, "satiation_gain": 1.2, "pair_gain": 1.2,
     },
     # Users as seldom and as unlike one another as those of public logs, which have no silences.

@@ -12,6 +12,7 @@ import pytest
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.settings import LogSettings
 from uic.pipelines.simulator import (
+    BestAuc,
     DayChunk,
     Simulation,
     SimulationPlan,
@@ -57,6 +58,12 @@ def losses(plan: SimulationPlan, chunks: list[DayChunk]) -> dict[str, float]:
     return {name: table[EVERYTHING] - auc for name, auc in table.items()}
 
 
+def auc(probability: np.ndarray, clicked: np.ndarray) -> float:
+    best = BestAuc()
+    best.add(probability, clicked)
+    return best.auc()
+
+
 def same(one: DayChunk, two: DayChunk) -> bool:
     names = [field.name for field in fields(DayChunk)]
     return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in names)
@@ -73,6 +80,9 @@ def test_a_signal_is_worth_knowing_where_it_is_on_and_adds_nothing_where_it_is_o
         assert not any(chunk.parts[:, KNOWLEDGE.index(other)].any() for chunk in chunks)
     clicked = np.concatenate([chunk.clicked for chunk in chunks])
     assert 0.1 < clicked.mean() < 0.3
+    # It is shown on and off.
+    part = np.concatenate([chunk.parts[:, KNOWLEDGE.index(signal)] for chunk in chunks])
+    assert 0.02 < (part > (part.min() + part.max()) / 2).mean() < 0.98
 
 
 def test_all_signals_together_are_each_worth_something():
@@ -83,6 +93,19 @@ def test_all_signals_together_are_each_worth_something():
     assert lost["interests only"] > 0.12
     clicked = np.concatenate([chunk.clicked for chunk in chunks])
     assert 0.1 < clicked.mean() < 0.3
+
+
+@pytest.mark.parametrize("preset", ["signals", "public"])
+def test_a_preset_has_a_high_ceiling_that_interests_alone_are_far_below(preset):
+    plan = SimulationPlan.preset(preset, users=600)
+    chunks = last_days(plan)
+    lost = losses(plan, chunks)
+    assert lost["everything"] == 0
+    assert 0.2 < lost["interests only"] < 0.3
+    assert min(lost[f"all but {signal}"] for signal in plan.signals) > 0.007
+    best = oracle_impressions(plan, plan.days - 10)
+    assert auc(best.full, best.labels) > 0.88
+    assert 0.1 < best.labels.mean() < 0.3
 
 
 def test_without_signals_everything_is_interests_and_items():
