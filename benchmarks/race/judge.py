@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uic.models.training.metrics import auc, gauc
+from uic.models.training.paired import DRAWS, RankedScores, user_draws
 
 Floats = NDArray[np.float64]
-_DRAWS = 400
 
 
 @dataclass(frozen=True)
@@ -67,41 +67,16 @@ class Judge:
         return gauc(scores.lists, self.lists.labels, self.lists.requests)[0]
 
     def resampled(self, scores: Scores) -> tuple[Floats, Floats]:
-        """AUC, and AUC within lists, of `_DRAWS` draws of users; the same draws at each call."""
+        """AUC, and AUC within lists, of `DRAWS` draws of users; the same draws at each call."""
         known = np.union1d(self.rows.users, self.lists.users)
-        generator = np.random.default_rng(0)
-        ranked, listed = _Ranked.of(scores.rows, self.rows.labels), _Listed.of(scores, self)
+        ranked, listed = RankedScores.of(scores.rows, self.rows.labels), _Listed.of(scores, self)
         of_row = np.searchsorted(known, self.rows.users)
         of_list = np.searchsorted(known, listed.users)
-        areas, within = np.empty(_DRAWS), np.empty(_DRAWS)
-        for draw in range(_DRAWS):
-            drawn = generator.integers(0, known.size, known.size)
-            weight = np.bincount(drawn, minlength=known.size).astype(np.float64)
+        areas, within = np.empty(DRAWS), np.empty(DRAWS)
+        for draw, weight in enumerate(user_draws(known.size)):
             areas[draw] = ranked.auc(weight[of_row])
             within[draw] = listed.mean(weight[of_list])
         return areas, within
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """Rows in the order of their scores, for AUCs under many weights."""
-
-    order: NDArray[np.int64]
-    positive: NDArray[np.bool_]
-    starts: NDArray[np.int64]  # of each run of equal scores
-
-    @classmethod
-    def of(cls, scores: Floats, labels: NDArray[np.bool_]) -> "_Ranked":
-        order = np.argsort(scores, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-        return cls(order, labels[order], starts)
-
-    def auc(self, weight: Floats) -> float:
-        weight = weight[self.order]
-        good = np.add.reduceat(np.where(self.positive, weight, 0.0), self.starts)
-        bad = np.add.reduceat(np.where(self.positive, 0.0, weight), self.starts)
-        below = np.cumsum(bad) - bad / 2  # ties count half
-        return float(good @ below / (good.sum() * bad.sum()))
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,9 @@ MemoryLimitOption = Annotated[
         "GiB, 0 = no limit (IMN's paper: 10).",
     ),
 ]
+TunedOption = Annotated[
+    bool, typer.Option("--tuned", help="Each row with what `uic tune` found for its model.")
+]
 SaleSamplesOption = Annotated[
     str | None,
     typer.Option(
@@ -72,19 +75,23 @@ def experiment(
     device: DeviceOption = "auto",
     memory_limit_gib: MemoryLimitOption = 10.0,
     sale_samples: SaleSamplesOption = None,
+    tuned: TunedOption = False,
     workspace: Workspace,
 ) -> None:
     """Train the rows of a table of a paper and write Markdown, CSV and a plot.
 
     Figures are the mean and the standard deviation over the seeds, on the test days, of the epoch
-    that the validation day chose, as in uic train. The paper's stand beside them, labelled as
+    that the validation day chose, as in uic train. Beside them stand the standard error, and the
+    difference to average pooling with its 95 % interval, by a bootstrap over users, paired: a row
+    is above only where all of it is. Tables of models have popularity, repeat of the last, counters
+    alone, mean + product and two pools among their rows. The paper's stand beside them, labelled as
     published on other data. A run that was done before is not done again, and a killed experiment
     goes on where it was.
     """
     paths = workspace.experiment(
         table, samples, repeats=repeats, rows=rows, settings=set_ or [], first=day_of(first),
         last=day_of(last), test_days=test_days, device=device, memory_limit_gib=memory_limit_gib,
-        sale_samples=sale_samples,
+        sale_samples=sale_samples, tuned=tuned,
     )  # fmt: skip
     OUT.print(paths[0].read_text(encoding="utf-8"), markup=False)
     ERR.print("written: " + ", ".join(str(path) for path in paths), markup=False)

@@ -7,6 +7,7 @@ from typing import Final
 from uic.jobs.experiments.ams_bytes import AMS_TABLE, ams_table
 from uic.jobs.experiments.costs import cost_table
 from uic.jobs.experiments.deployment import BIG_SALE, OUT_OF_SYNC, big_sale, out_of_sync
+from uic.jobs.experiments.intervals import with_intervals, with_simple_rows
 from uic.jobs.experiments.report import write_table
 from uic.jobs.experiments.runs import Request, check_assignments, run_rows
 from uic.jobs.experiments.slots import slots_table
@@ -59,8 +60,11 @@ def run_experiment(
         results = big_sale(table, request, sale_reader)
         remark += f" With sale days: samples `{sale_reader.name if sale_reader else ''}`."
     else:
-        models = _chosen([row.model for row in table.rows], only, name)
-        results = run_rows(request, table, [row for row in table.rows if row.model in models])
+        rows = with_simple_rows(table.rows) if table.race else list(table.rows)
+        models = _chosen([row.model for row in rows], only, name)
+        results = run_rows(request, table, [row for row in rows if row.model in models])
+        if not table.images:
+            results = with_intervals(request, results)
     return write_table(folder, path_name, table, results, remark)
 
 
@@ -78,6 +82,7 @@ def _chosen(models: list[str] | tuple[str, ...], only: str | None, name: str) ->
 def _remark(request: Request) -> str:
     """How to make the table again."""
     sets = "".join(f" --set {text}" for text in request.assignments)
+    sets += " --tuned" if request.tuned else ""
     return (
         f"Samples `{request.reader.name}` (manifest {request.reader.manifest_sha256()[:12]}), "
         f"{request.repeats} seeds, the last {request.test_days} day(s) as test;"

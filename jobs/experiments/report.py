@@ -23,7 +23,10 @@ GREY: Final = "#666666"
 COLOURS: Final = (
     "#000000", ORANGE, "#56B4E9", "#009E73", "#CC79A7", "#D55E00", BLUE, "#999999",
 )  # fmt: skip
-_OURS: Final = ("events", "AUC", "GAUC", "LogLoss", "AUC Imp", "LogLoss Imp", "attention entropy")
+_OURS: Final = (
+    "events", "AUC", "standard error", "AUC less average pooling's, 95 %", "GAUC", "LogLoss",
+    "AUC Imp", "LogLoss Imp", "attention entropy",
+)  # fmt: skip
 _OURS_WITH_IMAGES: Final = (
     "events", "GAUC", "GAUC gain", "AUC", "AUC gain", "LogLoss", "AUC, new items",
     "AUC gain, new items",
@@ -82,7 +85,9 @@ def write_cells(
 def _numbers_head(table: Table) -> list[object]:
     head: list[object] = ["model", "repeats", "events"]
     head += [f"{name}_{part}" for name in METRICS for part in ("mean", "std")]
-    return [*head, "auc_new_items_mean", *(f"published {column}" for column in table.printed)]
+    head += ["auc_new_items_mean", "auc_standard_error"]
+    head += ["auc_difference", "auc_difference_low", "auc_difference_high"]
+    return [*head, *(f"published {column}" for column in table.printed)]
 
 
 def _numbers(result: RowResult) -> list[object]:
@@ -90,7 +95,9 @@ def _numbers(result: RowResult) -> list[object]:
     ours: list[object] = []
     for name in METRICS:
         ours += [result.mean(name), result.deviation(name)]
-    ours.append(result.mean("auc", "new"))
+    ours += [result.mean("auc", "new"), result.error("auc")]
+    paired = result.difference
+    ours += [None] * 3 if paired is None else [paired.mean, paired.low, paired.high]
     trained = sum(1 for run in result.runs if run.get("epochs"))
     return [result.row.label, trained, result.length, *ours, *result.row.printed]
 
@@ -113,9 +120,14 @@ def _cells(result: RowResult, base: RowResult, columns: int) -> list[str]:
         gains[0] = f"{relative_auc_gain(auc, base_auc):+.2%}"
     if result is not base and logloss is not None and base_logloss is not None:
         gains[1] = f"{logloss / base_logloss - 1:+.2%}"
-    figures = [_plus_minus(result, name) for name in ("auc", "gauc", "logloss")]
+    auc_of, *figures = [_plus_minus(result, name) for name in ("auc", "gauc", "logloss")]
+    error, paired = result.error("auc"), result.difference
+    beside = [
+        "-" if error is None else f"{error:.4f}",
+        "-" if paired is None else paired.describe(),
+    ]
     entropies = ", ".join(f"{entropy:.2f}" for entropy in result.entropies)
-    return [result.length, *figures, *gains, entropies or "-"]
+    return [result.length, auc_of, *beside, *figures, *gains, entropies or "-"]
 
 
 def _cells_with_images(result: RowResult, base: RowResult, columns: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Runs of an experiment: each row, each seed; a run that is done is not done again."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,12 @@ from uic.jobs.config.context import Context
 from uic.jobs.experiments.sequence_cost import is_out_of_memory, memory_limit
 from uic.jobs.experiments.tables import Row, Table
 from uic.jobs.training.run import checkpoint_path, watched, with_images
+from uic.jobs.training.tune import tuned_assignments
 from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
 from uic.models.errors import BadInputError
-from uic.models.published import MANIFEST_NAME, write_json_atomically
+from uic.models.published import MANIFEST_NAME, replacement, write_json_atomically
 from uic.models.rankers.catalogue import MODELS
 from uic.models.rankers.ranker import Ranker
 from uic.models.samples.batch import Encoder, RankerBatch
@@ -27,6 +29,7 @@ from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.samples.vocabulary import Vocabulary
 from uic.models.training.evaluation import score
 from uic.models.training.metrics import Metrics, measure
+from uic.models.training.paired import Difference, standard_error
 from uic.models.training.run_spec import (
     Days,
     RunSpec,
@@ -57,6 +60,7 @@ class Request:
         device: where to train.
         validation_days: that choose the epoch to keep; None: 1 where enough days are left.
         memory_limit_gib: memory that a row may take, 0 for no limit; more is a result.
+        tuned: train each row with what `uic tune` found for its model.
     """
 
     context: Context
@@ -69,6 +73,7 @@ class Request:
     device: str
     validation_days: int | None = None
     memory_limit_gib: float = 0.0
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,13 @@ class RowResult:
         row: of the table.
         runs: what `train_row` kept of each seed, or the limit that it ran into.
         length: events of the history that the model looks at.
+        difference: of its AUC to average pooling's, paired by user; None where there is none.
     """
 
     row: Row
     runs: list[dict[str, Any]]
     length: str = "-"
+    difference: Difference | None = None
 
     def mean(self, name: str, items: str = "all") -> float | None:
         """Mean of a metric over the seeds, of all items or of `new` ones; None without a run."""
@@ -94,6 +101,10 @@ class RowResult:
         """Sample standard deviation over the seeds; None for fewer than two."""
         values = self._values(name, items)
         return statistics.stdev(values) if len(values) > 1 else None
+
+    def error(self, name: str) -> float | None:
+        """Standard error of the mean over the seeds; None for fewer than two."""
+        return standard_error(self._values(name, "all"))
 
     @property
     def out_of_memory_gib(self) -> float | None:
@@ -112,7 +123,8 @@ class RowResult:
             for run in self.runs
             if run.get("epochs")
         ]
-        return [getattr(Metrics.from_json(found), name) for found in documents if found]
+        values = [getattr(Metrics.from_json(found), name) for found in documents if found]
+        return [value for value in values if not math.isnan(value)]
 
 
 def check_assignments(assignments: list[str]) -> None:
@@ -134,8 +146,11 @@ def check_assignments(assignments: list[str]) -> None:
 def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
     """The run of one row and seed; the row's own settings win over `--set`."""
     shared = shared_assignments(row.model, request.assignments)
+    found: list[str] = []
+    if request.tuned:
+        found = tuned_assignments(request.context, row.model, request.reader.name)
     settings, training = apply_settings(
-        row.model, request.context.config.train, [*shared, *row.settings]
+        row.model, request.context.config.train, [*found, *shared, *row.settings]
     )
     settings, _ = with_images(request.context, settings)
     reader = request.reader
@@ -231,8 +246,21 @@ def train_row(request: Request, row: Row, seed: int, *, new_items: bool = False)
     }
     if new_items:
         document["new_items"] = _on_new_items(request, trained)
-    write_json_atomically(result_path(request, spec), document)
+    path = result_path(request, spec)
+    _save_scores(path.with_suffix(".npz"), request, trained)
+    write_json_atomically(path, document)
     return trained
+
+
+def _save_scores(path: Path, request: Request, trained: Trained) -> None:
+    """Keep the test's scores, which differences of rows are paired by."""
+    days = trained.spec.days
+    plan = BatchPlan(first=days.test_first, last=days.test_last, shuffle=False)
+    encoder = Encoder(trained.vocabulary)
+    scores, labels, users = score(trained.model, request.reader.batches(plan), encoder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacement(path) as draft, draft.open("wb") as stream:
+        np.savez_compressed(stream, scores=scores.astype(np.float32), labels=labels, users=users)
 
 
 def _first_test_batch(request: Request, trained: Trained) -> RankerBatch:

@@ -37,12 +37,14 @@ class Table:
         printed: names of the paper's columns; the first is an AUC, or with `images` a GAUC.
         rows: in the paper's order; gains are over the first.
         images: the table is about images: GAUC first, gains as differences, new items apart.
+        race: the table is of models, and has the simple rows of `experiments.intervals`, too.
     """
 
     title: str
     printed: tuple[str, ...]
     rows: tuple[Row, ...]
     images: bool = False
+    race: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,13 @@ def _row(document: dict[str, Any]) -> Row:
 
 def _table(document: dict[str, Any]) -> Table:
     rows = tuple(_row(row) for row in document["rows"])
-    return Table(document["title"], tuple(document["printed"]), rows, document.get("images", False))
+    return Table(
+        document["title"],
+        tuple(document["printed"]),
+        rows,
+        images=document.get("images", False),
+        race=document.get("race", False),
+    )
 
 
 _DOCUMENT: Final[dict[str, Any]] = yaml.safe_load(

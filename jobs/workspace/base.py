@@ -1,9 +1,11 @@
 """What the panels of `Workspace` share: the context, the store, days and folders."""
 
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import Context
@@ -83,3 +85,10 @@ def refuse_name(name: str) -> None:
     if not name or name.startswith(".") or "/" in name:
         msg = f"--out: found {name!r}, expected a name without / that does not begin with a dot"
         raise BadInputError(msg)
+
+
+def assignments(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Settings as `key=value` texts."""
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return list(settings)

@@ -1,20 +1,16 @@
-"""Models: training, evaluation, and the shelf of bundles."""
+"""Models: training, and the shelf of bundles."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uic.jobs.config.progress import Progress, no_progress
-from uic.jobs.workspace.base import WorkspacePanel, day_of
+from uic.jobs.workspace.base import assignments, day_of
+from uic.jobs.workspace.measuring import MeasuringPanel
 
 if TYPE_CHECKING:
-    from uic.jobs.training.measure import Evaluation
     from uic.jobs.training.publish import TrainedBundle, Watch
-    from uic.jobs.training.tune import Tell, Tuned
-    from uic.jobs.training.tune import Watch as WatchTrial
     from uic.models.bundles.bundle import Bundle
 
 
@@ -43,8 +39,8 @@ class BundleLine:
     remarks: Sequence[str]
 
 
-class ModelsPanel(WorkspacePanel):
-    """Methods that train, measure and choose models."""
+class ModelsPanel(MeasuringPanel):
+    """Methods that train and choose models; those that measure them come with `MeasuringPanel`."""
 
     def train(
         self,
@@ -102,7 +98,7 @@ class ModelsPanel(WorkspacePanel):
         """
         from uic.jobs.training.publish import TrainRequest, train_and_publish
 
-        chosen = [*_assignments(settings), *([f"epochs={epochs}"] if epochs else [])]
+        chosen = [*assignments(settings), *([f"epochs={epochs}"] if epochs else [])]
         request = TrainRequest(
             model=model,
             samples=samples,
@@ -121,158 +117,6 @@ class ModelsPanel(WorkspacePanel):
             tuned=tuned,
         )
         return train_and_publish(self.context, request, watch)
-
-    def tune(
-        self,
-        model: str,
-        samples: str = "default",
-        *,
-        settings: Mapping[str, Any] | Sequence[str] = (),
-        first: date | str | None = None,
-        last: date | str | None = None,
-        test_days: int = 1,
-        validation_days: int = 1,
-        trials: int = 12,
-        minutes: float | None = None,
-        seed: int = 0,
-        device: str = "auto",
-        watch: "WatchTrial | None" = None,
-        tell: "Tell | None" = None,
-    ) -> "Tuned":
-        """Search the settings that a model learns best with; `train(..., tuned=True)` uses them.
-
-        The same search goes on where an earlier call was killed or out of time.
-
-        Args:
-            model: its name in the catalogue.
-            samples: name of the samples.
-            settings: that are not searched, for every training.
-            first: leave out days before this one.
-            last: leave out days after this one.
-            test_days: the last so many days are never read.
-            validation_days: the so many days before them judge, and are not trained on.
-            trials: settings to begin with, the defaults among them.
-            minutes: stop after so long with the best so far; None for no limit.
-            seed: of the draw, of weights and of shuffles.
-            device: cpu, cuda, or auto.
-            watch: shows each training.
-            tell: told each that is done.
-
-        Raises:
-            BadInputError: too few impressions or clicks to learn from, a wrong name, setting or
-                day, or nothing was finished in time.
-
-        Example:
-            >>> workspace.tune("din", minutes=30).assignments
-            ['learning_rate=0.005', 'batch_impressions=256']
-        """
-        from uic.jobs.training.tune import TuneRequest, tune
-
-        request = TuneRequest(
-            model=model,
-            samples=samples,
-            assignments=_assignments(settings),
-            first=None if first is None else day_of(first, "first"),
-            last=None if last is None else day_of(last, "last"),
-            test_days=test_days,
-            validation_days=validation_days,
-            trials=trials,
-            minutes=minutes,
-            seed=seed,
-            device=device,
-        )
-        return tune(self.context, request, watch, tell)
-
-    def evaluate(
-        self,
-        bundle: str,
-        samples: str = "default",
-        *,
-        first: date | str | None = None,
-        last: date | str | None = None,
-        rounding: bool = True,
-        device: str = "auto",
-        progress: Progress | None = None,
-    ) -> "Evaluation":
-        """Score the impressions of some days with a bundle.
-
-        Args:
-            bundle: a path, model/version, or model.
-            samples: name of the samples.
-            first: first day; None: the last day of the samples, or no limit if `last` is given.
-            last: last day; None: the last day of the samples.
-            rounding: of mimn: round memories to float16 after every event, as records do.
-            device: cpu, cuda, or auto.
-            progress: told the impressions that were scored.
-
-        Raises:
-            BadInputError: no such bundle or samples, or no impressions on these days.
-        """
-        from uic.jobs.training.measure import EvaluateRequest, evaluate_bundle
-
-        request = EvaluateRequest(
-            bundle=bundle,
-            samples=samples,
-            first=None if first is None else day_of(first, "first"),
-            last=None if last is None else day_of(last, "last"),
-            rounding=rounding,
-            device=device,
-        )
-        return evaluate_bundle(self.context, request, progress or no_progress)
-
-    def experiment(
-        self,
-        table: str,
-        samples: str = "default",
-        *,
-        repeats: int = 3,
-        rows: str | None = None,
-        settings: Mapping[str, Any] | Sequence[str] = (),
-        first: date | str | None = None,
-        last: date | str | None = None,
-        test_days: int = 1,
-        device: str = "auto",
-        memory_limit_gib: float = 10.0,
-        sale_samples: str | None = None,
-    ) -> list[Path]:
-        """Train the rows of a paper's table; a run that was done before is not done again.
-
-        Args:
-            table: its name in `uic.jobs.experiments.experiment.EXPERIMENTS`.
-            samples: name of the samples.
-            repeats: seeds 0 to repeats - 1.
-            rows: only rows whose model is in this list, comma-separated.
-            settings: for every row whose model knows the key.
-            first: leave out days before this one.
-            last: leave out days after this one.
-            test_days: the last so many days are the test, not trained on.
-            device: cpu, cuda, or auto.
-            memory_limit_gib: memory that a row may take, 0 for no limit; more is a result.
-            sale_samples: of big-sale, the same days with sale days in them.
-
-        Returns:
-            The paths of Markdown, CSV and picture.
-
-        Raises:
-            BadInputError: the table, a row, a setting or the samples are unknown or do not fit.
-        """
-        from uic.jobs.experiments.experiment import run_experiment
-        from uic.jobs.experiments.runs import Request
-        from uic.jobs.training.run import check_device, open_samples
-
-        request = Request(
-            context=self.context,
-            reader=open_samples(self.context, samples),
-            repeats=repeats,
-            assignments=_assignments(settings),
-            test_days=test_days,
-            first=None if first is None else day_of(first, "first"),
-            last=None if last is None else day_of(last, "last"),
-            device=check_device(device),
-            memory_limit_gib=memory_limit_gib,
-        )
-        with_sale = None if sale_samples is None else open_samples(self.context, sale_samples)
-        return run_experiment(table, request, only=rows, sale_reader=with_sale)
 
     def bundle(self, reference: str) -> "Bundle":
         """Load a bundle as a server would: every sum, key, tensor and size is checked.
@@ -328,10 +172,3 @@ class ModelsPanel(WorkspacePanel):
         from uic.models.bundles.shelf import BundleShelf
 
         BundleShelf(self.context.bundles).choose(model, version)
-
-
-def _assignments(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    """Settings as `key=value` texts."""
-    if isinstance(settings, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return list(settings)

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uic.models.memory.slot_use import SlotUse
 from uic.models.samples.reader import BatchPlan, SamplesReader
@@ -56,19 +57,37 @@ def simple_baselines(
     """
     items, labels = reader.shown_items(BatchPlan(first=train[0], last=train[1]))
     tested, clicked = reader.shown_items(BatchPlan(first=test[0], last=test[1]))
-    known, index = np.unique(np.concatenate([items, tested]), return_inverse=True)
+    clicks, share = click_share(items, labels, tested)
+    rate = float(labels.mean()) if len(labels) else 0.5
+    said = min(max(rate, 1e-6), 1 - 1e-6)
+    clicked_share = float(clicked.mean()) if len(clicked) else math.nan
+    return SimpleBaselines(
+        popularity_auc=auc(clicks, clicked),
+        click_share_auc=auc(share, clicked),
+        rate_logloss=-(clicked_share * math.log(said) + (1 - clicked_share) * math.log(1 - said)),
+    )
+
+
+def click_share(
+    items: NDArray[np.int64], labels: NDArray[np.bool_], asked: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Clicks of items, and their share of clicked impressions, smoothed towards the mean rate.
+
+    Args:
+        items: (n,) shown on the training days.
+        labels: (n,), clicked.
+        asked: (m,) items.
+
+    Returns:
+        (m,) each.
+    """
+    known, index = np.unique(np.concatenate([items, asked]), return_inverse=True)
     shown = np.bincount(index[: len(items)], minlength=len(known))
     clicks = np.bincount(index[: len(items)], weights=labels, minlength=len(known))
     rate = float(labels.mean()) if len(labels) else 0.5
     share = (clicks + _PRIOR_IMPRESSIONS * rate) / (shown + _PRIOR_IMPRESSIONS)
-    of_test = index[len(items) :]
-    said = min(max(rate, 1e-6), 1 - 1e-6)
-    clicked_share = float(clicked.mean()) if len(clicked) else math.nan
-    return SimpleBaselines(
-        popularity_auc=auc(clicks[of_test], clicked),
-        click_share_auc=auc(share[of_test], clicked),
-        rate_logloss=-(clicked_share * math.log(said) + (1 - clicked_share) * math.log(1 - said)),
-    )
+    of_asked = index[len(items) :]
+    return clicks[of_asked], share[of_asked]
 
 
 def remarks(

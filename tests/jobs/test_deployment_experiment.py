@@ -96,7 +96,7 @@ def test_trained_with_and_without_sale_days(workspace):
     without = cells(printed, "trained without sale days")
     with_them = cells(printed, "trained with sale days")
     assert [without[-1], with_them[-1]] == ["0.6644", "0.6627"]
-    assert without[2:5] != with_them[2:5]
+    assert without[2:7] != with_them[2:7]
     assert "With sale days: samples `all`" in printed
 
 

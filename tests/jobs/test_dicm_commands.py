@@ -108,7 +108,7 @@ def test_warm_up_starts_from_the_days_before(workspace):
     assert [cells(printed, label)[9] for label in ("Non", "Partial", "Full")] == [
         "0.6260", "0.6283", "0.6230",
     ]  # fmt: skip
-    runs = (workspace / "reports/experiments/runs").iterdir()
+    runs = (workspace / "reports/experiments/runs").glob("*.json")
     losses = {json.loads(path.read_text())["epochs"][-1]["logloss"] for path in runs}
     assert len(losses) == 3
     (bundle,) = (workspace / "reports/experiments/bundles").iterdir()

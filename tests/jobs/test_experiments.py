@@ -57,9 +57,9 @@ def test_imn_rows_have_length_and_entropies_beside_their_auc(workspace):
     full = cells(printed, "full")
     assert full[1] == "5"
     assert 0 <= float(full[2]) <= 1
-    assert len(full[7].split(",")) == 3
-    assert full[8:] == ["0.8692", "0.8862", "0.7423"]
-    assert cells(printed, "w/o attention")[5:8] == ["-", "-", "-"]
+    assert len(full[9].split(",")) == 3
+    assert full[10:] == ["0.8692", "0.8862", "0.7423"]
+    assert cells(printed, "w/o attention")[7:10] == ["-", "-", "-"]
     folder = workspace / "reports/experiments"
     assert (folder / "imn-ablation-small.csv").read_text().startswith("model,")
     assert (folder / "imn-ablation-small.png").read_bytes()[:4] == b"\x89PNG"
@@ -69,11 +69,11 @@ def test_improvements_are_over_the_base(workspace):
     words = ["lmn-table1", "--rows", "dnn,average_pooling", *TINY]
     printed = run(workspace, *words)
     base, pooling = cells(printed, "Base"), cells(printed, "Pooling")
-    assert base[5:7] == ["-", "-"]
+    assert base[7:9] == ["-", "-"]
     gain = (float(pooling[2]) - 0.5) / (float(base[2]) - 0.5) - 1
-    assert float(pooling[5].strip("%")) / 100 == pytest.approx(gain, abs=0.02 + abs(gain) * 0.02)
-    assert float(pooling[6].strip("%")) / 100 == pytest.approx(
-        float(pooling[4]) / float(base[4]) - 1, abs=1e-3
+    assert float(pooling[7].strip("%")) / 100 == pytest.approx(gain, abs=0.02 + abs(gain) * 0.02)
+    assert float(pooling[8].strip("%")) / 100 == pytest.approx(
+        float(pooling[6]) / float(base[6]) - 1, abs=1e-3
     )
     assert run(workspace, *words) == printed
 
