@@ -90,6 +90,11 @@ def imn_walk(weights, name, encoded, v, m, *, settings):
         if len(encoded):
             a = softmax(scores) if settings.attention == "softmax" else sigmoid(scores)
             v_u = sum(a_j * x for a_j, x in zip(a, encoded, strict=True))
+        if settings.walk_sum != "sum" and settings.attention == "sigmoid":
+            v_u = v_u / max(len(encoded), 1)
+        if settings.walk_sum == "norm":
+            norm = f"{name}.norms.{t}"
+            v_u = (v_u - weights[f"{norm}.mean"]) / np.sqrt(weights[f"{norm}.variance"] + 1e-6)
         if not settings.iterations:
             return v_u
         m = gru_cell(weights, f"{name}.update", v_u, m)

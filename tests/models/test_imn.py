@@ -21,7 +21,13 @@ _SPEC = importlib.util.spec_from_file_location("family", Path(__file__).parent /
 family = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(family)
 
-CLOCK = ("history_limit=6", "attention_width=3", "ranking_clock_seconds=2000")
+CLOCK = (
+    "walk_sum=sum",
+    "context_std=0.6",
+    "history_limit=6",
+    "attention_width=3",
+    "ranking_clock_seconds=2000",
+)
 VARIANTS = {
     "3P+": (),
     "2P": ("iterations=2", "enhancement_steps=0"),
@@ -38,6 +44,13 @@ VARIANTS = {
     "from the oldest": ("positions=oldest",),
     "no times": ("time_buckets=0", "positions=none"),
     "few buckets": ("time_buckets=3",),
+    "mean": ("walk_sum=mean",),
+    "norm": ("walk_sum=norm",),
+    "mean, softmax": ("walk_sum=mean", "attention=softmax"),
+    "norm, softmax": ("walk_sum=norm", "attention=softmax"),
+    "norm, pieces": ("walk_sum=norm", "segment_events=2"),
+    "norm, no walk": ("walk_sum=norm", "iterations=0", "enhancement_steps=0"),
+    "norm, delayed": ("walk_sum=norm", "cross=delayed", "enhancement_steps=0"),
 }
 
 
@@ -60,7 +73,7 @@ def test_imn_is_its_formula(variant, data):
     assert np.ptp(found) > 0.01
 
 
-@pytest.mark.parametrize("variant", ["3P+", "softmax", "dot", "delayed", "pieces"])
+@pytest.mark.parametrize("variant", ["3P+", "softmax", "dot", "delayed", "pieces", "norm"])
 def test_gradients_are_the_slopes_of_the_loss(variant, data):
     batch, vocabulary = data
     model = family.build("imn", vocabulary, *CLOCK, *VARIANTS[variant]).eval()

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.embedding import BatchRows
+from uic.models.layers.head import RunningNorm
 from uic.models.layers.head_inputs import ITEM
 from uic.models.rankers.imn.attention import MultiWayAttention
-from uic.models.rankers.imn.settings import Attention, Cross, ImnSettings, Position
+from uic.models.rankers.imn.settings import Attention, Cross, ImnSettings, Position, WalkSum
 from uic.models.rankers.imn.tiles import Sight
 from uic.models.rankers.imn.views import Views, views_of
 from uic.models.rankers.ranker import Outputs, Ranker
@@ -36,7 +37,7 @@ class EventEncoder(nn.Module):
             self.positions = nn.Embedding(settings.history_limit, width)
         for table in (self.times, self.positions):
             if table is not None:
-                nn.init.normal_(table.weight, std=settings.embedding_std)
+                nn.init.normal_(table.weight, std=settings.context_std)
 
     def forward(self, history: Tensor, views: Views) -> Tensor:
         """(events, width) to (views, steps, width)."""
@@ -51,8 +52,11 @@ class EventEncoder(nn.Module):
 class IterativeMemory(nn.Module):
     """The walk: `v_u = sum a(x, v, m) x`, `m = GRU(v_u, m)`, N times (IMN, eq. 4 to 6).
 
+    The paper's sum of hundreds of sigmoid weights grows with the history and saturates the GRU; it
+    is divided by the number of events, and normalised as the input of a head is (`walk_sum`).
+
     Args:
-        settings: iterations, attention, distance.
+        settings: iterations, attention, distance, what becomes of a sum.
         width: of events, memory and target.
     """
 
@@ -71,6 +75,11 @@ class IterativeMemory(nn.Module):
             for _ in range(1 if settings.shared_attention else walks)
         )
         self.update = nn.GRUCell(width, width) if self.iterations else None
+        self.norms = None
+        if settings.walk_sum is WalkSum.NORM:
+            self.norms = nn.ModuleList(RunningNorm(width) for _ in range(walks))
+        sigmoid = settings.attention is Attention.SIGMOID
+        self.divided = sigmoid and settings.walk_sum is not WalkSum.SUM
 
     def _attention(self, walk: int) -> MultiWayAttention:
         attention = self.attentions[min(walk, len(self.attentions) - 1)]
@@ -103,6 +112,10 @@ class IterativeMemory(nn.Module):
             if entropies is not None:
                 entropies.append(attention.entropies(x, memory, target, sight))
             interest: Tensor = attention(x, memory, target, sight)
+            if self.divided:
+                interest = interest / (sight.ends - sight.firsts).clamp(min=1).unsqueeze(1)
+            if self.norms is not None:
+                interest = self.norms[walk](interest)
             if self.update is None:
                 return interest
             memory = self.update(interest, memory)

@@ -3,8 +3,9 @@
 Light on purpose (no torch), so that the command line can list the keys of `--set`.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -42,13 +43,24 @@ class Position(StrEnum):
     NONE = "none"
 
 
+class WalkSum(StrEnum):
+    """What becomes of a walk's weighted sum before the GRU (docs/adr/022-one-head-contract.md)."""
+
+    NORM = "norm"
+    MEAN = "mean"
+    SUM = "sum"
+
+
 class ImnSettings(WindowedSettings):
     """Hyper-parameters of the iterative memory network.
 
     The variants of the paper: 2P and 3P are `iterations=2|3` with `enhancement_steps=0`, 3P+ is
-    the default. Its ablations: no attention `attention=none`, no walk `iterations=0`, no Euclidean
-    distance `distance=hadamard`, delayed cross `cross=delayed enhancement_steps=0`.
+    the default, all with `walk_sum=sum`. Its ablations: no attention `attention=none`, no walk
+    `iterations=0`, no Euclidean distance `distance=hadamard`, delayed cross `cross=delayed
+    enhancement_steps=0`.
     """
+
+    ABSENT: ClassVar[Mapping[str, Any]] = {**WindowedSettings.ABSENT, "walk_sum": WalkSum.SUM}
 
     history_limit: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1000, description="events of history before an impression; count (paper: 1000)"
@@ -68,6 +80,15 @@ class ImnSettings(WindowedSettings):
     )
     cross: Cross = Field(
         Cross.EARLY, description="where the target meets the history: early|delayed (in the head)"
+    )
+    walk_sum: WalkSum = Field(
+        WalkSum.NORM,
+        description="what becomes of a walk's weighted sum: norm (its mean, on a running scale)|"
+        "mean (as softmax weights give already)|sum (the paper)",
+    )
+    context_std: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01,
+        description="standard deviation of initial time and position embeddings; 0 to 1",
     )
     attention_width: Annotated[int, Field(ge=1, le=1024)] = Field(
         8, description="hidden layer of the attention; width (the paper names none)"
