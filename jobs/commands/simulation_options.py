@@ -25,6 +25,7 @@ SIZES: Final[tuple[tuple[str, type, float, str], ...]] = (
         1.5,
         "Mean visits of a user a day; a visit is about 4.6 behaviours.",
     ),
+    ("activity_spread", float, 0.6, "How unlike users are in how often they visit; 0 to 2."),
     ("impressions_per_user_day", float, 2.0, "Mean impressions of a user a day."),
     ("late_share", float, 0.0, "Share of behaviours that the log gets late or from a fast clock."),
     (
