@@ -5,8 +5,9 @@
 history. Training runs one after the other through the same two methods.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -45,8 +46,28 @@ class CandidateMemorySettings(LargeMemorySettings):
 
 
 class MimnSettings(PluggableSettings, MemoryConfig):
-    """Hyper-parameters of the memory network and of the ranker around it."""
+    """Hyper-parameters of the memory network and of the ranker around it.
 
+    By default not as published: slots are addressed by the event, too, and read with products
+    (docs/adr/023-slots-of-their-own.md). The paper's form has both off.
+    """
+
+    ABSENT: ClassVar[Mapping[str, Any]] = {
+        **PluggableSettings.ABSENT,
+        "routing": False,
+        "readout_products": False,
+    }
+
+    routing: bool = Field(
+        default=True,
+        description="slots are also addressed by what the event is: a learned score of each slot "
+        "beside the cosine, so that kinds of items have slots of their own; off in the paper",
+    )
+    readout_products: bool = Field(
+        default=True,
+        description="whether the head also sees the product of item and content read, and of item "
+        "and attended channels, where they are as wide; off in the paper",
+    )
     memory: CandidateMemorySettings | None = Field(
         None, description="memory beside the ranker's own: none|lmn, and then lmn_* keys"
     )
