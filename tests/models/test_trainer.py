@@ -214,7 +214,7 @@ def test_warm_start_from_other_widths_is_refused(reader, trained, tmp_path):
     save_bundle(tmp_path / "sum_pooling" / "0001", trained)
     bundle = load_bundle(tmp_path / "sum_pooling" / "0001")
     other = build_model(make_spec(reader, "sum_pooling", "head_widths=[9]"), trained.vocabulary)
-    with pytest.raises(BundleError, match=r"tensor head\.layers\.1\.weight is \[8, 12\]"):
+    with pytest.raises(BundleError, match=r"tensor head\.layers\.1\.weight is \[8, 24\]"):
         warm_start(bundle, except_ids=True)(other, trained.vocabulary)
 
 
