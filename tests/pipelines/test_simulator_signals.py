@@ -141,6 +141,19 @@ def test_days_and_blocks_of_a_log_with_signals_do_not_depend_on_their_order():
         assert all(same(other.chunk(*place), walk[place]) for place in places)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_every_row_is_of_its_day_also_where_an_hour_is_left_out(zone):
+    # In New York the clock goes forward on 9 March and back on 2 November.
+    for first_day in (date(2025, 3, 8), date(2025, 11, 1)):
+        plan = plan_of(*SIGNALS, users=300, days=3, time_zone=zone, first_day=first_day)
+        for day in range(plan.days):
+            start, end = plan.day_interval_ms(day)
+            chunk = Simulation(plan).chunk(day, 0)
+            for times in (chunk.log_times_ms, chunk.impression_times_ms):
+                assert ((times >= start) & (times < end)).all()
+                assert (np.diff(times) >= 0).all()
+
+
 @pytest.fixture(scope="module")
 def busy() -> tuple[Simulation, OwnActs, Mind]:
     """A day of a log with all signals, its own acts and what its users have in mind."""
