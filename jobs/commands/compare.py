@@ -1,7 +1,7 @@
 """`uic compare`: is one bundle above another, on the same impressions?"""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from uic.jobs.commands.options import (
 )
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from uic.jobs.training.compare import Comparison
 
 
 @takes_workspace
@@ -51,6 +54,11 @@ def compare(
             device=device,
             progress=progress,
         )
+    _show(found)
+
+
+def _show(found: "Comparison") -> None:
+    """A line a model, and what a person should know of it."""
     OUT.print(
         f"{found.impressions:,} impressions of {found.users:,} users, {found.days[0]} to "
         f"{found.days[1]}",

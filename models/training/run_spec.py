@@ -16,7 +16,7 @@ from uic.models.errors import BadInputError
 from uic.models.layers.ranker_settings import RankerSettings
 from uic.models.rankers.catalogue import ModelKind, model_kind
 from uic.models.settings import Section
-from uic.models.training.defaults import TRAINING
+from uic.models.training.defaults import DEFAULTS
 from uic.models.training.settings import BLIND_EPOCHS, MOST_EPOCHS, TrainSettings
 
 # With fewer days to train on besides, a day is worth more in training than as validation.
@@ -195,8 +195,10 @@ def apply_settings(
             raise SettingError(msg)
         values[key] = _value(text)
     said = training.model_dump(exclude_unset=True)
-    unsaid = TRAINING.get(model, {})
-    own = {key: value for key, value in values.items() if key in own_keys}
+    known_better = DEFAULTS.get(model, {})
+    unsaid = {key: of for key, of in known_better.items() if key not in own_keys}
+    own = {key: of for key, of in known_better.items() if key in own_keys}
+    own |= {key: value for key, value in values.items() if key in own_keys}
     rest = {key: value for key, value in values.items() if key in TrainSettings.model_fields}
     return (
         section_from(kind.settings, own, "--set "),

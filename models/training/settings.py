@@ -25,7 +25,7 @@ class TrainSettings(Section):
         1, description="epochs without a better AUC of the validation days that end a run; count"
     )
     batch_impressions: Annotated[int, Field(ge=1)] = Field(
-        1024, description="a batch closes at this many impressions; count"
+        256, description="a batch closes at this many impressions; count"
     )
     batch_events: Annotated[int, Field(ge=1)] = Field(
         100_000, description="or at this many history events, whichever is first; count"
@@ -36,7 +36,7 @@ class TrainSettings(Section):
         json_schema_extra=ADVANCED,
     )
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.001, description="Adam's learning rate at step 0 (paper: 0.001)"
+        0.002, description="Adam's learning rate at step 0 (paper: 0.001)"
     )
     decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9, description="factor on the learning rate after decay_steps (paper: 0.9)"

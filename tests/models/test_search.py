@@ -3,25 +3,25 @@
 import pytest
 
 from uic.models.rankers.catalogue import MODELS
-from uic.models.training.defaults import TRAINING, searched
+from uic.models.training.defaults import DEFAULTS, searched
 from uic.models.training.run_spec import apply_settings
 from uic.models.training.search import SHARES, Trial, best_of, draws, halving
 from uic.models.training.settings import TrainSettings
 
 SPACE = {"rate": (0.001, 0.01), "batch": (32, 64, 128)}
-DEFAULTS = {"rate": 0.001, "batch": 64}
+BASE = {"rate": 0.001, "batch": 64}
 
 
 def test_the_defaults_are_tried_first_and_nothing_twice():
-    found = draws(SPACE, DEFAULTS, 4, seed=3)
+    found = draws(SPACE, BASE, 4, seed=3)
     assert found[0] == {}
     assert len(found) == 4
     assert len({tuple(sorted(one.items())) for one in found}) == 4
-    assert found == draws(SPACE, DEFAULTS, 4, seed=3) != draws(SPACE, DEFAULTS, 4, seed=4)
+    assert found == draws(SPACE, BASE, 4, seed=3) != draws(SPACE, BASE, 4, seed=4)
 
 
 def test_a_small_space_is_tried_whole():
-    found = draws(SPACE, DEFAULTS, 100, seed=0)
+    found = draws(SPACE, BASE, 100, seed=0)
     assert len(found) == 6
     assert {"rate": 0.01} in found  # the default's batch is not named
 
@@ -58,14 +58,19 @@ def test_every_value_that_is_searched_is_a_setting_of_the_model(model):
 
 
 def test_a_models_own_defaults_lose_to_what_was_said(monkeypatch):
-    monkeypatch.setitem(TRAINING, "din", {"learning_rate": 0.5, "batch_impressions": 7})
-    _, training = apply_settings("din", TrainSettings(batch_impressions=9), [])
+    better = {"learning_rate": 0.5, "batch_impressions": 7, "item_width": 5}
+    monkeypatch.setitem(DEFAULTS, "din", better)
+    settings, training = apply_settings("din", TrainSettings(batch_impressions=9), [])
     assert (training.learning_rate, training.batch_impressions) == (0.5, 9)
-    _, training = apply_settings("din", TrainSettings(), ["batch_impressions=11"])
+    assert settings.item_width == 5
+    settings, training = apply_settings(
+        "din", TrainSettings(), ["batch_impressions=11", "item_width=6"]
+    )
     assert (training.learning_rate, training.batch_impressions) == (0.5, 11)
+    assert settings.item_width == 6
 
 
 def test_models_with_defaults_of_their_own_are_in_the_catalogue():
-    for model, values in TRAINING.items():
+    for model, values in DEFAULTS.items():
         assert model in MODELS
-        TrainSettings(**values)
+        apply_settings(model, TrainSettings(), [f"{key}={value}" for key, value in values.items()])
