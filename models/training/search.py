@@ -10,6 +10,7 @@ cut off goes on with what it had tried.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -86,9 +87,11 @@ def halving(
 def best_of(trials: Sequence[Trial]) -> Trial:
     """The best on the largest share that any was trained on; the defaults where they are as good.
 
-    Trials of different shares cannot be compared: more days are a better AUC for all.
+    Trials of different shares cannot be compared: more days are a better AUC for all. A share that
+    the defaults alone were trained on says nothing yet of the others.
     """
-    share = max(trial.share for trial in trials)
+    counts = Counter(trial.share for trial in trials)
+    share = max(trials, key=lambda trial: (counts[trial.share] > 1, trial.share)).share
     return max(
         (trial for trial in trials if trial.share == share),
         key=lambda trial: (trial.auc, not trial.settings),

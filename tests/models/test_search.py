@@ -50,6 +50,12 @@ def test_trials_of_fewer_days_are_not_compared_with_those_of_more():
     assert best_of([Trial({"n": 1}, 1.0, 0.7, 1), Trial({}, 1.0, 0.7, 1)]).settings == {}
 
 
+def test_defaults_alone_on_a_share_are_not_called_the_best():
+    trials = [Trial({}, 0.25, 0.6, 1), Trial({"n": 1}, 0.25, 0.7, 1), Trial({}, 0.5, 0.65, 1)]
+    assert best_of(trials).settings == {"n": 1}
+    assert best_of(trials[:1]).settings == {}
+
+
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_every_value_that_is_searched_is_a_setting_of_the_model(model):
     for key, values in searched(model).items():
