@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress
+from uic.jobs.training.measure import seen_days
 from uic.jobs.training.run import check_device, open_samples, with_images
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.shelf import BundleShelf
@@ -153,27 +154,8 @@ def _row(
         auc=float(np.mean(areas)),
         standard_error=standard_error(areas),
         difference=None if one is base else difference(one.scores, base.scores, labels, users),
-        remarks=[line for bundle in one.bundles for line in _remarks(bundle, days)],
+        remarks=[line for bundle in one.bundles for line in seen_days(bundle, days)],
     )
-
-
-def _remarks(bundle: Bundle, days: tuple[date, date]) -> list[str]:
-    """Whether the bundle has seen these days."""
-    first, last = (day.isoformat() for day in days)
-    trained = bundle.manifest["training_data"]
-    validation = (bundle.metrics.get("validation") or {}).get("days")
-    lines = []
-    if trained["first_day"] <= last and first <= trained["last_day"]:
-        lines.append(
-            f"{_label(bundle)} was trained on {trained['first_day']} to {trained['last_day']}: it "
-            "has seen some of these days"
-        )
-    if validation and validation[0] <= last and first <= validation[1]:
-        lines.append(
-            f"{_label(bundle)} had its epoch chosen by {validation[0]} to {validation[1]}: these "
-            "days flatter it"
-        )
-    return lines
 
 
 def _label(bundle: Bundle) -> str:

@@ -7,7 +7,7 @@ from datetime import date
 from uic.jobs.config.context import Context
 from uic.jobs.config.progress import Progress
 from uic.jobs.training.run import check_device, open_samples, with_images
-from uic.models.bundles.bundle import load_bundle
+from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.errors import BadInputError
 from uic.models.rankers.mimn import Mimn
@@ -89,11 +89,28 @@ def evaluate_bundle(context: Context, request: EvaluateRequest, progress: Progre
     if before:
         baselines = simple_baselines(reader, (before[0], before[-1]), (first, last))
     lines = remarks(metrics, baselines, "--first and --last")
-    trained = loaded.manifest["training_data"]
-    if trained["first_day"] <= last.isoformat() and first.isoformat() <= trained["last_day"]:
-        lines.insert(
-            0,
+    return Evaluation(label, metrics, baselines, [*seen_days(loaded, (first, last)), *lines])
+
+
+def seen_days(bundle: Bundle, days: tuple[date, date]) -> list[str]:
+    """Remarks on a bundle that has seen some of the days that it is measured on.
+
+    Args:
+        bundle: to be measured.
+        days: first and last.
+    """
+    label, (first, last) = f"{bundle.name}/{bundle.version}", (day.isoformat() for day in days)
+    trained = bundle.manifest["training_data"]
+    validation = (bundle.metrics.get("validation") or {}).get("days")
+    lines = []
+    if trained["first_day"] <= last and first <= trained["last_day"]:
+        lines.append(
             f"{label} was trained on {trained['first_day']} to {trained['last_day']}: these "
-            "metrics are of days that it has seen",
+            "metrics are of days that it has seen"
         )
-    return Evaluation(label, metrics, baselines, lines)
+    if validation and validation[0] <= last and first <= validation[1]:
+        lines.append(
+            f"{label} had its epoch chosen by {validation[0]} to {validation[1]}: these metrics "
+            "are flattered by those days"
+        )
+    return lines

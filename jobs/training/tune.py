@@ -26,7 +26,7 @@ from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.defaults import searched
 from uic.models.training.run_spec import Days, RunSpec, apply_settings, split_days
 from uic.models.training.search import Trial, best_of, draws, halving
-from uic.models.training.trainer import StepReport, Trainer, Watcher
+from uic.models.training.trainer import NonFiniteLossError, StepReport, Trainer, Watcher
 
 FEWEST_CLICKS: Final = 100
 FEWEST_VALIDATION_CLICKS: Final = 20
@@ -127,14 +127,15 @@ def tune(
         tell: told each trial that is done, also those of an earlier call.
 
     Raises:
-        BadInputError: too little to learn from, a key that is searched and said, another search of
-            the same at work, or not one training finished in time.
+        BadInputError: too little to learn from, another search of the same at work, or not one
+            training finished in time.
     """
     search = _Search.begin(context, request, watch)  # steps 1 and 2
     trials: list[Trial] = []
     finished = True
     busy = BadInputError(f"{search.journal}: another search of the same is at work; wait for it")
     with only_writer(search.journal.with_suffix(".lock"), busy):
+        search.done = _read_journal(search.journal)
         try:
             for trial in halving(search.candidates, search.train):  # step 3
                 trials.append(trial)
@@ -199,7 +200,7 @@ class _Search:
         known = {**training.model_dump(mode="json"), **settings.model_dump(mode="json")}
         now = {key: known[key] for key in space}
         name = f"{request.model}-{request.samples}-{spec.identity()[:16]}.journal.json"
-        search = cls(
+        return cls(
             request=request,
             reader=reader,
             spec=spec,
@@ -212,11 +213,9 @@ class _Search:
             watch=watch,
             deadline=deadline,
         )
-        search.done = _read_journal(search.journal)
-        return search
 
     def train(self, settings: Mapping[str, Any], share: float) -> Trial:
-        """One training, or what the journal has of it.
+        """One training, or what the journal has of it; one whose loss became infinite is the worst.
 
         Raises:
             OutOfTimeError: the minutes are over.
@@ -224,7 +223,7 @@ class _Search:
         key = _key(settings, share)
         if key in self.done:
             return self.done[key]
-        self._in_time(None)
+        self._check_time()
         spec = self._spec(settings, share)
         checkpoint = checkpoint_path(self.context.workspace, spec)
         title = f"{self.request.model} {describe(settings)}, {share:.0%} of the days"
@@ -234,24 +233,27 @@ class _Search:
 
             def in_time(report: StepReport) -> None:
                 step(report)
-                self._in_time(report)
+                self._check_time()
 
-            trained = Trainer(
+            trainer = Trainer(
                 self.reader,
                 spec,
                 device=self.device,
                 checkpoint=checkpoint,
                 watcher=replace(watcher, step=in_time),
                 images=self.images,
-            ).run()
-        epochs = trained.epochs
-        trial = Trial(settings, share, max(epoch["auc"] for epoch in epochs), len(epochs))
+            )
+            try:
+                areas = [epoch["auc"] or 0.0 for epoch in trainer.run().epochs]
+            except NonFiniteLossError:
+                areas = []
+        trial = Trial(settings, share, max(areas, default=0.0), len(areas))
         self.done[key] = trial
         write_json_atomically(self.journal, [asdict(one) for one in self.done.values()])
         checkpoint.unlink(missing_ok=True)
         return trial
 
-    def _in_time(self, _: StepReport | None) -> None:
+    def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTimeError
 

@@ -28,6 +28,8 @@ _SHARED: Final[Mapping[str, Sequence[Any]]] = {
 _LIMITS: Final = {"history_limit": (50, 200, 1000)}
 _OWN: Final[Mapping[str, Mapping[str, Sequence[Any]]]] = {
     "mimn": {"slots": (1, 4, 8), "controller": (32, 64, 128)},
+    "two_pools": {"half_life_events": (1, 3, 10)},
+    "imn": {"history_limit": (200, 1000), "iterations": (1, 2, 3)},
     "din": _LIMITS,
     "dien": _LIMITS,
     "gru4rec": _LIMITS,

@@ -31,7 +31,7 @@ class Trial:
         settings: what differs from the defaults; empty for the defaults.
         share: of the training days.
         auc: of the validation days, after the best epoch.
-        epochs: that were trained.
+        epochs: that were trained; 0 where the loss became infinite, and the AUC is 0.
     """
 
     settings: Mapping[str, Any]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from uic.jobs.commands.tune import tune as command
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 from uic.models.samples.reader import SamplesReader
+from uic.models.training.trainer import NonFiniteLossError, Trainer, Watcher
 
 _PATH = Path(__file__).parents[1] / "models" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("models_conftest", _PATH)
@@ -134,10 +136,6 @@ def test_a_killed_search_goes_on_with_what_it_tried(workspace):
 
 
 def _quiet():
-    from contextlib import nullcontext
-
-    from uic.models.training.trainer import Watcher
-
     return nullcontext(Watcher())
 
 
@@ -154,6 +152,26 @@ def test_out_of_time_keeps_the_best_so_far(workspace, monkeypatch):
 def test_no_training_in_time_says_so(workspace):
     with pytest.raises(BadInputError, match="not one training was finished in 0 minutes; say the"):
         workspace.tune("sum_pooling", minutes=0)
+
+
+class Diverging(Trainer):
+    """A fault: the loss becomes infinite with every batch but the default."""
+
+    def run(self):
+        if self.spec.training.batch_impressions != 256:
+            msg = "loss is inf"
+            raise NonFiniteLossError(msg)
+        return super().run()
+
+
+def test_settings_whose_loss_becomes_infinite_are_the_worst(workspace, monkeypatch):
+    monkeypatch.setattr("uic.jobs.training.tune.Trainer", Diverging)
+    found = workspace.tune("sum_pooling", settings=TINY, trials=6)
+    worst = [trial for trial in found.trials if "batch_impressions" in trial.settings]
+    assert worst
+    assert {(trial.auc, trial.epochs) for trial in worst} == {(0.0, 0)}
+    assert found.best.auc > 0
+    assert found.finished
 
 
 def test_too_few_clicks_say_how_many_there_are(tmp_path):
