@@ -166,7 +166,13 @@ ImpressionsOption = Annotated[
 @with_table_columns
 def table_(
     *,
-    file: Annotated[Path, typer.Argument(help="CSV with a header line (.gz or not), or Parquet")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CSV or JSON Lines (also .gz, .zst, .bz2, .xz), Parquet or Arrow (Feather): "
+            "files, folders or patterns in quotes; `day=…` folders give a column `day`"
+        ),
+    ],
     columns: "TableColumns",
     impressions: ImpressionsOption = False,
     name: Annotated[str, typer.Option(help="Of the epoch: a-z, 0-9, - and _.")] = "table",
@@ -176,7 +182,10 @@ def table_(
     shown: ShownOption = False,
     workspace: Workspace,
 ) -> None:
-    """Any CSV or Parquet file: say which column is what. String ids get stable numbers.
+    """Any table: say which column is what. String ids get stable numbers.
+
+    A field of a nested column is `outer.inner`; of a Kafka dump, the fields of `value` have their
+    own names. Files are read in the order of their names, as one import.
 
     The summary shows the first and last time, the median of events a day and the share of each
     year: look at them. Fractions finer than a millisecond are cut off.

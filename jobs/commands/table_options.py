@@ -28,7 +28,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "behavior": (
         Annotated[
-            str | None, typer.Option("--behavior", metavar="COL", help="Default: all are clicks.")
+            str | None,
+            typer.Option(
+                "--behavior", metavar="COL", help="Default: all are clicks. `=buy`: all are that."
+            ),
         ],
         None,
     ),
@@ -76,7 +79,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
             list[str] | None,
             typer.Option(
                 metavar="KIND",
-                help="CSV: user, item or category ids are texts, as ids with leading zeros are. "
+                help="User, item or category ids are texts, as ids with leading zeros are. "
                 "Repeatable.",
             ),
         ],
@@ -149,7 +152,38 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
-    "delimiter": (Annotated[str, typer.Option(help="CSV: one character, or tab.")], ","),
+    "delimiter": (
+        Annotated[
+            str,
+            typer.Option(
+                "--separator",
+                "--delimiter",
+                metavar="TEXT",
+                help="CSV: between values, such as ';', tab or '::'. With several characters, no "
+                "value is in quotes.",
+            ),
+        ],
+        ",",
+    ),
+    "no_header": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--no-header",
+                help="CSV: the first line holds values; names are 1, 2, 3, … or those of --names.",
+            ),
+        ],
+        False,
+    ),
+    "names": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="A,B,…", help="CSV without a header: the names of all of its columns."
+            ),
+        ],
+        None,
+    ),
 }
 
 
@@ -181,11 +215,13 @@ def _columns(
     time_unit: str,
     time_zone: str | None,
     delimiter: str,
+    no_header: bool,
     context: list[str] | None,
     user_feature: list[str] | None,
     item_feature: list[str] | None,
     event_feature: list[str] | None,
-    **names: Any,
+    names: str | None,
+    **columns: Any,
 ) -> "TableColumns":
     from uic.pipelines.importers.labels import label_columns
     from uic.pipelines.importers.table import TableColumns
@@ -202,11 +238,13 @@ def _columns(
         string_ids=frozenset(_kind_of_id(kind) for kind in string_id or []),
         time_unit=unit_or_format(time_unit),
         time_zone=_zone(time_zone),
-        delimiter=_one_character(delimiter),
+        delimiter=_separator(delimiter),
+        header=not (no_header or names),
+        names=_names(names),
         features=_features(
             user=user_feature, item=item_feature, context=context, event=event_feature
         ),
-        **names,
+        **columns,
     )
 
 
@@ -246,9 +284,18 @@ def _pair(text: str) -> tuple[str, str]:
     return found, name
 
 
-def _one_character(text: str) -> str:
+def _separator(text: str) -> str:
     plain = {"\\t": "\t", "tab": "\t"}.get(text, text)
-    if len(plain) != 1 or not plain.isascii() or plain in '"\r\n':
-        msg = f"--delimiter: found {text!r}, expected one character, or tab"
+    if not plain or not plain.isascii() or any(sign in plain for sign in '"\r\n'):
+        msg = f"--separator: found {text!r}, expected characters that are no quote, or tab"
         raise BadInputError(msg)
     return plain
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    twice = [name for name in names if not name or names.count(name) > 1]
+    if twice:
+        msg = f"--names: {twice[0] or 'an empty name'} is there twice, or empty; found {text!r}"
+        raise BadInputError(msg)
+    return names

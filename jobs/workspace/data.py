@@ -64,7 +64,7 @@ class DataPanel(WorkspacePanel):
 
     def import_table(
         self,
-        file: str | Path,
+        file: str | Path | Sequence[str | Path],
         columns: "TableColumns",
         *,
         name: str = "table",
@@ -75,10 +75,11 @@ class DataPanel(WorkspacePanel):
         next_item: "NextItemOptions | None" = None,
         progress: Progress | None = None,
     ) -> "ImportSummary":
-        """Import a CSV (with a header line) or Parquet file into the event log.
+        """Import a table of any form into the event log.
 
         Args:
-            file: to read; `.gz` or not.
+            file: CSV, JSON Lines (compressed or not), Parquet or Arrow; a file, a folder, a
+                pattern, or several of them.
             columns: which column is what.
             name: of the new epoch; a-z, 0-9, - and _.
             again: import a file that the log has once more.
@@ -97,8 +98,9 @@ class DataPanel(WorkspacePanel):
         """
         from uic.pipelines.importers.table import TableImporter
 
+        given = [file] if isinstance(file, str | Path) else file
         return self.import_from(
-            TableImporter(Path(file), columns, name, self.config.time_zone),
+            TableImporter([Path(one) for one in given], columns, name, self.config.time_zone),
             again=again,
             impressions_only=impressions_only,
             any_time=any_time,

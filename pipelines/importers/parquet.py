@@ -48,9 +48,6 @@ def open_parquet(path: Path, columns: Mapping[str, TypeCheck]) -> pq.ParquetFile
         if schema.names.count(name) != 1:
             fault = "there twice" if name in schema.names else "missing"
             msg = f"{path}: column {name} is {fault}; found {', '.join(schema.names)}"
-            outer = name.partition(".")[0]
-            if outer != name and outer in schema.names:
-                msg += f"; {outer} is nested: make columns of its fields (pyarrow: Table.flatten)"
             raise BadInputError(msg)
         kind = schema.field(name).type
         if not check(kind):

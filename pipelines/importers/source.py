@@ -1,7 +1,10 @@
 """What an importer is, and what all of them use: input files, rejects, checks of values."""
 
+import bz2
 import gzip
 import json
+import lzma
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,17 +164,34 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         msg = f"{path}: no such file"
         raise BadInputError(msg) from error
-    except (OSError, EOFError, pa.ArrowException) as error:
+    except (OSError, EOFError, pa.ArrowException, zlib.error, lzma.LZMAError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"{path}: cannot be read ({reason}); is it complete, and of this format?"
         raise BadInputError(msg) from error
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a file, through gzip if it is a gzip file (by its first bytes, not its name)."""
-    with path.open("rb") as stream:
-        magic = stream.read(2)
-    return gzip.open(path, "rb") if magic == b"\x1f\x8b" else path.open("rb")  # type: ignore[return-value] # GzipFile reads as IO[bytes]
+# First bytes of what `decompressed` undoes.
+_GZIP: Final = b"\x1f\x8b"
+_BZIP2: Final = b"BZh"
+_XZ: Final = b"\xfd7zXZ"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+
+
+def decompressed(raw: IO[bytes]) -> IO[bytes]:
+    """A stream of what a file holds: gzip, zstd, bzip2 and xz are undone, by the first bytes.
+
+    `raw` stays open, and its position is what progress can be held against.
+    """
+    head = raw.read(6)
+    raw.seek(0)
+    if head.startswith(_GZIP):
+        return gzip.open(raw, "rb")  # type: ignore[return-value] # GzipFile reads as IO[bytes]
+    if head.startswith(_ZSTD):
+        stream: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+        return stream
+    if head.startswith(_BZIP2):
+        return bz2.open(raw, "rb")
+    return lzma.open(raw, "rb") if head.startswith(_XZ) else raw
 
 
 def fault_codes(

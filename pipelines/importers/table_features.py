@@ -1,8 +1,8 @@
 """Columns of an imported table that are features: their types, and whose they are.
 
-A Parquet column has its type; a CSV column gets one from all of its values, read once before the
-import: true and false, whole numbers, numbers, else texts. So a column has one type in every file
-of the log that one import makes.
+A Parquet column has its type; a column of a text file gets one from all of its values, read once
+before the import: true and false, whole numbers, numbers, else texts. So a column has one type in
+every file of the log that one import makes.
 """
 
 import re
@@ -20,7 +20,8 @@ from uic.models.features.event_columns import LOGGED_EVENT
 from uic.models.features.raw import MISSING, raw_column
 from uic.models.features.tables import VALID_FROM
 from uic.pipelines.importers.source import OwnerRows, Rejects
-from uic.pipelines.importers.text import csv_rows, texts
+from uic.pipelines.importers.table_files import TableFile
+from uic.pipelines.importers.text import texts
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
 
 # What a CSV file writes where there is no value.
@@ -65,23 +66,21 @@ def column_names(owner: Owner, given: Sequence[str]) -> dict[str, str]:
 
 
 class TableFeatures:
-    """The features of one file.
+    """The features of one import.
 
     Args:
-        path: of the file.
         names: column by owner and name of feature.
-        types: of each column, as `csv_types` or `parquet_types` say.
+        types: of each column, as `column_types` says.
         time_zone: of times that have none.
     """
 
     def __init__(
         self,
-        path: Path,
         names: ColumnNames,
         types: Mapping[str, pa.DataType],
         time_zone: str | None = None,
     ) -> None:
-        self._path, self._names, self._types = path, names, types
+        self._names, self._types = names, types
         self._zone = time_zone or "UTC"
 
     def columns(self, table: pa.Table) -> dict[str, pa.Array]:
@@ -144,24 +143,45 @@ def _of_event(where: str, values: pa.ChunkedArray) -> pa.Array:
     return pa.array(categories, mask=categories == MISSING)
 
 
-def csv_types(
-    path: Path, header: Sequence[str], wanted: Sequence[str], delimiter: str
-) -> dict[str, pa.DataType]:
-    """What columns of a CSV file hold, by all of their values."""
-    kinds = {name: _Kinds() for name in wanted}
-    for rows in csv_rows(path, header, wanted, _Unheard(path), delimiter=delimiter, header=True):
-        for name in wanted:
-            kinds[name].add(_words(rows.columns.column(name)))
-    return {name: one.type() for name, one in kinds.items()}
-
-
-def parquet_types(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> dict[str, pa.DataType]:
-    """What columns of a Parquet file become.
+def column_types(tables: Sequence[TableFile], wanted: Sequence[str]) -> dict[str, pa.DataType]:
+    """What columns become: of text files and JSON by all of their values.
 
     Raises:
-        BadInputError: a column is neither texts, numbers, truths nor times.
+        BadInputError: a column is neither texts, numbers, truths nor times, or of two kinds.
     """
-    return {name: _plain(f"{path}: column {name}", schema.field(name).type) for name in wanted}
+    kinds = {name: _Kinds() for name in wanted}
+    types: dict[str, pa.DataType] = {}
+    for table in tables if wanted else ():
+        for rows in table.rows(_Unheard(table.path)):
+            for name in wanted:
+                column = rows.columns.column(name)
+                if not table.typed:
+                    kinds[name].add(_words(column))
+                    continue
+                if pa.types.is_null(column.type):
+                    continue
+                if table.declared or column.null_count < len(column):
+                    where = f"{table.path}: column {name}"
+                    types[name] = _joined(where, types.get(name), _plain(where, column.type))
+            if table.declared:
+                break  # its types hold for all of its rows
+    return {name: types.get(name, kinds[name].type()) for name in wanted}
+
+
+def _joined(where: str, known: pa.DataType | None, other: pa.DataType) -> pa.DataType:
+    """One type for the values of two.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    if known is None or known == other:
+        return other
+    numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (known, other)]
+    if not all(numbers):
+        msg = f"{where} is {other}, and {known} before; make it one type"
+        raise BadInputError(msg)
+    whole = pa.types.is_integer(known) and pa.types.is_integer(other)
+    return pa.int64() if whole else pa.float64()
 
 
 class _Unheard(Rejects):

@@ -4,6 +4,7 @@ Values stay bytes until they are converted column by column, so that one line th
 not a number does not take its block with it.
 """
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ import pyarrow.csv as pc_csv
 from numpy.typing import NDArray
 
 from uic.models.errors import BadInputError
-from uic.pipelines.importers.source import Rejects, open_plain, readable
+from uic.pipelines.importers.source import Rejects, decompressed, readable
 from uic.pipelines.log.events import Reason
 
 _BLOCK_BYTES: Final = 1 << 24
 _MAX_LINE_BYTES: Final = 1 << 26
 # pandas writes whole numbers of a column with a null as 12.0.
 _INTEGER: Final = re.compile(rb"(-?[0-9]{1,19})(?:\.0+)?")
+# Stands for a delimiter of several characters, as Arrow takes one.
+_UNIT_SEPARATOR: Final = "\x1f"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -37,7 +40,7 @@ class Lines:
 
 
 def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
-    """The file in blocks of whole lines; gzip is undone, and a byte order mark left out.
+    """The file in blocks of whole lines; compression is undone, a byte order mark left out.
 
     Raises:
         BadInputError: it cannot be read, or a line is longer than 64 MiB.
@@ -47,14 +50,12 @@ def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
     with raw:
         first, rest, started = 1, b"", False
         with readable(path):
-            stream = open_plain(path)
+            stream = decompressed(raw)
         with stream:
             while True:
                 with readable(path):
                     chunk = stream.read(block_bytes)
-                    # Of a gzip file the compressed position is what progress can be held against.
-                    inner = getattr(stream, "fileobj", None)
-                    done = inner.tell() if inner is not None else stream.tell()
+                    done = raw.tell()
                 data = rest + chunk
                 if not started:
                     data = data.removeprefix(_BOM)
@@ -72,19 +73,37 @@ def line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[Lines]:
 
 
 @dataclass(frozen=True)
-class TextRows:
-    """Columns of bytes, and the line of each row."""
+class TableRows:
+    """Columns of a file, and the line of each row; `done` is how much was read.
+
+    Of a text file they are bytes, of others what the file says.
+    """
 
     columns: pa.Table
     lines: NDArray[np.int64]
     done: int
 
 
-def header_of(path: Path, delimiter: str) -> list[str]:
-    """The column names in the first line.
+@dataclass(frozen=True)
+class TextForm:
+    """How a text file is written.
+
+    Attributes:
+        delimiter: between values; of several characters, values are not quoted.
+        header: the first line names the columns.
+        names: of the columns, if there is no header; else they are 1, 2, 3, …
+    """
+
+    delimiter: str = ","
+    header: bool = True
+    names: tuple[str, ...] = ()
+
+
+def header_of(path: Path, form: TextForm) -> list[str]:
+    """The names of the columns: those of the first line, those given, or their places from 1.
 
     Raises:
-        BadInputError: the file is empty, or the line is not UTF-8.
+        BadInputError: the file is empty, or the line is not UTF-8, or has not as many values.
     """
     block = next(line_blocks(path, 1 << 16), None)
     if block is None:
@@ -92,11 +111,23 @@ def header_of(path: Path, delimiter: str) -> list[str]:
         raise BadInputError(msg)
     line = block.data.split(b"\n", 1)[0].rstrip(b"\r")
     try:
-        names = line.decode().split(delimiter)
+        text = line.decode()
     except UnicodeDecodeError as error:
         msg = f"{path}: line 1 is not UTF-8 ({error.reason}); convert the file to UTF-8"
         raise BadInputError(msg) from error
-    return [name.strip().strip('"') for name in names]
+    if len(form.delimiter) > 1:
+        values = text.split(form.delimiter)
+    else:
+        values = next(csv.reader([text], delimiter=form.delimiter), [""])
+    if form.header:
+        return [value.strip() for value in values]
+    if form.names and len(form.names) != len(values):
+        msg = (
+            f"{path}: line 1 has {len(values)} values, and --names gives {len(form.names)}: "
+            f"{text[:80]!r}"
+        )
+        raise BadInputError(msg)
+    return list(form.names) or [str(place) for place in range(1, len(values) + 1)]
 
 
 def csv_rows(
@@ -109,31 +140,31 @@ def csv_rows(
     header: bool = False,
     quotes: bool = True,
     block_bytes: int = _BLOCK_BYTES,
-) -> Iterator[TextRows]:
+) -> Iterator[TableRows]:
     """The `wanted` columns of a CSV file; lines with another number of values are rejected.
 
     Args:
-        path: of the file, gzip or not.
+        path: of the file, compressed or not.
         names: of all its columns.
         wanted: which of them to give.
         rejects: takes the broken lines.
-        delimiter: one character.
+        delimiter: between values; one of several characters makes `quotes` false.
         header: the first line holds names, not values.
         quotes: values may be in double quotes. A quoted value must not hold a line break.
         block_bytes: how much is read at once.
     """
+    written = delimiter
+    if len(written) > 1:
+        delimiter, quotes = _UNIT_SEPARATOR, False
     for block in line_blocks(path, block_bytes):
-        data, first = block.data, block.first
-        if header and first == 1:
-            data, first = data.partition(b"\n")[2], 2
-        pending, lost = [(data, first)], set[int]()
+        pending, lost = [_values_of(block, written, delimiter, header=header)], set[int]()
         while pending:
             data, first = pending.pop()
             if not data:
                 continue
             data, undecodable = _without_undecodable(data, delimiter, len(names), quotes=quotes)
             for place, raw in undecodable.items():
-                text = raw.decode(errors="backslashreplace")
+                text = raw.decode(errors="backslashreplace").replace(delimiter, written)
                 rejects.add(path, first + place, Reason.MALFORMED, text)
                 lost.add(first + place)
             with readable(path):
@@ -146,10 +177,20 @@ def csv_rows(
                     continue
                 # An open quote swallows what follows: only its own line is broken.
                 head, _, swallowed = row.text.partition("\n")
-                rejects.add(path, line, Reason.MALFORMED, head)
+                rejects.add(path, line, Reason.MALFORMED, head.replace(delimiter, written))
                 if swallowed:
                     pending.append((swallowed.encode(), line + 1))
-            yield TextRows(table.combine_chunks(), numbers + first - 1, block.done)
+            yield TableRows(table.combine_chunks(), numbers + first - 1, block.done)
+
+
+def _values_of(block: Lines, written: str, delimiter: str, *, header: bool) -> tuple[bytes, int]:
+    """The lines that hold values, with another delimiter, and the number of the first."""
+    data = block.data
+    if delimiter != written:
+        data = data.replace(written.encode(), delimiter.encode())
+    if header and block.first == 1:
+        return data.partition(b"\n")[2], 2
+    return data, block.first
 
 
 def _parsed(

@@ -124,12 +124,13 @@ class LogWriter:
         return self
 
     def _check(self, manifests: Sequence[Mapping[str, Any]]) -> None:
-        found = same_sources(manifests, self.part.sources)
-        if found and not self._again:
-            names = ", ".join(str(source["name"]) for source in self.part.sources)
+        for source in () if self._again else self.part.sources:
+            found = same_sources(manifests, [source])
+            if not found:
+                continue
             msg = (
-                f"{names}: already in the log as {found}; a second import would double every "
-                "history: use another --workspace, or --again if that is what you want"
+                f"{source['name']}: already in the log as {found}; a second import would double "
+                "every history: use another --workspace, or --again if that is what you want"
             )
             raise DuplicateImportError(msg)
         if self._topic is not None:

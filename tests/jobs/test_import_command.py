@@ -56,7 +56,9 @@ def test_a_table_is_imported_and_summed_up(tmp_path: Path, uic: Uic) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--delimiter", ";;"], "--delimiter: found ';;'"),
+        (["--separator", 'a"'], "--separator: found 'a\"'"),
+        (["--names", "u,i,u"], "--names: u is there twice"),
+        (["--behavior", "=bought"], "--behavior: found '=bought', expected = and one of click"),
         (["--time-unit", "weeks"], "--time-unit: found 'weeks'"),
         (["--behavior", "b", "--behavior-name", "pv"], "--behavior-name: found 'pv'"),
         (["--name", "A B"], "--name: found 'A B'"),

@@ -138,8 +138,8 @@ def test_a_click_column_makes_impressions_and_clicks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"who,what\n1,2\n", r"t\.csv: column when is missing or there twice; found who, what"),
-        (b"who,who,what,when\n1,2,3,4\n", r"column who is missing or there twice"),
+        (b"who,what\n1,2\n", r"t\.csv: column when is missing; found who, what"),
+        (b"who,who,what,when\n1,2,3,4\n", r"column who is there twice, in places 1, 2"),
         (b"wh\xff,what,when\n1,2,3\n", r"t\.csv: line 1 is not UTF-8"),
         (b"", r"t\.csv: is empty"),
         (b"who,what,when\n", r"t\.csv: no row could be imported"),
