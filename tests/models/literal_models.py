@@ -112,14 +112,25 @@ def dien(weights, item, history, context):
     return head(weights, np.concatenate([item, h, pooled, item * pooled]))
 
 
-def mimn_readout(weights: Weights, item, state: dict[str, Any], epsilon: float = 1e-8):
-    """[item, pool, item * pool, content read of M, attended channels of S]."""
+def mimn_readout(
+    weights: Weights, item, state: dict[str, Any], *, products: bool, epsilon: float = 1e-8
+):
+    """[item, pool, item * pool, content read of M, attended channels of S].
+
+    With `reading.route` the slots have a score for the item itself; with products the item times
+    each read that is as wide follows.
+    """
     asked = linear(weights, "reading.query", item)
     key, strength = np.tanh(asked[:-1]), 1 + np.log1p(np.exp(asked[-1]))
     cosines = [m @ key / np.sqrt((m @ m) * (key @ key) + epsilon) for m in state["M"]]
-    read = softmax(strength * np.array(cosines)) @ state["M"]
-    parts = [item, state["pool"], item * state["pool"], read]
+    routes = np.zeros(len(cosines))
+    if "reading.route.weight" in weights:
+        routes = weights["reading.route.weight"] @ item
+    reads = [softmax(strength * np.array(cosines) + routes) @ state["M"]]
     if state.get("S") is not None:
         scores = [attention_score(weights, "reading.channels", item, s) for s in state["S"]]
-        parts.append(softmax(np.array(scores)) @ state["S"])
+        reads.append(softmax(np.array(scores) + routes) @ state["S"])
+    parts = [item, state["pool"], item * state["pool"], *reads]
+    if products:
+        parts += [item * read for read in reads if len(read) == len(item)]
     return head(weights, np.concatenate(parts))

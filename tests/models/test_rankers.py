@@ -193,9 +193,13 @@ def test_mimn_reads_packed_memories_as_training_does(switches, data):
     assert torch.equal(served, trained)
 
 
-def test_mimn_readout_is_its_formula(data):
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("routing", [False, True])
+def test_mimn_readout_is_its_formula(data, routing, products):
     batch, vocabulary = data
-    model = build("mimn", vocabulary).eval()
+    model = build(
+        "mimn", vocabulary, f"routing={routing}", f"readout_products={products}", "channel_width=5"
+    ).eval()
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     encoded = encode(batch, vocabulary)
     with torch.no_grad():
@@ -206,7 +210,7 @@ def test_mimn_readout_is_its_formula(data):
     for index in range(batch.impressions):
         cut = int(encoded.cuts[index])
         state = {name: getattr(states, name)[cut].numpy() for name in ("M", "S", "pool")}
-        expected = literal.mimn_readout(weights, candidates[index], state)
+        expected = literal.mimn_readout(weights, candidates[index], state, products=products)
         assert found[index] == pytest.approx(expected, abs=1e-9)
 
 
