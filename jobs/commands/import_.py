@@ -244,6 +244,8 @@ def _show(workspace: Workspace, summary: "ImportSummary") -> None:
     for label, text in _times(published, workspace.config.time_zone):
         table.add_row(label, text)
     table.add_row("rejects", f"{rejected} in {summary.rejects_path}" if rejected else "0")
+    if summary.left_out:
+        table.add_row("left out", f"{summary.left_out:,} rows, by --where")
     if summary.first_reject:
         table.add_row("first reject", escape(summary.first_reject))
     if summary.next_item:
@@ -276,6 +278,8 @@ def _remark(summary: "ImportSummary") -> None:
         )
     if summary.rejects.get("not_utf8"):
         ERR.print("remark: rows that are not UTF-8: `iconv -f latin1 -t utf-8 FILE` converts them")
+    for remark in summary.remarks:
+        ERR.print(f"remark: {escape(remark)}")
     if published.overlap:
         ERR.print(f"[yellow]remark:[/] {escape(published.overlap)}")
 

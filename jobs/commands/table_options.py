@@ -74,6 +74,17 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "where": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="EXPR",
+                help="The rows to take, such as \"event == 'view' and price > 0\"; others are "
+                "counted. Also `in`, `not`, `is None`; `A Name` in backticks.",
+            ),
+        ],
+        None,
+    ),
     "string_id": (
         Annotated[
             list[str] | None,

@@ -22,7 +22,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import published; `first_reject` is a line with the place and reason of one."""
+    """What an import published.
+
+    Attributes:
+        publication: files, counts and times.
+        rejects: rows that could not be used, by reason.
+        rejects_path: the file that has them; None without any.
+        first_reject: a line with the place and reason of one.
+        next_item: what the protocol made; None without it.
+        features: what became of features; None without any.
+        left_out: rows that were not asked for.
+        remarks: what a person should know, a sentence each.
+    """
 
     publication: Publication
     rejects: Mapping[str, int]
@@ -30,6 +41,8 @@ class ImportSummary:
     first_reject: str | None
     next_item: NextItemCounts | None
     features: FeatureSummary | None = None
+    left_out: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 def run_import(
@@ -130,6 +143,8 @@ def run_import(
         if not rows:
             reject = rejects.first_of(importer.sources()[0])
             first = f"; first: {reject}" if reject else "; it has none"
+            if rejects.left_out:
+                first = f"; --where leaves {rejects.left_out:,} out{first if reject else ''}"
             msg = f"{importer.sources()[0]}: no row could be imported{first}"
             raise BadInputError(msg)
         ids.refuse_another_kind(importer.sources()[0])
@@ -150,6 +165,8 @@ def run_import(
         rejects.first_of(importer.sources()[0]),
         protocol.counts if protocol else None,
         made,
+        rejects.left_out,
+        tuple(rejects.remarks),
     )
 
 

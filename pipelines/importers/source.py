@@ -96,12 +96,18 @@ class Rejects:
     Args:
         path: of the file; it is made with the first reject.
         times: which times can be true; by default all that the log can hold.
+
+    Attributes:
+        left_out: rows that are not asked for (`--where`): counted, and not in the file.
+        remarks: what a person should know of the rows that were taken, a sentence each.
     """
 
     def __init__(self, path: Path, times: PlausibleTimes | None = None) -> None:
         self.path = path
         self.times = times or PlausibleTimes.any_time()
         self.by_reason: Counter[str] = Counter()
+        self.left_out = 0
+        self.remarks: list[str] = []
         self._first: dict[Path, str] = {}
         self._stream: IO[str] | None = None
 

@@ -30,6 +30,7 @@ from uic.pipelines.importers.table_features import TableFeatures, column_types
 from uic.pipelines.importers.table_files import CONSTANT, TableFile, check_kinds, open_tables
 from uic.pipelines.importers.text import TableRows, TextForm
 from uic.pipelines.importers.times import EventTimes
+from uic.pipelines.importers.where import RowFilter
 from uic.pipelines.log.columns import behavior_codes, one_chunk
 from uic.pipelines.log.schemas import BEHAVIORS
 
@@ -74,7 +75,9 @@ class TableImporter:
         self._codes = _behavior_names(columns)
         self._files = input_files([path] if isinstance(path, Path) else path)
         form = TextForm(columns.delimiter, columns.header, columns.names)
-        self._tables = open_tables(self._files, columns.used(), form)
+        self._filter = RowFilter(columns.where) if columns.where else None
+        wanted = [*columns.used(), *(self._filter.columns if self._filter else ())]
+        self._tables = open_tables(self._files, list(dict.fromkeys(wanted)), form)
         self.total = sum(table.total for table in self._tables)
         types = column_types(self._tables, columns.feature_columns())
         self._features = TableFeatures(columns.features, types, columns.time_zone)
@@ -93,11 +96,26 @@ class TableImporter:
         done = 0
         for table in self._tables:
             self._table, self._times = table, self._times_of(table)
-            for rows in table.rows(rejects):
+            for read in table.rows(rejects):
+                rows = self._taken(read, rejects)
                 if table.typed:
                     check_kinds(kinds, table.path, rows)
                 yield self._batch(rows, done + rows.done, rejects, ids)
             done += table.total
+            if self._times.taken_as_utc and not rejects.remarks:
+                column = self._columns.event_time
+                rejects.remarks.append(
+                    f"times of {column} have no zone and were taken as UTC; --time-zone ZONE says "
+                    "another"
+                )
+
+    def _taken(self, read: TableRows, rejects: Rejects) -> TableRows:
+        """The rows that `--where` takes, with the columns that a row is made of."""
+        if self._filter is None:
+            return read
+        rows, left_out = self._filter.taken(self._table.path, read, typed=self._table.typed)
+        rejects.left_out += left_out
+        return TableRows(rows.columns.select(self._columns.used()), rows.lines, rows.done)
 
     def _times_of(self, table: TableFile) -> EventTimes:
         where = f"{table.path}: column {self._columns.event_time}"

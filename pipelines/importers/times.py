@@ -68,12 +68,16 @@ class EventTimes:
             timestamp or date says so itself.
         time_zone: of times that have none; None if the caller did not say.
         log_zone: whose days the log has.
+
+    Attributes:
+        taken_as_utc: some times had no zone, and no one said of which they are.
     """
 
     def __init__(
         self, where: str, unit: TimeUnit | str, time_zone: str | None, log_zone: str
     ) -> None:
-        self._where, self._unit = where, unit
+        self._where, self._unit, self._said = where, unit, time_zone is not None
+        self.taken_as_utc = False
         self._zone = time_zone or ("UTC" if log_zone == "UTC" else None)
         self._log_zone = log_zone
         self._days = CalendarDays(log_zone)
@@ -195,11 +199,13 @@ class EventTimes:
     def _placed(self, local_ms: NDArray[np.int64]) -> NDArray[np.int64]:
         """Local times as instants; of an hour that comes twice the first, as no one can know."""
         if self._zone is None:
+            first = str(local_ms[:1].astype("datetime64[ms]").astype("datetime64[s]"))[2:-2]
             msg = (
-                f"{self._where}: these times have no zone, and the log's days are those of "
-                f"{self._log_zone}: say --time-zone UTC or --time-zone {self._log_zone}"
+                f"{self._where}: these times have no zone ({first}), and the log's days are "
+                f"those of {self._log_zone}: say --time-zone UTC or --time-zone {self._log_zone}"
             )
             raise BadInputError(msg)
+        self.taken_as_utc |= not self._said and len(local_ms) > 0
         if self._zone == "UTC":
             return local_ms
         stamps = pa.array(local_ms, pa.timestamp("ms"))

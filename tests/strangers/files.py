@@ -249,6 +249,8 @@ ODD_FILES = [
         ("--names", "user,item,time", "--separator", "::"),
     ),
     OddFile("repeated rows", "repeated.csv", csv(*PLAIN, *PLAIN[:2])),
+    OddFile("rows by a condition", "where.csv", csv(*PLAIN), ("--where", "user == 1 or item > 12")),
+    OddFile("a condition of SQL", "sql.csv", csv(*PLAIN), ("--where", "user = 1")),
     OddFile("a line that is cut off", "cut.csv", csv(*PLAIN[:3], "2,1", PLAIN[4])),
 ]
 
