@@ -321,10 +321,11 @@ def _warn_of_days(workspace: Workspace, snapshot: "Snapshot") -> None:
 
     outside = outside_days(EventLog(workspace.context.log), snapshot)
     manifest = snapshot.manifest
-    if outside.older_events and manifest["from"] is None:
+    if outside.older.events and manifest["from"] is None:
         ERR.print(
-            f"warning: {outside.older_events:,} older events, before {manifest['first_day']}, are "
-            "in none of these memories; `--days N` or memories.warm_up_days takes more days"
+            f"warning: {outside.older}, before {manifest['first_day']}, are in none of these "
+            "memories; `--days N` or memories.warm_up_days takes more days",
+            markup=False,
         )
     if outside.last_day is not None and outside.last_day.isoformat() < manifest["until"]:
         ERR.print(

@@ -1,7 +1,7 @@
 """`uic samples`: grouped training samples from the event log."""
 
 import json
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,11 +90,28 @@ def samples(
             progress=progress,
         )
     _tell(made.manifest, made.path)
+    _warn_of_window(workspace, made.manifest)
 
 
 def _tell(manifest: dict[str, Any], path: Path) -> None:
     _remark(manifest)
     OUT.print("\n".join([*_summary(manifest), f"samples: {path}"]), markup=False)
+
+
+def _warn_of_window(workspace: Workspace, manifest: dict[str, Any]) -> None:
+    """Say what lies before the window of the first day, as no history has it."""
+    from uic.pipelines.log.event_log import EventLog
+    from uic.pipelines.log.older import older_events
+
+    days = manifest["settings"]["window_days"]
+    begin = date.fromisoformat(manifest["first"]) - timedelta(days=days)
+    older = older_events(EventLog(workspace.context.log), begin)
+    if older.events:
+        ERR.print(
+            f"remark: {older}, before {begin}, are in no history: the window is {days} days; "
+            "samples.window_days takes more",
+            markup=False,
+        )
 
 
 def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date]) -> None:

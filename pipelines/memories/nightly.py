@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.models.records.positions import PLACE
 from uic.pipelines.log.event_log import EventLog, LogFile
+from uic.pipelines.log.older import OlderEvents, older_events
 from uic.pipelines.log.positions import at_or_before
 from uic.pipelines.log.shown import event_files
 
@@ -18,20 +19,19 @@ class OutsideDays:
     """What lies outside the days of a snapshot that was built from nothing.
 
     Attributes:
-        older_events: behaviours of days before its first.
+        older: behaviours of days before its first.
         last_day: of the log's behaviours; None for an empty log.
     """
 
-    older_events: int
+    older: OlderEvents
     last_day: date | None
 
 
 def outside_days(log: EventLog, snapshot: Snapshot) -> OutsideDays:
-    """Count what a snapshot's days leave out; reads manifests alone."""
-    files = log.behavior_files()
+    """Count what a snapshot's days leave out."""
     first = date.fromisoformat(snapshot.manifest["first_day"])
-    older = sum(file.rows for file in files if file.dt < first)
-    return OutsideDays(older, max((file.dt for file in files), default=None))
+    last = max((file.dt for file in log.behavior_files()), default=None)
+    return OutsideDays(older_events(log, first), last)
 
 
 def newest_before(snapshots: Sequence[Snapshot], until: date, log: EventLog) -> Snapshot | None:

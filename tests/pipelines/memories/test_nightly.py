@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.pipelines.memories.conftest import FIRST, random_behaviors, write_log
+from uic.pipelines.log import older
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.memories.nightly import newest_before, outside_days
 
@@ -50,5 +51,13 @@ def test_a_missed_night_goes_on_from_the_newest(log):
 def test_older_events_and_the_logs_end_are_told(log):
     outside = outside_days(log, Snapshot(LAST, {}))
     rows = {file.dt: file.rows for file in log.behavior_files()}
-    assert outside.older_events == sum(count for day, count in rows.items() if day < LAST)
+    assert outside.older.events == sum(count for day, count in rows.items() if day < LAST)
     assert outside.last_day == max(rows)
+
+
+def test_users_of_a_large_log_are_not_counted(log, monkeypatch):
+    counted = outside_days(log, Snapshot(LAST, {})).older
+    assert str(counted).endswith("have no others)")
+    monkeypatch.setattr(older, "COUNTED_ROWS", 10)
+    only_events = outside_days(log, Snapshot(LAST, {})).older
+    assert str(only_events) == f"{counted.events:,} older events"

@@ -1,7 +1,7 @@
 """`uic samples`: what it prints, and its exit status."""
 
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -55,6 +55,26 @@ def test_it_prints_groups_and_bytes_both_ways(workspace, monkeypatch, capsys):
     assert "with one row per impression" in out
     assert "no impressions on 2025-03-07" in err
     assert (workspace / "samples" / "default" / "manifest.json").is_file()
+
+
+def test_it_tells_what_its_window_leaves_out(oracle, tmp_path, monkeypatch, capsys):
+    first = datetime(2025, 3, 1)  # noqa: DTZ001 - as the log has it
+    users, days = [7, 7, 8, 9, 7], [0, 3, 3, 3, 6]
+    ids = {name: pa.array(users) for name in ("user_id", "item_id", "category_id")}
+    times = pa.array([first + timedelta(days=day) for day in days], pa.timestamp("ms"))
+    behaviors = {**ids, "behavior": pa.array([0] * 5, pa.int8()), "event_time": times}
+    impressions = {**ids, "event_time": times, "clicked": [True] * 5}
+    oracle.write_log(tmp_path / "log", pa.table(behaviors), pa.table(impressions).slice(4))
+    days = ("--first", "2025-03-07", "--last", "2025-03-07")
+    for window, said in (
+        (2, "remark: 4 older events of 3 users (2 of them have no others), before 2025-03-05, "),
+        (4, "remark: 1 older events of 1 users (0 of them have no others), before 2025-03-03, "),
+        (6, ""),
+    ):
+        (tmp_path / "uic.yaml").write_text(f"samples: {{window_days: {window}}}\n")
+        config = ("-c", str(tmp_path / "uic.yaml"))
+        status, _, err = uic(monkeypatch, capsys, "-w", tmp_path, *config, *days)
+        assert (status, err.partition("are in no history")[0]) == (0, said)
 
 
 @pytest.mark.parametrize(
