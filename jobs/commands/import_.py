@@ -12,7 +12,7 @@ from rich.table import Table
 from uic.jobs.commands.imported_features import add_features, say_what_to_add
 from uic.jobs.commands.next_item_options import Sequence, with_next_item_options
 from uic.jobs.commands.options import shown_progress, takes_workspace
-from uic.jobs.commands.table_options import with_table_columns
+from uic.jobs.commands.table_options import ZoneOption, known_zone, with_table_columns
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 
@@ -152,6 +152,42 @@ def amazon(
         any_time=any_time,
         next_item=next_item,
     )
+
+
+@app.command()
+@takes_workspace
+def mind(
+    *,
+    behaviors: Annotated[
+        list[Path], typer.Argument(help="behaviors.tsv of one part or of several, older first")
+    ],
+    news: Annotated[
+        list[Path] | None, typer.Option(help="news.tsv, for categories. Repeatable.")
+    ] = None,
+    no_prior_history: Annotated[
+        bool, typer.Option("--no-prior-history", help="Leave the histories out.")
+    ] = False,
+    time_zone: ZoneOption = None,
+    again: AgainOption = False,
+    any_time: AnyTimeOption = False,
+    shown: ShownOption = False,
+    workspace: Workspace,
+) -> None:
+    """MIND news: each news that was shown is an impression, clicks and histories are behaviours.
+
+    Histories have an order and no times: they end before the first impression of all files, so
+    that several parts are one import.
+    """
+    from uic.pipelines.importers.mind import Mind
+
+    importer = Mind(
+        behaviors,
+        news or (),
+        prior_history=not no_prior_history,
+        time_zone=known_zone(time_zone),
+        log_zone=workspace.config.time_zone,
+    )
+    _run(workspace, importer, again=again, any_time=any_time, shown=shown)
 
 
 ImpressionsOption = Annotated[

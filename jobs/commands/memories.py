@@ -321,7 +321,7 @@ def _warn_of_days(workspace: Workspace, snapshot: "Snapshot") -> None:
 
     outside = outside_days(EventLog(workspace.context.log), snapshot)
     manifest = snapshot.manifest
-    if outside.older.events and manifest["from"] is None:
+    if outside.older is not None and outside.older.events:
         ERR.print(
             f"warning: {outside.older}, before {manifest['first_day']}, are in none of these "
             "memories; `--days N` or memories.warm_up_days takes more days",

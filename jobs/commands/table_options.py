@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from uic.pipelines.importers.table import TableColumns
     from uic.pipelines.importers.table_features import ColumnNames
 
+ZoneOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ZONE",
+        help="Of times without a zone, e.g. Europe/London. Default: UTC if the workspace's days "
+        "are those of UTC; else such times are refused.",
+    ),
+]
 _REQUIRED = inspect.Parameter.empty
 # Each option with its default, in the order of the help.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -108,17 +116,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         "ms",
     ),
-    "time_zone": (
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="ZONE",
-                help="Of times without a zone, e.g. Europe/London. Default: UTC if the "
-                "workspace's days are those of UTC; else such times are refused.",
-            ),
-        ],
-        None,
-    ),
+    "time_zone": (ZoneOption, None),
     "context": (
         Annotated[
             list[str] | None,
@@ -248,7 +246,7 @@ def _columns(
         labels=label_columns(label or []),
         string_ids=frozenset(_kind_of_id(kind) for kind in string_id or []),
         time_unit=unit_or_format(time_unit),
-        time_zone=_zone(time_zone),
+        time_zone=known_zone(time_zone),
         delimiter=_separator(delimiter),
         header=not (no_header or names),
         names=_names(names),
@@ -275,7 +273,12 @@ def _kind_of_id(kind: str) -> str:
     return kind
 
 
-def _zone(name: str | None) -> str | None:
+def known_zone(name: str | None) -> str | None:
+    """The zone that an option names; None for none.
+
+    Raises:
+        BadInputError: there is no such zone.
+    """
     from zoneinfo import ZoneInfo
 
     if name is None:

@@ -126,6 +126,11 @@ class Rejects:
         }
         self._stream.write(json.dumps(entry, ensure_ascii=True) + "\n")
 
+    def remark(self, text: str | None) -> None:
+        """Keep a sentence for the summary, once."""
+        if text is not None and text not in self.remarks:
+            self.remarks.append(text)
+
     def first_of(self, path: Path) -> str | None:
         """The first reject of a file in a line; if it has none, the first of any."""
         return self._first.get(path, next(iter(self._first.values()), None))
@@ -139,6 +144,16 @@ class Rejects:
         """Finish the file; it may be published then."""
         if self._stream is not None:
             self._stream.close()
+
+
+class UnheardRejects(Rejects):
+    """For a look at a file before its import, which will tell of broken lines itself."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def add(self, file: Path, line: int, reason: str, payload: str) -> None:
+        """Say nothing."""
 
 
 def fingerprint(paths: Sequence[Path]) -> list[dict[str, Any]]:

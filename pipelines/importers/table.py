@@ -102,12 +102,7 @@ class TableImporter:
                     check_kinds(kinds, table.path, rows)
                 yield self._batch(rows, done + rows.done, rejects, ids)
             done += table.total
-            if self._times.taken_as_utc and not rejects.remarks:
-                column = self._columns.event_time
-                rejects.remarks.append(
-                    f"times of {column} have no zone and were taken as UTC; --time-zone ZONE says "
-                    "another"
-                )
+            rejects.remark(self._times.remark(self._columns.event_time))
 
     def _taken(self, read: TableRows, rejects: Rejects) -> TableRows:
         """The rows that `--where` takes, with the columns that a row is made of."""

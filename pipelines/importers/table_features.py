@@ -7,7 +7,6 @@ every file of the log that one import makes.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -19,7 +18,7 @@ from uic.models.features.definition import EVENT_FIELDS, NAME_PATTERN, Feature, 
 from uic.models.features.event_columns import LOGGED_EVENT
 from uic.models.features.raw import MISSING, raw_column
 from uic.models.features.tables import VALID_FROM
-from uic.pipelines.importers.source import OwnerRows, Rejects
+from uic.pipelines.importers.source import OwnerRows, UnheardRejects
 from uic.pipelines.importers.table_files import TableFile
 from uic.pipelines.importers.text import texts
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, IMPRESSIONS
@@ -152,7 +151,7 @@ def column_types(tables: Sequence[TableFile], wanted: Sequence[str]) -> dict[str
     kinds = {name: _Kinds() for name in wanted}
     types: dict[str, pa.DataType] = {}
     for table in tables if wanted else ():
-        for rows in table.rows(_Unheard(table.path)):
+        for rows in table.rows(UnheardRejects()):
             for name in wanted:
                 column = rows.columns.column(name)
                 if not table.typed:
@@ -182,13 +181,6 @@ def _joined(where: str, known: pa.DataType | None, other: pa.DataType) -> pa.Dat
         raise BadInputError(msg)
     whole = pa.types.is_integer(known) and pa.types.is_integer(other)
     return pa.int64() if whole else pa.float64()
-
-
-class _Unheard(Rejects):
-    """Broken lines are told when they are imported, not when columns are looked at."""
-
-    def add(self, file: Path, line: int, reason: str, payload: str) -> None:
-        """Say nothing."""
 
 
 class _Kinds:

@@ -68,16 +68,13 @@ class EventTimes:
             timestamp or date says so itself.
         time_zone: of times that have none; None if the caller did not say.
         log_zone: whose days the log has.
-
-    Attributes:
-        taken_as_utc: some times had no zone, and no one said of which they are.
     """
 
     def __init__(
         self, where: str, unit: TimeUnit | str, time_zone: str | None, log_zone: str
     ) -> None:
         self._where, self._unit, self._said = where, unit, time_zone is not None
-        self.taken_as_utc = False
+        self._taken_as_utc = False
         self._zone = time_zone or ("UTC" if log_zone == "UTC" else None)
         self._log_zone = log_zone
         self._days = CalendarDays(log_zone)
@@ -108,6 +105,14 @@ class EventTimes:
         if first and pa.types.is_binary(kind):
             self._refuse_texts(column)
         return self._of_numbers(column, UNITS_A_SECOND[self._unit], faults)
+
+    def remark(self, column: str) -> str | None:
+        """What a person should know of a column that was read; None for nothing."""
+        if not self._taken_as_utc:
+            return None
+        return (
+            f"times of {column} have no zone and were taken as UTC; --time-zone ZONE says another"
+        )
 
     def unit_of(self, column: pa.Field) -> TimeUnit | None:
         """What the numbers of a column count; None if it holds dates, timestamps or texts."""
@@ -205,7 +210,7 @@ class EventTimes:
                 f"those of {self._log_zone}: say --time-zone UTC or --time-zone {self._log_zone}"
             )
             raise BadInputError(msg)
-        self.taken_as_utc |= not self._said and len(local_ms) > 0
+        self._taken_as_utc |= not self._said and len(local_ms) > 0
         if self._zone == "UTC":
             return local_ms
         stamps = pa.array(local_ms, pa.timestamp("ms"))

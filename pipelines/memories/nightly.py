@@ -16,14 +16,14 @@ from uic.pipelines.log.shown import event_files
 
 @dataclass(frozen=True)
 class OutsideDays:
-    """What lies outside the days of a snapshot that was built from nothing.
+    """What lies outside the days of a snapshot.
 
     Attributes:
-        older: behaviours of days before its first.
+        older: behaviours of days before its first; None if it goes on from another snapshot.
         last_day: of the log's behaviours; None for an empty log.
     """
 
-    older: OlderEvents
+    older: OlderEvents | None
     last_day: date | None
 
 
@@ -31,7 +31,9 @@ def outside_days(log: EventLog, snapshot: Snapshot) -> OutsideDays:
     """Count what a snapshot's days leave out."""
     first = date.fromisoformat(snapshot.manifest["first_day"])
     last = max((file.dt for file in log.behavior_files()), default=None)
-    return OutsideDays(older_events(log, first), last)
+    return OutsideDays(
+        older_events(log, first) if snapshot.manifest["from"] is None else None, last
+    )
 
 
 def newest_before(snapshots: Sequence[Snapshot], until: date, log: EventLog) -> Snapshot | None:

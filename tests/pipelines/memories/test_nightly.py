@@ -16,7 +16,7 @@ class Snapshot:
     """The part of a snapshot that is looked at."""
 
     def __init__(self, until, positions):
-        self.manifest = {"until": str(until), "first_day": str(until)}
+        self.manifest = {"until": str(until), "first_day": str(until), "from": None}
         self.positions = positions
 
 
