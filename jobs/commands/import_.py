@@ -178,9 +178,9 @@ def mind(
     Histories have an order and no times: they end before the first impression of all files, so
     that several parts are one import.
     """
-    from uic.pipelines.importers.mind import Mind
+    from uic.pipelines.importers.mind import MindNews
 
-    importer = Mind(
+    importer = MindNews(
         behaviors,
         news or (),
         prior_history=not no_prior_history,

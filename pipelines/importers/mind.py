@@ -46,7 +46,7 @@ _NOT_UTF8: Final = FAULTS.index(NOT_UTF8)
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")
 
 
-class Mind:
+class MindNews:
     """Files of behaviours and of news, compressed or not; ids and categories are texts.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
-from uic.pipelines.importers.mind import Mind
+from uic.pipelines.importers.mind import MindNews
 from uic.pipelines.importers.string_ids import category_number_of, number_of
 from uic.pipelines.log.event_log import EventLog
 
@@ -49,7 +49,7 @@ def test_each_news_is_an_impression_and_histories_end_before_the_first(
     tmp_path: Path, log: EventLog
 ) -> None:
     file, news = tsv(tmp_path / "behaviors.tsv", *LINES), tsv(tmp_path / "news.tsv", *NEWS)
-    summary = run(Mind([file], [news]), log, any_time=False)
+    summary = run(MindNews([file], [news]), log, any_time=False)
     u1, u2 = number_of("U1"), number_of("U2")
     n1, n2, n3, n10, n11, n12 = (number_of(f"N{n}") for n in (1, 2, 3, 10, 11, 12))
     sport, us, unknown = (category_number_of(word) for word in ("sports", "news", "unknown"))
@@ -76,7 +76,7 @@ def test_a_user_of_two_parts_has_one_history(tmp_path: Path, log: EventLog) -> N
         "1\tU1\t11/15/2019 8:55:22 AM\tN10 N11 N12 N2\tN1-1",
         "2\tU9\t11/15/2019 8:56:22 AM\tN11\tN1-0",
     )
-    run(Mind([train, dev]), log)
+    run(MindNews([train, dev]), log)
     u1, u9 = number_of("U1"), number_of("U9")
     begin = ms(11, 8, 0, 0)
     earlier = [(row[0], row[4]) for row in behaviors(log) if row[4] < begin]
@@ -85,7 +85,7 @@ def test_a_user_of_two_parts_has_one_history(tmp_path: Path, log: EventLog) -> N
     )
     assert {row[2] for row in behaviors(log)} == {0}
     without = EventLog(tmp_path / "without")
-    run(Mind([train, dev], prior_history=False), without)
+    run(MindNews([train, dev], prior_history=False), without)
     assert [row[4] for row in behaviors(without) if row[4] < begin] == []
 
 
@@ -98,7 +98,7 @@ def test_what_is_wrong_costs_its_line_or_its_news(tmp_path: Path, log: EventLog)
         "6\tU4\t11/12/2019 1:11:02 PM\tN10\tN1 N2-1",
         "7\tU4",
     )
-    summary = run(Mind([file]), log)
+    summary = run(MindNews([file]), log)
     assert sorted(rejects(summary)) == [
         (4, "wrong_type"), (5, "missing_field"), (6, "wrong_type"), (7, "malformed"),
     ]  # fmt: skip
@@ -118,13 +118,13 @@ def test_another_file_is_one_line(
     tmp_path: Path, log: EventLog, lines: list[str], message: str
 ) -> None:
     with pytest.raises(BadInputError, match=message):
-        run(Mind([tsv(tmp_path / "behaviors.tsv", *lines)]), log)
+        run(MindNews([tsv(tmp_path / "behaviors.tsv", *lines)]), log)
     assert log.epochs() == ()
 
 
 def test_times_are_of_the_zone_that_is_said(tmp_path: Path, log: EventLog) -> None:
     file = tsv(tmp_path / "behaviors.tsv", LINES[1])
     with pytest.raises(BadInputError, match=r"have no zone \(2019-11-11T08:00:00\)"):
-        run(Mind([file], log_zone="Europe/London"), log, time_zone="Europe/London")
-    run(Mind([file], time_zone="America/New_York"), log)
+        run(MindNews([file], log_zone="Europe/London"), log, time_zone="Europe/London")
+    run(MindNews([file], time_zone="America/New_York"), log)
     assert [row[4] for row in behaviors(log)] == [ms(11, 13, 0, 0)]
