@@ -190,6 +190,13 @@ def mind(
     _run(workspace, importer, again=again, any_time=any_time, shown=shown)
 
 
+FilesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="CSV or JSON Lines (also .gz, .zst, .bz2, .xz), Parquet or Arrow (Feather): files, "
+        "folders or patterns in quotes; `day=…` folders give a column `day`"
+    ),
+]
 ImpressionsOption = Annotated[
     bool,
     typer.Option("--impressions", help="With --clicked: no clicks; goes in beside any log."),
@@ -202,13 +209,7 @@ ImpressionsOption = Annotated[
 @with_table_columns
 def table_(
     *,
-    file: Annotated[
-        list[Path],
-        typer.Argument(
-            help="CSV or JSON Lines (also .gz, .zst, .bz2, .xz), Parquet or Arrow (Feather): "
-            "files, folders or patterns in quotes; `day=…` folders give a column `day`"
-        ),
-    ],
+    file: FilesArgument,
     columns: "TableColumns",
     impressions: ImpressionsOption = False,
     name: Annotated[str, typer.Option(help="Of the epoch: a-z, 0-9, - and _.")] = "table",

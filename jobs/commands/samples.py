@@ -89,13 +89,13 @@ def samples(
             beam_arguments=arguments.args,
             progress=progress,
         )
-    _tell(made.manifest, made.path)
-    _warn_of_window(workspace, made.manifest)
+    _tell(workspace, made.manifest, made.path)
 
 
-def _tell(manifest: dict[str, Any], path: Path) -> None:
+def _tell(workspace: Workspace, manifest: dict[str, Any], path: Path) -> None:
     _remark(manifest)
     OUT.print("\n".join([*_summary(manifest), f"samples: {path}"]), markup=False)
+    _warn_of_window(workspace, manifest)
 
 
 def _warn_of_window(workspace: Workspace, manifest: dict[str, Any]) -> None:

@@ -225,20 +225,18 @@ def _columns(
     time_zone: str | None,
     delimiter: str,
     no_header: bool,
+    names: str | None,
     context: list[str] | None,
     user_feature: list[str] | None,
     item_feature: list[str] | None,
     event_feature: list[str] | None,
-    names: str | None,
-    **columns: Any,
+    **plain: Any,
 ) -> "TableColumns":
     from uic.pipelines.importers.labels import label_columns
     from uic.pipelines.importers.table import TableColumns
     from uic.pipelines.importers.times import unit_or_format
 
-    if clicked is not None and behavior is not None:
-        msg = "--clicked and --behavior: found both; a clicked impression is a click already"
-        raise BadInputError(msg)
+    _refuse_both(clicked, behavior)
     return TableColumns(
         behavior=behavior,
         clicked=clicked,
@@ -253,8 +251,14 @@ def _columns(
         features=_features(
             user=user_feature, item=item_feature, context=context, event=event_feature
         ),
-        **columns,
+        **plain,
     )
+
+
+def _refuse_both(clicked: str | None, behavior: str | None) -> None:
+    if clicked is not None and behavior is not None:
+        msg = "--clicked and --behavior: found both; a clicked impression is a click already"
+        raise BadInputError(msg)
 
 
 def _features(**given: list[str] | None) -> "ColumnNames":
