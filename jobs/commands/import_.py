@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 # A share above which rejects are no odd rows any more, but a misunderstanding.
 _MANY_REJECTS = 0.05
+# A test runs them (tests/system/test_import_page.py).
+_TABLE_EXAMPLES = (
+    "Examples (more: docs/import.md):\n\n"
+    "uic import table shown --user-id user.id --item-id item.id --event-time at --time-unit iso "
+    "--clicked clicked\n\n"
+    "uic import table ratings.dat --separator :: --no-header --user-id 1 --item-id 2 "
+    "--event-time 4 --time-unit s --where '`3` >= 4'"
+)
 app = typer.Typer(
     no_args_is_help=True,
     help="""Import behaviours and impressions into the event log (WORKSPACE/log).
@@ -203,7 +211,7 @@ ImpressionsOption = Annotated[
 ]
 
 
-@app.command("table")
+@app.command("table", epilog=_TABLE_EXAMPLES)
 @takes_workspace
 @with_next_item_options()
 @with_table_columns
