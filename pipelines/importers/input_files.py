@@ -6,6 +6,7 @@ Arrow write data sets. Files come in the order of their names, numbers in them b
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,9 +38,9 @@ def input_files(given: Sequence[Path]) -> list[InputFile]:
             its folders do not say what those of the others say.
     """
     files = [file for path in given for file in _files_of(path)]
-    paths = [file.path for file in files]
+    times = Counter(file.path for file in files)
     for file in files:
-        if paths.count(file.path) > 1:
+        if times[file.path] > 1:
             msg = f"{file.path}: is named twice"
             raise BadInputError(msg)
         if set(file.partition) != set(files[0].partition):

@@ -21,8 +21,6 @@ from uic.pipelines.log.events import Reason
 
 _KINDS: Final = {int: "numbers", float: "numbers", str: "texts", bool: "truths"}
 _VALUE: Final = "value"
-# Lines that are looked at for the names of columns, before the import.
-_LOOKED_AT: Final = 1_000
 
 
 class JsonTable:
@@ -44,8 +42,8 @@ class JsonTable:
         self._kinds: dict[str, str] = {}
         found: dict[str, None] = {}
         objects = 0
-        head = next(line_blocks(path, 1 << 20), None)
-        for raw in head.data.split(b"\n")[:_LOOKED_AT] if head else []:
+        head = next(line_blocks(path), None)
+        for raw in head.data.split(b"\n") if head else []:
             document = _object(raw)
             if document is not None:
                 objects += 1
@@ -56,7 +54,7 @@ class JsonTable:
                 "FILE` makes of an array, and `jq -c . FILE` of objects over several lines"
             )
             raise BadInputError(msg)
-        refuse_missing(path, list(found), wanted)
+        refuse_missing(path, list(found), wanted, f" in the first {objects:,} lines")
 
     def rows(self, rejects: Rejects) -> Iterator[TableRows]:
         """The columns in file order; what is no object is rejected."""

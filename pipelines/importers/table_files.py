@@ -94,41 +94,43 @@ class ArrowTable:
                 schema, self.total = file.schema_arrow, file.metadata.num_rows
             else:
                 reader = self._arrow()
-                schema, self.total = reader.schema, path.stat().st_size
-                if not isinstance(reader, pa.RecordBatchStreamReader):
-                    self.total = sum(
-                        reader.get_batch(at).num_rows for at in range(reader.num_record_batches)
-                    )
+                # A stream does not say what will come; its progress is only that of its rows.
+                size = path.stat().st_size
+                schema, self.total = reader.schema, getattr(reader, "num_record_batches", size)
         refuse_missing(path, list(_field_names(schema)), wanted)
-        self._outer = [
-            name if name in schema.names else name.partition(".")[0] for name in self._wanted
-        ]
 
     def rows(self, rejects: Rejects) -> Iterator[TableRows]:  # noqa: ARG002
         """Rows in file order; the line of a row is its number."""
-        done = 0
+        first = 1
         batches = self._batches()
         while True:
             with readable(self.path):
-                batch = next(batches, None)
+                done, batch = next(batches, (0, None))
             if batch is None:
                 return
-            lines = np.arange(done + 1, done + batch.num_rows + 1)
-            done += batch.num_rows
+            lines = np.arange(first, first + batch.num_rows)
+            first += batch.num_rows
             columns = {name: _nested(batch, name) for name in self._wanted}
             yield TableRows(pa.table(columns), lines, done)
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches, and how much of `total` has been read with each."""
+        done = 0
         if self._head.startswith(_PARQUET):
             # Names with a dot choose a field below a column, which is all that is read of it.
-            yield from pq.ParquetFile(self.path).iter_batches(BATCH_ROWS, columns=self._wanted)
+            file = pq.ParquetFile(self.path)
+            for batch in file.iter_batches(BATCH_ROWS, columns=self._wanted):
+                done += batch.num_rows
+                yield done, batch
             return
         reader = self._arrow()
         if isinstance(reader, pa.RecordBatchStreamReader):
-            yield from reader
+            for batch in reader:
+                done += batch.num_rows
+                yield done, batch
             return
         for at in range(reader.num_record_batches):
-            yield reader.get_batch(at)
+            yield at + 1, reader.get_batch(at)
 
     def _arrow(self) -> Any:
         source = pa.memory_map(str(self.path))

@@ -138,7 +138,10 @@ def test_blocks_of_json_agree_on_types(
     [
         (lines([{"u": 1}]), r"t\.json: is JSON, and no line is an object.*jq"),
         (b'{\n "u": 1,\n "i": 2\n}\n', r"no line is an object"),
-        (lines({"user": 1, "i": 2, "t": 3}), r"column u is missing; found user, i, t"),
+        (
+            lines({"user": 1, "i": 2, "t": 3}),
+            r"column u is missing; found user, i, t in the first 1 li",
+        ),
         (lines({"u_": 1, "i": 2, "t": 3}), r"column u is missing; did you mean u_\? Found u_, i"),
         (
             lines({"u": 1, "i": 2, "t": 3}, {"u": "x", "i": 2, "t": 4}),
@@ -160,6 +163,15 @@ def test_what_is_no_table_is_one_line(
         run(TableImporter(file, COLUMNS), log)
     assert "\n" not in str(raised.value)
     assert log.epochs() == ()
+
+
+def test_a_parquet_column_may_have_a_dot_in_its_name(tmp_path: Path, log: EventLog) -> None:
+    file = tmp_path / "t.parquet"
+    table = {"u.id": [1, 2], "i": [{"id": 10}, None], "t": [5, 6]}
+    pq.write_table(pa.table(table), file)
+    summary = run(TableImporter(file, TableColumns("u.id", "i.id", "t")), log)
+    assert [row[:2] for row in behaviors(log)] == [(1, 10)]
+    assert rejects(summary) == [(2, "missing_field")]
 
 
 @pytest.mark.parametrize("form", ["feather", "zstd", "stream"])
