@@ -196,6 +196,7 @@ def test_a_folder_of_days_is_one_import_in_the_order_of_names(
         part.mkdir(parents=True)
         pq.write_table(pa.table({"u": [number], "i": [{"id": 1}], "t": [5]}), part / "part-0")
     (folder / "_SUCCESS").write_bytes(b"")
+    (folder / "_metadata").write_bytes(b"PAR1")
     (folder / ".part-0.crc").write_bytes(b"crc")
     columns = TableColumns("u", "i.id", "t", category_id="shelf", behavior="kind")
     importer = TableImporter(folder, columns)
