@@ -101,6 +101,11 @@ class MemoryConfig(Section):
         description="whether the head also sees the product of item and content read, and of item "
         "and attended channels, where they are as wide; not in the paper",
     )
+    readout_controller: bool = Field(
+        default=False,
+        description="whether the head also sees the controller's state, what the last events were "
+        "in their order, and its product with the item where it is as wide; not in the paper",
+    )
     induction: bool = Field(default=True, description="channels of interest (MIU); off = no S")
     channel_width: Annotated[int, Field(ge=1, le=512)] = Field(
         32, description="width of a channel, the hidden size of its GRU; 1 to 512"

@@ -90,8 +90,10 @@ class Readout(nn.Module):
     the accumulated add vectors for the product; a request can only use what a record holds.
 
     With `readout_products` the item is multiplied with the content read and with the attended
-    channels, too, where they are as wide as it. With `routing` the candidate has a score of each
-    slot, as an event has: it looks where events like it are written.
+    channels, too, where they are as wide as it. With `readout_controller` the controller's state
+    and its product follow: a record holds it, and the paper's head does not look at it. With
+    `routing` the candidate has a score of each slot, as an event has: it looks where events like
+    it are written.
 
     Args:
         config: of the memory.
@@ -112,6 +114,9 @@ class Readout(nn.Module):
         if self.multiplied:
             read = [config.memory_width] + [config.channel_width] * config.induction
             self.features += width * read.count(width)
+        self.controlled = config.readout_controller
+        if self.controlled:
+            self.features += config.controller + width * (config.controller == width)
         self.route = nn.Linear(width, config.slots, bias=False) if config.routing else None
 
     def look_where_written(self, memory: MemoryNetwork) -> None:
@@ -142,6 +147,9 @@ class Readout(nn.Module):
         if self.multiplied:
             width = candidates.shape[1]
             parts += [candidates * found for found in looked if found.shape[1] == width]
+        if self.controlled:
+            h = state.h.index_select(0, owners)
+            parts += [h, candidates * h] if h.shape[1] == candidates.shape[1] else [h]
         return torch.cat(parts, dim=1)
 
     def slot_weights(

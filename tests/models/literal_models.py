@@ -118,7 +118,7 @@ def mimn_readout(
     """[item, pool, item * pool, content read of M, attended channels of S].
 
     With `reading.route` the slots have a score for the item itself; with products the item times
-    each read that is as wide follows.
+    each read that is as wide follows, and with h the controller's state, and its product likewise.
     """
     asked = linear(weights, "reading.query", item)
     key, strength = np.tanh(asked[:-1]), 1 + np.log1p(np.exp(asked[-1]))
@@ -133,4 +133,7 @@ def mimn_readout(
     parts = [item, state["pool"], item * state["pool"], *reads]
     if products:
         parts += [item * read for read in reads if len(read) == len(item)]
+    if state.get("h") is not None:
+        parts.append(state["h"])
+        parts += [item * state["h"]] if len(state["h"]) == len(item) else []
     return head(weights, np.concatenate(parts))

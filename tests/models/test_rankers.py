@@ -36,7 +36,8 @@ def build(name: str, vocabulary, *more: str):
     if name in LIMITED:
         assignments.append(f"history_limit={LIMIT}")
     if name == "mimn":
-        assignments += MIMN_SMALL
+        said = {word.split("=")[0] for word in more}
+        assignments += [word for word in MIMN_SMALL if word.split("=")[0] not in said]
     if name in {"dicm", "prerank"}:  # with images: test_dicm.py, test_prerank.py
         assignments += ["ad_image=false", "behavior_images=false", "image_ids=false"]
     if name == "ubr4ctr":
@@ -193,13 +194,13 @@ def test_mimn_reads_packed_memories_as_training_does(switches, data):
     assert torch.equal(served, trained)
 
 
-@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize(("products", "controller"), [(False, 0), (True, 0), (True, 5), (True, 6)])
 @pytest.mark.parametrize("routing", [False, True])
-def test_mimn_readout_is_its_formula(data, routing, products):
+def test_mimn_readout_is_its_formula(data, routing, products, controller):
     batch, vocabulary = data
-    model = build(
-        "mimn", vocabulary, f"routing={routing}", f"readout_products={products}", "channel_width=5"
-    ).eval()
+    more = [f"routing={routing}", f"readout_products={products}", "channel_width=6"]
+    more += [f"readout_controller={controller > 0}", f"controller={controller or 3}"]
+    model = build("mimn", vocabulary, *more).eval()
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     encoded = encode(batch, vocabulary)
     with torch.no_grad():
@@ -210,6 +211,7 @@ def test_mimn_readout_is_its_formula(data, routing, products):
     for index in range(batch.impressions):
         cut = int(encoded.cuts[index])
         state = {name: getattr(states, name)[cut].numpy() for name in ("M", "S", "pool")}
+        state["h"] = states.h[cut].numpy() if controller else None
         expected = literal.mimn_readout(weights, candidates[index], state, products=products)
         assert found[index] == pytest.approx(expected, abs=1e-9)
 
