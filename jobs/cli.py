@@ -20,6 +20,7 @@ from uic.jobs.commands import (
     check,
     compare,
     config,
+    daily,
     dead_letters,
     demo,
     doctor,
@@ -54,6 +55,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "demo": demo.demo,
         "doctor": doctor.doctor,
         "config": config.app,
+        "daily": daily.daily,
         "report": report.report,
     },
     "Data": {

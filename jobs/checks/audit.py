@@ -1,5 +1,6 @@
 """The audit of a workspace: every generation of its store, and the answers of its service."""
 
+import json
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,12 @@ from uic.jobs.stream.run.supervisor import is_streaming
 from uic.models.features.feature_file import load_features
 from uic.models.published import write_json_atomically
 from uic.pipelines.audit.memories import AuditError, AuditRequest, audit_generation
-from uic.pipelines.audit.report import GenerationAudit, ServedAudit, require_no_mismatch
+from uic.pipelines.audit.report import (
+    AuditMismatchError,
+    GenerationAudit,
+    ServedAudit,
+    require_no_mismatch,
+)
 from uic.pipelines.audit.served import audit_served
 from uic.pipelines.audit.settings import AuditSettings
 
@@ -112,15 +118,46 @@ def audit_workspace(
     progress("answers of the service", 0, None)
     served = run_served_audit(context, settings)
     topic = audit_topic(context, ask=ask_broker)
-    path = context.reports / REPORT_NAME
+    audit = WorkspaceAudit(audits, served, topic, context.reports / REPORT_NAME)
     document = {
+        "fault": _fault(audit),
         "sample_rate": settings.sample_rate,
         "generations": [audit.to_json() for audit in audits],
         "served": None if served is None else served.to_json(),
         "topic": None if topic is None else vars(topic),
     }
-    write_json_atomically(path, document)
-    return WorkspaceAudit(audits, served, topic, path)
+    write_json_atomically(audit.report, document)
+    return audit
+
+
+def _fault(audit: WorkspaceAudit) -> str | None:
+    """What the audit ends with; None where everything is what the log says."""
+    try:
+        audit.require_no_mismatch()
+    except AuditMismatchError as error:
+        return str(error)
+    return None
+
+
+def passed_since(context: Context, path: Path, sample_rate: float, generation: int) -> bool:
+    """Whether `reports/audit.json` is of an audit after `path` was written that found no fault.
+
+    Args:
+        context: workspace and configuration.
+        path: a file that is there.
+        sample_rate: share of users that it must have looked at.
+        generation: that it must have looked at.
+    """
+    report = context.reports / REPORT_NAME
+    if not report.is_file() or report.stat().st_mtime_ns < path.stat().st_mtime_ns:
+        return False
+    document = json.loads(report.read_text(encoding="utf-8"))
+    judged = [audit["generation"] for audit in document["generations"]]
+    return (
+        document.get("fault", "not said") is None
+        and document["sample_rate"] >= sample_rate
+        and generation in judged
+    )
 
 
 def run_audit(

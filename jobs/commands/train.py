@@ -128,7 +128,7 @@ def train(
         first=day_of(first), last=day_of(last), test_days=test_days,
         validation_days=validation_days, epochs=epochs, seed=seed, device=device,
         warm_start=warm_start, except_ids=except_ids, version=version, ranks=ranks,
-        strategy=strategy, tuned=tuned, watch=_watch,
+        strategy=strategy, tuned=tuned, watch=shown_training,
     )  # fmt: skip
     _show(made)
 
@@ -144,7 +144,7 @@ def _without_epochs(assignments: list[str]) -> list[str]:
 
 
 @contextmanager
-def _watch(start: "TrainingStart") -> "Iterator[Watcher]":
+def shown_training(start: "TrainingStart") -> "Iterator[Watcher]":
     """Show how a run goes on standard error; over ranks, rank 0 shows it."""
     from uic.jobs.training.run import watched
     from uic.models.training.trainer import Watcher

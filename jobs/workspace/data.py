@@ -1,7 +1,7 @@
 """Data: imports, the simulator, quality gates and samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.workspace import simulated_files
-from uic.jobs.workspace.base import WorkspacePanel, day_of, refuse_name
-from uic.jobs.workspace.feast_sources import feature_join
+from uic.jobs.workspace.base import WorkspacePanel, day_of
+from uic.jobs.workspace.sample_requests import samples_request
 from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -289,23 +289,15 @@ class DataPanel(WorkspacePanel):
             BadInputError: a name, day or file is wrong, or the log has no such days.
         """
         from uic.jobs.checks.gates import check_inputs, check_samples
-        from uic.pipelines.samples.run import SamplesRequest, make_samples
+        from uic.pipelines.samples.run import make_samples
 
         days = day_of(first, "first"), day_of(last, "last")
-        refuse_name(name)
         told, report = judged or _tell_nobody, progress or no_progress
-        request = SamplesRequest(
-            self.context.log,
-            self.context.samples / name,
-            *days,
-            time_zone=self.config.time_zone,
-            samples=self.config.samples,
-            sale=self.config.sale,
-            labels=labels,
-            gate=partial(check_samples, self.context, told) if gates else None,
-            features=feature_join(self.context, features, state),
+        request = samples_request(
+            self.context, days, name, features=features, state=state, labels=labels
         )
         if gates:
+            request = replace(request, gate=partial(check_samples, self.context, told))
             check_inputs(self.context, *days, told, report)
         report(f"grouping the impressions of {days[0]} to {days[1]}", 0, None)
         return Samples(name, request.output, make_samples(request, runner, beam_arguments))

@@ -4,21 +4,18 @@ from pathlib import Path
 
 from uic.jobs.config.config import Config
 from uic.jobs.config.context import DEFAULT_WORKSPACE, Context, open_context
-from uic.jobs.workspace.data import DataPanel
+from uic.jobs.workspace.daily import DailyPanel
 from uic.jobs.workspace.events import EventsPanel
 from uic.jobs.workspace.features import FeaturesPanel
 from uic.jobs.workspace.images import ImagesPanel
-from uic.jobs.workspace.memories import MemoriesPanel
-from uic.jobs.workspace.models import ModelsPanel
 from uic.jobs.workspace.replay import ReplayPanel
 from uic.jobs.workspace.serving import ServingPanel
 from uic.jobs.workspace.state import StatePanel
 from uic.jobs.workspace.store import StorePanel
 from uic.jobs.workspace.stream import StreamPanel
-from uic.jobs.workspace.users import UsersPanel
 
 
-class Workspace(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel, ServingPanel):
+class Workspace(DailyPanel, ServingPanel):
     """A folder with an event log and everything that is made of it.
 
     The methods do what the commands of the same names do. They return typed results, print

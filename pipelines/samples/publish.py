@@ -108,15 +108,7 @@ class SamplesPublication:
         return {
             "kind": SAMPLES_KIND,
             "schema_version": SAMPLES_SCHEMA_VERSION,
-            "first": plan.first.isoformat(),
-            "last": plan.last.isoformat(),
-            "time_zone": plan.time_zone,
-            "settings": {
-                **plan.samples.model_dump(mode="json", exclude={"labels"}),
-                "buckets": plan.buckets,
-                "dropped_behaviors": plan.dropped_behaviors.fingerprint(),
-                "dropped_impressions": plan.dropped_impressions.fingerprint(),
-            },
+            **self.asked(),
             "files": [_entry(file) for file in files],
             "groups": sum(file.rows for file in files),
             "impressions": int(by_day.sum()),
@@ -133,29 +125,56 @@ class SamplesPublication:
                 for table in ("behaviors", "impressions")
             },
             "positions": _positions(read),
-            "source": dict(self.source),
-            **self._features(results, int(by_day.sum())),
+            **self._coverage(results, int(by_day.sum())),
             **self._labels(results),
         }
 
-    def _features(self, results: list[BucketResult], impressions: int) -> dict[str, Any]:
+    def asked(self) -> dict[str, Any]:
+        """What the manifest says before anything is built; the same again gives the same samples.
+
+        Days, settings, the log's files, and the features and labels that are joined.
+        """
+        plan = self.plan
+        return {
+            "first": plan.first.isoformat(),
+            "last": plan.last.isoformat(),
+            "time_zone": plan.time_zone,
+            "settings": {
+                **plan.samples.model_dump(mode="json", exclude={"labels"}),
+                "buckets": plan.buckets,
+                "dropped_behaviors": plan.dropped_behaviors.fingerprint(),
+                "dropped_impressions": plan.dropped_impressions.fingerprint(),
+            },
+            "source": dict(self.source),
+            **self._features(),
+            **({"labels": list(self.features.labels)} if self.features.labels else {}),
+        }
+
+    def _features(self) -> dict[str, Any]:
         """What a reader needs to know of features; nothing where there are none."""
         events = self.features.events
         of_events = {"event_features": events.to_json()} if len(events) else {}
         if not len(self.features.features):
             return of_events
-        missing = {
-            named.key: sum(result.facts.missing[named.key] for result in results)
-            for named in self.features.features
-        }
         return {
             **of_events,
             "features": self.features.features.to_json(),
             **self._state(),
             "feature_sources": self.features.sources(),
+        }
+
+    def _coverage(self, results: list[BucketResult], impressions: int) -> dict[str, Any]:
+        """By feature, the share of impressions with a value; nothing where there are none."""
+        if not len(self.features.features):
+            return {}
+        missing = {
+            named.key: sum(result.facts.missing[named.key] for result in results)
+            for named in self.features.features
+        }
+        return {
             "feature_coverage": {
                 key: round(1 - count / max(impressions, 1), 6) for key, count in missing.items()
-            },
+            }
         }
 
     def _state(self) -> dict[str, Any]:
@@ -163,7 +182,7 @@ class SamplesPublication:
         return {} if state is None else {"state": state.document()}
 
     def _labels(self, results: list[BucketResult]) -> dict[str, Any]:
-        """Which labels stand beside the click, and what is known of them; nothing for none."""
+        """What is known of the labels that stand beside the click; nothing for none."""
         labels = self.features.labels
         if not labels:
             return {}
@@ -172,7 +191,7 @@ class SamplesPublication:
             for name in labels
         }
         shares = {name: of_label.shares() for name, of_label in counts.items()}
-        return {"labels": list(labels), "label_shares": shares}
+        return {"label_shares": shares}
 
 
 def _attempt(result: BucketResult) -> tuple[int, list[str]]:

@@ -6,6 +6,7 @@ all of them.
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from uic.models.errors import BadInputError
 from uic.models.features.event_columns import EventColumn
-from uic.models.published import lock_of, only_writer, read_manifest
+from uic.models.published import MANIFEST_NAME, lock_of, only_writer, read_manifest
 from uic.models.samples.schema import SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 from uic.models.state.shown import SHOWN_COLUMNS
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
@@ -97,8 +98,7 @@ def make_samples(
     """
     options = pipeline_options(runner, beam_arguments)
     inputs = _find_input(request)
-    asked = request.samples.labels if request.labels is None else request.labels
-    features = replace(request.features, labels=tuple(dict.fromkeys(asked)))
+    features = _joined(request)
     features.check()
     parts = {
         BEHAVIORS: log_parts(
@@ -121,6 +121,30 @@ def make_samples(
             publication.discard()
             raise
     return read_manifest(request.output, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
+
+
+def is_published(request: SamplesRequest) -> bool:
+    """Whether the samples that a request would make are there: of these days, log and settings.
+
+    Raises:
+        DaysError: the days are reversed, or the log has no impression on them.
+        ManifestError: what is there is damaged.
+    """
+    inputs = _find_input(request)
+    if not (request.output / MANIFEST_NAME).is_file():
+        return False
+    manifest = read_manifest(request.output, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION)
+    publication = SamplesPublication(
+        request.output, inputs.plan, _source(inputs), features=_joined(request)
+    )
+    asked = json.loads(json.dumps(publication.asked()))
+    return all(manifest.get(name) == value for name, value in asked.items())
+
+
+def _joined(request: SamplesRequest) -> FeatureJoin:
+    """Features and labels that the samples have."""
+    asked = request.samples.labels if request.labels is None else request.labels
+    return replace(request.features, labels=tuple(dict.fromkeys(asked)))
 
 
 def _find_input(request: SamplesRequest) -> _Input:

@@ -23,6 +23,8 @@ from uic.jobs.stream.letters.compact import ArchiveGapError, compact
 from uic.jobs.stream.letters.dead_letters import read_dead_letters
 from uic.jobs.stream.letters.tail import ArchiveTail
 from uic.jobs.stream.topics.event_files import LoggedPayload, line_of
+from uic.jobs.workspace.daily_order import STEPS
+from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 from uic.pipelines.log.columns import times_ms
 from uic.pipelines.log.event_log import EventLog
@@ -284,3 +286,10 @@ def test_compact_again_says_nothing_new_and_exits_0(context, archived, monkeypat
         "epoch 1: 10 events of 1 days published, 0 refused",
         "nothing new: the log has all that streamed up to 2026-03-01",
     ]
+
+
+def test_the_daily_command_compacts_once(context, archived):
+    _write(_archive(context), "part-a", archived(0, 0, 9))
+    others = [name for name in STEPS if name != "compact"]
+    said = [Workspace(context.workspace).daily(DAY, skip=others)[0].said for _ in range(2)]
+    assert said == ["10 events published, 0 refused", "nothing new"]
