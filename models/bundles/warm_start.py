@@ -5,6 +5,7 @@ the paper found better: an embedding that starts where yesterday's training ende
 days that both have seen. The optimiser starts anew in both.
 """
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -41,8 +42,7 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
                 there = list(weights[name].shape) if name in weights else "missing"
                 msg = (
                     f"{bundle.path}: tensor {name} is {there}, this run has "
-                    f"{list(tensor.shape)}; start from a bundle of the same model and widths"
-                    f"{_other_head(bundle, model)}"
+                    f"{list(tensor.shape)}; {_what_to_do(bundle, model)}"
                 )
                 raise BundleError(msg)
             tensor.copy_(weights[name])
@@ -65,11 +65,21 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
     return prepare
 
 
-def _other_head(bundle: Bundle, model: Ranker) -> str:
-    """What to do where the heads differ, as those of bundles from before the contract do."""
-    if bundle.model.parts.widths.keys() == model.parts.widths.keys():
-        return ""
-    return f", or with --set head_inputs={bundle.settings.head_inputs}, as it was trained"
+def _what_to_do(bundle: Bundle, model: Ranker) -> str:
+    """How a run gets the tensors of a bundle that was trained with other settings."""
+    if not isinstance(model.settings, type(bundle.settings)):
+        return f"it is a bundle of {bundle.config.model}; start from one of the model to be trained"
+    there, here = (one.model_dump(mode="json") for one in (bundle.settings, model.settings))
+    # Not what initial weights are drawn with: they are copied over.
+    other = {key: of for key, of in there.items() if of != here[key] and not key.endswith("_std")}
+    options = " ".join(f"--set {key}={_as_option(value)}" for key, value in other.items())
+    if not options:
+        return "start from a bundle of the same model, features and labels"
+    return f"train as it was trained, with {options}, or start from a bundle of this run's settings"
+
+
+def _as_option(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def shared_rows(before: IdTable, now: IdTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -80,8 +80,8 @@ def halving(
             yield trials[-1]
         kept = max(_FEWEST_KEPT, math.ceil(len(trials) * _KEPT))
         ranked = sorted(trials, key=lambda trial: -trial.auc)[:kept]
-        defaults = [] if any(not trial.settings for trial in ranked) else [trials[0]]
-        settings = [trial.settings for trial in [*defaults, *ranked]]
+        # The defaults first: what was found in time is said beside them, on the same share.
+        settings = [trials[0].settings, *(trial.settings for trial in ranked if trial.settings)]
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:

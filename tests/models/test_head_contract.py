@@ -198,7 +198,9 @@ def test_a_warm_start_from_before_the_contract_says_how(make_samples, make_rows,
     save_bundle(path, train("din", reader, "head_inputs=paper"))
     bundle = load_bundle(path)
     start = warm_start(bundle, except_ids=False)
-    with pytest.raises(BundleError, match=r"or with --set head_inputs=paper, as it was trained"):
+    with pytest.raises(
+        BundleError, match=r"train as it was trained, with --set head_inputs=paper, or"
+    ):
         start(built("din"), bundle.vocabulary)
 
 

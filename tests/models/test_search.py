@@ -44,6 +44,18 @@ def test_the_best_third_goes_on_and_the_defaults_with_them():
     assert best_of(trials).settings == {"n": 1}
 
 
+def test_each_share_begins_with_the_defaults_so_that_a_gain_over_them_is_known_in_time():
+    asked = []
+
+    def train(settings, share):
+        asked.append((share, settings.get("n", 0)))
+        return Trial(settings, share, 0.5 + settings.get("n", 7.5) / 100, 1)
+
+    list(halving([{}, *({"n": n} for n in range(1, 9))], train))
+    assert [number for share, number in asked if share == SHARES[1]] == [0, 8, 7]
+    assert next(number for share, number in asked if share == SHARES[2]) == 0
+
+
 def test_trials_of_fewer_days_are_not_compared_with_those_of_more():
     trials = [Trial({"n": 1}, 0.25, 0.9, 1), Trial({}, 0.5, 0.6, 1), Trial({"n": 2}, 0.5, 0.7, 1)]
     assert best_of(trials).settings == {"n": 2}

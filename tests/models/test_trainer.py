@@ -214,7 +214,30 @@ def test_warm_start_from_other_widths_is_refused(reader, trained, tmp_path):
     save_bundle(tmp_path / "sum_pooling" / "0001", trained)
     bundle = load_bundle(tmp_path / "sum_pooling" / "0001")
     other = build_model(make_spec(reader, "sum_pooling", "head_widths=[9]"), trained.vocabulary)
-    with pytest.raises(BundleError, match=r"tensor head\.layers\.1\.weight is \[8, 24\]"):
+    with pytest.raises(
+        BundleError, match=r"tensor head\.layers\.1\.weight is \[8, 24\].*_widths=\[8\]"
+    ):
+        warm_start(bundle, except_ids=True)(other, trained.vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("start", "run", "said"),
+    [
+        (
+            ["mimn", "routing=false", "readout_products=false", "embedding_std=0.1"],
+            ["mimn"],
+            "train as it was trained, with --set routing=false --set readout_products=false, or",
+        ),
+        (["imn", "walk_sum=sum"], ["imn"], "train as it was trained, with --set walk_sum=sum, or"),
+        (["din"], ["mimn"], "it is a bundle of din; start from one of the model to be trained"),
+    ],
+)
+def test_a_warm_start_from_another_form_says_how_to_train(reader, tmp_path, start, run, said):
+    trained = Trainer(reader, make_spec(reader, *start)).run()
+    save_bundle(tmp_path / start[0] / "0001", trained)
+    bundle = load_bundle(tmp_path / start[0] / "0001")
+    other = build_model(make_spec(reader, *run), trained.vocabulary)
+    with pytest.raises(BundleError, match=said):
         warm_start(bundle, except_ids=True)(other, trained.vocabulary)
 
 
