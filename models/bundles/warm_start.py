@@ -67,9 +67,9 @@ def warm_start(bundle: Bundle, *, except_ids: bool) -> Callable[[Ranker, Vocabul
 
 def _what_to_do(bundle: Bundle, model: Ranker) -> str:
     """How a run gets the tensors of a bundle that was trained with other settings."""
-    if not isinstance(model.settings, type(bundle.settings)):
+    if not isinstance(model.hyper_parameters, type(bundle.settings)):
         return f"it is a bundle of {bundle.config.model}; start from one of the model to be trained"
-    there, here = (one.model_dump(mode="json") for one in (bundle.settings, model.settings))
+    there, here = (one.model_dump(mode="json") for one in (bundle.settings, model.hyper_parameters))
     # Not what initial weights are drawn with: they are copied over.
     other = {key: of for key, of in there.items() if of != here[key] and not key.endswith("_std")}
     options = " ".join(f"--set {key}={_as_option(value)}" for key, value in other.items())

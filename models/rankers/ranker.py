@@ -94,7 +94,7 @@ class Ranker(nn.Module):
         self.feature_embedding: FeatureEmbedding | None = None
         self.tasks: dict[str, float] = {}  # label beside the click -> weight of its loss
         self.task_heads: nn.ModuleDict | None = None
-        self.settings = settings
+        self.hyper_parameters = settings
         if self.parts.width:
             self.head = self._new_head()
 
@@ -112,7 +112,7 @@ class Ranker(nn.Module):
         return named
 
     def _new_head(self) -> Head:
-        settings = self.settings
+        settings = self.hyper_parameters
         inputs = sum(self.head_features().values())
         return Head(inputs, settings.head_widths, settings.activation, settings.input_norm)
 
