@@ -72,7 +72,14 @@ def test_the_python_block_runs_as_it_stands(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/operations.md", "docs/models.md", "docs/features.md", "docs/state.md"],
+    [
+        "README.md",
+        "docs/operations.md",
+        "docs/models.md",
+        "docs/features.md",
+        "docs/state.md",
+        "docs/events.md",
+    ],
 )
 def test_every_command_that_is_named_is_accepted(page: str, tmp_path: Path, monkeypatch) -> None:
     """Groups, options and types fit; capitals stand for something of the reader's."""
