@@ -16,7 +16,7 @@ from uic.jobs.config.context import Context
 from uic.jobs.experiments.sequence_cost import is_out_of_memory, memory_limit
 from uic.jobs.experiments.tables import Row, Table
 from uic.jobs.training.run import checkpoint_path, watched, with_images
-from uic.jobs.training.tune import tuned_assignments
+from uic.jobs.training.tuned import check_test_unseen, tuned_assignments
 from uic.models.bundles.bundle import load_bundle
 from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.warm_start import warm_start
@@ -162,6 +162,8 @@ def run_spec(request: Request, row: Row, seed: int) -> RunSpec:
         str(reader.root),
         validation_days=request.validation_days,
     )
+    if request.tuned:
+        check_test_unseen(request.context, row.model, reader.name, days)
     spec = RunSpec(
         model=row.model,
         settings=settings,

@@ -15,7 +15,7 @@ from typing import Any
 from uic.jobs.config.context import Context
 from uic.jobs.training.rank_run import Ranks, ranks_of, train_as
 from uic.jobs.training.run import check_device, checkpoint_path, open_samples, with_images
-from uic.jobs.training.tune import tuned_assignments
+from uic.jobs.training.tuned import check_test_unseen, tuned_assignments
 from uic.models.bundles.bundle import Bundle, load_bundle
 from uic.models.bundles.saving import save_bundle
 from uic.models.bundles.shelf import BundleShelf
@@ -223,5 +223,7 @@ def _prepare(
         warm_start=start.hash8.hex() if start else "",
         except_ids=request.except_ids,
     )
+    if request.tuned:
+        check_test_unseen(context, request.model, request.samples, spec.days)
     checkpoint = checkpoint_path(context.workspace, spec)
     return TrainingStart(spec, reader, device, checkpoint, ranks), start, images

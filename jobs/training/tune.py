@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from uic.jobs.config.context import Context
 from uic.jobs.training.run import check_device, checkpoint_path, open_samples, with_images
+from uic.jobs.training.tuned import tuned_path
 from uic.models.errors import BadInputError
 from uic.models.images.features import ImageFeatures
 from uic.models.published import only_writer, write_json_atomically
@@ -90,29 +91,6 @@ class Tuned:
 Watch = Callable[[RunSpec, str], AbstractContextManager[Watcher]]
 """Shows a training: its spec, and a title."""
 Tell = Callable[[Trial], None]
-
-
-def tuned_path(context: Context, model: str, samples: str) -> Path:
-    """Where the best settings of a model for samples are kept."""
-    return context.workspace / "tuning" / f"{model}-{samples}.json"
-
-
-def tuned_assignments(context: Context, model: str, samples: str) -> list[str]:
-    """What a search found, as `key=value`.
-
-    Raises:
-        BadInputError: there was none, or its file is damaged.
-    """
-    path = tuned_path(context, model, samples)
-    command = f"uic tune {model} --samples {samples}"
-    if not path.is_file():
-        msg = f"--tuned: no search of {model} for samples {samples} in {path}; run `{command}`"
-        raise BadInputError(msg)
-    try:
-        return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))["settings"]]
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: not what a search writes ({error}); run `{command}` again"
-        raise BadInputError(msg) from error
 
 
 def tune(

@@ -194,6 +194,16 @@ def test_tuned_without_a_search_says_which_to_run(workspace):
         workspace.train("mimn", tuned=True)
 
 
+def test_settings_are_not_tested_on_the_days_that_chose_them(workspace):
+    workspace.tune("average_pooling", settings=TINY, trials=2)
+    refused = r"chose these settings by 2024-01-05 to 2024-01-05, and the test is 2024-01-05 to"
+    with pytest.raises(BadInputError, match=refused):
+        workspace.train("average_pooling", tuned=True, test_days=2)
+    with pytest.raises(BadInputError, match=refused):
+        workspace.experiment("table2", rows="average_pooling", tuned=True, test_days=2, repeats=1)
+    assert workspace.train("average_pooling", tuned=True, test_days=0, epochs=1).metrics is None
+
+
 def test_a_damaged_journal_or_result_is_named(workspace):
     found = workspace.tune("sum_pooling", settings=TINY, trials=2)
     found.path.write_text("{}")
