@@ -72,8 +72,8 @@ def compare_bundles(context: Context, request: CompareRequest, progress: Progres
     """Score the impressions of some days with every bundle; the last day if none is named.
 
     Raises:
-        BadInputError: fewer than two models, no such bundle or samples, or days on which all or
-            none are clicked.
+        BadInputError: fewer than two models, no such bundle or samples, commas between bundles of
+            several models or one bundle twice, or days on which all or none are clicked.
     """
     if len(request.bundles) < 2:
         msg = f"compare {' '.join(request.bundles)}: needs two bundles or more, as in `A B`"
@@ -95,6 +95,8 @@ def compare_bundles(context: Context, request: CompareRequest, progress: Progres
     groups = [
         [load_bundle(shelf.find(name)) for name in text.split(",")] for text in request.bundles
     ]
+    for text, group in zip(request.bundles, groups, strict=True):
+        _check_seeds(text, group)
     total, done = sum(len(group) for group in groups), 0
     found: list[_Scored] = []
     for group in groups:
@@ -108,6 +110,24 @@ def compare_bundles(context: Context, request: CompareRequest, progress: Progres
     labels, users = _labels_and_users(reader, plan)
     rows = [_row(one, found[0], labels, users, (first, last)) for one in found]
     return Comparison(rows, (first, last), labels.size, np.unique(users).size)
+
+
+def _check_seeds(text: str, group: Sequence[Bundle]) -> None:
+    """Refuse bundles whose mean and standard error would say nothing of one model.
+
+    Raises:
+        BadInputError: of several models, or one of them twice.
+    """
+    models = sorted({bundle.name for bundle in group})
+    if len(models) > 1:
+        msg = (
+            f"compare {text}: commas join seeds of one model, these are {' and '.join(models)}; "
+            "put a space between models"
+        )
+        raise BadInputError(msg)
+    if len({bundle.hash8 for bundle in group}) < len(group):
+        msg = f"compare {text}: one bundle twice is not two seeds; train with another --seed"
+        raise BadInputError(msg)
 
 
 @dataclass(frozen=True)

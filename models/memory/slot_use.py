@@ -59,6 +59,7 @@ class SlotUse:
             return None
         return (
             f"the {len(self.shares)} slots of the memory hold one vector (effective rank "
-            f"{self.effective_rank:.2f}, median cosine {self.slot_cosine:.4f}): --set routing=true "
-            "gives kinds of items slots of their own, --set slots=1 makes the record smaller"
+            f"{self.effective_rank:.2f}, median cosine {self.slot_cosine:.4f}): more days or "
+            "epochs spread them where routing is on, as in mimn; --set routing=true gives kinds "
+            "of items slots of their own where it is off, --set slots=1 makes the record smaller"
         )

@@ -67,6 +67,17 @@ def test_one_bundle_is_no_comparison(workspace):
         workspace.compare(["mimn"])
 
 
+def test_commas_join_seeds_of_one_model(workspace):
+    for model in ("sum_pooling", "average_pooling"):
+        workspace.train(model, settings=TINY, epochs=1)
+    with pytest.raises(
+        BadInputError, match="these are average_pooling and sum_pooling; put a space"
+    ):
+        workspace.compare(["sum_pooling", "average_pooling,sum_pooling"])
+    with pytest.raises(BadInputError, match="sum_pooling/1: one bundle twice is not two seeds"):
+        workspace.compare(["average_pooling", "sum_pooling,sum_pooling/1"])
+
+
 def test_a_table_of_models_has_the_simple_rows_and_intervals(workspace):
     rows = "popularity,repeat,counters,average_pooling,two_pools,sum_pooling"
     paths = workspace.experiment(
