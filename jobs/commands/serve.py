@@ -54,6 +54,9 @@ def serve(
     Listens on loopback unless told otherwise, and answers on while the store is away: such
     answers, and those for unknown users or items, say `degraded` and why. A bundle that becomes
     the model's current one is loaded, warmed, and swapped without a failed request.
+
+    Says where it listens at once, and "ready" when it ranks; without its bundle it ends with
+    status 2.
     """
     if command.invoked_subcommand is not None:
         return
@@ -68,6 +71,7 @@ def serve(
     workspace.serve(
         bundle, history_from=history_from, prerank_bundle=prerank_bundle, host=host, port=port,
         workers=workers, listening=listening,
+        ready=lambda: OUT.print("ready: it ranks", markup=False),
     )  # fmt: skip
 
 

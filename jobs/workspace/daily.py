@@ -164,9 +164,9 @@ class DailyPanel(DataPanel, ModelsPanel, MemoriesPanel, UsersPanel):
 
         streamed = any(epoch.kind == "topic" for epoch in EventLog(self.context.log).epochs())
         quiet = None if streamed else "the log has no topic; imports are in it already"
-        nobody = None if len(Tombstones(self.path).ids()) else "no user was forgotten"
+        unneeded = None if len(Tombstones(self.path).ids()) else "no user was forgotten"
         yield DailyWork("compact", day, never, compacted, quiet)
-        yield DailyWork("forget", day, lambda: nobody, erased)
+        yield DailyWork("forget", day, lambda: unneeded, erased)
         yield DailyWork("clean", day, never, cleaned)
 
     def _snapshots(self, until: date) -> Iterator[DailyWork]:

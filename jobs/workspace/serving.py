@@ -74,6 +74,7 @@ class ServingPanel(WorkspacePanel):
         port: int | None = None,
         workers: int | None = None,
         listening: Callable[[str, int], None] | None = None,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         """Rank over HTTP until SIGTERM.
 
@@ -85,11 +86,16 @@ class ServingPanel(WorkspacePanel):
             port: 0 takes a free one; None: `serve.port`.
             workers: processes; None: `serve.workers`.
             listening: told address and port before the first request.
+            ready: told, from a thread, when requests are answered.
 
         Raises:
             BadInputError: the address is taken, or an argument is wrong.
-            UicError: the bundle cannot be served.
+            UicError: there is no such bundle, or it cannot be served.
         """
+        from uic.models.bundles.shelf import BundleShelf
+
+        for reference in filter(None, (bundle, prerank_bundle)):
+            BundleShelf(self.context.bundles).find(reference)  # loading libraries takes long
         from uic.jobs.serving.http.server import ServeRequest, listen, serve
 
         settings = self.config.serve
@@ -106,7 +112,7 @@ class ServingPanel(WorkspacePanel):
         listener = listen(host or settings.host, settings.port if port is None else port)
         if listening is not None:
             listening(*listener.getsockname()[:2])
-        serve(request, listener, workers or settings.workers)
+        serve(request, listener, workers or settings.workers, ready)
 
     def reload(
         self, bundle: str | None = None, *, url: str | None = None, wait_seconds: float = 60.0

@@ -1,5 +1,7 @@
 """Running the service: one process, or several that share the port."""
 
+import contextlib
+import http.client
 import json
 import logging
 import os
@@ -8,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +30,8 @@ from uic.models.errors import BadInputError, UicError
 
 _VARIABLE: Final = "UIC_SERVING_WORKER"
 _BACKLOG: Final = 2048
+_ASK_SECONDS: Final = 5.0
+_ASK_AGAIN_SECONDS: Final = 0.2
 STARTUP_FAILURE: Final = 3  # uvicorn's: a worker with this status is not started again
 
 
@@ -74,8 +79,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(request: ServeRequest, listener: socket.socket, workers: int) -> None:
+def serve(
+    request: ServeRequest,
+    listener: socket.socket,
+    workers: int,
+    ready: Callable[[], None] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        request: what to serve.
+        listener: of `listen`.
+        workers: processes.
+        ready: called once, in a thread, when the first worker answers.
 
     Raises:
         UicError: the service cannot be opened.
@@ -83,6 +99,9 @@ def serve(request: ServeRequest, listener: socket.socket, workers: int) -> None:
     # uvicorn ends by raising again the signal that stopped it: that must not skip `finally`.
     signal.signal(signal.SIGTERM, _leave)
     folder = share_metrics()
+    if ready is not None:
+        address = listener.getsockname()[:2]
+        threading.Thread(target=_tell_when_ready, args=(*address, ready), daemon=True).start()
     try:
         if workers == 1:
             _serve_here(request, listener)
@@ -93,6 +112,20 @@ def serve(request: ServeRequest, listener: socket.socket, workers: int) -> None:
     finally:
         listener.close()
         forget_metrics(folder)
+
+
+def _tell_when_ready(host: str, port: int, ready: Callable[[], None]) -> None:
+    """Ask our own address until it says that it ranks; ends with the process if it never does."""
+    while True:
+        connection = http.client.HTTPConnection(host, port, timeout=_ASK_SECONDS)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == http.client.OK:
+                break
+        connection.close()
+        time.sleep(_ASK_AGAIN_SECONDS)
+    connection.close()
+    ready()
 
 
 def _leave(_number: int, _frame: Any) -> None:
