@@ -31,6 +31,7 @@ from uic.jobs.commands import (
     features,
     images,
     import_,
+    init,
     log,
     memories,
     replay,
@@ -53,6 +54,7 @@ from uic.models.errors import UicError
 PANELS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
     "Start": {
         "demo": demo.demo,
+        "init": init.init,
         "doctor": doctor.doctor,
         "config": config.app,
         "daily": daily.daily,

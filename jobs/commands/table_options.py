@@ -245,9 +245,9 @@ def _columns(
         string_ids=frozenset(_kind_of_id(kind) for kind in string_id or []),
         time_unit=unit_or_format(time_unit),
         time_zone=known_zone(time_zone),
-        delimiter=_separator(delimiter),
+        delimiter=separator_of(delimiter),
         header=not (no_header or names),
-        names=_names(names),
+        names=names_of(names),
         features=_features(
             user=user_feature, item=item_feature, context=context, event=event_feature
         ),
@@ -302,7 +302,12 @@ def _pair(text: str) -> tuple[str, str]:
     return found, name
 
 
-def _separator(text: str) -> str:
+def separator_of(text: str) -> str:
+    """The characters that an option means.
+
+    Raises:
+        BadInputError: a quote or an end of line cannot be one.
+    """
     plain = {"\\t": "\t", "tab": "\t"}.get(text, text)
     if not plain or not plain.isascii() or any(sign in plain for sign in '"\r\n'):
         msg = f"--separator: found {text!r}, expected characters that are no quote, or tab"
@@ -310,7 +315,12 @@ def _separator(text: str) -> str:
     return plain
 
 
-def _names(text: str | None) -> tuple[str, ...]:
+def names_of(text: str | None) -> tuple[str, ...]:
+    """The names of columns in an option.
+
+    Raises:
+        BadInputError: one is empty or there twice.
+    """
     names = tuple(name.strip() for name in text.split(",")) if text else ()
     twice = [name for name in names if not name or names.count(name) > 1]
     if twice:

@@ -54,7 +54,8 @@ class JsonTable:
                 "FILE` makes of an array, and `jq -c . FILE` of objects over several lines"
             )
             raise BadInputError(msg)
-        refuse_missing(path, list(found), wanted, f" in the first {objects:,} lines")
+        self.names = list(found)
+        refuse_missing(path, self.names, wanted, f" in the first {objects:,} lines")
 
     def rows(self, rejects: Rejects) -> Iterator[TableRows]:
         """The columns in file order; what is no object is rejected."""

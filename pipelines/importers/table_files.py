@@ -38,9 +38,11 @@ class TableFile(Protocol):
         typed: whether columns have types; else they are bytes.
         declared: whether the file says the types before its rows, for all of them.
         total: what `TableRows.done` grows to.
+        names: of all its columns, those of nested fields as `outer.inner`.
     """
 
     path: Path
+    names: list[str]
     typed: bool
     declared: bool
     total: int
@@ -61,15 +63,15 @@ class CsvTable:
     def __init__(self, path: Path, wanted: Sequence[str], form: TextForm) -> None:
         self.path, self._wanted, self._form = path, list(wanted), form
         self.total = path.stat().st_size
-        self._names = header_of(path, form)
+        self.names = header_of(path, form)
         first = header_of(path, replace(form, header=True))
-        check_header(path, self._names, wanted, first, header=form.header)
+        check_header(path, self.names, wanted, first, header=form.header)
 
     def rows(self, rejects: Rejects) -> Iterator[TableRows]:
         """Lines with another number of values are rejected."""
         return csv_rows(
             self.path,
-            self._names,
+            self.names,
             self._wanted,
             rejects,
             delimiter=self._form.delimiter,
@@ -97,7 +99,8 @@ class ArrowTable:
                 # A stream does not say what will come; its progress is only that of its rows.
                 size = path.stat().st_size
                 schema, self.total = reader.schema, getattr(reader, "num_record_batches", size)
-        refuse_missing(path, list(_field_names(schema)), wanted)
+        self.names = list(_field_names(schema))
+        refuse_missing(path, self.names, wanted)
 
     def rows(self, rejects: Rejects) -> Iterator[TableRows]:  # noqa: ARG002
         """Rows in file order; the line of a row is its number."""
@@ -143,7 +146,7 @@ class _Joined:
 
     def __init__(self, table: TableFile, added: Mapping[str, pa.Scalar]) -> None:
         self._table, self._added = table, added
-        self.path, self.total = table.path, table.total
+        self.path, self.total, self.names = table.path, table.total, table.names
         self.typed, self.declared = table.typed, table.declared
 
     def rows(self, rejects: Rejects) -> Iterator[TableRows]:
