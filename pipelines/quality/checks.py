@@ -10,6 +10,7 @@ from uic.pipelines.quality.facts import IMPRESSIONS_TABLE, JudgedTable, LogRules
 
 OVER_DAYS: Final = "sum"
 EACH: Final = "each"
+FAULTY_ROWS: Final = ("max_faulty_rows",)
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Check:
         high: largest value; None for no limit.
         unit: what the values are: rows, days, ratio.
         over: `each` value of the metric is judged, or their `sum`.
+        settings: of the section `quality`, that the limits are; none where they are fixed.
     """
 
     metric: str
@@ -31,6 +33,7 @@ class Check:
     high: float | None
     unit: str = "rows"
     over: str = EACH
+    settings: tuple[str, ...] = ()
 
     @property
     def column(self) -> str:
@@ -50,6 +53,7 @@ def log_checks(table: JudgedTable, rules: LogRules) -> tuple[Check, ...]:
             quality.max_missing_days,
             "days",
             OVER_DAYS,
+            settings=("max_missing_days",),
         ),
         Check(
             "rows.volume_ratio",
@@ -57,12 +61,16 @@ def log_checks(table: JudgedTable, rules: LogRules) -> tuple[Check, ...]:
             quality.min_volume_ratio,
             quality.max_volume_ratio,
             "ratio",
+            settings=("min_volume_ratio", "max_volume_ratio"),
         ),
     )
     checks = [
         *(of_days if rules.daily else ()),
         Check("rows.not_as_manifest", "a file has as many rows as its manifest says", None, 0),
-        *(Check(rule.metric, rule.sentence, None, most) for rule in table.rules),
+        *(
+            Check(rule.metric, rule.sentence, None, most, settings=FAULTY_ROWS)
+            for rule in table.rules
+        ),
     ]
     if table is IMPRESSIONS_TABLE:
         checks.append(
@@ -72,6 +80,7 @@ def log_checks(table: JudgedTable, rules: LogRules) -> tuple[Check, ...]:
                 quality.min_click_rate,
                 quality.max_click_rate,
                 "ratio",
+                settings=("min_click_rate", "max_click_rate"),
             )
         )
     return tuple(checks)

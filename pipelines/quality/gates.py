@@ -56,8 +56,10 @@ class CheckResult:
             found = number(verdict.observed or 0)
         else:
             found = number(sum(value for _, value in verdict.failing))
+        named = " and ".join(f"quality.{name}" for name in check.settings)
+        held = f"{check.metric} {limits(check)}" + (f": {named}" if named else "")
         return (
-            f"column {check.column}: expected {check.sentence} ({check.metric} {limits(check)}), "
+            f"column {check.column}: expected {check.sentence} ({held}), "
             f"found {found} ({shown}{more})"
         )
 

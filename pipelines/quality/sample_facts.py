@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from uic.models.samples.schema import SAMPLES
 from uic.pipelines.log.schemas import BEHAVIORS
-from uic.pipelines.quality.checks import Check
+from uic.pipelines.quality.checks import FAULTY_ROWS, Check
 from uic.pipelines.quality.facts import ALL, record_batches
 from uic.pipelines.quality.rows import Mask
 from uic.pipelines.settings import QualitySettings
@@ -199,12 +199,16 @@ def sample_checks(quality: QualitySettings) -> tuple[Check, ...]:
     return (
         Check("rows.impressions", "there is at least one impression", 1, None),
         Check("rows.not_as_manifest", "a file has as many rows as its manifest says", None, 0),
-        *(Check(rule.metric, rule.sentence, None, most, "groups") for rule in GROUP_RULES),
+        *(
+            Check(rule.metric, rule.sentence, None, most, "groups", settings=FAULTY_ROWS)
+            for rule in GROUP_RULES
+        ),
         Check(
             "labels.rate",
             "clicked labels over all",
             quality.min_click_rate,
             quality.max_click_rate,
             "ratio",
+            settings=("min_click_rate", "max_click_rate"),
         ),
     )

@@ -48,7 +48,8 @@ def test_a_fault_ends_with_status_3_one_line_and_examples(
     assert "item_id.negative: file=dt=2024-03-03/0.parquet, user_id=7, item_id=-1" in shown.err
     assert shown.err.splitlines()[-1] == (
         "error: quality gate of behaviors (2024-03-01 to 2024-03-05): column item_id: expected "
-        "item_id is at least 0 (item_id.negative at most 0 rows), found 1 (2024-03-03: 1); "
+        "item_id is at least 0 (item_id.negative at most 0 rows: quality.max_faulty_rows), "
+        "found 1 (2024-03-03: 1); "
         "also failed: impressions user_id.negative"
     )
 

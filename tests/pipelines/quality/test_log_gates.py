@@ -15,8 +15,10 @@ from tests.pipelines.quality.conftest import LogFolder, Row, at, behavior_row
 from uic.models.errors import BadInputError, QualityGateError
 from uic.pipelines.log.event_log import LogFile
 from uic.pipelines.log.schemas import BEHAVIOR_EVENTS, BEHAVIORS, TIMESTAMP
-from uic.pipelines.quality.facts import BEHAVIORS_TABLE, LogRules, log_facts
+from uic.pipelines.quality.checks import log_checks
+from uic.pipelines.quality.facts import BEHAVIORS_TABLE, IMPRESSIONS_TABLE, LogRules, log_facts
 from uic.pipelines.quality.gates import GateReport, gate_behaviors, gate_impressions, require
+from uic.pipelines.quality.sample_facts import sample_checks
 from uic.pipelines.settings import QualitySettings
 
 DAY = date(2024, 3, 3)
@@ -249,7 +251,8 @@ def test_the_error_names_the_expectation_the_column_and_the_counts(log_folder):
         require([report])
     assert str(caught.value) == (
         "quality gate of behaviors (2024-03-01 to 2024-03-05): column item_id: expected item_id "
-        "is at least 0 (item_id.negative at most 0 rows), found 2 (2024-03-03: 2); "
+        "is at least 0 (item_id.negative at most 0 rows: quality.max_faulty_rows), "
+        "found 2 (2024-03-03: 2); "
         "also failed: behaviors behavior.unknown"
     )
     assert caught.value.exit_code == 3
@@ -343,3 +346,14 @@ def test_counts_equal_an_obvious_count_on_a_large_file(tmp_path, seed):
     assert frame["offset.duplicates"][0] == sum(a == b for a, b in pairs)
     assert frame["offset.out_of_order"][0] == sum(b < a for a, b in pairs)
     assert frame["log_time.falls"][0] == sum(falls)
+
+
+def test_every_setting_that_a_check_names_is_there():
+    rules = LogRules(QualitySettings(), "UTC", 300)
+    checks = [*log_checks(IMPRESSIONS_TABLE, rules), *sample_checks(rules.quality)]
+    named = {name for check in checks for name in check.settings}
+    assert named == {
+        "max_faulty_rows", "max_missing_days", "min_volume_ratio", "max_volume_ratio",
+        "min_click_rate", "max_click_rate",
+    }  # fmt: skip
+    assert named <= QualitySettings.model_fields.keys()
