@@ -33,6 +33,8 @@ LEARNING_RATE: Final = 0.002
 # Stretches of the day that is lived again: a memory is at most half an hour of that day behind.
 STRETCHES: Final = 48
 QUICK_STRETCHES: Final = 4
+# Ten minutes: what a session of the simulation is about has faded after half an hour.
+SIMULATED_STRETCHES: Final = 144
 _SETTINGS: Final = {
     # A day passes in a minute or two: what streamed must be in the archive soon after.
     "UIC_STREAM__CHECKPOINT_SECONDS": "2",
@@ -123,7 +125,8 @@ def make_plan(shared_data: Path, *, quick: bool = False, kafka: bool = False) ->
         data, zone = f"KuaiRand ({folder})", KUAIRAND_ZONE
         source, days, stretches = ("import", "kuairand", str(folder)), KUAIRAND_DAYS, STRETCHES
     else:
-        data, source, days, stretches = "simulator", SIMULATED, SIMULATED_DAYS, STRETCHES
+        data, source = "simulator", SIMULATED
+        days, stretches = SIMULATED_DAYS, SIMULATED_STRETCHES
     options = ("--quick",) * quick
     if not kafka:
         stages = _stages(source, days, _Stream(stretches, days[1]))
