@@ -47,6 +47,11 @@ class TrainSettings(Section):
     gradient_clip: Annotated[float, Field(ge=0)] = Field(
         5.0, description="largest norm of the gradient of all weights together; 0 = no limit"
     )
+    short_history_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05,
+        description="impressions that training shows with the first few events of their history "
+        "alone, or none, so that new users are ranked, too; share, 0 to 1",
+    )
     min_count: Annotated[int, Field(ge=1)] = Field(
         2, description="ids that occur fewer times share the spare rows; count, 1 = none do"
     )

@@ -30,6 +30,7 @@ from uic.models.training.optimizer import Optimizer
 from uic.models.training.popularity import SimpleBaselines, simple_baselines
 from uic.models.training.run_spec import RunSpec
 from uic.models.training.samples_checks import check_tasks, check_validation, event_features
+from uic.models.training.short_histories import with_short_histories
 
 _WEIGHTS = "weights."
 _MOMENTS = "moments."
@@ -229,7 +230,10 @@ class Trainer:
     def _epoch(self, progress: Progress) -> Iterator[GroupBatch]:
         days = self.spec.days
         plan = self.plan(days.first, days.last, shuffle=True)
-        return self.reader.batches(plan, progress.epoch, progress.batch)
+        share, epoch = self.spec.training.short_history_share, progress.epoch
+        batches = self.reader.batches(plan, epoch, progress.batch)
+        for number, batch in enumerate(batches, start=progress.batch):
+            yield with_short_histories(batch, share, (self.spec.seed, epoch, number))
 
     def _step(
         self, model: Ranker, optimizer: Optimizer, batch: RankerBatch, progress: Progress

@@ -1,0 +1,34 @@
+"""Some impressions as a newer user would have had them: a log may have hardly any of those.
+
+Where every user of the training days has a long history, a network never sees what a record holds
+after no or few events, and what it says of new users is anything: on the simulator probabilities of
+0.02 where 0.3 is right. The features of such impressions stay as they are.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from uic.models.samples.groups import GroupBatch
+
+
+def with_short_histories(batch: GroupBatch, share: float, seed: tuple[int, ...]) -> GroupBatch:
+    """The batch with some impressions that see only the first events of their group.
+
+    Args:
+        batch: of groups.
+        share: of the impressions, 0 to 1.
+        seed: of the draw, with the place of the batch in the run: the same for the same.
+
+    Returns:
+        Each of the drawn impressions sees k of its n events, log(1 + k) even from 0 to
+        log(1 + n): half of them fewer than the square root of n.
+    """
+    if not share:
+        return batch
+    draw = np.random.default_rng(seed)
+    chosen = draw.random(batch.impressions) < share
+    even = draw.random(batch.impressions)
+    lengths = batch.history_lengths
+    fewer = np.minimum(np.expm1(even * np.log1p(lengths)).astype(np.int64), lengths)
+    return replace(batch, history_lengths=np.where(chosen, fewer, lengths))
