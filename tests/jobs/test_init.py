@@ -1,9 +1,12 @@
 """`uic init`: own data, four answers, documents, and three commands that run as printed."""
 
 import inspect
+import os
 import random
 import re
+import select
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -226,3 +229,81 @@ def test_the_examples_of_the_help_run(folder: Path, monkeypatch: pytest.MonkeyPa
             "visitorid,itemid,timestamp,event\n1,2,1740821400000,view\n1,3,1740907800000,view\n"
         )
         assert uic(line, monkeypatch) == 0
+
+
+class Conversation:
+    """`uic init` at a terminal of its own; results go to a pipe."""
+
+    def __init__(self, *words: str) -> None:
+        self._ours, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "uic", "init", *words],
+            stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True,
+            env={name: value for name, value in os.environ.items() if name != "UIC_WORKSPACE"},
+        )  # fmt: skip
+        os.close(theirs)
+        self.said = ""
+
+    def until(self, text: str) -> None:
+        """Read what is said until `text` has come; what was before it is past."""
+        while text not in self.said:
+            ready, _, _ = select.select([self._ours], [], [], 30)
+            assert ready, self.said
+            self.said += os.read(self._ours, 4096).decode()
+        self.said = self.said.partition(text)[2]
+
+    def answer(self, question: str, default: str, text: str = "") -> None:
+        self.until(f"{question} [{default}]:")
+        os.write(self._ours, f"{text}\n".encode())
+
+    def end(self) -> tuple[int, str]:
+        """Exit status and results."""
+        out, _ = self.process.communicate(timeout=60)
+        os.close(self._ours)
+        return self.process.returncode, out
+
+
+SERVERS = "Redis and Kafka (embedded, or redis=HOST:PORT kafka=HOST:PORT)"
+GUESS = "'user_id=Visitor ID' item_id=itemid event_time=timestamp behavior=event item_feature=price"
+
+
+@pytest.mark.slow
+def test_four_questions_show_the_guess_as_their_default(folder: Path) -> None:
+    events(folder)
+    asked = Conversation("-w", "shop")
+    asked.answer("Data (file, folder, pattern)", "events.csv")
+    asked.until("columns: Visitor ID, itemid, timestamp, event, price")
+    asked.answer("Which is what", GUESS)
+    asked.answer(SERVERS, "embedded", "redis=h:6379")
+    asked.answer("Parts of a record (default, none, or a state.yaml)", "default")
+    status, out = asked.end()
+    assert (status, len(printed(out))) == (0, 3)
+    settings = yaml.safe_load(Path("shop/uic.yaml").read_text())
+    assert settings["store"] == {"address": "h:6379"}
+
+
+@pytest.mark.slow
+def test_a_bad_answer_is_said_and_asked_for_again(folder: Path) -> None:
+    events(folder)
+    asked = Conversation("--servers", "embedded", "--state", "none")
+    asked.answer("Data (file, folder, pattern)", "events.csv", "event.csv")
+    asked.until("event.csv: no such file")
+    asked.answer("Data (file, folder, pattern)", "events.csv", "events.csv")
+    asked.answer("Which is what", GUESS, "user_id=visitor")
+    asked.until("column visitor is missing; did you mean Visitor ID?")
+    asked.answer("Which is what", GUESS, "'user_id=Visitor ID' item_id=itemid event_time=timestamp")
+    status, out = asked.end()
+    assert status == 0
+    assert "--behavior" not in out
+    assert [path.name for path in Path("var").iterdir()] == ["uic.yaml"]
+
+
+@pytest.mark.slow
+def test_leaving_in_the_middle_leaves_nothing(folder: Path) -> None:
+    events(folder)
+    asked = Conversation()
+    asked.answer("Data (file, folder, pattern)", "events.csv")
+    asked.answer("Which is what", GUESS, "\x04")
+    status, out = asked.end()
+    assert (status, out.strip()) == (1, "")
+    assert not Path("var").exists()
