@@ -5,11 +5,22 @@ after no or few events, and what it says of new users is anything: on the simula
 0.02 where 0.3 is right. The features of such impressions stay as they are.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from uic.models.samples.groups import GroupBatch
+from uic.models.training.run_spec import RunSpec
+
+
+def shortened(
+    batches: Iterable[GroupBatch], spec: RunSpec, epoch: int, first: int
+) -> Iterator[GroupBatch]:
+    """An epoch's batches from number `first` on, each with `train.short_history_share` of a run."""
+    for number, batch in enumerate(batches, start=first):
+        place = (spec.seed, epoch, number)
+        yield with_short_histories(batch, spec.training.short_history_share, place)
 
 
 def with_short_histories(batch: GroupBatch, share: float, seed: tuple[int, ...]) -> GroupBatch:

@@ -30,7 +30,7 @@ from uic.models.training.optimizer import Optimizer
 from uic.models.training.popularity import SimpleBaselines, simple_baselines
 from uic.models.training.run_spec import RunSpec
 from uic.models.training.samples_checks import check_tasks, check_validation, event_features
-from uic.models.training.short_histories import with_short_histories
+from uic.models.training.short_histories import shortened
 
 _WEIGHTS = "weights."
 _MOMENTS = "moments."
@@ -228,12 +228,9 @@ class Trainer:
         return vocabulary
 
     def _epoch(self, progress: Progress) -> Iterator[GroupBatch]:
-        days = self.spec.days
-        plan = self.plan(days.first, days.last, shuffle=True)
-        share, epoch = self.spec.training.short_history_share, progress.epoch
-        batches = self.reader.batches(plan, epoch, progress.batch)
-        for number, batch in enumerate(batches, start=progress.batch):
-            yield with_short_histories(batch, share, (self.spec.seed, epoch, number))
+        plan = self.plan(self.spec.days.first, self.spec.days.last, shuffle=True)
+        batches = self.reader.batches(plan, progress.epoch, progress.batch)
+        return shortened(batches, self.spec, progress.epoch, progress.batch)
 
     def _step(
         self, model: Ranker, optimizer: Optimizer, batch: RankerBatch, progress: Progress
