@@ -5,7 +5,7 @@ features, [item, mean, item * mean], and each adds what it alone knows. `head_in
 what the model's paper, or its authors' code, does instead.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,13 +24,12 @@ MEAN: Final = "mean"
 ITEM_SUM: Final = "item * sum"
 ITEM_MEAN: Final = "item * mean"
 
-# What each is made of: the candidate, the sum and the mean of its history.
-_BASIC: Final[Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
-    ITEM: lambda item, total, mean: item,  # noqa: ARG005 - one signature for all of them
-    SUM: lambda item, total, mean: total,  # noqa: ARG005
-    MEAN: lambda item, total, mean: mean,  # noqa: ARG005
-    ITEM_SUM: lambda item, total, mean: item * total,  # noqa: ARG005
-    ITEM_MEAN: lambda item, total, mean: item * mean,  # noqa: ARG005
+# Of what is pooled, which pool, and whether the candidate multiplies it.
+_POOLED: Final[Mapping[str, tuple[str, bool]]] = {
+    SUM: (SUM, False),
+    MEAN: (MEAN, False),
+    ITEM_SUM: (SUM, True),
+    ITEM_MEAN: (MEAN, True),
 }
 COMMON: Final = (ITEM, MEAN, ITEM_MEAN)
 
@@ -100,6 +99,15 @@ class HeadParts:
             counts = batch.lengths if self.limit is None else batch.lengths.clamp(max=self.limit)
             mean = total / counts.clamp(min=1).unsqueeze(1)
         parts = [
-            own[name] if name in own else _BASIC[name](item, total, mean) for name in self.widths
+            own[name] if name in own else _basic(name, item, total, mean) for name in self.widths
         ]
         return torch.cat(parts, dim=1)
+
+
+def _basic(name: str, item: Tensor, total: Tensor, mean: Tensor) -> Tensor:
+    """A basic feature from the candidate, and the sum and mean of its history."""
+    if name == ITEM:
+        return item
+    pool, multiplied = _POOLED[name]
+    pooled = total if pool == SUM else mean
+    return item * pooled if multiplied else pooled
