@@ -33,7 +33,8 @@ def with_short_histories(batch: GroupBatch, share: float, seed: tuple[int, ...])
 
     Returns:
         Each of the drawn impressions sees k of its n events, log(1 + k) even from 0 to
-        log(1 + n): half of them fewer than the square root of n.
+        log(1 + n): half of them fewer than the square root of n. Events that no impression sees
+        any more are not in the batch, as in every other: a penalty would count them.
     """
     if not share:
         return batch
@@ -42,4 +43,5 @@ def with_short_histories(batch: GroupBatch, share: float, seed: tuple[int, ...])
     even = draw.random(batch.impressions)
     lengths = batch.history_lengths
     fewer = np.minimum(np.expm1(even * np.log1p(lengths)).astype(np.int64), lengths)
-    return replace(batch, history_lengths=np.where(chosen, fewer, lengths))
+    shown = replace(batch, history_lengths=np.where(chosen, fewer, lengths))
+    return shown.select(np.arange(batch.groups))  # cut after the last event that is still seen

@@ -28,7 +28,7 @@ _SPEC.loader.exec_module(samples)
 TINY = [
     "--samples", "small", "--set", "item_width=4", "--set", "category_width=2", "--set",
     "head_widths=[8]", "--set", "lmn_keys=6", "--set", "lmn_user_rows=50", "--set",
-    "batch_impressions=16",
+    "batch_impressions=16", "--set", "learning_rate=0.001",
 ]  # fmt: skip
 
 

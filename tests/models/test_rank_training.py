@@ -27,6 +27,7 @@ from uic.models.training.checkpoint import load_checkpoint
 from uic.models.training.optimizer import Optimizer
 from uic.models.training.run_spec import RunSpec, apply_settings, split_days
 from uic.models.training.settings import TrainSettings
+from uic.models.training.short_histories import with_short_histories
 from uic.models.training.trainer import Trainer, Watcher
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,8 @@ def start(folder, model, dtype=torch.float64):
     for epoch in range(STEPS):
         # Some batches have fewer groups than there are ranks.
         plan = BatchPlan(batch_impressions=2 if epoch % 4 == 3 else 30)
-        batches += list(reader.batches(plan, epoch))[:2]
+        some = list(reader.batches(plan, epoch))[:2]
+        batches += [with_short_histories(batch, 0.3, (epoch, n)) for n, batch in enumerate(some)]
     return ranker, optimizer, Encoder(vocabulary, dtype=dtype), batches[:STEPS]
 
 
@@ -143,7 +145,7 @@ def count(world, folder):
 def spec_of(folder):
     reader = SamplesReader(folder / "samples")
     assignments = [*SMALL, *VARIANTS["lmn"], "batch_impressions=16", "epochs=2"]
-    assignments += ["checkpoint_every_steps=3", "curve_every_steps=4"]
+    assignments += ["checkpoint_every_steps=3", "curve_every_steps=4", "learning_rate=0.001"]
     settings, training = apply_settings("lmn", TrainSettings(), assignments)
     days = split_days(reader.days(), None, None, 1, "samples")
     return RunSpec("lmn", settings, training, days, 0, reader.name, reader.manifest_sha256())
@@ -288,7 +290,7 @@ def validated_spec(folder):
     days = split_days(
         SamplesReader(folder / "samples").days(), None, None, 1, "samples", validation_days=1
     )
-    training = spec.training.model_copy(update={"epochs": 5, "learning_rate": 0.1})
+    training = spec.training.model_copy(update={"epochs": 5, "learning_rate": 0.01})
     return dataclasses.replace(spec, days=days, training=training)
 
 

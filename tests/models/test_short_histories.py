@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from uic.models.samples.groups import longest
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.short_histories import with_short_histories
 
@@ -20,8 +21,14 @@ def test_a_share_sees_a_part_of_its_history_and_nothing_else_changes(batch):
     assert (short.history_lengths <= batch.history_lengths).all()
     assert (short.history_lengths < batch.history_lengths).mean() > 0.3
     assert (short.history_lengths == 0).any()
-    assert short.labels is batch.labels
-    assert short.history_item_ids is batch.history_item_ids
+    for name in ("user_ids", "impression_offsets", "item_ids", "event_times_ms", "labels"):
+        assert getattr(short, name).tolist() == getattr(batch, name).tolist()
+    # Each group keeps the first events of its history, as many as its impressions see.
+    seen = longest(short.history_lengths, short.impression_offsets)
+    assert np.diff(short.history_offsets).tolist() == seen.tolist()
+    for group, first in enumerate(batch.history_offsets[:-1]):
+        kept = short.history_item_ids[slice(*short.history_offsets[group : group + 2])]
+        assert kept.tolist() == batch.history_item_ids[first : first + seen[group]].tolist()
 
 
 def test_none_is_the_batch_itself_and_a_draw_is_of_its_seed(batch):
@@ -34,13 +41,9 @@ def test_none_is_the_batch_itself_and_a_draw_is_of_its_seed(batch):
 
 
 def test_few_events_are_as_common_as_many_on_a_scale_of_logarithms(batch):
-    lengths = np.full(batch.impressions, 99)
-    many = np.concatenate(
-        [
-            with_short_histories(
-                batch.__class__(**{**vars(batch), "history_lengths": lengths}), 1.0, (seed,)
-            ).history_lengths
-            for seed in range(40)
-        ]
+    lengths = np.concatenate(
+        [with_short_histories(batch, 1.0, (seed,)).history_lengths for seed in range(40)]
     )
-    assert np.mean(many < 9) == pytest.approx(0.5, abs=0.05)
+    before = np.tile(batch.history_lengths, 40)
+    long = before >= 8
+    assert np.mean(lengths[long] < np.sqrt(1 + before[long]) - 1) == pytest.approx(0.5, abs=0.05)
