@@ -2,7 +2,7 @@
 
 A review is a behaviour, and the behaviour is `buy`: a user who reviews a book has had it in
 hand, while a click leaves no review. Users, items and categories are strings and get numbers
-(`uic.pipelines.importers.string_ids`). The category is the last name of the last path in the
+(`uic.pipelines.log.text_ids`). The category is the last name of the last path in the
 product data, as in the public preparation that DIEN and MIMN share.
 """
 

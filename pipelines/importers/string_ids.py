@@ -1,15 +1,9 @@
-"""Numbers for string ids: a pure function of the string, and the table to read them back.
+"""Gives numbers to the string ids of an import, and keeps the pairs that occurred.
 
-The number is 63 bits of blake2b of the UTF-8 text: the same in every import, on every machine, in
-every year, with no state to lose. The pairs that occurred are kept in `log/ids/KIND-….parquet`;
-two texts with one number (expected once in 10^6 imports of 4 million ids) are refused there.
-
-A category has 31 bits of the same hash, as a sequence in the store keeps 32 bits of it
-(`uic.models.records.sequence_ring`). Of two categories with one number (1,000 texts: once in 4,000
-logs) the later one gets the next number that is free, and keeps it: the pairs of the log say so.
+Which number a text has is in `uic.pipelines.log.text_ids`; two texts with one number (expected once
+in 10^6 imports of 4 million ids) are refused here.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -26,25 +20,12 @@ from uic.pipelines.importers.source import BATCH_ROWS, readable
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import ROW_GROUP_ROWS
 from uic.pipelines.log.spool import KeyedSpool
+from uic.pipelines.log.text_ids import PAIRS, category_number_of, check_pairs, number_of
 from uic.pipelines.log.writer import LogWriter
 
-PAIRS: Final = pa.schema(
-    [pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)]
-)
 CATEGORY_NUMBERS: Final = LARGEST_CATEGORY + 1
 # Pairs go to disk by the upper bits of the number, and each bucket is made distinct in memory.
 _BUCKET_BITS: Final = 6
-
-
-def number_of(text: str) -> int:
-    """The int64 id of a string id, 0 to 2^63 - 1."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def category_number_of(text: str) -> int:
-    """The id of a text category unless another text has it already, 0 to 2^31 - 1."""
-    return number_of(text) >> 32
 
 
 class StringIds:
@@ -116,13 +97,16 @@ class StringIds:
         """Write what occurred, with what earlier imports had, as files of the writer's part.
 
         Raises:
-            BadInputError: two texts have one number, or the earlier table cannot be read.
+            BadInputError: two texts have one number, or the earlier table cannot be read, or has
+                other numbers than its texts give.
         """
         for kind in sorted(self._spools):
             older = writer.log.ids_file(kind)
             if older is not None:
                 with readable(older):
                     for batch in pq.ParquetFile(older).iter_batches(BATCH_ROWS):
+                        ids, texts = batch["id"].to_pylist(), batch["text"].to_pylist()
+                        check_pairs(kind, older, ids, texts)
                         self._remember(kind, pa.Table.from_batches([batch]).cast(PAIRS))
             path = writer.log.root / "ids" / f"{kind}-{writer.tag}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,10 @@ from uic.models.errors import BadInputError
 from uic.models.features.definition import Owner
 from uic.pipelines.importers import text
 from uic.pipelines.importers.features import FeatureCollector
-from uic.pipelines.importers.string_ids import number_of
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.publication import DuplicateImportError
+from uic.pipelines.log.text_ids import number_of
 
 COLUMNS = TableColumns("u", "i", "t")
 

@@ -9,8 +9,8 @@ import pytest
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.mind import MindNews
-from uic.pipelines.importers.string_ids import category_number_of, number_of
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.text_ids import category_number_of, number_of
 
 LINES = (
     "1\tU1\t11/11/2019 9:05:58 AM\tN10 N11 N12\tN1-0 N2-1",

@@ -12,9 +12,9 @@ import pytest
 from tests.pipelines.imported import behaviors, rejects, run
 from uic.models.errors import BadInputError
 from uic.pipelines.importers import text
-from uic.pipelines.importers.string_ids import number_of
 from uic.pipelines.importers.table import TableColumns, TableImporter, TimeUnit
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.text_ids import number_of
 
 COLUMNS = TableColumns("who", "what", "when")
 

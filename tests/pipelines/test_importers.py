@@ -15,10 +15,10 @@ from uic.models.errors import BadInputError
 from uic.pipelines.importers.ali_brand import AliBrand
 from uic.pipelines.importers.amazon import Amazon
 from uic.pipelines.importers.kuairand import KuaiRand
-from uic.pipelines.importers.string_ids import category_number_of, number_of
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.importers.taobao import Taobao
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.text_ids import category_number_of, number_of
 from uic.pipelines.log.writer import DuplicateImportError
 
 SAME = ("c12836", "c52371")  # two texts with one category number, found by trying

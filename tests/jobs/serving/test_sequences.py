@@ -32,9 +32,9 @@ from uic.jobs.stream.fold.sequence_fill import fill_from_log, fill_sequences
 from uic.models.rankers.catalogue import MODELS, model_kind
 from uic.models.records.sequence_ring import SequenceRing
 from uic.pipelines.importers.run import run_import
-from uic.pipelines.importers.string_ids import category_number_of
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.text_ids import category_number_of
 
 pytestmark = pytest.mark.slow
 
