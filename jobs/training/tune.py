@@ -27,14 +27,16 @@ from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.defaults import searched
 from uic.models.training.run_spec import Days, RunSpec, apply_settings, split_days
 from uic.models.training.search import Trial, best_of, draws, halving
-from uic.models.training.trainer import NonFiniteLossError, StepReport, Trainer, Watcher
+from uic.models.training.trainer import (
+    NonFiniteLossError,
+    OutOfTimeError,
+    StepReport,
+    Trainer,
+    Watcher,
+)
 
 FEWEST_CLICKS: Final = 100
 FEWEST_VALIDATION_CLICKS: Final = 20
-
-
-class OutOfTimeError(Exception):
-    """The minutes of a search are over; caught where it is summed up."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +198,11 @@ class _Search:
         """One training, or what the journal has of it; one whose loss became infinite is the worst.
 
         Raises:
-            OutOfTimeError: the minutes are over.
+            OutOfTimeError: the minutes are over; the training goes on there the next time.
         """
         key = _key(settings, share)
         if key in self.done:
             return self.done[key]
-        self._check_time()
         spec = self._spec(settings, share)
         checkpoint = checkpoint_path(self.context.workspace, spec)
         title = f"{self.request.model} {describe(settings)}, {share:.0%} of the days"
@@ -211,7 +212,9 @@ class _Search:
 
             def in_time(report: StepReport) -> None:
                 step(report)
-                self._check_time()
+                # After a step: however few the minutes, each call is a step further.
+                if time.monotonic() > self.deadline:
+                    raise OutOfTimeError
 
             trainer = Trainer(
                 self.reader,
@@ -230,10 +233,6 @@ class _Search:
         write_json_atomically(self.journal, [asdict(one) for one in self.done.values()])
         checkpoint.unlink(missing_ok=True)
         return trial
-
-    def _check_time(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise OutOfTimeError
 
     def _spec(self, settings: Mapping[str, Any], share: float) -> RunSpec:
         """The run of some settings on the last days of training."""

@@ -51,6 +51,12 @@ class Progress:
         """The inverse of `json.dumps(asdict(progress))`."""
         return cls(**json.loads(text))
 
+    def add_point(self) -> None:
+        """A point of the curve, of the impressions since the last one."""
+        mean = self.loss_sum / self.loss_count
+        self.curve.append({"step": self.steps, "epoch": self.epoch, "loss": mean})
+        self.loss_sum, self.loss_count = 0.0, 0
+
 
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""

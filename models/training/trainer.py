@@ -41,6 +41,10 @@ class NonFiniteLossError(BadInputError):
     """The loss became NaN or infinite: the data or the learning rate is at fault."""
 
 
+class OutOfTimeError(Exception):
+    """Raised by a watcher to end a run that may go on later; its checkpoint is written first."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What a display is told after each step.
@@ -140,6 +144,7 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: names the step and the files of the batch.
+            OutOfTimeError: the watcher said so after a step; the checkpoint has that step.
             BadInputError: no impressions on the training days; validation days that have no click
                 or nothing else; a task whose label the samples do not have; a damaged checkpoint.
         """
@@ -164,7 +169,11 @@ class Trainer:
         model.train()
         while progress.epoch < spec.epochs and not self._stopped(progress):
             for batch in self._epoch(progress):
-                self._step(model, optimizer, encoder.encode(batch), progress)
+                try:
+                    self._step(model, optimizer, encoder.encode(batch), progress)
+                except OutOfTimeError:
+                    self._save(model, optimizer, progress)
+                    raise
                 if progress.steps % spec.training.checkpoint_every_steps == 0:
                     self._save(model, optimizer, progress)
             self._finish_epoch(model, encoder, progress)
@@ -257,7 +266,7 @@ class Trainer:
         progress.loss_sum += loss * impressions
         progress.loss_count += impressions
         if progress.steps % self.spec.training.curve_every_steps == 0:
-            _add_point(progress)
+            progress.add_point()
         self.watcher.step(StepReport(progress.epoch, progress.steps, loss, impressions, events))
 
     def _non_finite(
@@ -272,8 +281,7 @@ class Trainer:
         return NonFiniteLossError(msg)
 
     def _measure(self, model: Ranker, encoder: Encoder, days: tuple[date, date]) -> Metrics:
-        plan = self.plan(*days, shuffle=False)
-        return evaluate(model, self.reader.batches(plan), encoder)
+        return evaluate(model, self.reader.batches(self.plan(*days, shuffle=False)), encoder)
 
     def _finish_epoch(self, model: Ranker, encoder: Encoder, progress: Progress) -> None:
         """Measure the validation days, and keep the best weights by them.
@@ -287,12 +295,10 @@ class Trainer:
             best = progress.epochs[progress.best_epoch]["auc"] if progress.best_epoch >= 0 else -1
             if metrics.auc > best:
                 progress.best_epoch = progress.epoch
-                self._best = {
-                    name: tensor.detach().cpu().clone()
-                    for name, tensor in model.state_dict().items()
-                }
+                weights = model.state_dict().items()
+                self._best = {name: tensor.detach().cpu().clone() for name, tensor in weights}
         if progress.loss_count:
-            _add_point(progress)
+            progress.add_point()
         progress.epochs.append({} if metrics is None else metrics.to_json())
         self.watcher.epoch(progress.epoch, metrics)
         progress.epoch += 1
@@ -334,12 +340,6 @@ def build_model(spec: RunSpec, vocabulary: Vocabulary) -> Ranker:
         model.attach_event_features(vocabulary.events)
         model.attach_tasks(spec.training.task_weights)
         return model
-
-
-def _add_point(progress: Progress) -> None:
-    mean = progress.loss_sum / progress.loss_count
-    progress.curve.append({"step": progress.steps, "epoch": progress.epoch, "loss": mean})
-    progress.loss_sum, progress.loss_count = 0.0, 0
 
 
 def _metrics_of(progress: Progress, spec: RunSpec) -> Metrics | None:

@@ -3,11 +3,12 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,20 @@ def test_out_of_time_keeps_the_best_so_far(workspace, monkeypatch):
 def test_no_training_in_time_says_so(workspace):
     with pytest.raises(BadInputError, match="not one training was finished in 0 minutes; say the"):
         workspace.tune("sum_pooling", minutes=0)
+
+
+def test_calls_of_no_minutes_each_go_a_step_further_and_find_the_same(workspace, tmp_path):
+    shutil.copytree(workspace.path / "samples", tmp_path / "b" / "samples")
+    patient, hurried = Workspace(tmp_path / "b"), workspace
+    few_steps = {**TINY, "batch_impressions": 1024}
+    expected = patient.tune("sum_pooling", settings=few_steps, trials=2)
+    for _ in range(60):
+        with suppress(BadInputError):
+            found = hurried.tune("sum_pooling", settings=few_steps, trials=2, minutes=0)
+            if found.finished:
+                break
+    assert found.finished
+    assert said(found.trials) == said(expected.trials)
 
 
 class Diverging(Trainer):
