@@ -46,6 +46,7 @@ from uic.jobs.commands import (
     tune,
     user,
 )
+from uic.jobs.commands.examples import add_examples
 from uic.jobs.commands.options import BEAM_SETTINGS
 from uic.jobs.config.console import ERR, OUT
 from uic.models.errors import UicError
@@ -115,6 +116,7 @@ for _panel, _entries in PANELS.items():
             app.add_typer(_entry, name=_name, rich_help_panel=_panel)
         else:
             app.command(_name, context_settings=_BEAM.get(_name), rich_help_panel=_panel)(_entry)
+add_examples(app)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer's signature of a callback

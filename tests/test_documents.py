@@ -47,6 +47,68 @@ def test_every_cited_file_and_module_exists(path: Path) -> None:
     assert lost == []
 
 
+PAGES = [path for path in TEXTS if path.suffix == ".md"] + [ROOT / "CHANGELOG.md"]
+TO_ELSEWHERE = re.compile(r"^https://[a-z0-9.-]+\.[a-z]{2,}(/[\w./-]*)?$")
+# Pages of others that documents link to. No test asks the network: open one when you change it.
+ELSEWHERE = {
+    "https://chronon.ai/Aggregations.html",
+    "https://docs.feast.dev/v/v0.39-branch/reference/data-sources/push",
+    "https://docs.feast.dev/v0.67-branch/tutorials/building-streaming-features",
+    "https://docs.tecton.ai/v2/overviews/framework/feature_views/stream_window_aggregate_feature_view.html",
+    "https://github.com/airbnb/chronon",
+    "https://github.com/bytedance/monolith",
+    "https://github.com/datawhalechina/torch-rechub",
+    "https://github.com/reczoo/FuxiCTR",
+    "https://keepachangelog.com/en/1.1.0/",
+    "https://semver.org/",
+}
+
+
+def prose(path: Path) -> str:
+    """A page without its blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link may name of a page: its headings, where GitHub and MkDocs call them the same."""
+    found = set()
+    for heading in re.findall(r"^#+ +(.+)$", prose(path), re.M):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        words = re.sub(r"[^\w\s-]", "", text).strip().lower()
+        github, mkdocs = words.replace(" ", "-"), re.sub(r"[-\s]+", "-", words)
+        found |= {github} & {mkdocs}
+    return found
+
+
+def links(path: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose(path))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading_of_it(path: Path) -> None:
+    lost = []
+    for link in links(path):
+        if link in ELSEWHERE:
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
+    assert lost == []
+
+
+def test_pages_of_others_are_listed_here() -> None:
+    named = {link for path in PAGES for link in links(path) if "://" in link}
+    assert named == ELSEWHERE
+    assert [link for link in named if not TO_ELSEWHERE.match(link)] == []
+
+
+def test_the_site_has_every_page_of_docs() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert set(re.findall(r"^ +- (\S+\.md)$", site, re.M)) == pages
+
+
 PRODUCT = [path for path in TEXTS if path.parts[len(ROOT.parts)] in {*PACKAGES, "docs", "examples"}]
 
 

@@ -37,6 +37,7 @@ def test_every_module_with_a_command_is_in_a_panel():
         "gate_tables",
         "imported_features",
         "simulation_options",
+        "examples",
     }
     for path in MODULES:
         module = importlib.import_module(f"uic.jobs.commands.{path.stem}")

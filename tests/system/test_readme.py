@@ -79,6 +79,7 @@ def test_the_python_block_runs_as_it_stands(folder: Path) -> None:
         "docs/features.md",
         "docs/state.md",
         "docs/events.md",
+        "docs/other-rankers.md",
     ],
 )
 def test_every_command_that_is_named_is_accepted(page: str, tmp_path: Path, monkeypatch) -> None:

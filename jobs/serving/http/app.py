@@ -22,6 +22,7 @@ from uic.jobs.serving.http.api import (
     problem_of,
     request_models,
 )
+from uic.jobs.serving.http.docs_page import add_docs
 from uic.jobs.serving.http.funnel import add_funnel
 from uic.jobs.serving.http.limits import RETRY_AFTER_SECONDS, Limits
 from uic.jobs.serving.http.service import Service
@@ -50,6 +51,8 @@ def create_app(service: Service) -> FastAPI:
         title="User interest center: ranking",
         version="1",
         lifespan=_lifespan(service),
+        docs_url=None,  # `add_docs` answers there: FastAPI's loads from a CDN
+        redoc_url=None,
         description="Ranks candidates with the memory of a user, at a cost that does not grow with "
         "the user's history.",
     )
@@ -118,6 +121,7 @@ def create_app(service: Service) -> FastAPI:
         text, content_type = await asyncio.to_thread(exposition)
         return Response(text, media_type=content_type)
 
+    add_docs(app)
     _handle_problems(app)
     _describe(app, token=settings.token is not None)
     token = settings.token

@@ -1,7 +1,10 @@
 """The service over HTTP: scores, marked answers, refusals, OpenAPI."""
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
+from html import unescape
 
 import numpy as np
 import pytest
@@ -296,6 +299,27 @@ def test_health_readiness_and_metrics(service):
     assert service.metric("uic_serve_item_cache_hits_total") > 0
     for stage in ("wait", "store", "score", "total"):
         assert service.metric(f'uic_serve_seconds_count{{stage="{stage}"}}') > 0
+
+
+def test_the_page_of_docs_is_whole_and_names_no_other_host(service):
+    answer = service.client.get("/docs")
+    page, base = answer.text, str(service.client.base_url).rstrip("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert set(re.findall(r"https?://[^/\s\"'<]+", page)) == {base}
+    assert re.findall(r"(?:src|href)=\"([^\"]*)", page) == ["openapi.json"]
+    assert "<script" not in page
+    schema = service.client.get("/openapi.json").json()
+    for path, operations in schema["paths"].items():
+        for method in operations:
+            assert f"<h2><code>{method.upper()} {path}</code></h2>" in page
+    for name in schema["components"]["schemas"]["RankRequest"]["properties"]:
+        assert f"<td><code>{name}</code>" in page
+    assert "list of 1 to 300 of integer of 0 to 9223372036854775807" in page
+    [line] = re.findall(r"<pre>(curl -s \S*/v1/rank .*)</pre>", page)
+    done = subprocess.run(
+        ["bash", "-c", unescape(line)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert [one["item_id"] for one in json.loads(done.stdout)["items"]] != []
 
 
 def test_openapi_shows_limits_and_examples(service):
