@@ -48,14 +48,16 @@ class CandidateMemorySettings(LargeMemorySettings):
 class MimnSettings(PluggableSettings, MemoryConfig):
     """Hyper-parameters of the memory network and of the ranker around it.
 
-    By default not as published: slots are addressed by the event, too, and read with products
-    (docs/adr/023-slots-of-their-own.md). The paper's form has both off.
+    By default not as published: slots are addressed by the event, too, they are read with products,
+    and the head sees the controller's state (docs/adr/023-slots-of-their-own.md). The paper's form
+    has all three off.
     """
 
     ABSENT: ClassVar[Mapping[str, Any]] = {
         **PluggableSettings.ABSENT,
         "routing": False,
         "readout_products": False,
+        "readout_controller": False,
     }
 
     routing: bool = Field(
@@ -67,6 +69,11 @@ class MimnSettings(PluggableSettings, MemoryConfig):
         default=True,
         description="whether the head also sees the product of item and content read, and of item "
         "and attended channels, where they are as wide; off in the paper",
+    )
+    readout_controller: bool = Field(
+        default=True,
+        description="whether the head also sees the controller's state, what the last events were "
+        "in their order, and its product with the item where it is as wide; off in the paper",
     )
     memory: CandidateMemorySettings | None = Field(
         None, description="memory beside the ranker's own: none|lmn, and then lmn_* keys"
