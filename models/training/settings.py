@@ -22,7 +22,7 @@ class TrainSettings(Section):
         f"null = {MOST_EPOCHS} at most with validation days, {BLIND_EPOCHS} without",
     )
     patience: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="epochs without a better AUC of the validation days that end a run; count"
+        2, description="epochs without a better AUC of the validation days that end a run; count"
     )
     batch_impressions: Annotated[int, Field(ge=1)] = Field(
         256, description="a batch closes at this many impressions; count"

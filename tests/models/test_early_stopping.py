@@ -56,7 +56,7 @@ def test_the_weights_are_those_of_the_epoch_that_the_validation_days_like_best(r
 
 
 def test_patience_is_how_many_epochs_are_waited_for_a_better_one(reader):
-    short = Trainer(reader, make_spec(reader)).run()
+    short = Trainer(reader, make_spec(reader, "patience=1")).run()
     assert len(short.epochs) == short.kept_epoch + 1
     one = Trainer(reader, make_spec(reader, "epochs=1")).run()
     assert (one.kept_epoch, len(one.epochs)) == (1, 1)
@@ -168,7 +168,7 @@ def test_a_run_without_validation_days_is_called_what_it_was():
     days = split_days(days_of(3), None, None, 1, "x")
     assert sorted(days.document()) == ["first", "last", "test_first", "test_last"]
     assert not {"patience", "task_weights"} & TrainSettings().document().keys()
-    assert TrainSettings(patience=2).document()["patience"] == 2
+    assert TrainSettings(patience=1).document()["patience"] == 1
 
 
 def test_a_last_epoch_that_was_the_best_is_a_remark():
