@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import OUT
 from uic.jobs.workspace.models import BundleLine
@@ -13,7 +14,11 @@ from uic.jobs.workspace.workspace import Workspace
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and choose trained models.")
 
 BundleArgument = Annotated[
-    str, typer.Argument(help="A path, model/version, or model (its current version).")
+    str,
+    typer.Argument(
+        help="A path, model/version, or model (its current version).",
+        autocompletion=completion.bundles,
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import (
     DAY_FORMATS,
     DeviceOption,
@@ -27,7 +28,8 @@ def compare(
         list[str],
         typer.Argument(
             help="Two or more: a path, model/version, or model (its current); seeds of one model "
-            "are joined by commas, as in din/1,din/2,din/3."
+            "are joined by commas, as in din/1,din/2,din/3.",
+            autocompletion=completion.bundles,
         ),
     ],
     samples: SamplesOption,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import (
     DAY_FORMATS,
     DeviceOption,
@@ -29,7 +30,13 @@ RoundingOption = Annotated[
 @takes_workspace
 def evaluate(
     *,
-    bundle: Annotated[str, typer.Argument(help="A path, model/version, or model (its current).")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="A path, model/version, or model (its current).",
+            autocompletion=completion.bundles,
+        ),
+    ],
     samples: SamplesOption,
     first: Annotated[
         datetime | None, typer.Option(formats=DAY_FORMATS, help="First day; default: the last one.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uic.jobs.commands import item_versions
+from uic.jobs.commands import completion, item_versions
 from uic.jobs.commands.options import (
     BEAM_SETTINGS,
     RunnerOption,
@@ -127,7 +127,8 @@ def embed(
     bundle: Annotated[
         str,
         typer.Option(
-            help="Bundle whose image embedding is used: MODEL or MODEL/VERSION, or a path."
+            help="Bundle whose image embedding is used: MODEL or MODEL/VERSION, or a path.",
+            autocompletion=completion.bundles,
         ),
     ],
     images: Annotated[str, typer.Option(help="Name of the features (`uic images extract`).")],

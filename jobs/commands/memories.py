@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import (
     BEAM_SETTINGS,
     ByFeastOption,
@@ -28,14 +29,18 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Memories from the event log: build a snapshot, load it as a generation, switch to it.",
 )
-GenerationArgument = Annotated[int, typer.Argument(help="Number of the generation.", min=1)]
+GenerationArgument = Annotated[
+    int,
+    typer.Argument(help="Number of the generation.", min=1, autocompletion=completion.generations),
+]
 
 
 BundleOption = Annotated[
     str | None,
     typer.Option(
         help="Bundle that folds: MODEL/VERSION or MODEL of WORKSPACE, or a path; default: that of "
-        "--from."
+        "--from.",
+        autocompletion=completion.bundles,
     ),
 ]
 StartOption = Annotated[
@@ -51,7 +56,11 @@ DaysOption = Annotated[
     typer.Option(min=1, help="Days of a build from nothing; default: memories.warm_up_days."),
 ]
 GenerationOption = Annotated[
-    str | None, typer.Option(help="Number, or live; default: the snapshot's, or the next.")
+    str | None,
+    typer.Option(
+        help="Number, or live; default: the snapshot's, or the next.",
+        autocompletion=completion.generations,
+    ),
 ]
 FromNothingOption = Annotated[
     bool,
@@ -245,7 +254,11 @@ def prune(
 def upgrade(
     *,
     bundle: Annotated[
-        str, typer.Option(help="New bundle: MODEL/VERSION of WORKSPACE/bundles, or a path.")
+        str,
+        typer.Option(
+            help="New bundle: MODEL or MODEL/VERSION of WORKSPACE, or a path.",
+            autocompletion=completion.bundles,
+        ),
     ],
     max_lag: Annotated[
         int, typer.Option(min=0, help="Events that the new generation may lag when readers turn.")

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import TaskID
 
+from uic.jobs.commands import completion
 from uic.jobs.config.console import ERR, progress_display
 from uic.jobs.config.context import DEFAULT_WORKSPACE
 from uic.jobs.config.progress import Progress
@@ -43,7 +44,12 @@ DAY_FORMATS = ["%Y-%m-%d"]
 RunnerOption = Annotated[
     str, typer.Option(help="Beam runner: DirectRunner, FlinkRunner, PortableRunner, …")
 ]
-SamplesOption = Annotated[str, typer.Option(help="Name of the samples (`uic samples --out NAME`).")]
+SamplesOption = Annotated[
+    str,
+    typer.Option(
+        help="Name of the samples (`uic samples --out NAME`).", autocompletion=completion.samples
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 FirstTrainingDayOption = Annotated[
     datetime | None, typer.Option(formats=DAY_FORMATS, help="Leave out days before this one.")

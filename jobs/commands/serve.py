@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import takes_workspace
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
@@ -14,7 +15,10 @@ app = typer.Typer(
 )
 BundleOption = Annotated[
     str,
-    typer.Option(help="A path, MODEL/VERSION, or MODEL to follow its current version."),
+    typer.Option(
+        help="A path, MODEL/VERSION, or MODEL to follow its current version.",
+        autocompletion=completion.bundles,
+    ),
 ]
 HistoryFromOption = Annotated[
     str,
@@ -26,7 +30,8 @@ HistoryFromOption = Annotated[
 PrerankBundleOption = Annotated[
     str | None,
     typer.Option(
-        help="A bundle of prerank, named as in --bundle: adds POST /v1/prerank and POST /v1/funnel."
+        help="A bundle of prerank, as in --bundle: adds POST /v1/prerank and POST /v1/funnel.",
+        autocompletion=completion.bundles,
     ),
 ]
 PortOption = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import UntilEndOption, takes_workspace
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
@@ -21,7 +22,10 @@ app = typer.Typer(
     help="Run the stream job: every behaviour event changes its user's memory.",
 )
 GenerationOption = Annotated[
-    int | None, typer.Option(help="Generation to fold; default: the live one.")
+    int | None,
+    typer.Option(
+        help="Generation to fold; default: the live one.", autocompletion=completion.generations
+    ),
 ]
 SourceOption = Annotated[
     str | None, typer.Option(help="kafka|files; default: stream.source of the settings.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.options import (
     DeviceOption,
     FirstTrainingDayOption,
@@ -60,7 +61,9 @@ EpochsOption = Annotated[
 WarmStartOption = Annotated[
     str | None,
     typer.Option(
-        metavar="BUNDLE", help="Start from this bundle's weights: a path, model/version, model."
+        metavar="BUNDLE",
+        help="Start from this bundle's weights: a path, model/version, model.",
+        autocompletion=completion.bundles,
     ),
 ]
 ExceptIdsOption = Annotated[

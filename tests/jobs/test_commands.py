@@ -38,6 +38,7 @@ def test_every_module_with_a_command_is_in_a_panel():
         "imported_features",
         "simulation_options",
         "examples",
+        "completion",
     }
     for path in MODULES:
         module = importlib.import_module(f"uic.jobs.commands.{path.stem}")

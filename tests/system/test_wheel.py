@@ -109,7 +109,7 @@ def test_the_wheel_alone_goes_from_a_log_to_a_ranking(python: Path, shop: Path) 
     uic("simulate", "--users", "200", "--items", "150", "--days", "62", "--seed", "3")
     uic("samples", "--first", "2025-02-27", "--last", "2025-03-02", "--out", "small")
     uic("train", "mimn", "--samples", "small", "--epochs", "1")
-    uic("memories", "build", "--bundle", "mimn/0001", "--until", "2025-03-03")
+    uic("memories", "build", "--bundle", "mimn", "--until", "2025-03-03")
     uic("store", "start")
     try:
         uic("memories", "load", "generation=001/dt=2025-03-03")
