@@ -24,6 +24,7 @@ EXAMPLES: Final = {
     "import mind": "train/behaviors.tsv --news train/news.tsv",
     "simulate": "--users 300 --items 300 --days 62",
     "check": "",
+    "id": "alice",
     "features show": "",
     "features check": "",
     "features pull": "",

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from uic.jobs.commands.options import ExcludeOption, shown_progress, takes_workspace
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, printable
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 
@@ -106,7 +106,7 @@ def load(*, workspace: Workspace) -> None:
 @app.command()
 @takes_workspace
 def push(
-    user: Annotated[int, typer.Argument(min=0, help="Id of the user.")],
+    user: Annotated[str, typer.Argument(help="User id, as the log's own system has it.")],
     values: Annotated[list[str], typer.Argument(help="NAME=VALUE; JSON, or a text.")],
     *,
     workspace: Workspace,
@@ -114,7 +114,8 @@ def push(
     """Write some features of one user into the store, as of now; the others stay."""
     given = dict(_pair(value) for value in values)
     landed = workspace.features.push(user, given)
-    OUT.print(f"user {user}: {'written' if landed else 'not written: forgotten, or newer there'}")
+    said = "written" if landed else "not written: forgotten, or newer there"
+    OUT.print(f"user {printable(user)}: {said}", markup=False)
 
 
 @app.command()

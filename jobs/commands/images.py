@@ -12,7 +12,7 @@ from uic.jobs.commands.options import (
     shown_progress,
     takes_workspace,
 )
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, printable
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def embed(
 def add(
     file: Annotated[Path, typer.Argument(help="The image.")],
     *,
-    item: Annotated[int, typer.Option(min=0, help="Id of the item that shows it.")],
+    item: Annotated[str, typer.Option(help="Id of the item that shows it.")],
     images: Annotated[str, typer.Option(help="Name of the features to add it to.")],
     weights: WeightsOption = None,
     encoder: EncoderOption = None,
@@ -176,7 +176,7 @@ def add(
     added = workspace.images.add(file, item, images, weights=weights, encoder=encoder)
     versions = ", ".join(str(number) for number in added.versions)
     OUT.print(
-        f"item {item} shows {added.sha256[:16]}, readable now in item version {versions}"
+        f"item {printable(item)} shows {added.sha256[:16]}, readable now in item version {versions}"
         + ("" if added.encoded else " (its features were there already)"),
         markup=False,
     )

@@ -8,12 +8,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from uic.jobs.commands.options import YesOption, confirm, takes_workspace
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, printable
 from uic.jobs.workspace.users import UserMemory
 from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="Look at one user's memory, or delete it for good.")
-UserArgument = Annotated[int, typer.Argument(help="User id.")]
+UserArgument = Annotated[str, typer.Argument(help="User id, as the log's own system has it.")]
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -36,7 +36,7 @@ def show(
     view = memory.view
     epoch, partition, offset = view.position
     name = f"{memory.generation.bundle_name} ({view.bundle_hash})"
-    OUT.print(f"user         {user}")
+    OUT.print(f"user         {printable(user)}", markup=False)
     OUT.print(f"generation   {memory.generation.number} ({memory.generation.state})", markup=False)
     OUT.print(f"position     epoch {epoch}, partition {partition}, offset {offset}")
     if view.last_event is None:
@@ -65,7 +65,8 @@ def _print_channels(memory: UserMemory) -> None:
         return
     largest = float(abs(channels).max())
     for at, row in enumerate(channels.tolist()):
-        near = "" if nearest is None else f"  items {', '.join(map(str, nearest[at])) or 'none'}"
+        items = [] if nearest is None else [printable(str(item)) for item in nearest[at]]
+        near = "" if nearest is None else f"  items {', '.join(items) or 'none'}"
         OUT.print(f"channel {at:<4} |{picture(row, largest)}|{near}", markup=False)
 
 
@@ -87,21 +88,22 @@ def forget(
     snapshots, archive, dead letters, served features, features of users) are erased by the next
     `uic log compact`, or at once with --now. Prints what remains, and until when.
     """
-    holding = workspace.generations_of(user)
+    holding, said = workspace.generations_of(user), printable(user)
     if holding:
         numbers = ", ".join(str(number) for number in holding)
-        goes = f"the memory of user {user} in generation {numbers}"
+        goes = f"the memory of user {said} in generation {numbers}"
     else:
         goes = (
-            f"nothing yet: no generation has user {user}; a tombstone keeps the user out for good"
+            f"nothing yet: no generation has user {said}; a tombstone keeps the user out for good"
         )
     confirm([goes], yes=yes)
     generations = workspace.forget(user)
     if not generations:
-        ERR.print(f"warning: no generation had user {user}; is the id right?", markup=False)
+        ERR.print(f"warning: no generation had user {said}; is the id right?", markup=False)
     where = ", ".join(str(number) for number in generations)
     OUT.print(
-        f"user {user} forgotten" + (f"; deleted in generation {where}" if generations else "")
+        f"user {said} forgotten" + (f"; deleted in generation {where}" if generations else ""),
+        markup=False,
     )
     for erased in workspace.erase_forgotten() if now else ():
         OUT.print(f"{erased.place}: {erased.rows:,} rows of forgotten users erased")

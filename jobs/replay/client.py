@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uic.jobs.replay.hold_back import ReplayError
+from uic.pipelines.log.text_ids import TextIds
 
 _BATCH_USERS: Final = 64
 _TIMEOUT_SECONDS: Final = 30.0
+_Row = tuple[int | str, int | str]  # a user and a candidate
 CONNECTIONS: Final = 2
 
 
@@ -43,14 +45,16 @@ class RankingClient:
     Args:
         url: `http://host:port`.
         token: bearer token; None for none.
+        ids: as the service takes them; numbers by default.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, ids: TextIds | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or not parts.port:
             msg = f"--url {url}: expected http://host:port"
             raise ReplayError(msg)
         self.url = url
+        self._ids = ids or TextIds()
         self._host, self._port = parts.hostname, parts.port
         self._headers = {"Content-Type": "application/json"}
         if token:
@@ -71,23 +75,27 @@ class RankingClient:
 
     def rank_each(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Ranked:
         """One request an impression, as a page would send it; answers in the same order."""
-        rows = list(zip(users.tolist(), items.tolist(), strict=True))
+        rows = self._rows(users, items)
         return _gathered(list(self._pool.map(self._rank_one, rows)))
 
     def rank_all(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Ranked:
         """The same in batches, for those who do not care when; no times."""
-        rows = list(zip(users.tolist(), items.tolist(), strict=True))
+        rows = self._rows(users, items)
         batches = [rows[at : at + _BATCH_USERS] for at in range(0, len(rows), _BATCH_USERS)]
         answers = [one for batch in self._pool.map(self._rank_batch, batches) for one in batch]
         return _gathered([(answer, float("nan")) for answer in answers])
 
-    def _rank_one(self, row: tuple[int, int]) -> tuple[dict[str, Any], float]:
+    def _rows(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> list[_Row]:
+        said = self._ids.said("user", users.tolist()), self._ids.said("item", items.tolist())
+        return list(zip(*said, strict=True))
+
+    def _rank_one(self, row: _Row) -> tuple[dict[str, Any], float]:
         body = {"user_id": row[0], "item_ids": [row[1]]}
         started = time.perf_counter()
         answer = self._send("POST", "/v1/rank", body)
         return answer, time.perf_counter() - started
 
-    def _rank_batch(self, rows: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    def _rank_batch(self, rows: Sequence[_Row]) -> list[dict[str, Any]]:
         requests = [{"user_id": user, "item_ids": [item], "explain": True} for user, item in rows]
         answers: list[dict[str, Any]] = self._send(
             "POST", "/v1/rank:batch", {"requests": requests}

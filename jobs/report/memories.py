@@ -23,6 +23,7 @@ from uic.pipelines.audit.sampled import UserSample
 from uic.pipelines.log.columns import FOLDED_COLUMNS, event_batch, readable
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.schemas import BEHAVIORS
+from uic.pipelines.log.text_ids import TextIds
 
 # Users whose slots are averaged: a second of folding.
 SLOT_USERS: Final = 500
@@ -92,24 +93,25 @@ def one_life(context: Context, bundle_name: str) -> dict[str, Any] | None:
         after = _channels(record, bundle)
         changes.append(np.linalg.norm(after - before, axis=1).tolist())
         before = after
-    items = EventLog(context.log).items_file()
+    log = EventLog(context.log)
+    items, ids = log.items_file(), TextIds.of(log)
     nearest = None if items is None else nearest_items(record, bundle, items, 3)
     times = events.column("event_time").to_numpy()[first:]
     return {
-        "user_id": user,
+        "user_id": ids.said("user", [user])[0],
         "events": len(batch),
         "shown_events": len(changes),
         "channel_changes": changes,
         "times_ms": times.tolist(),
         "behaviors": [BEHAVIORS[code] for code in batch.behaviors[first:].tolist()],
         "category_ids": batch.category_ids[first:].tolist(),
-        "nearest_items": _with_categories(nearest, items),
+        "nearest_items": _with_categories(nearest, items, ids),
     }
 
 
 def _with_categories(
-    nearest: list[list[int]] | None, items: Path | None
-) -> list[list[dict[str, int]]] | None:
+    nearest: list[list[int]] | None, items: Path | None, ids: TextIds
+) -> list[list[dict[str, int | str]]] | None:
     if nearest is None or items is None:
         return None
     table = pq.read_table(items)
@@ -120,10 +122,11 @@ def _with_categories(
             strict=True,
         )
     )
-    return [
-        [{"item_id": item, "category_id": category[item]} for item in channel]
-        for channel in nearest
-    ]
+    told = []
+    for channel in nearest:
+        said = ids.said("item", channel), ids.said("category", [category[one] for one in channel])
+        told.append([{"item_id": a, "category_id": b} for a, b in zip(*said, strict=True)])
+    return told
 
 
 def _channels(record: Records, bundle: Bundle) -> NDArray[np.float64]:

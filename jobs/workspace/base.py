@@ -13,6 +13,7 @@ from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.feature_repo.store.opened import OpenedStore
+    from uic.pipelines.log.text_ids import TextIds
 
 
 class WorkspacePanel:
@@ -34,6 +35,21 @@ class WorkspacePanel:
     def config(self) -> Config:
         """The effective configuration."""
         return self.context.config
+
+    @property
+    def ids(self) -> "TextIds":
+        """Ids as the log's own system has them, to numbers and back.
+
+        Raises:
+            TextIdsError: the log's table of text ids is not what it has to be.
+
+        Example:
+            >>> workspace.ids.number("user", "customer 17")
+        """
+        from uic.pipelines.log.event_log import EventLog
+        from uic.pipelines.log.text_ids import TextIds
+
+        return TextIds.of(EventLog(self.context.log))
 
     def _open_store(self) -> "AbstractContextManager[OpenedStore]":
         """The memories of the workspace's store."""

@@ -118,7 +118,7 @@ class ImagesPanel(ItemVersionsPanel):
         from uic.pipelines.images.sources import ImageSource
 
         choice = self._encoder(weights, encoder)
-        listed = ImageSource.open(Path(source), None if root is None else Path(root))
+        listed = ImageSource.open(Path(source), None if root is None else Path(root), self.ids)
         request = ExtractRequest(listed, self.context.images / name, choice)
         loaded = choice.load()
         return ExtractedFeatures(
@@ -164,7 +164,7 @@ class ImagesPanel(ItemVersionsPanel):
     def add(
         self,
         file: str | Path,
-        item: int,
+        item: int | str,
         images: str,
         *,
         weights: str | Path | None = None,
@@ -174,7 +174,7 @@ class ImagesPanel(ItemVersionsPanel):
 
         Args:
             file: the image.
-            item: id of the item that shows it.
+            item: id of the item that shows it, as the log's own system has it.
             images: name of the features to add it to.
             weights: as in `extract`.
             encoder: as in `extract`.
@@ -188,10 +188,11 @@ class ImagesPanel(ItemVersionsPanel):
 
         choice = self._encoder(weights, encoder)
         path = self._features(images)
+        item_id = self.ids.number("item", item)
         with self._items_to_write() as store:
             return add_image(
                 Path(file),
-                item,
+                item_id,
                 path,
                 choice=choice,
                 store=store,

@@ -114,7 +114,7 @@ class MemoriesPanel(WorkspacePanel):
             sale=self.config.sale,
             start=None if first is None else first.path,
             days=days,
-            rules=() if exclude is None else load_rules(Path(exclude)),
+            rules=() if exclude is None else load_rules(Path(exclude), self.ids),
             generation=number,
             take_over=take_over,
             forgotten=tuple(Tombstones(self.path).ids().tolist()),

@@ -12,6 +12,7 @@ from typing import Any
 from uic.jobs.config.context import Context
 from uic.jobs.serving.http.answers import answer_of, ordered_by
 from uic.jobs.serving.http.api import RankAnswer
+from uic.jobs.serving.http.ids import RequestIds
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.read.metrics import metrics_of_process
 from uic.jobs.serving.score.context import RequestContext
@@ -39,14 +40,18 @@ class LocalRanker:
 
     def rank(
         self,
-        user: int,
-        items: Sequence[int],
+        user: int | str,
+        items: Sequence[int] | Sequence[str],
         k: int | None = None,
         *,
         explain: bool = False,
         context: Mapping[str, Any] | None = None,
     ) -> RankAnswer:
-        """The answer of POST /v1/rank; a store that is away makes it `degraded`."""
+        """The answer of POST /v1/rank; a store that is away makes it `degraded`.
+
+        Raises:
+            BadInputError: an id is none of the log's.
+        """
         return self._thread.submit(
             lambda: self._runner.run(self._rank(user, items, k, explain=explain, context=context))
         ).result()
@@ -59,17 +64,20 @@ class LocalRanker:
 
     async def _rank(
         self,
-        user: int,
-        items: Sequence[int],
+        user: int | str,
+        items: Sequence[int] | Sequence[str],
         k: int | None,
         *,
         explain: bool,
         context: Mapping[str, Any] | None,
     ) -> RankAnswer:
-        distinct = list(dict.fromkeys(items))
-        asked = RequestContext.of(context, items, distinct)
-        ranked = await self._service.engine.rank(user, distinct, explain=explain, context=asked)
+        number = self._service.ids.number
+        ids = RequestIds(user, items, number("user", user), [number("item", one) for one in items])
+        asked = RequestContext.of(context, ids.items, ids.distinct)
+        ranked = await self._service.engine.rank(
+            ids.user, ids.distinct, explain=explain, context=asked
+        )
         order_by = self._service.settings.order_by
         ranked = ordered_by(ranked, order_by, self._service.metrics)
-        answer = answer_of(user, ranked, k, len(items) - len(distinct), order_by)
-        return RankAnswer.model_validate(answer)
+        answer = answer_of(ids.user, ranked, k, ids.duplicates, order_by)
+        return RankAnswer.model_validate(ids.told(answer))

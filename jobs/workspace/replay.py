@@ -114,7 +114,7 @@ class ReplayPanel(WorkspacePanel):
 
         serve = self.config.serve
         token = None if serve.token is None else serve.token.get_secret_value()
-        client = RankingClient(url or f"http://127.0.0.1:{serve.port}", token)
+        client = RankingClient(url or f"http://127.0.0.1:{serve.port}", token, self.ids)
         try:
             yield client
         finally:

@@ -23,8 +23,8 @@ class ServingPanel(WorkspacePanel):
 
     def rank(
         self,
-        user: int,
-        items: Sequence[int],
+        user: int | str,
+        items: Sequence[int] | Sequence[str],
         k: int | None = None,
         *,
         bundle: str = "mimn",
@@ -38,8 +38,8 @@ class ServingPanel(WorkspacePanel):
         thread, as in a worker of the service. An answer without a memory says `degraded` and why.
 
         Args:
-            user: id.
-            items: candidates; repeated ones count once.
+            user: id, as the log's own system has it: a text where it was imported with texts.
+            items: candidates, as well; repeated ones count once.
             k: how many to return, best first; None: all.
             bundle: a path, MODEL/VERSION, or MODEL for its current version.
             history_from: store, for memories; log, for stored sequences.

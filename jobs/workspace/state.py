@@ -127,7 +127,7 @@ class StatePanel(WorkspacePanel):
         state = self.read(file)
         sale = self.config.sale
         calendar = SaleCalendar.empty() if keep_sale_days else SaleCalendar.for_behaviors(sale)
-        rules = () if exclude is None else load_rules(Path(exclude))
+        rules = () if exclude is None else load_rules(Path(exclude), self.ids)
         request = AsOfRequest(
             log=self.context.log,
             state=state,

@@ -40,11 +40,11 @@ class UserRowsPanel(WorkspacePanel):
             lambda done, total: told("load", done, total),
         )
 
-    def push(self, user: int, values: Mapping[str, Any]) -> bool:
+    def push(self, user: int | str, values: Mapping[str, Any]) -> bool:
         """Write one user's features, as of now; those not named stay as they are.
 
         Args:
-            user: id.
+            user: id, as the log's own system has it.
             values: by name, as in `features.yaml`.
 
         Returns:
@@ -61,4 +61,5 @@ class UserRowsPanel(WorkspacePanel):
         from uic.models.features.feature_file import load_features
 
         features = load_features(self.context.features)
-        return push_user_row(self.config.store, self.context.workspace, features, user, values)
+        number = self.ids.number("user", user)
+        return push_user_row(self.config.store, self.context.workspace, features, number, values)

@@ -23,39 +23,42 @@ class UserMemory:
         generation: that it was read from.
         view: position, last event, channels.
         bundle: that folded it; None where it is not in the workspace.
-        nearest: items a channel, best first; None for a model without channels.
+        nearest: items a channel, best first, as the log's own system has them; None for a model
+            without channels.
     """
 
     generation: "Generation"
     view: "UserView"
     bundle: "Bundle | None"
-    nearest: list[list[int]] | None
+    nearest: list[list[int | str]] | None
 
 
 class UsersPanel(WorkspacePanel):
     """Methods that look at what is kept of users, check it, and delete it."""
 
-    def user(self, user: int, *, generation: int | None = None, items: int = 5) -> UserMemory:
+    def user(self, user: int | str, *, generation: int | None = None, items: int = 5) -> UserMemory:
         """One user's memory: position, age, channels, and the items nearest to each channel.
 
         Args:
-            user: id.
+            user: id, as the log's own system has it; a number inside is taken, too.
             generation: to look in; None: the live one.
             items: nearest items a channel; 0 for none.
 
         Raises:
-            BadInputError: the generation does not have the user.
+            BadInputError: the generation does not have the user, or it is no id.
             StoreError: the store does not answer.
         """
         from uic.jobs.checks.user_view import find_bundle, nearest_items, view_record
         from uic.models.records.record import header_view
         from uic.pipelines.log.event_log import EventLog
 
+        ids = self.ids
+        user_id = ids.number("user", user)
         with self._open_store() as store:
             number = generation if generation is not None else store.live.resolve()
             details = store.generations.get(number)
-            record, present = store.memories.read(number, [_checked(user)])
-            forgotten = bool((store.generations.forgotten() == user).any())
+            record, present = store.memories.read(number, [user_id])
+            forgotten = bool((store.generations.forgotten() == user_id).any())
         if not present[0]:
             why = "was forgotten on request" if forgotten else "has no behaviour in it"
             msg = f"user {user}: unknown to generation {number}: {why}"
@@ -65,19 +68,21 @@ class UsersPanel(WorkspacePanel):
         items_file = EventLog(self.context.log).items_file() if items else None
         nearest = None
         if bundle is not None and items_file is not None:
-            nearest = nearest_items(record, bundle, items_file, items)
+            found = nearest_items(record, bundle, items_file, items)
+            nearest = None if found is None else [ids.said("item", near) for near in found]
         return UserMemory(details, view, bundle, nearest)
 
-    def generations_of(self, user: int) -> list[int]:
+    def generations_of(self, user: int | str) -> list[int]:
         """The generations that have a memory of a user.
 
         Raises:
+            BadInputError: it is no id.
             StoreError: the store does not answer.
         """
         with self._open_store() as store:
-            return store.generations.holding(_checked(user))
+            return store.generations.holding(self.ids.number("user", user))
 
-    def forget(self, user: int) -> list[int]:
+    def forget(self, user: int | str) -> list[int]:
         """Delete a user in every generation, for good: a tombstone stays in workspace and store.
 
         The files of the workspace follow with `erase_forgotten`.
@@ -86,7 +91,7 @@ class UsersPanel(WorkspacePanel):
             The generations that had the user.
 
         Raises:
-            BadInputError: the number is no id.
+            BadInputError: it is no id.
             StoreClaimError: the store is another workspace's; nothing is noted.
             StoreError: the store does not answer; the workspace's tombstone stays.
         """
@@ -94,7 +99,7 @@ class UsersPanel(WorkspacePanel):
         from uic.feature_repo.store.server import ServerError
         from uic.feature_repo.store.tombstones import Tombstones
 
-        number, tombstones = _checked(user), Tombstones(self.path)
+        number, tombstones = self.ids.number("user", user), Tombstones(self.path)
         try:
             with self._store_to_write() as store:
                 tombstones.add(number)
@@ -155,15 +160,3 @@ class UsersPanel(WorkspacePanel):
             settings = settings.model_copy(update={"sample_rate": sample_rate})
         report = progress or no_progress
         return audit_workspace(self.context, settings, generation, report, ask_broker=ask_broker)
-
-
-def _checked(user: int) -> int:
-    """The id, if it is one.
-
-    Raises:
-        BadInputError: it is not.
-    """
-    if not 0 <= user < 2**63:
-        msg = f"user {user}: no id; expected 0 to 2^63 - 1"
-        raise BadInputError(msg)
-    return user

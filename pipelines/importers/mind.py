@@ -30,6 +30,7 @@ from uic.pipelines.importers.text import TableRows, csv_rows, texts
 from uic.pipelines.importers.times import EventTimes
 from uic.pipelines.log.columns import one_chunk
 from uic.pipelines.log.schemas import BEHAVIORS
+from uic.pipelines.log.text_ids import Kind
 
 UNKNOWN_CATEGORY: Final = "unknown"
 _NAMES: Final = ("impression", "user", "time", "history", "shown")
@@ -263,7 +264,7 @@ def _pieces(words: pa.Array, *, keep_empty: bool = False) -> tuple[NDArray[np.in
 
 
 def _numbers(
-    ids: IdNumbers, kind: str, words: pa.Array, faults: NDArray[np.int8]
+    ids: IdNumbers, kind: Kind, words: pa.Array, faults: NDArray[np.int8]
 ) -> NDArray[np.int64]:
     """The number of each text without a fault, so that no other gets into the table of ids."""
     values = np.full(len(words), -1)

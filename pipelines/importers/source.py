@@ -21,6 +21,7 @@ from uic.models.features.definition import Feature, Owner
 from uic.models.published import sha256_of
 from uic.pipelines.importers.plausible import PlausibleTimes
 from uic.pipelines.log.events import MAX_ID, MAX_TIME_MS, Reason
+from uic.pipelines.log.text_ids import Kind
 
 # Rows of a batch: about 50 MB, enough for vectorised work to dominate.
 BATCH_ROWS: Final = 1 << 19
@@ -86,7 +87,7 @@ class Importer(Protocol):
 class IdNumbers(Protocol):
     """Numbers for string ids (`uic.pipelines.importers.string_ids`)."""
 
-    def numbers(self, kind: str, texts: pa.Array) -> NDArray[np.int64]:
+    def numbers(self, kind: Kind, texts: pa.Array) -> NDArray[np.int64]:
         """The number of each text; `kind` is user, item or category."""
 
 

@@ -20,7 +20,14 @@ from uic.pipelines.importers.source import BATCH_ROWS, readable
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.files import ROW_GROUP_ROWS
 from uic.pipelines.log.spool import KeyedSpool
-from uic.pipelines.log.text_ids import PAIRS, category_number_of, check_pairs, number_of
+from uic.pipelines.log.text_ids import (
+    KINDS,
+    PAIRS,
+    Kind,
+    category_number_of,
+    check_pairs,
+    number_of,
+)
 from uic.pipelines.log.writer import LogWriter
 
 CATEGORY_NUMBERS: Final = LARGEST_CATEGORY + 1
@@ -38,11 +45,11 @@ class StringIds:
 
     def __init__(self, directory: Path, log: EventLog) -> None:
         self._directory, self._log = directory, log
-        self._spools: dict[str, KeyedSpool] = {}
+        self._spools: dict[Kind, KeyedSpool] = {}
         self._categories: dict[str, int] | None = None
         self._numbers: set[int] = set()
 
-    def numbers(self, kind: str, texts: pa.Array) -> NDArray[np.int64]:
+    def numbers(self, kind: Kind, texts: pa.Array) -> NDArray[np.int64]:
         """The number of each text; `kind` is user, item or category."""
         encoded = pc.dictionary_encode(texts)
         distinct = encoded.dictionary
@@ -66,7 +73,7 @@ class StringIds:
             self._numbers.add(known)
         return known
 
-    def _remember(self, kind: str, pairs: pa.Table) -> None:
+    def _remember(self, kind: Kind, pairs: pa.Table) -> None:
         spool = self._spools.get(kind)
         if spool is None:
             spool = self._spools[kind] = KeyedSpool(self._directory / f"ids-{kind}")
@@ -81,7 +88,7 @@ class StringIds:
         """
         if not self._log.manifests():
             return
-        for kind in ("user", "item"):
+        for kind in KINDS[:2]:
             texts, here = self._log.ids_file(kind) is not None, kind in self._spools
             if texts == here:
                 continue
@@ -117,7 +124,7 @@ class StringIds:
                     rows += pairs.num_rows
             writer.add_file(f"{kind}_ids", path, rows)
 
-    def _distinct(self, kind: str) -> Iterator[pa.Table]:
+    def _distinct(self, kind: Kind) -> Iterator[pa.Table]:
         spool = self._spools[kind]
         for bucket in spool.keys():  # noqa: SIM118 - not a dict
             pieces = pa.Table.from_batches(list(spool.pieces(bucket)))

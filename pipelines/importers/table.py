@@ -33,6 +33,7 @@ from uic.pipelines.importers.times import EventTimes
 from uic.pipelines.importers.where import RowFilter
 from uic.pipelines.log.columns import behavior_codes, one_chunk
 from uic.pipelines.log.schemas import BEHAVIORS
+from uic.pipelines.log.text_ids import Kind
 
 _MISSING: Final = FAULTS.index("missing_field")
 _WRONG_TYPE: Final = FAULTS.index("wrong_type")
@@ -139,7 +140,9 @@ class TableImporter:
         columns = self._columns
         faults = np.zeros(table.num_rows, np.int8)
         values = {}
-        names = {"user": columns.user_id, "item": columns.item_id, "category": columns.category_id}
+        names: dict[Kind, str | None] = {
+            "user": columns.user_id, "item": columns.item_id, "category": columns.category_id
+        }  # fmt: skip
         for kind, name in names.items():
             values[kind] = (
                 np.zeros(table.num_rows, np.int64)
@@ -170,7 +173,7 @@ class TableImporter:
         return rows, clicked
 
     def _ids(
-        self, kind: str, name: str, column: pa.Array, ids: IdNumbers, faults: NDArray[np.int8]
+        self, kind: Kind, name: str, column: pa.Array, ids: IdNumbers, faults: NDArray[np.int8]
     ) -> NDArray[np.int64]:
         """Whole numbers as they are, texts by their number."""
         where = self._where(name)

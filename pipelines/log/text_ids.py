@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 
 from uic.models.errors import BadInputError
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.events import MAX_ID
 
 Kind = Literal["user", "item", "category"]
 KINDS: Final[tuple[Kind, ...]] = ("user", "item", "category")
-MAX_ID: Final = 2**63 - 1
 PAIRS: Final = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)]
 )
@@ -49,12 +49,7 @@ def category_number_of(text: str) -> int:
     return number_of(text) >> 32
 
 
-def printable(text: str) -> str:
-    """A text for a terminal: what is no printable character as Python escapes it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def check_pairs(kind: str, path: Path, ids: Iterable[int], texts: Iterable[str]) -> None:
+def check_pairs(kind: Kind, path: Path, ids: Iterable[int], texts: Iterable[str]) -> None:
     """Refuse a table of users or items whose numbers are not those of the texts.
 
     Raises:
@@ -72,6 +67,16 @@ def check_pairs(kind: str, path: Path, ids: Iterable[int], texts: Iterable[str])
 
 
 @dataclass(frozen=True)
+class FoundId:
+    """A text and its number; `in_log` says whether an import had it."""
+
+    kind: Kind
+    text: str
+    number: int
+    in_log: bool
+
+
+@dataclass(frozen=True)
 class TextIds:
     """Ids as a log's own system writes them, to numbers and back.
 
@@ -84,7 +89,7 @@ class TextIds:
     """
 
     root: Path = Path("log")
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[Kind, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, log: EventLog) -> Self:
@@ -110,11 +115,15 @@ class TextIds:
         """The number of an id; a number is one already.
 
         Raises:
-            TextIdsError: a text that is no number, where the log's ids are numbers; or a number
-                that is no id.
+            TextIdsError: a text that is no number, where the log's ids are numbers; a number that
+                is no id; or a text that is no UTF-8.
         """
         if isinstance(said, str) and self.are_texts(kind):
-            return self._category(said) if kind == "category" else number_of(said)
+            try:
+                return self._category(said) if kind == "category" else number_of(said)
+            except UnicodeEncodeError as error:
+                msg = f"{kind} {said!a}: no UTF-8 text"
+                raise TextIdsError(msg) from error
         if isinstance(said, str) and not (said.isascii() and said.isdecimal()):
             msg = f"{kind} {said!r}: ids of {self.root} are numbers; expected 0 to 2^63 - 1"
             raise TextIdsError(msg)
@@ -150,6 +159,41 @@ class TextIds:
             return list(numbers)
         known = self.pairs(kind, numbers)
         return [known.get(number, str(number)) for number in numbers]
+
+    def find_text(self, text: str) -> list[FoundId]:
+        """The numbers of a text: of the kinds that have it in the log, or of all kinds of texts.
+
+        Raises:
+            TextIdsError: all ids of the log are numbers.
+        """
+        self._refuse_numbers()
+        found = []
+        for kind in self.files:
+            number = self.number(kind, text)
+            found.append(FoundId(kind, text, number, self.pairs(kind, [number]) == {number: text}))
+        return [one for one in found if one.in_log] or found
+
+    def find_number(self, number: int) -> list[FoundId]:
+        """The texts of a number, by kind.
+
+        Raises:
+            TextIdsError: it has none.
+        """
+        self._refuse_numbers()
+        found = [
+            FoundId(kind, text, number, in_log=True)
+            for kind in self.files
+            for text in self.pairs(kind, [number]).values()
+        ]
+        if not found:
+            msg = f"number {number}: no {', '.join(self.files)} of {self.root} has it"
+            raise TextIdsError(msg)
+        return found
+
+    def _refuse_numbers(self) -> None:
+        if not self.files:
+            msg = f"{self.root}: its ids are numbers, or it is empty; there is no text to look up"
+            raise TextIdsError(msg)
 
     def _category(self, text: str) -> int:
         path = self.files["category"]

@@ -9,7 +9,7 @@ snapshot and in the generation's state; `Exclusion.from_json` makes it again. A 
       until: 2025-03-01T14:30:00Z   # not included
       sources: [app-7]
     - name: robots
-      users: [1203, 88]
+      users: [1203, 88]             # texts, where the log was imported with text ids
 
 An event is left out if it fits all conditions of any rule.
 """
@@ -28,6 +28,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 from uic.models.errors import BadInputError
 from uic.models.settings import Section
 from uic.models.yaml_text import load_yaml
+from uic.pipelines.log.text_ids import TextIds, TextIdsError
 from uic.pipelines.sale_calendar import SaleCalendar
 
 Sources = NDArray[np.object_]
@@ -143,8 +144,12 @@ class Exclusion:
         return cls(rules, tuple(document.get("sale_edges_ms", ())))
 
 
-def load_rules(path: Path) -> tuple[ExcludeRule, ...]:
+def load_rules(path: Path, ids: TextIds | None = None) -> tuple[ExcludeRule, ...]:
     """Read a file of rules.
+
+    Args:
+        path: of the file.
+        ids: of the log, whose own system's user ids the rules have; None for numbers.
 
     Raises:
         ExcludeRulesError: names the file, the rule and the field.
@@ -160,13 +165,26 @@ def load_rules(path: Path) -> tuple[ExcludeRule, ...]:
     rules = []
     for at, entry in enumerate(document):
         try:
+            if ids is not None and isinstance(entry, dict):
+                entry = _with_numbers(entry, ids)  # noqa: PLW2901 - the same entry
             rules.append(ExcludeRule.model_validate(entry))
+        except TextIdsError as error:
+            msg = f"{path}: rule {at}: users: {error}"
+            raise ExcludeRulesError(msg) from error
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             msg = f"{path}: rule {at}: {field or 'rule'}: {first['msg']} (found {first['input']!r})"
             raise ExcludeRulesError(msg) from error
     return tuple(rules)
+
+
+def _with_numbers(entry: dict[str, Any], ids: TextIds) -> dict[str, Any]:
+    users = entry.get("users")
+    if not isinstance(users, list):
+        return entry
+    numbers = [ids.number("user", one) if isinstance(one, str) else one for one in users]
+    return {**entry, "users": numbers}
 
 
 def _milliseconds(time: datetime) -> int:

@@ -12,11 +12,11 @@ from uic.models.published import write_json_atomically
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.text_ids import (
+    FoundId,
     TextIds,
     TextIdsError,
     category_number_of,
     number_of,
-    printable,
 )
 
 ODD = "ä / <script>alert(1)</script> " + "x" * 200
@@ -52,6 +52,8 @@ def test_a_log_of_texts_has_a_number_for_every_text_and_a_text_for_every_number(
     assert ids.number("user", ODD) == number_of(ODD)
     assert ids.number("user", "nobody here") == number_of("nobody here")
     assert ids.number("user", 17) == 17
+    with pytest.raises(TextIdsError, match="no UTF-8 text"):
+        ids.number("user", "\udcff")
     assert number_of("007") != number_of("7")
     numbers = [number_of("7"), number_of("007"), 5]
     assert ids.said("item", numbers) == ["7", "007", "5"]
@@ -61,6 +63,8 @@ def test_a_log_of_texts_has_a_number_for_every_text_and_a_text_for_every_number(
 
 def test_a_log_of_numbers_takes_and_gives_numbers(tmp_path):
     ids = TextIds.of(imported(tmp_path, "1,2,3", texts=()))
+    with pytest.raises(TextIdsError, match="its ids are numbers"):
+        ids.find_text("17")
     assert (ids.number("user", "17"), ids.said("item", [2])) == (17, [2])
     for said, fault in (("ann", "ids of .* are numbers"), ("-1", "are numbers"), (2**63, "no id")):
         with pytest.raises(TextIdsError, match=fault):
@@ -69,6 +73,21 @@ def test_a_log_of_numbers_takes_and_gives_numbers(tmp_path):
 
 def test_an_empty_log_has_numbers(tmp_path):
     assert TextIds.of(EventLog(tmp_path / "log")).number("user", "17") == 17
+
+
+def test_a_text_is_found_in_the_kinds_that_have_it(tmp_path):
+    ids = TextIds.of(imported(tmp_path, "ann,x,hats", texts=("user", "item", "category")))
+    hats, new = category_number_of("hats"), number_of("new")
+    assert ids.find_text("ann") == [FoundId("user", "ann", number_of("ann"), in_log=True)]
+    assert ids.find_text("hats") == [FoundId("category", "hats", hats, in_log=True)]
+    assert ids.find_text("new") == [
+        FoundId("user", "new", new, in_log=False),
+        FoundId("item", "new", new, in_log=False),
+        FoundId("category", "new", new >> 32, in_log=False),
+    ]
+    assert ids.find_number(hats) == ids.find_text("hats")
+    with pytest.raises(TextIdsError, match=r"number 12: no user, item, category of .* has it"):
+        ids.find_number(12)
 
 
 def test_a_category_keeps_the_number_that_its_import_gave_it(tmp_path):
@@ -97,8 +116,3 @@ def test_two_texts_with_one_number_are_refused(tmp_path, monkeypatch):
     with pytest.raises(BadInputError, match="user ids 'ann' and 'bob' have one number; rename"):
         imported(tmp_path, "ann,x,3", "bob,x,3")
     assert not EventLog(tmp_path / "log").manifests()
-
-
-def test_a_text_is_printed_without_what_moves_a_terminal():
-    assert printable("a ä /<b>") == "a ä /<b>"
-    assert printable("a\n\x1b[31m\u202e") == "a\\n\\x1b[31m\\u202e"

@@ -10,6 +10,7 @@ the engine. So a request sees the old one or the new one, and never parts of bot
 | `ItemTableProbe` | the newest file of `log/items`; features | categories, features, caches |
 | `GenerationsProbe` | generations of the store | bundles of their memories are read, too |
 | `ItemVersionProbe` | item versions of the store | a newer one's vectors; vectors of new images |
+| `IdsProbe` | kinds of ids of the log | nothing: the service has to be started again |
 | `RegistryProbe` | `feast/registry.db` | nothing: it is read again, so that no request has to |
 
 Loading runs in a thread. Workers of one machine swap bundles together: `swap_delay_seconds` after

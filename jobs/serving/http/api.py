@@ -12,12 +12,13 @@ from pydantic.config import JsonDict
 
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.http.answers import EXPLAINED_ITEMS, EXPLAINED_VALUES
+from uic.jobs.serving.http.ids import SaidId, example_of, id_type
 from uic.models.features.definition import CLICK, NAME_PATTERN
+from uic.pipelines.log.events import MAX_ID
+from uic.pipelines.log.text_ids import TextIds
 
-MAX_ID: Final = 2**63 - 1  # as in the event log
 _MAX_CONTEXT: Final = 64
 
-Id = Annotated[int, Field(ge=0, le=MAX_ID, strict=True)]
 ContextValue = (
     Annotated[bool, Field(strict=True)]
     | Annotated[int, Field(strict=True, ge=-(2**63), le=MAX_ID)]
@@ -96,7 +97,7 @@ EXPLAINED: Final[Any] = Field(
 class Item(BaseModel):
     """One candidate with its score."""
 
-    item_id: int
+    item_id: SaidId = Field(description="as in the request")
     probability: float = Field(description="of a click; 0 to 1")
     known: bool = Field(description="whether the item table has it")
     probabilities: dict[str, float] | None = Field(
@@ -114,7 +115,7 @@ class RankAnswer(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": ANSWER_EXAMPLE})
 
-    user_id: int
+    user_id: SaidId
     items: list[Item]
     features: dict[str, Any] | None = EXPLAINED
     generation: int | None = Field(description="of the memory that was found; null for none")
@@ -141,7 +142,7 @@ class Interests(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": INTERESTS_EXAMPLE})
 
-    user_id: int
+    user_id: SaidId
     events: int
     last_event_time_ms: int | None = Field(description="null where things were only shown")
     age_seconds: float | None
@@ -192,17 +193,19 @@ def chosen_order(order_by: str | None, settings: ServeSettings, tasks: Collectio
     return order_by
 
 
-def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
+def request_models(
+    settings: ServeSettings, ids: TextIds
+) -> tuple[type[BaseModel], type[BaseModel]]:
     """The body of /v1/rank and of /v1/rank:batch, with the limits of the settings."""
+    example = example_of(RANK_EXAMPLE, ids)
+    one: Any = id_type(ids, "item")
+    listed: Any = Annotated[list[one], Field(min_length=1, max_length=settings.max_candidates)]
     rank = create_model(
         "RankRequest",
-        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": RANK_EXAMPLE}),
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}),
         __doc__="Candidates to be ranked for one user.",
-        user_id=(Id, Field(description="whose memory to use")),
-        item_ids=(
-            Annotated[list[Id], Field(min_length=1, max_length=settings.max_candidates)],
-            Field(description="candidates"),
-        ),
+        user_id=(id_type(ids, "user"), Field(description="whose memory to use")),
+        item_ids=(listed, Field(description="candidates")),
         k=(
             Annotated[int, Field(ge=1, le=settings.max_candidates, strict=True)] | None,
             Field(default=None, description="answer with the best so many; null for all"),
@@ -217,7 +220,7 @@ def request_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseM
     batch = create_model(
         "BatchRequest",
         __config__=ConfigDict(
-            extra="forbid", json_schema_extra={"example": {"requests": [RANK_EXAMPLE]}}
+            extra="forbid", json_schema_extra={"example": {"requests": [example]}}
         ),
         __doc__="Many users' candidates.",
         requests=(

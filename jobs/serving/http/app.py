@@ -5,18 +5,16 @@ import json
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import FastAPI, Path, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from uic.jobs.serving.http.answers import answer_of, encode, ordered_by
 from uic.jobs.serving.http.api import (
-    MAX_ID,
     BatchAnswer,
-    Interests,
     Problem,
     RankAnswer,
     problem_of,
@@ -24,13 +22,15 @@ from uic.jobs.serving.http.api import (
 )
 from uic.jobs.serving.http.docs_page import add_docs
 from uic.jobs.serving.http.funnel import add_funnel
+from uic.jobs.serving.http.ids import RequestIds
 from uic.jobs.serving.http.limits import RETRY_AFTER_SECONDS, Limits
+from uic.jobs.serving.http.people import add_people
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import OverloadedError
-from uic.jobs.serving.rank.people import interests_of
 from uic.jobs.serving.read.freshness import RecordsBehindError
 from uic.jobs.serving.read.metrics import exposition
 from uic.jobs.serving.score.context import RequestContext
+from uic.pipelines.log.events import MAX_ID
 
 _JSON: Final = "application/json"
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
@@ -46,7 +46,7 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
 def create_app(service: Service) -> FastAPI:
     """The application around one worker's service."""
     settings = service.settings
-    rank_model, batch_model = request_models(settings)
+    rank_model, batch_model = request_models(settings, service.ids)
     app = FastAPI(
         title="User interest center: ranking",
         version="1",
@@ -59,15 +59,15 @@ def create_app(service: Service) -> FastAPI:
 
     async def rank_one(body: Any) -> dict[str, Any]:
         order_by = service.order_of(body.order_by)
-        distinct = list(dict.fromkeys(body.item_ids))
-        context = RequestContext.of(body.context, body.item_ids, distinct)
+        ids = RequestIds.of(service.ids, body.user_id, body.item_ids)
+        context = RequestContext.of(body.context, ids.items, ids.distinct)
         ranked = await service.engine.rank(
-            body.user_id, distinct, explain=body.explain, context=context
+            ids.user, ids.distinct, explain=body.explain, context=context
         )
         if service.feature_log is not None:
-            service.feature_log.add(body.user_id, ranked, body.context)
+            service.feature_log.add(ids.user, ranked, body.context)
         ranked = ordered_by(ranked, order_by, service.metrics)
-        return answer_of(body.user_id, ranked, body.k, len(body.item_ids) - len(distinct), order_by)
+        return ids.told(answer_of(ids.user, ranked, body.k, ids.duplicates, order_by))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=_REFUSALS, tags=["ranking"])
     async def rank(body: rank_model) -> Response:  # type: ignore[valid-type]
@@ -87,16 +87,7 @@ def create_app(service: Service) -> FastAPI:
     if service.prerank is not None:
         add_funnel(app, service, service.prerank)
 
-    @app.get(
-        "/v1/users/{user_id}/interests",
-        response_model=Interests,
-        responses={**_REFUSALS, 404: {"model": Problem}, 503: {"model": Problem}},
-        tags=["people"],
-    )
-    async def interests(user_id: Annotated[int, Path(ge=0, le=MAX_ID)]) -> Response:
-        """A user's memory as numbers, for people; 404 for a user without one."""
-        status, body = await interests_of(service.engine, user_id)
-        return Response(encode(body), status, media_type=_JSON)
+    add_people(app, service, {**_REFUSALS, 404: {"model": Problem}, 503: {"model": Problem}})
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, bool]:

@@ -24,13 +24,15 @@ from uic.jobs.serving.http.answers import (
     probabilities,
     task_probabilities,
 )
-from uic.jobs.serving.http.api import EXPLAIN, EXPLAINED, ORDER_BY, Id, Problem, context_field
+from uic.jobs.serving.http.api import EXPLAIN, EXPLAINED, ORDER_BY, Problem, context_field
+from uic.jobs.serving.http.ids import RequestIds, SaidId, example_of, id_type
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.context import RequestContext
 from uic.jobs.serving.score.prerank import Preranked
 from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.models.features.definition import CLICK
+from uic.pipelines.log.text_ids import TextIds
 
 _JSON: Final = "application/json"
 PRERANK_EXAMPLE: Final[JsonDict] = {"user_id": 17, "item_ids": [1001, 1002, 1003], "k": 2}
@@ -84,7 +86,7 @@ FUNNEL_ANSWER_EXAMPLE: Final[JsonDict] = {
 class PrerankedItem(BaseModel):
     """One candidate that was kept."""
 
-    item_id: int
+    item_id: SaidId
     score: float = Field(description="inner product of user and item, and a bias: log odds")
     known: bool = Field(description="whether the item table has it")
 
@@ -94,7 +96,7 @@ class PrerankAnswer(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": PRERANK_ANSWER_EXAMPLE})
 
-    user_id: int
+    user_id: SaidId
     items: list[PrerankedItem]
     candidates: int = Field(description="distinct candidates that were scored")
     bundle: str = Field(description="model/version that scored")
@@ -106,7 +108,7 @@ class PrerankAnswer(BaseModel):
 class FunnelItem(BaseModel):
     """One candidate that came through both stages."""
 
-    item_id: int
+    item_id: SaidId
     probability: float = Field(description="of a click, by the ranker; 0 to 1")
     bid: float | None = Field(description="as in the request; null without bids")
     value: float = Field(
@@ -135,7 +137,7 @@ class FunnelAnswer(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": FUNNEL_ANSWER_EXAMPLE})
 
-    user_id: int
+    user_id: SaidId
     items: list[FunnelItem]
     features: dict[str, Any] | None = EXPLAINED
     stages: list[Stage]
@@ -144,17 +146,19 @@ class FunnelAnswer(BaseModel):
     duplicates: int = Field(description="candidates that were named again; each is answered once")
 
 
-def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseModel]]:
+def funnel_models(settings: ServeSettings, ids: TextIds) -> tuple[type[BaseModel], type[BaseModel]]:
     """The bodies of /v1/prerank and /v1/funnel, with the limits of the settings."""
     most = settings.max_prerank_candidates
-    ids: Any = Annotated[list[Id], Field(min_length=1, max_length=most)]
-    item_ids = (ids, Field(description="candidates"))
+    one: Any = id_type(ids, "item")
+    listed: Any = Annotated[list[one], Field(min_length=1, max_length=most)]
+    item_ids = (listed, Field(description="candidates"))
+    examples = [example_of(example, ids) for example in (PRERANK_EXAMPLE, FUNNEL_EXAMPLE)]
     count = Annotated[int, Field(ge=1, le=most, strict=True)] | None
     prerank = create_model(
         "PrerankRequest",
-        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": PRERANK_EXAMPLE}),
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": examples[0]}),
         __doc__="Candidates of which the best are to be kept for one user.",
-        user_id=(Id, Field(description="whose behaviours to use")),
+        user_id=(id_type(ids, "user"), Field(description="whose behaviours to use")),
         item_ids=item_ids,
         k=(
             count,
@@ -165,10 +169,10 @@ def funnel_models(settings: ServeSettings) -> tuple[type[BaseModel], type[BaseMo
     bid = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
     funnel = create_model(
         "FunnelRequest",
-        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": FUNNEL_EXAMPLE}),
+        __config__=ConfigDict(extra="forbid", json_schema_extra={"example": examples[1]}),
         __doc__="Candidates to be pre-ranked and then ranked for one user.",
         __validators__={"bids_fit": field_validator("bids")(_bids_fit)},
-        user_id=(Id, Field(description="whose behaviours and memory to use")),
+        user_id=(id_type(ids, "user"), Field(description="whose behaviours and memory to use")),
         item_ids=item_ids,
         bids=(
             list[bid] | None,
@@ -198,7 +202,7 @@ def _bids_fit(bids: list[float] | None, info: ValidationInfo) -> list[float] | N
     if len(bids) != len(item_ids):
         msg = f"{len(bids)} bids for {len(item_ids)} item_ids"
         raise ValueError(msg)
-    of_item: dict[int, float] = {}
+    of_item: dict[SaidId, float] = {}
     for item_id, bid in zip(item_ids, bids, strict=True):
         if of_item.setdefault(item_id, bid) != bid:
             msg = f"item {item_id} is there twice, with bids {of_item[item_id]:g} and {bid:g}"
@@ -208,7 +212,7 @@ def _bids_fit(bids: list[float] | None, info: ValidationInfo) -> list[float] | N
 
 def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
     """Add both paths to the application."""
-    prerank_model, funnel_model = funnel_models(service.settings)
+    prerank_model, funnel_model = funnel_models(service.settings, service.ids)
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503)
     }
@@ -220,13 +224,11 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         """The best of thousands of candidates, by the inner product of two towers."""
         asked: Any = body
         with prerank_total.time():
-            distinct = list(dict.fromkeys(asked.item_ids))
-            context = RequestContext.of(asked.context, asked.item_ids, distinct)
-            preranked = await stage.prerank(asked.user_id, distinct, context)
-            answer = prerank_answer(
-                asked.user_id, preranked, asked.k or stage.keep, len(asked.item_ids) - len(distinct)
-            )
-            return Response(encode(answer), media_type=_JSON)
+            ids = RequestIds.of(service.ids, asked.user_id, asked.item_ids)
+            context = RequestContext.of(asked.context, ids.items, ids.distinct)
+            preranked = await stage.prerank(ids.user, ids.distinct, context)
+            answer = prerank_answer(ids.user, preranked, asked.k or stage.keep, ids.duplicates)
+            return Response(encode(ids.told(answer)), media_type=_JSON)
 
     @app.post("/v1/funnel", response_model=FunnelAnswer, responses=refusals, tags=["ranking"])
     async def funnel(body: funnel_model) -> Response:  # type: ignore[valid-type]
@@ -234,28 +236,28 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
         asked: Any = body
         with funnel_total.time():
             order_by = service.order_of(asked.order_by)
-            distinct = list(dict.fromkeys(asked.item_ids))
-            of_all = RequestContext.of(asked.context, asked.item_ids, distinct)
-            preranked = await stage.prerank(asked.user_id, distinct, of_all)  # step 1
+            ids = RequestIds.of(service.ids, asked.user_id, asked.item_ids)
+            of_all = RequestContext.of(asked.context, ids.items, ids.distinct)
+            preranked = await stage.prerank(ids.user, ids.distinct, of_all)  # step 1
             best = preranked.best[: asked.keep or stage.keep]
             kept = preranked.item_ids[best].tolist()
-            context = RequestContext.of(asked.context, asked.item_ids, kept)
+            context = RequestContext.of(asked.context, ids.items, kept)
             ranked = await service.engine.rank(
-                asked.user_id, kept, explain=asked.explain, context=context
+                ids.user, kept, explain=asked.explain, context=context
             )
             if service.feature_log is not None:
-                service.feature_log.add(asked.user_id, ranked, asked.context)
+                service.feature_log.add(ids.user, ranked, asked.context)
             ranked = ordered_by(ranked, order_by, service.metrics)
             bids = None
             if asked.bids is not None:
-                of_item = dict(zip(asked.item_ids, asked.bids, strict=True))
+                of_item = dict(zip(ids.items, asked.bids, strict=True))
                 bids = [of_item[item_id] for item_id in ranked.item_ids]
             answer = {
-                "user_id": asked.user_id,
+                "user_id": ids.user,
                 **funnel_answer(preranked, best, ranked, bids, asked.k, order_by=order_by),
-                "duplicates": len(asked.item_ids) - len(distinct),
+                "duplicates": ids.duplicates,
             }
-            return Response(encode(answer), media_type=_JSON)
+            return Response(encode(ids.told(answer)), media_type=_JSON)
 
 
 def prerank_answer(user_id: int, preranked: Preranked, k: int, duplicates: int) -> dict[str, Any]:

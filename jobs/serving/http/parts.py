@@ -37,6 +37,7 @@ from uic.jobs.serving.follow.follower import (
     S,
 )
 from uic.jobs.serving.follow.freshness_probe import FreshnessProbe
+from uic.jobs.serving.follow.ids_probe import IdsProbe
 from uic.jobs.serving.follow.loader import Loader
 from uic.jobs.serving.follow.parts_probe import PartsProbe
 from uic.jobs.serving.rank.chooser import Chooser, measure_pass_rows
@@ -51,6 +52,7 @@ from uic.jobs.serving.score.sequences import SequenceScorer
 from uic.models.bundles.shelf import BundleShelf
 from uic.models.state.part import StateFileError
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.text_ids import TextIds
 
 LOG: Final = logging.getLogger("uic.serve")
 # A follower is not in a hurry, but must not hang.
@@ -66,22 +68,28 @@ class ServiceParts:
         metrics: of this process.
         store: Feast.
         loader: of scorers.
+        ids: of the log.
     """
 
     context: Context
     metrics: ServiceMetrics
     store: FeatureStore
     loader: Loader
+    ids: TextIds
 
     @classmethod
     def of(cls, context: Context, metrics: ServiceMetrics) -> Self:
-        """Open them; nothing is read from the store."""
+        """Open them; nothing is read from the store.
+
+        Raises:
+            TextIdsError: the log's table of text ids is not what it has to be.
+        """
         store, address = _feast(context), _address(context)
         items = ItemStore.on(connect(address), address, context.config.store)
         shelf, log = BundleShelf(context.bundles), EventLog(context.log)
         settings = context.config.serve
         loader = Loader(shelf, log, store, items, settings, context.workspace)
-        return cls(context, metrics, store, loader)
+        return cls(context, metrics, store, loader, TextIds.of(log))
 
     @property
     def settings(self) -> ServeSettings:
@@ -175,7 +183,8 @@ class ServiceParts:
     def _follower(
         self, scorer: S, use: Callable[[S], None], *probes: ChangeProbe[S], stage: str = "rank"
     ) -> Follower[S]:
-        with_registry: list[ChangeProbe[S]] = [RegistryProbe[S](self.store)]
+        ids = IdsProbe[S](self.loader.log, self.ids)
+        with_registry: list[ChangeProbe[S]] = [RegistryProbe[S](self.store), ids]
         with_registry.extend(probes)
         every_seconds = self.settings.watch_seconds
         return Follower(scorer, use, with_registry, every_seconds, self.metrics, stage)

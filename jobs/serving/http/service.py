@@ -24,6 +24,7 @@ from uic.jobs.serving.score.memories import MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
+from uic.pipelines.log.text_ids import TextIds
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Service:
         feature_log: None unless switched on.
         prerank: the stage before ranking; None unless a bundle was named for it.
         prerank_follower: keeps its scorer fresh.
+        ids: of users and items, as requests and answers have them.
         draining: set by SIGTERM: not ready any more, but answering.
     """
 
@@ -50,6 +52,7 @@ class Service:
     feature_log: FeatureLog | None
     prerank: PrerankStage | None = None
     prerank_follower: Follower[PrerankScorer] | None = None
+    ids: TextIds = field(default_factory=TextIds)
     draining: bool = False
     _following: list["asyncio.Task[None]"] = field(default_factory=list, repr=False)
 
@@ -75,7 +78,8 @@ class Service:
 
         Raises:
             UicError: no such bundle, it is damaged or of the other kind, or Feast's registry lacks
-                what it needs and the store that it is made with does not answer.
+                what it needs and the store that it is made with does not answer; or the log's
+                table of text ids is not what it has to be.
         """
         torch.set_num_threads(1)
         parts = ServiceParts.of(context, metrics)
@@ -85,7 +89,7 @@ class Service:
         else:
             engine, follower = parts.sequences(bundle)
         log = _feature_log(context, metrics)
-        service = cls(parts.settings, engine, follower, metrics, parts.store, log)
+        service = cls(parts.settings, engine, follower, metrics, parts.store, log, ids=parts.ids)
         if prerank_bundle:
             service.prerank, service.prerank_follower = parts.prerank(prerank_bundle)
         return service

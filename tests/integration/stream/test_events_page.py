@@ -1,11 +1,13 @@
 """`docs/events.md`: its producers send what the parser takes, to the partition of the user."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from uic.jobs.stream.topics.brokers import Brokers
 from uic.jobs.stream.topics.java import CHECKOUT_JARS
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 from uic.pipelines.log.events import EventParser
+from uic.pipelines.log.text_ids import number_of
 from uic.pipelines.settings import LogSettings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
@@ -28,12 +31,37 @@ def test_the_examples_of_events_are_taken() -> None:
     assert parsed.item_ids.tolist() == [1003, 1003, 1007]
 
 
+TEXTS = ["customer 17", "ä / <b>", "x" * 128, "y" * 300]
+
+
+def test_a_producer_in_python_computes_the_numbers_of_text_ids() -> None:
+    _, code = blocks(PAGE, "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert [names["number_of"](text) for text in TEXTS] == [number_of(text) for text in TEXTS]
+
+
+@pytest.mark.slow
+def test_a_producer_in_java_computes_the_numbers_of_text_ids(tmp_path: Path) -> None:
+    _, code = blocks(PAGE, "java")
+    (tmp_path / "NumberOf.java").write_text(code)
+    java = shutil.which("java")
+    if java is None or shutil.which("javac") is None:
+        pytest.skip("no javac: the class is not compiled here")
+    done = subprocess.run(
+        [java, "NumberOf.java", *TEXTS],
+        cwd=tmp_path, env={**os.environ, "LC_ALL": "C.UTF-8"}, capture_output=True, text=True,
+        check=True, timeout=120,
+    )  # fmt: skip
+    assert [int(line) for line in done.stdout.split()] == [number_of(text) for text in TEXTS]
+
+
 @pytest.mark.kafka
 def test_both_producers_send_an_event_to_the_users_partition(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
     kafka.create_topic("behaviours", 5)
-    [python], [java] = blocks(PAGE, "python"), blocks(PAGE, "java")
+    (python, _), (java, _) = blocks(PAGE, "python"), blocks(PAGE, "java")
     ours = {"127.0.0.1:9092": kafka.brokers}
     (tmp_path / "send.py").write_text(replaced(python, ours))
     ended([sys.executable, "send.py"], tmp_path)

@@ -13,6 +13,7 @@ from tests.jobs.serving.shop import USER_COUNT, Shop
 from tests.system.test_readme import blocks
 from uic.jobs.config.serve import ServeSettings
 from uic.jobs.serving.http.api import RankAnswer, request_models
+from uic.pipelines.log.text_ids import TextIds
 
 PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
 
@@ -40,7 +41,7 @@ def test_the_request_is_answered_with_the_fields_of_the_page(tmp_path: Path) -> 
 
 
 def test_every_field_of_request_and_answer_is_on_the_page() -> None:
-    rank, _ = request_models(ServeSettings())
+    rank, _ = request_models(ServeSettings(), TextIds())
     request, answer = PAGE.split("| field of the request |")[1].split("| field of the answer |")
     named = set(re.findall(r"`(\w+)`", request))
     assert set(rank.model_fields) <= named

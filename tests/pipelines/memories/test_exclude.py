@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.pipelines.test_text_ids import imported
 from uic.models.errors import BadInputError
-from uic.pipelines.memories.exclude import ExcludeRule, Exclusion, load_rules
+from uic.pipelines.log.text_ids import TextIds, number_of
+from uic.pipelines.memories.exclude import (
+    ExcludeRule,
+    ExcludeRulesError,
+    Exclusion,
+    load_rules,
+)
 from uic.pipelines.sale_calendar import SaleCalendar
 
 HOUR = 3_600_000
@@ -68,3 +75,13 @@ def test_a_wrong_rules_file_names_file_rule_and_field(tmp_path: Path, text: str,
     with pytest.raises(BadInputError, match=says) as found:
         load_rules(path)
     assert str(path) in str(found.value)
+
+
+def test_users_of_a_log_with_text_ids_are_named_by_their_texts(tmp_path):
+    ids = TextIds.of(imported(tmp_path, "ann,x,3"))
+    path = tmp_path / "rules.yaml"
+    path.write_text("- users: [ann, '007', 5]\n")
+    (rule,) = load_rules(path, ids)
+    assert rule.users == (number_of("ann"), number_of("007"), 5)
+    with pytest.raises(ExcludeRulesError, match="rule 0: users: user 'ann': ids of"):
+        load_rules(path, TextIds())
