@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uic.models.layers.batch_sums import BatchSums
+from uic.models.layers.gru_start import begin_as_mean
 from uic.models.memory.event_terms import EventTerms
 from uic.models.memory.settings import MemoryConfig
 from uic.models.memory.state import MAX_EVENTS, MemoryState, StateLayout
@@ -163,6 +164,8 @@ class MemoryNetwork(BatchSums):
             requires_grad=config.initial_memory == "learned",
         )
         self.controller = nn.GRUCell(inputs, config.controller)
+        if config.controller_half_life_events:
+            begin_as_mean(self.controller, config.event_width, config.controller_half_life_events)
         # Outputs in this order: read key, write key, erase, add, then the two strengths.
         strengths = 2 if config.sharpening else 0
         self.heads = nn.Linear(config.controller, 4 * width + strengths)

@@ -50,6 +50,11 @@ class MemoryConfig(Section):
     controller: Annotated[int, Field(ge=1, le=512)] = Field(
         32, description="width of the controller's GRU state h; 1 to 512"
     )
+    controller_half_life_events: Annotated[float, Field(ge=0, le=1000)] = Field(
+        0.0,
+        description="the controller begins as a mean in which an event's weight halves in so many, "
+        "and learns from there; 0 = random weights, as in the paper; events",
+    )
     sharpening: bool = Field(
         default=True,
         description="a learned strength of at least 1 on the cosines; off = 1, the paper's eq. 1",

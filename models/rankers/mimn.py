@@ -7,7 +7,7 @@ history. Training runs one after the other through the same two methods.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -49,17 +49,27 @@ class MimnSettings(PluggableSettings, MemoryConfig):
     """Hyper-parameters of the memory network and of the ranker around it.
 
     By default not as published: slots are addressed by the event, too, they are read with products,
-    and the head sees the controller's state (docs/adr/023-slots-of-their-own.md). The paper's form
-    has all three off.
+    and the head sees the controller's state, which begins as a mean of the last events
+    (docs/adr/023-slots-of-their-own.md). The paper's form has all four off.
     """
 
-    ABSENT: ClassVar[Mapping[str, Any]] = {
-        **PluggableSettings.ABSENT,
+    PUBLISHED: ClassVar[Mapping[str, Any]] = {
         "routing": False,
         "readout_products": False,
         "readout_controller": False,
+        "controller_half_life_events": 0.0,
+    }
+    ABSENT: ClassVar[Mapping[str, Any]] = {
+        **PluggableSettings.ABSENT,
+        **PUBLISHED,
+        "form": "published",
     }
 
+    form: Literal["own", "published"] = Field(
+        "own",
+        description="published = routing, readout_products and readout_controller are off and "
+        "controller_half_life_events is 0 where they are not said: the paper's MIMN",
+    )
     routing: bool = Field(
         default=True,
         description="slots are also addressed by what the event is: a learned score of each slot "
@@ -75,9 +85,21 @@ class MimnSettings(PluggableSettings, MemoryConfig):
         description="whether the head also sees the controller's state, what the last events were "
         "in their order, and its product with the item where it is as wide; off in the paper",
     )
+    controller_half_life_events: Annotated[float, Field(ge=0, le=1000)] = Field(
+        3.0,
+        description="the controller begins as a mean in which an event's weight halves in so many, "
+        "and learns from there; 0 = random weights, as in the paper; events",
+    )
     memory: CandidateMemorySettings | None = Field(
         None, description="memory beside the ranker's own: none|lmn, and then lmn_* keys"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, said: Any) -> Any:
+        if isinstance(said, dict) and said.get("form") == "published":
+            return {**cls.PUBLISHED, **said}
+        return said
 
     @property
     def event_columns(self) -> tuple[str, ...]:

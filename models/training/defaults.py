@@ -15,6 +15,8 @@ _NARROW: Final[Mapping[str, Any]] = {"embedding_std": 0.02}
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "average_pooling": _NARROW,
     "two_pools": _NARROW,
+    # Scores of slots begin as far apart as with embeddings of 0.1.
+    "mimn": {**_NARROW, "routing_std": 10.0},
     "din": _NARROW,
 }
 

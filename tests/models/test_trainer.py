@@ -224,7 +224,7 @@ def test_warm_start_from_other_widths_is_refused(reader, trained, tmp_path):
     ("start", "run", "said"),
     [
         (
-            ["mimn", "routing=false", "readout_products=false", "embedding_std=0.1"],
+            ["mimn", "form=published", "embedding_std=0.1"],
             ["mimn"],
             "train as it was trained, with --set routing=false --set readout_products=false, or",
         ),
