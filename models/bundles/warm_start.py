@@ -70,12 +70,16 @@ def _what_to_do(bundle: Bundle, model: Ranker) -> str:
     if not isinstance(model.hyper_parameters, type(bundle.settings)):
         return f"it is a bundle of {bundle.config.model}; start from one of the model to be trained"
     there, here = (one.model_dump(mode="json") for one in (bundle.settings, model.hyper_parameters))
-    # Not what initial weights are drawn with: they are copied over.
-    other = {key: of for key, of in there.items() if of != here[key] and not key.endswith("_std")}
+    other = {key: of for key, of in there.items() if of != here[key] and not _only_starts(key)}
     options = " ".join(f"--set {key}={_as_option(value)}" for key, value in other.items())
     if not options:
         return "start from a bundle of the same model, features and labels"
     return f"train as it was trained, with {options}, or start from a bundle of this run's settings"
+
+
+def _only_starts(key: str) -> bool:
+    """Whether a setting is of initial weights, which are copied over, or a name for others."""
+    return key.endswith("_std") or key in {"controller_half_life_events", "form"}
 
 
 def _as_option(value: object) -> str:

@@ -28,7 +28,7 @@ def test_it_begins_as_a_mean_whose_weights_halve(states, inputs, half_life):
             mean = (1 - kept) * x[:width].tanh() + kept * mean
     shared = min(states, width)
     found = np.corrcoef(h[0, :shared].numpy(), mean[:shared].numpy())[0, 1]
-    assert found > 0.9
+    assert found > 0.85
     assert (h[0, :shared] - mean[:shared]).abs().max() < 0.12
     assert h[0, shared:].abs().max() < 0.12 if states > shared else True
     assert all(weights.unique().numel() > 1 for weights in gru.parameters())  # they can learn apart

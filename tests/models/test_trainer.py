@@ -226,7 +226,7 @@ def test_warm_start_from_other_widths_is_refused(reader, trained, tmp_path):
         (
             ["mimn", "form=published", "embedding_std=0.1"],
             ["mimn"],
-            "train as it was trained, with --set routing=false --set readout_products=false, or",
+            "routing=false --set readout_products=false --set readout_controller=false, or",
         ),
         (["imn", "walk_sum=sum"], ["imn"], "train as it was trained, with --set walk_sum=sum, or"),
         (["din"], ["mimn"], "it is a bundle of din; start from one of the model to be trained"),
