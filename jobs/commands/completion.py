@@ -9,19 +9,14 @@ from pathlib import Path
 import typer
 
 from uic.jobs.config.context import DEFAULT_WORKSPACE
-from uic.models.bundles.shelf import BundleShelf
 from uic.models.published import MANIFEST_NAME
 
 
 def bundles(context: typer.Context, incomplete: str) -> list[str]:
     """Models, and their versions as MODEL/VERSION."""
-    shelf = BundleShelf(_workspace(context) / "bundles")
-    names = [
-        name
-        for model in shelf.models()
-        for name in (model, *(f"{model}/{version}" for version in shelf.versions(model)))
-    ]
-    return _beginning(names, incomplete)
+    versions = _published(_workspace(context) / "bundles", "*/*")
+    models = {name.partition("/")[0] for name in versions}
+    return _beginning(sorted({*models, *versions}), incomplete)
 
 
 def samples(context: typer.Context, incomplete: str) -> list[str]:

@@ -18,6 +18,12 @@ from uic.jobs.commands.options import (
 from uic.jobs.config.console import ERR, OUT
 from uic.jobs.workspace.workspace import Workspace
 
+BundleArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A path, model/version, or model (its current).", autocompletion=completion.bundles
+    ),
+]
 RoundingOption = Annotated[
     bool,
     typer.Option(
@@ -30,13 +36,7 @@ RoundingOption = Annotated[
 @takes_workspace
 def evaluate(
     *,
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            help="A path, model/version, or model (its current).",
-            autocompletion=completion.bundles,
-        ),
-    ],
+    bundle: BundleArgument,
     samples: SamplesOption,
     first: Annotated[
         datetime | None, typer.Option(formats=DAY_FORMATS, help="First day; default: the last one.")
