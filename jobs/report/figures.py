@@ -106,18 +106,64 @@ def training(models: list[dict[str, Any]]) -> str:
             axes.plot(
                 [point["step"] for point in curve],
                 [point["loss"] for point in curve],
-                color=SERIES[at % len(SERIES)],
-                linestyle=_LINES[at // len(SERIES) % len(_LINES)],
-                marker=_MARKERS[at % len(_MARKERS)],
+                **_line(at),
                 markevery=max(1, len(curve) // 8),
                 markersize=4,
-                label=f"{model['model']}/{model['version']}",
+                label=_name(model),
             )
         axes.set_xlabel("training step (batches)")
         axes.set_ylabel("cross-entropy of the batch (nats)")
         _legend(axes)
 
     return draw(paint)
+
+
+def validation(models: list[dict[str, Any]]) -> str:
+    """AUC of the validation days after each epoch; a ring is the epoch that was kept."""
+
+    def paint(axes: Axes) -> None:
+        for at, model in enumerate(models):
+            chosen = model["validation"]
+            found = np.array([np.nan if one is None else one for one in chosen["auc"]])
+            epochs = np.arange(1, len(found) + 1)
+            axes.plot(epochs, found, label=_name(model), **_line(at), markersize=4)
+            kept = chosen["kept_epoch"]
+            axes.plot(kept, found[kept - 1], "o", color=BLACK, markersize=10, fillstyle="none")
+        axes.xaxis.set_major_locator(ticker_of.MaxNLocator(integer=True))
+        axes.set_xlabel("epoch (passes over the training days)")
+        axes.set_ylabel("AUC of the validation days")
+        _legend(axes)
+
+    return draw(paint)
+
+
+def calibration(models: list[dict[str, Any]]) -> str:
+    """What each tenth of the test impressions was said to be, and what came true."""
+
+    def paint(axes: Axes) -> None:
+        top = max(max(tenth[:2]) for model in models for tenth in model["test"]["deciles"])
+        axes.plot((0, top), (0, top), color=BLACK, linewidth=1, linestyle="--", label="as said")
+        for at, model in enumerate(models):
+            said, found, _ = zip(*model["test"]["deciles"], strict=True)
+            axes.plot(said, found, label=_name(model), **_line(at), markersize=4)
+        axes.set_xlabel("probability said, mean of a tenth of the impressions (share)")
+        axes.set_ylabel("clicked of them (share)")
+        _legend(axes)
+
+    return draw(paint, 3.6)
+
+
+def _name(model: dict[str, Any]) -> str:
+    return f"{model['model']}/{model['version']}"
+
+
+def _line(at: int) -> dict[str, Any]:
+    """How the line with this number looks, so that colour alone does not tell it."""
+    return {
+        "color": SERIES[at % len(SERIES)],
+        "linestyle": _LINES[at // len(SERIES) % len(_LINES)],
+        "marker": _MARKERS[at % len(_MARKERS)],
+    }
 
 
 def model_table(models: list[dict[str, Any]]) -> str:

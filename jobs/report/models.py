@@ -13,10 +13,18 @@ def models_section(page: Page, models: list[dict[str, Any]], _: Context) -> None
     drawn = [row for row in models if row["curve"]]
     if drawn:
         page.figure("figure-training", figures.training(drawn), "Loss while training.")
+    validated = [row for row in models if any((row["validation"] or {}).get("auc", ()))]
+    if validated:
+        caption = "AUC of the validation days after each epoch; the ring is the epoch kept."
+        page.figure("figure-validation", figures.validation(validated), caption)
     if any(row["test"] for row in models):
         caption = "AUC and GAUC of each model's own test days; the line on a bar is 95 %."
         page.figure("figure-models", figures.model_table(models), caption)
         page.table(_MODEL_COLUMNS, [_model_row(row) for row in models if row["test"]])
+        said = [row for row in models if (row["test"] or {}).get("deciles")]
+        if said:
+            caption = "Of each tenth of the test impressions: the probability said, and the clicks."
+            page.figure("figure-calibration", figures.calibration(said), caption)
         lines = list(dict.fromkeys(line for row in models for line in _remarks(row)))
         few = [line for line in lines if "test impressions are few" in line]
         for line in lines:

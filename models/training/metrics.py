@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+_TENTHS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Metrics:
         gauc_impressions: impressions of the users that GAUC is a mean of.
         tasks: of each label beside the click, by its name: over the impressions whose label is
             known; `clicks` counts those where it is true.
+        deciles: (probability said, share clicked, impressions) of each tenth of the impressions,
+            from the least probable to the most: means, means and counts.
     """
 
     auc: float
@@ -31,14 +35,17 @@ class Metrics:
     clicks: int
     gauc_impressions: int
     tasks: "dict[str, Metrics]" = field(default_factory=dict)
+    deciles: tuple[tuple[float, float, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON; NaN, which JSON does not have, becomes null. Without tasks none are named."""
+        """As JSON; NaN, which JSON does not have, becomes null. Empty tasks and deciles go."""
         values = asdict(self)
-        del values["tasks"]
+        del values["tasks"], values["deciles"]
         document: dict[str, Any] = {
             key: None if math.isnan(value) else value for key, value in values.items()
         }
+        if self.deciles:
+            document["deciles"] = [list(tenth) for tenth in self.deciles]
         if self.tasks:
             document["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
         return document
@@ -49,6 +56,7 @@ class Metrics:
         values: dict[str, Any] = {
             key: math.nan if value is None else value for key, value in document.items()
         }
+        values["deciles"] = tuple(tuple(tenth) for tenth in values.pop("deciles", ()))
         tasks = values.pop("tasks", {})
         values["tasks"] = {name: cls.from_json(task) for name, task in tasks.items()}
         return cls(**values)
@@ -72,7 +80,27 @@ def measure(
         impressions=int(labels.size),
         clicks=int(np.count_nonzero(labels)),
         gauc_impressions=weight,
+        deciles=calibration(scores, labels),
     )
+
+
+def calibration(
+    scores: NDArray[np.float64], labels: NDArray[np.bool_]
+) -> tuple[tuple[float, float, int], ...]:
+    """What was said and what came true, by tenths of the impressions (`Metrics.deciles`).
+
+    Args:
+        scores: (n,) logits.
+        labels: (n,) clicked.
+
+    Returns:
+        Nothing for fewer than ten impressions, or where a score is NaN.
+    """
+    if len(scores) < _TENTHS or np.isnan(scores).any():
+        return ()
+    parts = np.array_split(np.argsort(scores, kind="stable"), _TENTHS)
+    said = np.exp(-np.logaddexp(0.0, -scores))
+    return tuple((float(said[at].mean()), float(labels[at].mean()), len(at)) for at in parts)
 
 
 def auc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:

@@ -46,11 +46,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_log(root / "log", random_behaviors(days=4, events=400, users=20))
     bundle = untrained_bundle(root / "bundles" / "mimn" / "1")
     tested = {"auc": 0.71, "gauc": 0.64, "logloss": 0.5, "impressions": 300, "clicks": 90}
+    tested["deciles"] = [[at / 10, at / 12, 30] for at in range(10)]
+    chosen = {"days": ["2024-03-02"] * 2, "auc": [0.6, 0.7, 0.68], "kept_epoch": 2}
     metrics = json.loads((bundle / "metrics.json").read_text())
     curve = [{"epoch": 0, "step": step, "loss": 0.7 - step / 100} for step in range(1, 9)]
     write_json_atomically(
         bundle / "metrics.json",
-        metrics | {"test": tested, "test_days": ["2024-03-03", "2024-03-03"], "curve": curve},
+        metrics
+        | {"test": tested, "test_days": ["2024-03-03"] * 2, "curve": curve}
+        | {"validation": chosen},
     )
     _refresh_manifest(bundle)
     _replayed(root)
@@ -209,6 +213,8 @@ def test_axes_have_labels_with_units(workspace):
     for label in (
         "training step (batches)",
         "cross-entropy of the batch (nats)",
+        "AUC of the validation days",
+        "probability said, mean of a tenth of the impressions (share)",
         "time from request to answer (ms, logarithmic)",
         "time from source to store (s, logarithmic)",
         "share of writing (%)",

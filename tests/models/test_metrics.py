@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic.models.training.metrics import Metrics, auc, gauc, logloss, measure
+from uic.models.training.metrics import Metrics, auc, calibration, gauc, logloss, measure
 
 
 def pairwise_auc(scores, labels) -> float:
@@ -79,3 +79,17 @@ def test_nothing_has_no_metrics_and_survives_json():
     found = measure(np.zeros(0), np.zeros(0, np.bool_), np.zeros(0, np.int64))
     assert found.to_json()["auc"] is None
     assert math.isnan(Metrics.from_json(found.to_json()).auc)
+
+
+def test_calibration_says_what_each_tenth_was_said_to_be_and_what_came_true():
+    said = np.repeat([0.1, 0.9], 10)
+    labels = np.array([True] + [False] * 9 + [True] * 8 + [False] * 2)
+    order = np.random.default_rng(0).permutation(20)
+    tenths = calibration(np.log(said / (1 - said))[order], labels[order])
+    assert [round(tenth[0], 6) for tenth in tenths] == [0.1] * 5 + [0.9] * 5
+    assert [tenth[2] for tenth in tenths] == [2] * 10
+    assert sum(tenth[1] for tenth in tenths[:5]) == pytest.approx(0.5)
+    assert sum(tenth[1] for tenth in tenths[5:]) == pytest.approx(4.0)
+    assert calibration(np.zeros(9), np.zeros(9, np.bool_)) == ()
+    found = measure(np.log(said / (1 - said)), labels, np.zeros(20, np.int64))
+    assert Metrics.from_json(found.to_json()) == found
