@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uic.jobs.commands.options import shown_progress, takes_workspace
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, working
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def jars(*, workspace: Workspace) -> None:
     A checkout has them in infra/jars after `make jars`. Jars from elsewhere are named by
     stream.jars_folder.
     """
-    with ERR.status("fetching jars"):
+    with working("fetching jars"):
         folders = workspace.events.fetch_jars()
     for kind, folder in folders.items():
         OUT.print(f"{kind:<6} {folder}", markup=False)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from uic.jobs.commands.options import ExcludeOption, shown_progress, takes_workspace
-from uic.jobs.config.console import ERR, OUT, printable
+from uic.jobs.config.console import ERR, OUT, printable, working
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 
@@ -59,7 +59,7 @@ def check(
     """
     from uic.pipelines.quality.feature_check import refuse_unusable
 
-    with ERR.status("reading the impressions"):
+    with working("reading the impressions"):
         reports, page = workspace.features.check(features)
     if as_json:
         OUT.print_json(json.dumps([one.to_json() for one in reports]))
@@ -77,7 +77,7 @@ def pull(*, features: FileOption = None, workspace: Workspace) -> None:
     `uic features check`, `uic features load` and `uic samples` do it first; run it when the ranking
     service is to see what an item's view has now.
     """
-    with ERR.status("reading from Feast"):
+    with working("reading from Feast"):
         pulled = workspace.features.pull(features)
     for view, rows in pulled.items():
         OUT.print(f"{view}: {rows:,} rows", markup=False)
@@ -139,7 +139,7 @@ def asof(
     seen from when it came. OUT has the rows in their order, with a column a feature. Sale days are
     left out as the section `sale` of the settings says, as samples and memories do.
     """
-    with ERR.status("folding the log up to each row"):
+    with working("folding the log up to each row"):
         found = workspace.state.as_of(
             rows, out, state, exclude=exclude, keep_sale_days=keep_sale_days
         )

@@ -12,7 +12,7 @@ from uic.jobs.commands.options import (
     shown_progress,
     takes_workspace,
 )
-from uic.jobs.config.console import ERR, OUT, printable
+from uic.jobs.config.console import ERR, OUT, printable, working
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def extract(
     is listed with its reason, and the others go on. In a folder, `42.jpg` is the image of item 42.
     What follows `--` goes to Beam.
     """
-    with ERR.status(f"extracting the images of {source}"):
+    with working(f"extracting the images of {source}"):
         done = workspace.images.extract(
             source,
             out,
@@ -144,7 +144,7 @@ def embed(
     the model are removed from the workspace, but for what is read and images.versions_kept before;
     none while the store does not answer, which knows what is read.
     """
-    with ERR.status(f"embedding {images}"):
+    with working(f"embedding {images}"):
         made = workspace.images.embed(
             bundle, images, version=version, runner=runner, beam_arguments=arguments.args
         )

@@ -14,7 +14,7 @@ import typer
 
 from uic.jobs.commands.options import WorkspaceOption
 from uic.jobs.commands.table_options import known_zone, names_of, separator_of
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, working
 from uic.jobs.config.context import DEFAULT_WORKSPACE
 from uic.jobs.workspace.starting import (
     DEFAULT_STATE,
@@ -113,7 +113,7 @@ def init(
         yes=yes,
     )
     os.umask(0o077)  # as every command does unless uic.yaml says otherwise
-    with ERR.status("reading the data"):
+    with working("reading the data"):
         plan = plan_start(replace(answers, time_unit=time_unit), workspace)
     _show(plan, write_start(plan, workspace))
 

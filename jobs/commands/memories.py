@@ -18,7 +18,7 @@ from uic.jobs.commands.options import (
     shown_progress,
     takes_workspace,
 )
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, working
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.errors import BadInputError
 
@@ -102,7 +102,7 @@ def build(
         raise BadInputError(msg)
     last = parse_day(until, "--until")
     before = [one.name for one in workspace.snapshots()] if start == "latest" else []
-    with ERR.status(f"folding the log until {last}"):
+    with working(f"folding the log until {last}"):
         snapshot = workspace.build_memories(
             bundle, last, start=start, days=days, exclude=exclude, generation=_number(generation),
             take_over=not from_nothing, runner=runner, beam_arguments=arguments.args,

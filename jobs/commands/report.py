@@ -1,7 +1,7 @@
 """`uic report`: one page of everything that a workspace has to show."""
 
 from uic.jobs.commands.options import takes_workspace
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import OUT, working
 from uic.jobs.workspace.workspace import Workspace
 
 
@@ -12,7 +12,7 @@ def report(*, workspace: Workspace) -> None:
     Shows what has run: the log, the samples, the models, a replayed day, the audit. What has not
     run is left out.
     """
-    with ERR.status("drawing the report"):
+    with working("drawing the report"):
         page, numbers = workspace.report()
     OUT.print(f"report: {page}", markup=False)
     OUT.print(f"numbers: {numbers}", markup=False)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from uic.jobs.commands.options import takes_workspace
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, working
 from uic.jobs.workspace.workspace import Workspace
 
 app = typer.Typer(
@@ -73,7 +73,7 @@ def check(*, state: FileOption = None, as_json: JsonOption = False, workspace: W
     Tells of each feature the share of users with a value, its median and 99th percentile, and
     remarks where tables are full, counts stay at their most, or a part says nothing.
     """
-    with ERR.status("folding the log"):
+    with working("folding the log"):
         found = workspace.state.check(state)
     if as_json:
         document = {

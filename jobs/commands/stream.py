@@ -9,7 +9,7 @@ import typer
 
 from uic.jobs.commands import completion
 from uic.jobs.commands.options import UntilEndOption, takes_workspace
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, working
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def run(
     )  # fmt: skip
     if detach:
         _detach(workspace, generation)
+    elif until_end:
+        with working("folding events up to the end that the source has now"):
+            _run_until_signal(supervisor)
     else:
         _run_until_signal(supervisor)
 
