@@ -7,7 +7,7 @@ heavy is imported before the command that needs it runs.
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
@@ -93,7 +93,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
     "Serving": {"serve": serve.app},
     "Rehearse": {"drill": drill.app, "replay": replay.app},
 }
-_BEAM: Final = {"samples": BEAM_SETTINGS}
+_SAMPLES: Final[dict[str, Any]] = {"cls": samples.SamplesCommand, "context_settings": BEAM_SETTINGS}
 
 
 class _DayOrder(TyperGroup):
@@ -117,7 +117,8 @@ for _panel, _entries in PANELS.items():
         if isinstance(_entry, typer.Typer):
             app.add_typer(_entry, name=_name, rich_help_panel=_panel)
         else:
-            app.command(_name, context_settings=_BEAM.get(_name), rich_help_panel=_panel)(_entry)
+            _form = _SAMPLES if _name == "samples" else {}
+            app.command(_name, rich_help_panel=_panel, **_form)(_entry)
 add_examples(app)
 
 

@@ -26,12 +26,18 @@ Judged = Callable[["GateReport", Path | None], None]
 
 
 def check_inputs(
-    context: Context, first: date, last: date, judged: Judged, progress: Progress
+    context: Context,
+    first: date,
+    last: date,
+    judged: Judged,
+    progress: Progress,
+    *,
+    with_impressions: bool = True,
 ) -> None:
     """Judge what samples of the days `first` to `last` are made of; call it before building.
 
     Behaviours from the start of the history window on (or of the log, if it begins later) and the
-    impressions of the days themselves.
+    impressions of the days themselves, which samples of behaviours alone have not.
 
     Raises:
         QualityGateError: a check failed (exit status 3); build nothing.
@@ -42,8 +48,10 @@ def check_inputs(
     window = timedelta(days=context.config.samples.window_days)
     present = [file.dt for file in EventLog(context.log).behavior_files(first - window, last)]
     history = min(present, default=first)
-    behaviors, impressions = (history, last), (first, last)
-    reports = log_reports(context, behaviors=behaviors, impressions=impressions, progress=progress)
+    impressions = (first, last) if with_impressions else None
+    reports = log_reports(
+        context, behaviors=(history, last), impressions=impressions, progress=progress
+    )
     conclude(context, reports, judged)
 
 

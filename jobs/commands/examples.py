@@ -36,6 +36,7 @@ EXAMPLES: Final = {
     "events jars": "",
     "events produce": "--to kafka",
     "log compact": "2025-03-02",
+    "log show": "--html log.html",
     "dead-letters show": "",
     "dead-letters retry": "",
     "train": "mimn --samples default --set slots=4",

@@ -1,4 +1,4 @@
-"""The options of the next-item protocol, the same for every import that can make impressions."""
+"""The options of the next-item protocol: of imports that can make impressions, and of samples."""
 
 import functools
 import inspect
@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uic.jobs.commands.options import replace_parameter
+from uic.models.errors import BadInputError
 
 if TYPE_CHECKING:
     from uic.pipelines.importers.next_item import NextItemOptions
+    from uic.pipelines.samples.next_item import NextItemTargets
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class Protocol(StrEnum):
@@ -26,6 +30,15 @@ class Sequence(StrEnum):
 
     CLICK = "click"
     ALL = "all"
+
+
+class Target(StrEnum):
+    """Which behaviours are predicted."""
+
+    CLICK = "click"
+    CART = "cart"
+    FAVOURITE = "favourite"
+    BUY = "buy"
 
 
 _OPTIONS: dict[str, Any] = {
@@ -50,9 +63,50 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+_SAMPLES_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "protocol": (
+        Protocol.NONE,
+        Annotated[
+            Protocol,
+            typer.Option(
+                help="next-item: for a log without impressions. Each behaviour of --targets is a "
+                "clicked impression, and beside it stands one of another item, drawn by its share "
+                "of what was shown or happened on that local day, never an item of the user's day."
+            ),
+        ],
+    ),
+    "targets": (
+        None,
+        Annotated[
+            list[Target] | None,
+            typer.Option(help="next-item: behaviours to predict. Repeatable. Default: all."),
+        ],
+    ),
+    "min_history": (
+        1,
+        Annotated[
+            int, typer.Option(min=0, help="next-item: least events in a target's window before it.")
+        ],
+    ),
+    "negatives_within": (
+        0,
+        Annotated[
+            int,
+            typer.Option(
+                min=0,
+                max=365,
+                metavar="DAYS",
+                help="next-item: draw negatives from this many days before and after, too.",
+            ),
+        ],
+    ),
+    "seed": (0, Annotated[int, typer.Option(min=0, help="next-item: seed of the negatives.")]),
+}
+
+
 def with_next_item_options(
     *, truncate: int = 100, sequence_of: Sequence = Sequence.CLICK
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Decorator:
     """Give a command these options; it gets `next_item`, None unless the protocol is asked for.
 
     Args:
@@ -66,23 +120,56 @@ def with_next_item_options(
         "sequence_of": sequence_of,
         "seed": 0,
     }
+    options = {name: (defaults[name], annotation) for name, annotation in _OPTIONS.items()}
+    return _in_place_of_next_item(options, _next_item)
+
+
+def with_target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `uic samples` its options; it gets `next_item`, as above."""
+    return _in_place_of_next_item(_SAMPLES_OPTIONS, _targets)(command)
+
+
+def _in_place_of_next_item(
+    options: dict[str, tuple[Any, Any]], made: Callable[..., Any]
+) -> Decorator:
+    """Options by name, (default, annotation) each, whose values `made` turns into `next_item`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**values: Any) -> None:
-            chosen = {name: values.pop(name) for name in _OPTIONS}
-            command(next_item=_next_item(**chosen), **values)
+            chosen = {name: values.pop(name) for name in options}
+            command(next_item=made(**chosen), **values)
 
-        options = [
+        parameters = [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
             )
-            for name, annotation in _OPTIONS.items()
+            for name, (default, annotation) in options.items()
         ]
-        replace_parameter(run, command, "next_item", options)
+        replace_parameter(run, command, "next_item", parameters)
         return run
 
     return decorate
+
+
+def _targets(
+    *,
+    protocol: Protocol,
+    targets: list[Target] | None,
+    min_history: int,
+    negatives_within: int,
+    seed: int,
+) -> "NextItemTargets | None":
+    if protocol is Protocol.NONE:
+        if targets:
+            msg = "--targets: is of --protocol next-item; add it, or leave --targets out"
+            raise BadInputError(msg)
+        return None
+    from uic.pipelines.log.schemas import BEHAVIORS
+    from uic.pipelines.samples.next_item import NextItemTargets
+
+    kinds = tuple(sorted({BEHAVIORS.index(target) for target in targets})) if targets else None
+    return NextItemTargets(kinds, min_history, negatives_within, seed)
 
 
 def _next_item(

@@ -3,22 +3,28 @@
 import json
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from uic.jobs.commands.gate_tables import show_failures
+from uic.jobs.commands.next_item_options import with_target_options
 from uic.jobs.commands.options import (
     RunnerOption,
     parse_day,
     shown_progress,
     takes_workspace,
 )
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.commands.pictures import HtmlOption, show_bars
+from uic.jobs.config.console import ERR, OUT, working
 from uic.jobs.workspace.workspace import Workspace
 
+if TYPE_CHECKING:
+    from uic.pipelines.samples.next_item import NextItemTargets
+
 # The manifest has all days and users; a remark is to be read.
-_NAMED_DAYS = 5
+_NAMED_DAYS: Final = 5
 
 
 FeaturesOption = Annotated[
@@ -48,21 +54,27 @@ LabelOption = Annotated[
     ),
 ]
 
+FirstOption = Annotated[str, typer.Option(help="First day of impressions, YYYY-MM-DD.")]
+LastOption = Annotated[str, typer.Option(help="Last day of impressions, YYYY-MM-DD, included.")]
+GatesOption = Annotated[
+    bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
+]
+
 
 @takes_workspace
+@with_target_options
 def samples(
     arguments: typer.Context,
     *,
-    first: Annotated[str, typer.Option(help="First day of impressions, YYYY-MM-DD.")],
-    last: Annotated[str, typer.Option(help="Last day of impressions, YYYY-MM-DD, included.")],
+    first: FirstOption,
+    last: LastOption,
     out: OutOption = "default",
     features: FeaturesOption = None,
     state: StateOption = None,
     label: LabelOption = None,
+    next_item: "NextItemTargets | None",
     runner: RunnerOption = "DirectRunner",
-    gates: Annotated[
-        bool, typer.Option(help="Judge the log before and the samples after; see `uic check`.")
-    ] = True,
+    gates: GatesOption = True,
     workspace: Workspace,
 ) -> None:
     """Group each user's impressions of a day with the history that they share.
@@ -73,6 +85,7 @@ def samples(
     of the settings, sale days in `sale`. A failed quality gate publishes nothing (exit status 3).
 
     What follows `--` goes to Beam: `-- --flink_master=host:8081`. Workers share the workspace.
+    `uic samples show NAME` draws what was made.
     """
     days = parse_day(first, "--first"), parse_day(last, "--last")
     _say_what_is_replaced(workspace, out, days)
@@ -83,6 +96,7 @@ def samples(
             features=features,
             state=state,
             labels=label,
+            next_item=next_item,
             gates=gates,
             judged=show_failures,
             runner=runner,
@@ -169,9 +183,57 @@ def _summary(manifest: dict[str, Any]) -> list[str]:
         f"days                 {manifest['first']} to {manifest['last']}",
         f"behaviours read      {manifest['read']['behaviors']:,}",
         f"impressions          {manifest['impressions']:,} in {manifest['groups']:,} groups",
+        *_of_targets(left_out.get("targets")),
         f"left out, sale days  {sale}",
         f"left out, machines   {machines}",
         f"bytes                {grouping['bytes']:,} grouped",
         f"                     {single}",
         *coverage,
     ]
+
+
+def _of_targets(counts: dict[str, int] | None) -> list[str]:
+    if counts is None:
+        return []
+    left_out = (
+        f"{counts['too_few_events']:,} with too few events before, {counts['no_negative']:,} "
+        f"without a negative of their time, {counts['late']:,} that the log took on a later day"
+    )
+    return [f"targets              {counts['found']:,}; left out: {left_out}"]
+
+
+@takes_workspace
+def show(
+    name: Annotated[str, typer.Argument(help="Name of the samples.")] = "default",
+    *,
+    html: HtmlOption = None,
+    workspace: Workspace,
+) -> None:
+    """Draw samples: impressions and click rate a day, lengths of histories, items' skew.
+
+    Bars of plain characters; --html writes the same as a page that needs no network.
+    """
+    from uic.jobs.report.profiles import samples_bars
+    from uic.jobs.training.run import open_samples
+    from uic.pipelines.samples.profile import samples_profile
+
+    with working(f"reading samples {name}"):
+        pictures = samples_bars(samples_profile(open_samples(workspace.context, name).root))
+    show_bars(f"Samples {name}", pictures, html)
+
+
+_SHOW: Final = typer.Typer()
+_SHOW.command("show")(show)
+
+
+class SamplesCommand(TyperCommand):
+    """`uic samples`, and `uic samples show`: what follows `--` goes to Beam, so it is no group."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Typer's hook: the context of the command that the first word asks for."""
+        if args[:1] == ["show"]:
+            command = typer.main.get_command(_SHOW)
+            return command.make_context(f"{info_name} show", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uic.pipelines.importers.source import Importer
     from uic.pipelines.importers.table import TableColumns
     from uic.pipelines.quality.gates import GateReport
+    from uic.pipelines.samples.next_item import NextItemTargets
     from uic.pipelines.simulator.plan import SimulationPlan
     from uic.pipelines.simulator.write import SimulatedLog
 
@@ -263,6 +264,7 @@ class DataPanel(WorkspacePanel):
         features: Path | str | None = None,
         state: Path | str | None = None,
         labels: Sequence[str] | None = None,
+        next_item: "NextItemTargets | None" = None,
         gates: bool = True,
         judged: "Judged | None" = None,
         runner: str = "DirectRunner",
@@ -278,6 +280,7 @@ class DataPanel(WorkspacePanel):
             features: a `features.yaml`; None takes the workspace's, if any, "none" joins nothing.
             state: a `state.yaml`, likewise.
             labels: of the log, beside the click; None takes `samples.labels` of the settings.
+            next_item: make impressions of behaviours; None takes those of the log.
             gates: judge the log before and the samples after; see `check`.
             judged: told the report of each gate; that of samples in a Beam worker: it is pickled.
             runner: of Beam.
@@ -294,11 +297,17 @@ class DataPanel(WorkspacePanel):
         days = day_of(first, "first"), day_of(last, "last")
         told, report = judged or _tell_nobody, progress or no_progress
         request = samples_request(
-            self.context, days, name, features=features, state=state, labels=labels
+            self.context,
+            days,
+            name,
+            features=features,
+            state=state,
+            labels=labels,
+            next_item=next_item,
         )
         if gates:
             request = replace(request, gate=partial(check_samples, self.context, told))
-            check_inputs(self.context, *days, told, report)
+            check_inputs(self.context, *days, told, report, with_impressions=next_item is None)
         report(f"grouping the impressions of {days[0]} to {days[1]}", 0, None)
         return Samples(name, request.output, make_samples(request, runner, beam_arguments))
 

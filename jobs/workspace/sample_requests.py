@@ -10,6 +10,7 @@ from uic.jobs.workspace.base import refuse_name
 from uic.jobs.workspace.feast_sources import feature_join
 
 if TYPE_CHECKING:
+    from uic.pipelines.samples.next_item import NextItemTargets
     from uic.pipelines.samples.run import SamplesRequest
 
 
@@ -21,6 +22,7 @@ def samples_request(
     features: Path | str | None = None,
     state: Path | str | None = None,
     labels: Sequence[str] | None = None,
+    next_item: "NextItemTargets | None" = None,
 ) -> "SamplesRequest":
     """What `Workspace.samples` makes, without a gate; its arguments are described there.
 
@@ -38,5 +40,6 @@ def samples_request(
         samples=context.config.samples,
         sale=context.config.sale,
         labels=labels,
+        next_item=next_item,
         features=feature_join(context, features, state),
     )

@@ -8,7 +8,7 @@ preparation appends it to the history; MIMN, the authors' code). Users with a sh
 
 The papers do not say how negatives are drawn. Here: an item with the probability of its share of
 all events (as in the public Amazon preparation), drawn again while it is in the user's own
-sequence; a user who has every item drawn `_ROUNDS` times gets no impressions and is counted.
+sequence; a user who has every item drawn `ROUNDS` times gets no impressions and is counted.
 
 Times of one user are made strictly rising: an event at the time of the one before it moves one
 millisecond behind it. Without that, events of the target's second would count as not before it.
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.columns import times_ms
 from uic.pipelines.log.spool import KeyedSpool
+from uic.pipelines.negatives import ItemPool
 
 _BUCKETS: Final = 64
-_ROUNDS: Final = 50
 _HASH_SEED: Final = 7919  # another hash than the one that gives partitions
 
 
@@ -140,24 +140,14 @@ class NextItem:
         bucket: int,
     ) -> NDArray[np.int64]:
         """For each user the row of an item that is not in the sequence, or -1; (users,)."""
-        rows = np.searchsorted(self._items, items)
-        owner = np.repeat(np.arange(len(firsts)), lengths)
-        width = len(self._items)
-        own = np.unique(owner * width + rows)  # (user, item) pairs as one number
-        cumulative = np.cumsum(self._counts)
+        pool = ItemPool(self._items, self._categories, self._counts)
+        events, owners = pool.events, np.arange(len(firsts))
         random = np.random.default_rng([self._options.seed, bucket])
-        drawn = np.full(len(firsts), -1, np.int64)
-        for _ in range(_ROUNDS):
-            open_users = np.flatnonzero(drawn < 0)
-            if not open_users.size:
-                break
-            ranks = random.integers(0, cumulative[-1], len(open_users))
-            items_drawn = np.searchsorted(cumulative, ranks, side="right")
-            pair = open_users * width + items_drawn
-            at = np.searchsorted(own, pair).clip(max=len(own) - 1)
-            free = own[at] != pair
-            drawn[open_users[free]] = items_drawn[free]
-        return drawn
+        return pool.outside(
+            owners,
+            (np.repeat(owners, lengths), items),
+            lambda _attempt, still: random.integers(0, events, len(still)),
+        )
 
 
 def strictly_rising(

@@ -19,22 +19,23 @@ impression is the first that is not on a dropped sale day.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from uic.models.errors import BadInputError
 from uic.models.samples.groups import offsets_of, ranges
 from uic.models.samples.schema import HISTORY_EVENT
 from uic.pipelines.samples.features import FeatureJoin, JoinedFeatures
 from uic.pipelines.samples.labels import LabelCounts
+from uic.pipelines.samples.next_item import TargetCounts
 from uic.pipelines.samples.order import (
     SortedBehaviors,
     SortedImpressions,
+    events_before,
     machine_groups,
     sorted_behaviors,
     sorted_impressions,
@@ -74,6 +75,7 @@ class BuildFacts:
         inhuman_impressions: impressions in those groups.
         missing: by feature, impressions without a value.
         labels: what is known of each label beside the click.
+        targets: what became of the targets of the next-item protocol.
     """
 
     impressions_by_day: NDArray[np.int64]
@@ -83,6 +85,7 @@ class BuildFacts:
     inhuman_impressions: int
     missing: dict[str, int] = field(default_factory=dict)
     labels: dict[str, LabelCounts] = field(default_factory=dict)
+    targets: TargetCounts = field(default_factory=TargetCounts)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,10 @@ class GroupedBucket:
             end = max(int(fitting), start + 1)
             yield self._gather(first + start, first + end)
             start = end
+
+    def with_targets(self, counts: TargetCounts) -> Self:
+        """With what became of the targets that the impressions are of."""
+        return replace(self, facts=replace(self.facts, targets=counts))
 
     def table(self) -> pa.Table:
         """All groups as one table of `schema`."""
@@ -235,19 +242,9 @@ def _histories(
     """Where each group's history starts in `events` and how long it is, and `history_lengths`."""
     firsts = seen.group_starts[:-1]
     cuts = plan.days.bounds_ms[seen.days] if plan.cuts_at_day_start else seen.times
-    # Instants before the first day that is read, or after the run, need no key of their own.
-    origin, end = int(plan.log_days.bounds_ms[0]) - 1, int(plan.log_days.bounds_ms[-1])
-    span = end - origin + 1
-    if len(seen.user_ids) > (2**63 - 1) // span:
-        msg = f"{len(seen.user_ids)} users in one bucket are too many; raise samples.buckets"
-        raise BadInputError(msg)
-    keys = events.users * span + (np.clip(events.log_times, origin, end) - origin)
-
-    def events_before(users: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.searchsorted(keys, users * span + (times - origin), side="left")
-
-    seen_until = events_before(seen.users, cuts)
-    in_window = events_before(seen.users[firsts], seen.times[firsts] - plan.window_ms)
+    before = events_before(events, len(seen.user_ids), plan)
+    seen_until = before(seen.users, cuts)
+    in_window = before(seen.users[firsts], seen.times[firsts] - plan.window_ms)
     # With `day_start` a window can begin behind the cut only if it is shorter than a day.
     capped = np.maximum(in_window, seen_until[firsts] - plan.samples.history_cap)
     starts = np.minimum(capped, seen_until[firsts])

@@ -45,6 +45,10 @@ class DayRange:
         """The day with this index."""
         return self.first + timedelta(days=index)
 
+    def all(self) -> list[date]:
+        """Every one of them, in order."""
+        return [self.day(index) for index in range(self.count)]
+
     def bounds_of(self, day: date) -> tuple[int, int]:
         """The first instant of one of these days, and the first of the next."""
         index = (day - self.first).days

@@ -4,6 +4,7 @@ Impressions are sorted by (day, user, event time, place in the impression log), 
 (user, epoch, offset), which is log order. What is not used is dropped here, and counted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from uic.models.errors import BadInputError
 from uic.models.samples.groups import offsets_of
 from uic.models.samples.schema import TIMESTAMP
 from uic.pipelines.log.positions import LogOrderError
@@ -172,6 +174,37 @@ def _check_log_order(events: SortedBehaviors, table: pa.Table, user_ids: NDArray
                 "along which log time never falls; import or compact these days again"
             )
             raise LogOrderError(msg)
+
+
+def events_before(
+    events: SortedBehaviors, users: int, plan: SamplesPlan
+) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]:
+    """A function that finds where a time falls among a user's events.
+
+    Args:
+        events: in log order of each user.
+        users: how many there are; count.
+        plan: which days are read.
+
+    Returns:
+        (users, times in ms, of one shape) -> the first of the user's events, among all, whose log
+        time is not before that; one past the user's last if there is none.
+
+    Raises:
+        BadInputError: there are too many users for a key of 63 bits.
+    """
+    # Instants before the first day that is read, or after the run, need no key of their own.
+    origin, end = int(plan.log_days.bounds_ms[0]) - 1, int(plan.log_days.bounds_ms[-1])
+    span = end - origin + 1
+    if users > (2**63 - 1) // span:
+        msg = f"{users} users in one bucket are too many; raise samples.buckets"
+        raise BadInputError(msg)
+    keys = events.users * span + (np.clip(events.log_times, origin, end) - origin)
+
+    def before(of: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(keys, of * span + (times - origin), side="left")
+
+    return before
 
 
 def machine_groups(

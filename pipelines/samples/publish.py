@@ -32,6 +32,7 @@ from uic.pipelines.samples.bucket_files import BucketResult, DraftFile, SamplesW
 from uic.pipelines.samples.features import FeatureJoin
 from uic.pipelines.samples.labels import LabelCounts
 from uic.pipelines.samples.log_parts import offset_bounds
+from uic.pipelines.samples.next_item import NextItemTargets, TargetCounts
 from uic.pipelines.samples.plan import SamplesPlan
 from uic.pipelines.samples.sizes import SampleSizes
 
@@ -56,6 +57,7 @@ class SamplesPublication:
     source: Mapping[str, Any]
     gate: Gate | None = None
     features: FeatureJoin = field(default_factory=FeatureJoin)
+    next_item: NextItemTargets | None = None
 
     def publish(
         self, results: Iterable[BucketResult], read: Iterable[Mapping[str, Any]]
@@ -118,7 +120,7 @@ class SamplesPublication:
             "empty_days": [
                 day.isoformat() for day, count in zip(days, by_day, strict=True) if not count
             ],
-            "left_out": _left_out(results),
+            "left_out": _left_out(results) | self._targets(results),
             "grouping": sizes.summary(sum(file.bytes for file in files)),
             "read": {
                 table: sum(facts["rows"] for facts in read if facts["table"] == table)
@@ -146,6 +148,7 @@ class SamplesPublication:
                 "dropped_impressions": plan.dropped_impressions.fingerprint(),
             },
             "source": dict(self.source),
+            **({"protocol": self.next_item.document()} if self.next_item else {}),
             **self._features(),
             **({"labels": list(self.features.labels)} if self.features.labels else {}),
         }
@@ -176,6 +179,12 @@ class SamplesPublication:
                 key: round(1 - count / max(impressions, 1), 6) for key, count in missing.items()
             }
         }
+
+    def _targets(self, results: list[BucketResult]) -> dict[str, dict[str, int]]:
+        """What became of the behaviours of the next-item protocol; nothing without it."""
+        if self.next_item is None:
+            return {}
+        return {"targets": vars(sum((one.facts.targets for one in results), TargetCounts()))}
 
     def _state(self) -> dict[str, Any]:
         state = self.features.state

@@ -35,6 +35,7 @@ def test_every_module_with_a_command_is_in_a_panel():
         "table_options",
         "item_versions",
         "gate_tables",
+        "pictures",
         "imported_features",
         "simulation_options",
         "examples",

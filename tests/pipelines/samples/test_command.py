@@ -7,6 +7,8 @@ import pyarrow as pa
 import pytest
 
 from uic.jobs import cli
+from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.writer import LogWriter, Part
 
 
 @pytest.fixture
@@ -77,9 +79,31 @@ def test_it_tells_what_its_window_leaves_out(oracle, tmp_path, monkeypatch, caps
         assert (status, err.partition("are in no history")[0]) == (0, said)
 
 
+def test_next_item_tells_what_became_of_the_targets(workspace, monkeypatch, capsys):
+    days = ("--first", "2025-03-08", "--last", "2025-03-08", "--protocol", "next-item")
+    status, _, err = uic(monkeypatch, capsys, "-w", workspace, *days, "--targets", "click")
+    assert status == 2
+    assert "'found': 2, 'too_few_events': 1, 'no_negative': 1, 'late': 0" in err
+    more = pa.table(
+        {
+            **{name: pa.array([8, 8]) for name in ("user_id", "item_id", "category_id")},
+            "behavior": pa.array([0, 3], pa.int8()),
+            "event_time": pa.array([datetime(2025, 3, 8, h) for h in (4, 5)], pa.timestamp("ms")),  # noqa: DTZ001 - as the log has it
+        }
+    )
+    with LogWriter(EventLog(workspace / "log"), Part("more"), time_zone="UTC") as writer:
+        writer.add_behaviors(more)
+        writer.publish()
+    status, out, _ = uic(monkeypatch, capsys, "-w", workspace, *days, "--targets", "buy")
+    assert status == 0
+    assert "targets              1; left out: 0 with too few events before, 0 without a neg" in out
+    assert "impressions          2 in 1 groups" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--first", "2025-03-08", "--last", "2025-03-08", "--targets", "buy"], "--protocol next"),
         (["--first", "2025-03-09", "--last", "2025-03-08"], "swap them"),
         (["--first", "8 March", "--last", "2025-03-08"], "--first: found '8 March'"),
         (["--first", "2025-03-08", "--last", "2025-03-08", "--out", "../x"], "--out: found '../x'"),
