@@ -222,7 +222,7 @@ def show(
     show_bars(f"Samples {name}", pictures, html)
 
 
-_SHOW: Final = typer.Typer()
+_SHOW: Final = typer.Typer(add_completion=False)
 _SHOW.command("show")(show)
 
 
