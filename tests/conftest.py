@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from uic.jobs.config import console
+
 # Set by pytest itself, or once a process (the service's metrics read it when they are made).
 _OF_THE_PROCESS = ("PYTEST_CURRENT_TEST", "PROMETHEUS_MULTIPROC_DIR")
 
@@ -33,6 +35,12 @@ def _same_environment() -> Iterator[None]:
             os.environ[name] = before[name]
         else:
             del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_sign_of_life() -> None:
+    """What a command says on standard error does not depend on how busy the machine is."""
+    console.SIGN_SECONDS = 3600.0
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +22,7 @@ from rich.progress import (
 OUT = Console(soft_wrap=True, highlight=False)
 ERR = Console(stderr=True, soft_wrap=True, highlight=False)
 # Often enough to see that a run lives, seldom enough for the log of a night.
-SIGN_SECONDS: Final = 30.0
+SIGN_SECONDS = 30.0
 
 
 def printable(text: str) -> str:
@@ -68,20 +67,21 @@ def how_far(display: Progress) -> str:
 
 
 @contextmanager
-def signs_of_life(text: Callable[[], str], seconds: float = SIGN_SECONDS) -> Iterator[None]:
+def signs_of_life(text: Callable[[], str], seconds: float | None = None) -> Iterator[None]:
     """Print a line now and then while the block runs; nothing on a terminal.
 
     Args:
         text: what there is to say.
-        seconds: between lines.
+        seconds: between lines; None is `SIGN_SECONDS`.
     """
     if ERR.is_terminal:
         yield
         return
     ended, started = Event(), time.monotonic()
+    between = SIGN_SECONDS if seconds is None else seconds
 
     def tell() -> None:
-        while not ended.wait(seconds):
+        while not ended.wait(between):
             ERR.print(f"{text()}, for {time.monotonic() - started:.0f} s", markup=False)
 
     teller = Thread(target=tell, name="signs of life", daemon=True)
