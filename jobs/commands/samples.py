@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
+from uic.jobs.commands import completion
 from uic.jobs.commands.gate_tables import show_failures
 from uic.jobs.commands.next_item_options import with_target_options
 from uic.jobs.commands.options import (
@@ -204,7 +205,9 @@ def _of_targets(counts: dict[str, int] | None) -> list[str]:
 
 @takes_workspace
 def show(
-    name: Annotated[str, typer.Argument(help="Name of the samples.")] = "default",
+    name: Annotated[
+        str, typer.Argument(help="Name of the samples.", autocompletion=completion.samples)
+    ] = "default",
     *,
     html: HtmlOption = None,
     workspace: Workspace,
