@@ -81,12 +81,11 @@ def samples(
     """Group each user's impressions of a day with the history that they share.
 
     Reads the event log, writes WORKSPACE/samples/NAME, published whole or not at all: readers
-    keep the old version until the new one is complete. Any number of days in one run: behaviours
-    are read once. Window, cap, cut and the guard against machines are in the section `samples`
-    of the settings, sale days in `sale`. A failed quality gate publishes nothing (exit status 3).
+    keep the old version until then. Behaviours are read once, however many days. Window, cap, cut
+    and the guard against machines are in the section `samples` of the settings, sale days in
+    `sale`. A failed gate publishes nothing (exit status 3). `uic samples show NAME` draws samples.
 
     What follows `--` goes to Beam: `-- --flink_master=host:8081`. Workers share the workspace.
-    `uic samples show NAME` draws what was made.
     """
     days = parse_day(first, "--first"), parse_day(last, "--last")
     _say_what_is_replaced(workspace, out, days)
