@@ -47,7 +47,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = untrained_bundle(root / "bundles" / "mimn" / "1")
     tested = {"auc": 0.71, "gauc": 0.64, "logloss": 0.5, "impressions": 300, "clicks": 90}
     tested["deciles"] = [[at / 10, at / 12, 30] for at in range(10)]
-    chosen = {"days": ["2024-03-02"] * 2, "auc": [0.6, 0.7, 0.68], "kept_epoch": 2}
+    chosen = {"days": ["2024-03-02"] * 2, "auc": [0.6, 0.7, 0.68]}
+    chosen |= {"kept_epoch": 2, "most_epochs": 3}
     metrics = json.loads((bundle / "metrics.json").read_text())
     curve = [{"epoch": 0, "step": step, "loss": 0.7 - step / 100} for step in range(1, 9)]
     write_json_atomically(
