@@ -185,9 +185,16 @@ class Memory(Part):
 
 
 class RoutedMemory(Memory):
-    """MIMN whose slots are addressed by the event, too, and read with products."""
+    """MIMN as it is by default: routed, with products, a controller that begins as a mean."""
 
-    options = MappingProxyType({"routing": True, "readout_products": True})
+    options = MappingProxyType(
+        {
+            "routing": True,
+            "readout_products": True,
+            "readout_controller": True,
+            "controller_half_life_events": 3.0,
+        }
+    )
 
 
 class FlaggedAttention(Part):

@@ -6,6 +6,7 @@ the environment that runs the tests, by path and without its editable install.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,8 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+
+from tests.system.test_readme import blocks
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).parent / "uv"
@@ -122,6 +125,29 @@ def test_the_wheel_alone_goes_from_a_log_to_a_ranking(python: Path, shop: Path) 
     assert [row["item_id"] for row in answer["items"]] != []
     assert answer["degraded"] is False
     assert (shop / "var" / "log" / "epochs.json").is_file()
+
+
+def test_ten_minutes_of_counters_run_from_the_wheel(
+    python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`docs/state.md` in an empty folder, and how long it took."""
+    page = (ROOT / "docs" / "state.md").read_text(encoding="utf-8")
+    for name, text in zip(("bought.py", "read.py"), blocks(page, "python"), strict=True):
+        (tmp_path / name).write_text(text)
+    [parts], [commands] = blocks(page, "yaml"), blocks(page, "sh")
+    (tmp_path / "state.yaml").write_text(parts)
+    programs = {"uic": (python, "-m", "uic"), "python": (python,)}
+    started, said = time.monotonic(), {}
+    try:
+        for line in commands.splitlines():
+            program, *words = shlex.split(line)
+            said[line] = run(*programs[program], *words, cwd=tmp_path)
+    finally:
+        run(python, "-m", "uic", "store", "stop", cwd=tmp_path)
+    with capsys.disabled():
+        sys.stdout.write(f"docs/state.md, from the wheel: {time.monotonic() - started:.0f} s\n")
+    assert "items_count" in said["python read.py"]
+    assert (tmp_path / "seen.parquet").is_file()
 
 
 def _ranked(python: Path, shop: Path) -> dict:
