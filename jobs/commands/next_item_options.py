@@ -32,7 +32,7 @@ class Sequence(StrEnum):
     ALL = "all"
 
 
-class Target(StrEnum):
+class TargetBehavior(StrEnum):
     """Which behaviours are predicted."""
 
     CLICK = "click"
@@ -78,7 +78,7 @@ _SAMPLES_OPTIONS: dict[str, tuple[Any, Any]] = {
     "targets": (
         None,
         Annotated[
-            list[Target] | None,
+            list[TargetBehavior] | None,
             typer.Option(help="next-item: behaviours to predict. Repeatable. Default: all."),
         ],
     ),
@@ -155,7 +155,7 @@ def _in_place_of_next_item(
 def _targets(
     *,
     protocol: Protocol,
-    targets: list[Target] | None,
+    targets: list[TargetBehavior] | None,
     min_history: int,
     negatives_within: int,
     seed: int,
