@@ -63,8 +63,6 @@ def daily(
     does nothing again. What compact finds is known when it has run, so after --dry-run there may
     be more to do than it says. Exit status 3 if a gate or the audit failed: after a gate samples
     and training are left out, after an audit the rest is done. 2 is bad input, 1 anything else.
-
-    Example: uic daily --until 2025-03-02 --train mimn --dry-run
     """
 
     def say(step: "DailyStep") -> None:

