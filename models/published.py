@@ -41,6 +41,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Changes with the file under a name, for caches in processes that outlive it.
+
+    Returns:
+        Inode, bytes and time of change in nanoseconds; nothing where there is no file, which the
+        read tells.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def file_entry(root: Path, path: Path, rows: int | None = None) -> dict[str, Any]:
     """The manifest's line for one file: path relative to `root`, bytes, sha256, rows if given."""
     entry: dict[str, Any] = {

@@ -32,7 +32,13 @@ from uic.models.bundles.documents import BundleError
 from uic.models.errors import BadInputError
 from uic.models.images.embedding import ImageEmbedding
 from uic.models.images.features import ImageFeatures, ImageFeaturesError
-from uic.models.published import MANIFEST_NAME, file_entry, publish_manifest, sha256_of
+from uic.models.published import (
+    MANIFEST_NAME,
+    file_entry,
+    publish_manifest,
+    sha256_of,
+    stamp_of,
+)
 from uic.models.rankers.dicm.image_id_table import ImageIdTable
 from uic.models.rankers.dicm.image_settings import ImageRankerSettings
 from uic.pipelines.beam_run import pipeline_options, publish_together, run_pipeline
@@ -249,8 +255,15 @@ def _features(request: EmbedRequest) -> ImageFeatures:
     return ImageFeatures.open(request.features)
 
 
-@lru_cache(maxsize=2)
 def _bundle(path: Path) -> Bundle:
+    return _loaded(path, stamp_of(path / MANIFEST_NAME))
+
+
+@lru_cache(maxsize=2)
+def _loaded(
+    path: Path,
+    stamp: tuple[int, ...],  # noqa: ARG001 - another bundle under one name is loaded again
+) -> Bundle:
     return load_bundle(path)
 
 

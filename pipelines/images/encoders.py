@@ -8,6 +8,7 @@ from typing import Final
 from uic.models.errors import BadInputError
 from uic.models.images.encoder import ImageEncoder, Preparation, load_vgg16
 from uic.models.images.pretraining import load_encoder
+from uic.models.published import MANIFEST_NAME, stamp_of
 from uic.pipelines.images.settings import ImagesSettings
 
 DEFAULT_ENCODER: Final = "compact"
@@ -68,11 +69,14 @@ class EncoderChoice:
             ImageWeightsError: the weight file is not VGG16's.
             ManifestError: the compact encoder is damaged.
         """
-        return _loaded(self)
+        return _loaded(self, stamp_of(self.path), stamp_of(self.path / MANIFEST_NAME))
 
 
 @lru_cache(maxsize=1)
-def _loaded(choice: EncoderChoice) -> ImageEncoder:
+def _loaded(
+    choice: EncoderChoice,
+    *stamps: tuple[int, ...],  # noqa: ARG001 - another file under one name is loaded again
+) -> ImageEncoder:
     if choice.path.is_dir():
         return load_encoder(choice.path)
     settings = choice.settings

@@ -23,7 +23,7 @@ from uic.feature_repo.snapshots.snapshots import SNAPSHOT
 from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import BadInputError
 from uic.models.memory.fold import MemoryFolder
-from uic.models.published import drafted_part, sha256_of
+from uic.models.published import MANIFEST_NAME, drafted_part, sha256_of, stamp_of
 from uic.models.records.record import Records, has_events, header_view
 from uic.models.state.shown import PLACED
 from uic.pipelines.log.columns import event_batch
@@ -82,18 +82,21 @@ class BucketPlan:
     forgotten: tuple[int, ...] = ()
 
 
-@lru_cache(maxsize=4)
-def _folder(
-    path: Path, generation: int, learns_from_ms: int, lacking: tuple[str, ...] = ()
-) -> MemoryFolder:
-    """One per worker: loading a bundle costs more than folding a small bucket.
+def _folder(plan: BucketPlan, lacking: tuple[str, ...] = ()) -> MemoryFolder:
+    """Of the plan's bundle, but for the parts of these names."""
+    stamp = stamp_of(plan.bundle / MANIFEST_NAME)
+    return _loaded(plan.bundle, plan.generation, plan.learns_from_ms, lacking, stamp)
 
-    Args:
-        path: of the bundle.
-        generation: see `MemoryFolder`.
-        learns_from_ms: see `MemoryFolder`.
-        lacking: names of the parts that its records do not have.
-    """
+
+@lru_cache(maxsize=4)
+def _loaded(
+    path: Path,
+    generation: int,
+    learns_from_ms: int,
+    lacking: tuple[str, ...],
+    stamp: tuple[int, ...],  # noqa: ARG001 - another bundle under one name is loaded again
+) -> MemoryFolder:
+    """One per worker: loading a bundle costs more than folding a small bucket."""
     bundle = load_bundle(path)
     folding = without(bundle, lacking) if lacking else bundle
     return MemoryFolder(folding, generation, learns_from_ms)
@@ -115,7 +118,7 @@ def fold_bucket(
         TakeOverError: the log is not the one that the snapshot's parts were folded from.
         UicError: a memory is of another bundle, or not of this version.
     """
-    folder = _folder(plan.bundle, plan.generation, plan.learns_from_ms)
+    folder = _folder(plan)
     memories, events = (_without(table, plan.forgotten) for table in (memories, events))
     if plan.taken is None:
         users, records = fold_tables(folder, memories, events_in_order(events))
@@ -183,7 +186,7 @@ def _fold_over(
     skipped = moved = folded = 0
     # 1. What the snapshot does not have, up to its positions.
     if taken.folds:
-        partial = _folder(plan.bundle, plan.generation, plan.learns_from_ms, taken.names)
+        partial = _folder(plan, taken.names)
         before = partial.fold(partial.initial_records(len(users)), batch.select(old))
         _refuse_other_log(taken, users, before.records, held, stored)
         kept = kept_bytes(folder.record_bytes, taken.columns)

@@ -25,7 +25,7 @@ from uic.models.features.definition import (
 from uic.models.features.event_columns import EventColumn, event_columns
 from uic.models.features.feature_file import load_features
 from uic.models.features.raw import RawValues, is_missing, missing_values, raw_column, raw_type
-from uic.models.published import sha256_of
+from uic.models.published import sha256_of, stamp_of
 from uic.models.samples.schema import USER_VERSIONS, label_column, samples_schema
 from uic.models.state.definition import StateDefinition
 from uic.models.state.named import named_features
@@ -186,16 +186,7 @@ class FeatureJoin:
         if source is None:
             return None
         path = self.features.folder / source.file
-        return _read_once(path, source, self.features.of(owner), _stamp(path))
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Changes with the file; empty for none, which the read tells."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        return _read_once(path, source, self.features.of(owner), stamp_of(path))
 
 
 @lru_cache(maxsize=4)

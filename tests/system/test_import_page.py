@@ -16,11 +16,13 @@ import pytest
 import typer
 
 from uic.jobs.cli import app, main
+from uic.jobs.workspace.workspace import Workspace
 from uic.pipelines.log.event_log import EventLog
 
 pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[2] / "docs" / "import.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?^```sh\n(.*?)^```$", PAGE, re.M | re.S))
+RANKED = "From there to a ranking"
 USERS, ITEMS, DAYS, A_DAY = 40, 30, 6, 3
 
 
@@ -147,8 +149,42 @@ def test_from_a_file_to_a_model_as_the_page_says(
     assert metrics["test"]["impressions"] > 0
 
 
+@pytest.mark.parametrize(
+    ("title", "user", "items"),
+    [
+        ("JSON Lines in a folder of days", "u12", ["i7", "i8"]),
+        ("Parquet from pandas, the whole log", 12, [7, 8]),
+        ("MIND", "U12", ["N7", "N8"]),
+    ],
+)
+def test_from_a_file_to_a_ranking_by_its_own_ids(
+    title: str,
+    user: int | str,
+    items: list[int] | list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    MADE[title][0](tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UIC_WORKSPACE", raising=False)
+    brought, sampled, _ = BLOCKS[title].splitlines()
+    uic("uic state init", monkeypatch)
+    workspace = Workspace(tmp_path / "var")
+    try:
+        for line in (brought, sampled, *BLOCKS[RANKED].splitlines()):
+            uic(line, monkeypatch)
+        answer = workspace.rank(user, items)
+    finally:
+        workspace.close()
+        workspace.store.stop()
+    assert (answer.user_id, answer.degraded) == (user, False)
+    assert sorted(one.item_id for one in answer.items) == items
+    assert all(one.known for one in answer.items)
+    assert answer.memory_events > 0
+
+
 def test_every_section_with_a_block_is_run() -> None:
-    assert set(BLOCKS) == set(MADE)
+    assert set(BLOCKS) == {*MADE, RANKED}
 
 
 def test_the_examples_of_the_help_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.pipelines.memories.conftest import untrained_bundle
 from uic.feature_repo.snapshots.snapshots import Snapshot
 from uic.models.bundles.bundle import load_bundle
 from uic.models.errors import ManifestError
@@ -39,13 +40,17 @@ def memories_of(snapshot: Snapshot) -> dict[int, bytes]:
     }
 
 
-def folded_one_by_one(log: EventLog, bundle: Path, generation: int) -> dict[int, bytes]:
+def folded_one_by_one(
+    log: EventLog, bundle: Path, generation: int, until: date = date.max
+) -> dict[int, bytes]:
     """The same with one call of the fold for each event, in the order of the log."""
     folder = MemoryFolder(load_bundle(bundle), generation)
     rows = pa.concat_tables([pq.read_table(file.path) for file in log.behavior_files()])
     events = rows.sort_by([("epoch", "ascending"), ("offset", "ascending")]).to_pylist()
     memories = {}
     for event in events:
+        if event["event_time"].date() > until:
+            continue
         record = memories.get(event["user_id"], folder.initial_records(1))
         times = (
             (event[name].replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC))
@@ -192,6 +197,19 @@ def test_what_does_not_fit_is_refused_in_one_line(
     damaged.write_bytes(content)
     with pytest.raises(ManifestError, match="bytes are not those of its manifest"):
         build_memories(request_for(date(2024, 3, 7), start=copy))
+
+
+def test_a_process_that_goes_on_folds_with_the_bundle_that_is_there_now(
+    small_log: EventLog, request_for: Make, tmp_path: Path
+) -> None:
+    path, built = tmp_path / "mimn" / "1", []
+    for seed in (0, 1):
+        shutil.rmtree(path, ignore_errors=True)
+        untrained_bundle(path, seed)
+        request = request_for(FIRST, bundle=path, memories=tmp_path / str(seed))
+        built.append(memories_of(build_memories(request)))
+        assert built[-1] == folded_one_by_one(small_log, path, 1, until=FIRST)
+    assert built[0] != built[1]
 
 
 def test_prune_leaves_the_newest_and_the_current_one(chain: list[Snapshot], tmp_path: Path) -> None:
