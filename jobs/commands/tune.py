@@ -108,6 +108,12 @@ def _show(found: "Tuned") -> None:
     options = "".join(f" --set {text}" for text in found.assignments) or " (the defaults)"
     OUT.print(f"best:{options}", markup=False, soft_wrap=True)
     OUT.print(f"gain over the defaults on as many days: AUC {found.gain:+.4f}", markup=False)
+    if 0 < found.gain < found.margin:
+        ERR.print(
+            f"warning: the validation days tell an AUC to within {found.margin:.4f}, so that the "
+            "gain may be chance; take more with --validation-days",
+            markup=False,
+        )
     if not found.finished:
         ERR.print(
             f"warning: out of time after {len(found.trials)} trainings; the best so far, on "

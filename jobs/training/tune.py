@@ -25,6 +25,7 @@ from uic.models.images.features import ImageFeatures
 from uic.models.published import only_writer, write_json_atomically
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.models.training.defaults import searched
+from uic.models.training.metrics import Metrics, auc_interval
 from uic.models.training.run_spec import Days, RunSpec, apply_settings, split_days
 from uic.models.training.search import Trial, best_of, draws, halving
 from uic.models.training.trainer import (
@@ -67,6 +68,7 @@ class Tuned:
         trials: every training that was finished, in the order of the search.
         best: of them.
         finished: whether the search came to its end.
+        margin: what the validation days tell an AUC to, 95 %; a smaller gain may be chance.
         path: the file that `--tuned` reads.
     """
 
@@ -76,6 +78,7 @@ class Tuned:
     trials: Sequence[Trial]
     best: Trial
     finished: bool
+    margin: float
     path: Path
 
     @property
@@ -264,8 +267,23 @@ class _Search:
         }
         write_json_atomically(path, document)
         return Tuned(
-            self.request.model, self.request.samples, self.spec.days, trials, best, finished, path
+            self.request.model,
+            self.request.samples,
+            self.spec.days,
+            trials,
+            best,
+            finished,
+            self._margin(best.auc),
+            path,
         )
+
+    def _margin(self, auc: float) -> float:
+        """Half of the interval of an AUC on the validation days."""
+        first, last = self.spec.days.validation or (None, None)
+        _, clicked = self.reader.shown_items(BatchPlan(first=first, last=last))
+        one = Metrics(auc, math.nan, math.nan, len(clicked), int(clicked.sum()), 0)
+        low, high = auc_interval(one)
+        return (high - low) / 2
 
 
 def _texts(settings: Mapping[str, Any]) -> list[str]:

@@ -150,6 +150,18 @@ def test_out_of_time_keeps_the_best_so_far(workspace, monkeypatch):
     assert json.loads(found.path.read_text())["finished"] is False
 
 
+def test_a_gain_that_may_be_chance_is_told(workspace, monkeypatch):
+    words = ["tune", "sum_pooling", "--samples", "default", "--trials", "2", "--set", "epochs=1"]
+    found = workspace.tune("sum_pooling", trials=2, settings={"epochs": 1})
+    assert 0.02 < found.margin < 0.2  # some hundred impressions
+    for gain, told in ((0.001, True), (0.3, False), (0.0, False)):
+        monkeypatch.setattr("uic.jobs.training.tune.Tuned.gain", gain)
+        result = CliRunner().invoke(
+            app, [*words, "-w", str(workspace.path)], catch_exceptions=False
+        )
+        assert ("so that the gain may be chance" in result.stderr) is told
+
+
 def test_no_training_in_time_says_so(workspace):
     with pytest.raises(BadInputError, match="not one training was finished in 0 minutes; say the"):
         workspace.tune("sum_pooling", minutes=0)
