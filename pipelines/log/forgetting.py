@@ -17,14 +17,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from uic.pipelines.log.event_log import EventLog
-from uic.pipelines.log.files import table_entry, write_rows
+from uic.pipelines.log.files import open_writer, table_entry, write_rows
 
 # By table of the log, the column that holds users.
+_TEXTS: Final = "user_ids"
 _USER_COLUMNS: Final = {
     "behaviors": "user_id",
     "shown": "user_id",
     "impressions": "user_id",
-    "user_ids": "id",
+    _TEXTS: "id",
 }
 
 
@@ -78,7 +79,10 @@ def _without(
         gone += rows
         target = _next_name(path)
         left = write_rows(target, _others(path, str(column), users))
-        if left:
+        named = entry["table"] == _TEXTS
+        if named and not left:  # without a table the log's users would be numbers from now on
+            open_writer(target, pq.read_schema(path)).close()
+        if left or named:
             kept.append({**entry, **table_entry(root, target, entry["table"], left)})
     return kept, gone
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from uic.models.errors import BadInputError
 from uic.models.published import write_json_atomically
 from uic.pipelines.importers.table import TableColumns, TableImporter
 from uic.pipelines.log.event_log import EventLog
+from uic.pipelines.log.forgetting import forget_in_log
 from uic.pipelines.log.text_ids import (
     FoundId,
     TextIds,
@@ -116,3 +118,13 @@ def test_two_texts_with_one_number_are_refused(tmp_path, monkeypatch):
     with pytest.raises(BadInputError, match="user ids 'ann' and 'bob' have one number; rename"):
         imported(tmp_path, "ann,x,3", "bob,x,3")
     assert not EventLog(tmp_path / "log").manifests()
+
+
+def test_a_log_whose_last_user_is_forgotten_still_takes_texts(tmp_path):
+    log = imported(tmp_path, "ann,x,3", "ann,y,3")
+    assert forget_in_log(log, np.array([number_of("ann")])) == 3  # two events, and the text
+    ids = TextIds.of(log)
+    assert ids.are_texts("user")
+    assert ids.said("user", [number_of("ann")]) == [str(number_of("ann"))]
+    again = TextIds.of(imported(tmp_path, "bob,x,3", name="b"))
+    assert again.pairs("user", [number_of("ann"), number_of("bob")]) == {number_of("bob"): "bob"}
