@@ -11,6 +11,7 @@ logs) the later one gets the next number that is free, and keeps it: the pairs o
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ KINDS: Final[tuple[Kind, ...]] = ("user", "item", "category")
 PAIRS: Final = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)]
 )
+# As many as any id needs; int() refuses 5,000 of them with an error of its own.
+_DIGITS: Final = re.compile(r"[0-9]{1,30}")
 # Pairs that are computed again when a log's table is opened: some milliseconds.
 _CHECKED_PAIRS: Final = 1000
 
@@ -124,7 +127,7 @@ class TextIds:
             except UnicodeEncodeError as error:
                 msg = f"{kind} {said!a}: no UTF-8 text"
                 raise TextIdsError(msg) from error
-        if isinstance(said, str) and not (said.isascii() and said.isdecimal()):
+        if isinstance(said, str) and not _DIGITS.fullmatch(said):
             msg = f"{kind} {said!r}: ids of {self.root} are numbers; expected 0 to 2^63 - 1"
             raise TextIdsError(msg)
         if not 0 <= int(said) <= MAX_ID:
@@ -177,13 +180,13 @@ class TextIds:
         """The texts of a number, by kind.
 
         Raises:
-            TextIdsError: it has none.
+            TextIdsError: it has none, or is no id.
         """
         self._refuse_numbers()
         found = [
             FoundId(kind, text, number, in_log=True)
             for kind in self.files
-            for text in self.pairs(kind, [number]).values()
+            for text in self.pairs(kind, [self.number(kind, number)]).values()
         ]
         if not found:
             msg = f"number {number}: no {', '.join(self.files)} of {self.root} has it"

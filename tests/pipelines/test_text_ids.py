@@ -128,3 +128,15 @@ def test_a_log_whose_last_user_is_forgotten_still_takes_texts(tmp_path):
     assert ids.said("user", [number_of("ann")]) == [str(number_of("ann"))]
     again = TextIds.of(imported(tmp_path, "bob,x,3", name="b"))
     assert again.pairs("user", [number_of("ann"), number_of("bob")]) == {number_of("bob"): "bob"}
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 10**30])
+def test_a_number_that_is_no_id_is_said_to_be_none(tmp_path, number):
+    ids = TextIds.of(imported(tmp_path, "ann,x,3"))
+    with pytest.raises(TextIdsError, match=rf"{number}: no id; expected 0 to 2\^63 - 1"):
+        ids.find_number(number)
+
+
+def test_a_user_of_very_many_digits_is_refused_as_any_text_is():
+    with pytest.raises(TextIdsError, match="are numbers; expected"):
+        TextIds().number("user", "9" * 5000)
