@@ -49,7 +49,7 @@ from uic.jobs.commands import (
 )
 from uic.jobs.commands.examples import add_examples
 from uic.jobs.commands.options import BEAM_SETTINGS
-from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.console import ERR, OUT, printable
 from uic.models.errors import UicError
 
 # In the order of a newcomer's day: by panel, the commands and groups of commands.
@@ -146,7 +146,7 @@ def main() -> None:
     try:
         app()
     except UicError as error:
-        ERR.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}")
+        ERR.print(f"[bold red]error:[/] {escape(printable(' '.join(str(error).split())))}")
         sys.exit(error.exit_code)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand
 
 from uic.jobs.commands import completion
@@ -18,7 +19,7 @@ from uic.jobs.commands.options import (
     takes_workspace,
 )
 from uic.jobs.commands.pictures import HtmlOption, show_bars
-from uic.jobs.config.console import ERR, OUT, working
+from uic.jobs.config.console import ERR, OUT, printable, working
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def samples(
 
 
 def _tell(workspace: Workspace, manifest: dict[str, Any], path: Path) -> None:
-    _remark(manifest)
+    _remark(workspace, manifest)
     OUT.print("\n".join([*_summary(manifest), f"samples: {path}"]), markup=False)
     _warn_of_window(workspace, manifest)
 
@@ -138,7 +139,7 @@ def _say_what_is_replaced(workspace: Workspace, out: str, days: tuple[date, date
         ERR.print(f"replacing samples {out}, which are of {' to '.join(before)}", markup=False)
 
 
-def _remark(manifest: dict[str, Any]) -> None:
+def _remark(workspace: Workspace, manifest: dict[str, Any]) -> None:
     """What a person should know before training on it, on standard error."""
     if manifest["empty_days"]:
         days = ", ".join(manifest["empty_days"][:_NAMED_DAYS])
@@ -148,10 +149,11 @@ def _remark(manifest: dict[str, Any]) -> None:
     left_out = manifest["left_out"]
     if left_out["inhuman_users"]:
         limit = manifest["settings"]["max_events_per_day"]
-        ids = ", ".join(map(str, left_out["inhuman_user_ids"]))
+        said = workspace.ids.said("user", left_out["inhuman_user_ids"])
+        ids = ", ".join(printable(str(user)) for user in said)
         ERR.print(
             f"[yellow]{left_out['inhuman_users']:,} users with more than {limit:,} behaviours in "
-            f"one day left out, with {left_out['inhuman_impressions']:,} impressions: {ids}"
+            f"one day left out, with {left_out['inhuman_impressions']:,} impressions: {escape(ids)}"
             f"{', …' if left_out['inhuman_users'] > len(left_out['inhuman_user_ids']) else ''}[/]"
         )
 
