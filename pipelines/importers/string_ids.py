@@ -83,14 +83,15 @@ class StringIds:
     def refuse_another_kind(self, source: Path) -> None:
         """Refuse texts in a log of numbers, and numbers in a log of texts: one user would be two.
 
+        What came by a topic alone says nothing: a producer sends the numbers of texts, too.
+
         Raises:
             BadInputError: ids of users or items are of the other kind.
         """
-        if not self._log.manifests():
-            return
+        imported = any(epoch.kind == "import" for epoch in self._log.epochs())
         for kind in KINDS[:2]:
             texts, here = self._log.ids_file(kind) is not None, kind in self._spools
-            if texts == here:
+            if texts == here or not (texts or imported):
                 continue
             was, now = ("texts", "numbers") if texts else ("numbers", "texts")
             way = f"; say --string-id {kind}" if texts else ", or import its numbers"

@@ -15,6 +15,7 @@ from uic.pipelines.importers import text
 from uic.pipelines.importers.table import TableColumns, TableImporter, TimeUnit
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.text_ids import number_of
+from uic.pipelines.log.writer import LogWriter, Part
 
 COLUMNS = TableColumns("who", "what", "when")
 
@@ -89,6 +90,36 @@ def test_texts_and_numbers_of_the_same_users_are_not_mixed(tmp_path: Path) -> No
     assert behaviors(log) == before
     run(TableImporter(numbers, said), log)
     assert len(behaviors(log)) == 2
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_texts_come_after_a_topic_whose_producer_sent_their_numbers(
+    tmp_path: Path, kind: str
+) -> None:
+    log = EventLog(tmp_path / "log")
+    topic = log.append_epoch(kind="topic", name="t", partitions=1, first_offsets={0: 0})
+    with LogWriter(log, Part("day"), time_zone="UTC", topic=topic) as writer:
+        event = {
+            "user_id": pa.array([number_of("x")]),
+            "item_id": pa.array([1]),
+            "category_id": pa.array([0]),
+            "behavior": pa.array([0], pa.int8()),
+            "event_time": pa.array([1_740_821_400_000], pa.timestamp("ms")),
+            "log_time": pa.array([1_740_821_400_000], pa.timestamp("ms")),
+            "partition": pa.array([0], pa.int32()),
+            "offset": pa.array([0], pa.int64()),
+        }
+        writer.add_behaviors(pa.table(event))
+        writer.publish()
+    texts = tmp_path / "texts.csv"
+    texts.write_text("who,what,when,clicked\n3,1,1740821400000,1\n")
+    said = TableColumns("who", "what", "when", clicked="clicked", string_ids=frozenset({kind}))
+    run(TableImporter(texts, said), log, impressions_only=True)
+    assert log.ids_file(kind) is not None
+    numbers = TableColumns("who", "what", "when", clicked="clicked")
+    texts.write_text("who,what,when,clicked\n3,1,1740907800000,1\n")
+    with pytest.raises(BadInputError, match="ids are numbers here and texts in"):
+        run(TableImporter(texts, numbers), log, impressions_only=True)
 
 
 def test_decimal_seconds_of_a_csv_are_those_of_a_parquet_file(tmp_path: Path) -> None:
