@@ -161,8 +161,14 @@ def _targets(
     seed: int,
 ) -> "NextItemTargets | None":
     if protocol is Protocol.NONE:
-        if targets:
-            msg = "--targets: is of --protocol next-item; add it, or leave --targets out"
+        said = {
+            "--targets": targets,
+            "--min-history": min_history != 1,
+            "--negatives-within": negatives_within,
+            "--seed": seed,
+        }
+        for option in (name for name, value in said.items() if value):
+            msg = f"{option}: is of --protocol next-item; add it, or leave {option} out"
             raise BadInputError(msg)
         return None
     from uic.pipelines.log.schemas import BEHAVIORS
