@@ -46,8 +46,8 @@ def test_ten_minutes_run_as_they_stand(tmp_path):
         version: json.loads((tmp_path / f"var/bundles/dnn/{version}/metrics.json").read_text())
         for version in ("without", "with")
     }
-    assert auc["without"]["test"]["auc"] == pytest.approx(0.5, abs=0.03)
-    assert auc["with"]["test"]["auc"] == pytest.approx(0.8, abs=0.02)
+    assert auc["without"]["test"]["auc"] == pytest.approx(0.5, abs=0.05)
+    assert auc["with"]["test"]["auc"] == pytest.approx(0.79, abs=0.02)
     [last] = [line for line in said if line.startswith("uic evaluate")]
     assert json.loads(said[last])["auc"] == pytest.approx(auc["with"]["test"]["auc"], abs=1e-6)
 
