@@ -165,9 +165,10 @@ def load_rules(path: Path, ids: TextIds | None = None) -> tuple[ExcludeRule, ...
     rules = []
     for at, entry in enumerate(document):
         try:
-            if ids is not None and isinstance(entry, dict):
-                entry = _with_numbers(entry, ids)  # noqa: PLW2901 - the same entry
-            rules.append(ExcludeRule.model_validate(entry))
+            said = (
+                _with_numbers(entry, ids) if ids is not None and isinstance(entry, dict) else entry
+            )
+            rules.append(ExcludeRule.model_validate(said))
         except TextIdsError as error:
             msg = f"{path}: rule {at}: users: {error}"
             raise ExcludeRulesError(msg) from error

@@ -1,28 +1,18 @@
 """`uic log show` and `uic samples show`: bars of what is there, on a terminal and a page."""
 
 import re
-import sys
 from datetime import date
 
 import numpy as np
 import pytest
 
+from tests.command_line import uic
 from tests.pipelines.samples.small_run import random_tables
-from uic.jobs.cli import main
 from uic.jobs.report.profiles import Bars, log_bars, samples_bars
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.profile import LogProfile, log_profile
 from uic.pipelines.log.writer import LogWriter, Part
 from uic.pipelines.samples.profile import SamplesProfile
-
-
-def uic(monkeypatch, *words) -> int:
-    monkeypatch.setattr(sys, "argv", ["uic", *map(str, words)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.fixture

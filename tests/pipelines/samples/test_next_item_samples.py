@@ -1,6 +1,5 @@
 """From a data set's own rows to samples by the papers' protocol, through the gates, as commands."""
 
-import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -8,7 +7,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from uic.jobs.cli import main
+from tests.command_line import uic
 from uic.models.published import read_manifest
 from uic.models.samples.schema import SAMPLES, SAMPLES_KIND, SAMPLES_SCHEMA_VERSION
 
@@ -23,15 +22,6 @@ def cut(shared_data: Path, tmp_path: Path) -> Path:
     path = tmp_path / "behaviors.parquet"
     pq.write_table(rows.filter(pc.is_in(rows["user_id"], value_set=users)), path)
     return path
-
-
-def uic(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["uic", *map(str, words)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_real_rows_become_a_clicked_and_an_unclicked_impression_a_user(
