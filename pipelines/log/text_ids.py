@@ -119,8 +119,11 @@ class TextIds:
 
         Raises:
             TextIdsError: a text that is no number, where the log's ids are numbers; a number that
-                is no id; or a text that is no UTF-8.
+                is no id; a text that is no UTF-8, or empty.
         """
+        if said == "":
+            msg = f"{kind} '': an id has at least one character"
+            raise TextIdsError(msg)
         if isinstance(said, str) and self.are_texts(kind):
             try:
                 return self._category(said) if kind == "category" else number_of(said)

@@ -9,7 +9,7 @@ snapshot and in the generation's state; `Exclusion.from_json` makes it again. A 
       until: 2025-03-01T14:30:00Z   # not included
       sources: [app-7]
     - name: robots
-      users: [1203, 88]             # texts, where the log was imported with text ids
+      users: [1203, 88]             # texts in quotes, where the log was imported with text ids
 
 An event is left out if it fits all conditions of any rule.
 """
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import yaml
@@ -32,6 +32,7 @@ from uic.pipelines.log.text_ids import TextIds, TextIdsError
 from uic.pipelines.sale_calendar import SaleCalendar
 
 Sources = NDArray[np.object_]
+_LEAST_HASHED: Final = 2**40  # of the 63 bits of a text's number
 
 
 class ExcludeRulesError(BadInputError):
@@ -184,8 +185,21 @@ def _with_numbers(entry: dict[str, Any], ids: TextIds) -> dict[str, Any]:
     users = entry.get("users")
     if not isinstance(users, list):
         return entry
+    if ids.are_texts("user"):
+        _refuse_unquoted([one for one in users if isinstance(one, int)], ids)
     numbers = [ids.number("user", one) if isinstance(one, str) else one for one in users]
     return {**entry, "users": numbers}
+
+
+def _refuse_unquoted(numbers: list[int], ids: TextIds) -> None:
+    """Refuse numbers that are no user's inside: YAML read the text 0088 as one."""
+    known = ids.pairs("user", numbers)
+    for number in numbers:
+        # Users whom only the stream brought are not in the table. Of 8 million hashes, one is
+        # as small as an id that people write as a number.
+        if number not in known and number < _LEAST_HASHED:
+            msg = f"{number} is no user's number; the log's ids are texts: write '{number}'"
+            raise TextIdsError(msg)
 
 
 def _milliseconds(time: datetime) -> int:

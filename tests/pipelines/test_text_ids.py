@@ -88,6 +88,8 @@ def test_a_text_is_found_in_the_kinds_that_have_it(tmp_path):
         FoundId("category", "new", new >> 32, in_log=False),
     ]
     assert ids.find_number(hats) == ids.find_text("hats")
+    with pytest.raises(TextIdsError, match="user '': an id has at least one character"):
+        ids.find_text("")
     with pytest.raises(TextIdsError, match=r"number 12: no user, item, category of .* has it"):
         ids.find_number(12)
 

@@ -80,8 +80,13 @@ def test_a_wrong_rules_file_names_file_rule_and_field(tmp_path: Path, text: str,
 def test_users_of_a_log_with_text_ids_are_named_by_their_texts(tmp_path):
     ids = TextIds.of(imported(tmp_path, "ann,x,3"))
     path = tmp_path / "rules.yaml"
-    path.write_text("- users: [ann, '007', 5]\n")
+    inside, streamed = number_of("ann"), number_of("bob")
+    path.write_text(f"- users: [ann, '007', {inside}, {streamed}]\n")
     (rule,) = load_rules(path, ids)
-    assert rule.users == (number_of("ann"), number_of("007"), 5)
+    assert rule.users == (inside, number_of("007"), inside, streamed)
+    path.write_text("- users: [ann, 88]\n")
+    with pytest.raises(ExcludeRulesError, match="rule 0: users: 88 is no user's number.*'88'"):
+        load_rules(path, ids)
+    path.write_text("- users: [ann]\n")
     with pytest.raises(ExcludeRulesError, match="rule 0: users: user 'ann': ids of"):
         load_rules(path, TextIds())
