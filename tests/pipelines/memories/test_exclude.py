@@ -85,7 +85,7 @@ def test_users_of_a_log_with_text_ids_are_named_by_their_texts(tmp_path):
     (rule,) = load_rules(path, ids)
     assert rule.users == (inside, number_of("007"), inside, streamed)
     path.write_text("- users: [ann, 88]\n")
-    with pytest.raises(ExcludeRulesError, match="rule 0: users: 88 is no user's number.*'88'"):
+    with pytest.raises(ExcludeRulesError, match=r"rule 0: users: 88 is no user's number.*'88'"):
         load_rules(path, ids)
     path.write_text("- users: [ann]\n")
     with pytest.raises(ExcludeRulesError, match="rule 0: users: user 'ann': ids of"):
