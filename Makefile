@@ -71,7 +71,7 @@ kafka: install jars  ## Start a real Kafka broker on loopback; Ctrl-C stops it
 # Two locks: everything, and what runs in production (infra/Dockerfile), the same versions.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml
 lock:  ## Compile requirements.lock and infra/requirements.lock from pyproject.toml
-	$(LOCK) --extra test --extra docs -o requirements.lock
+	$(LOCK) --extra test --extra docs --extra ui -o requirements.lock
 	$(LOCK) -c requirements.lock -o infra/requirements.lock
 
 sbom: install  ## Write build/sbom.json: what production runs, in CycloneDX
