@@ -95,8 +95,9 @@ def init(
     """Begin with your own data: four questions, each also an option, and the next three commands.
 
     Writes uic.yaml, state.yaml and, of columns beside ids, features.yaml into WORKSPACE, where the
-    other commands find them. Columns are guessed by their names, and the data is read once to the
-    end, for its days and for ids that are texts; it stays as it is. No file is written over.
+    other commands find them. Columns are guessed by their names and by the first values, and the
+    data is read once to the end, for its days and for ids that are texts; it stays as it is. No
+    file is written over.
 
     Example: uic init --data events.csv --yes
 
@@ -123,6 +124,7 @@ def _answers(
 ) -> StartAnswers:
     """What was said by options, by default or at the terminal, question by question."""
     from uic.pipelines.importers.guesses import guess_columns
+    from uic.pipelines.importers.survey import first_values
 
     def ask(name: str, question: str, default: str | None, read: Callable[[str], Answer]) -> Answer:
         return _ask(f"--{name}", question, given[name], default, read, yes=yes)
@@ -130,9 +132,10 @@ def _answers(
     data, look = ask(
         "data", "Data (file, folder, pattern)", _only_file(), lambda text: (text, look_at(text))
     )
-    guess = said_columns(guess_columns(look.names))
+    guess = ""
     if given["columns"] is None:
         ERR.print(f"columns: {', '.join(look.names)}", markup=False)
+        guess = said_columns(guess_columns(look.names, first_values(look)))
     columns = ask("columns", "Which is what", guess, lambda text: read_columns(text, look.names))
     servers = f"Redis and Kafka ({EMBEDDED}, or redis=HOST:PORT kafka=HOST:PORT)"
     config = ask("servers", servers, EMBEDDED, lambda text: read_servers(text, zone))

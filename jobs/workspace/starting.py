@@ -290,14 +290,12 @@ def _commands(
     answers: StartAnswers, found: "TableSurvey", behaviors: Mapping[str, str], workspace: Path
 ) -> list[str]:
     place = [] if workspace == DEFAULT_WORKSPACE else ["-w", str(workspace)]
-    first, test = found.first, []
-    if "clicked" in answers.columns:
-        first = max(first, found.last - timedelta(days=_SAMPLES_DAYS - 1))
-    if found.first == found.last:
-        test = ["--test-days", "0"]
+    first = max(found.first, found.last - timedelta(days=_SAMPLES_DAYS - 1))
+    made = [] if "clicked" in answers.columns else ["--protocol", "next-item"]
+    test = ["--test-days", "0"] if found.first == found.last else []
     lines = [
         ["uic", "import", "table", answers.data, *place, *_import_options(answers, found)],
-        ["uic", "samples", *place, "--first", str(first), "--last", str(found.last)],
+        ["uic", "samples", *place, *made, "--first", str(first), "--last", str(found.last)],
         ["uic", "train", "average_pooling", *place, "--samples", "default", "--epochs", "1", *test],
     ]
     for word, name in behaviors.items():
@@ -325,6 +323,4 @@ def _import_options(answers: StartAnswers, found: "TableSurvey") -> list[str]:
         options += ["--separator", "tab" if form.delimiter == "\t" else form.delimiter]
     if not found.typed:
         options += [word for kind in found.text_ids for word in ("--string-id", kind)]
-    if "clicked" not in answers.columns:
-        options += ["--protocol", "next-item", "--sequence-of", "all", "--min-length", "5"]
     return options

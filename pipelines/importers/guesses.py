@@ -1,15 +1,15 @@
-"""Which column is what, by the names that people give, and how its times are written.
+"""Which column is what, by the names that people give and by values, and how its times are written.
 
 A guess is shown to a person before anything is done with it; what cannot be told is left open.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from uic.models.errors import BadInputError
-from uic.pipelines.importers.plausible import YEAR_2000_MS
+from uic.pipelines.importers.plausible import YEAR_2000_MS, PlausibleTimes
 
 # Names of what a column can be, the likeliest first; compared without case and signs, so that
 # `user.id`, `User ID` and `user_id` are one.
@@ -43,6 +43,8 @@ BEHAVIOR_WORDS: Final = {
     "favourite": "favourite favorite fav favs like liked wishlist bookmark collect",
     "buy": "buy purchase transaction order bought purchased sale checkout",
 }
+# A column of behaviours has few distinct words, and most of them are in `BEHAVIOR_WORDS`.
+_MOST_BEHAVIORS: Final = 12
 _FORMATS: Final = (
     "%Y-%m-%d",
     "%m/%d/%Y",
@@ -57,6 +59,7 @@ _DAY_NUMBER: Final = re.compile(r"(19|20)[0-9]{6}")
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Beyond it a number of seconds, milliseconds or microseconds would be of the year 5138.
 _UNIT_ENDS: Final = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}
+_UNITS_A_SECOND: Final = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 def plain(name: str) -> str:
@@ -64,11 +67,18 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def guess_columns(names: Sequence[str]) -> dict[str, list[str]]:
+def guess_columns(
+    names: Sequence[str], values: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[str]]:
     """Columns by what they are likely to be: keys of `NAMES` and `FEATURES`.
 
     A column is one thing at most; of `clicked` and `behavior` there is one, as a table has
-    impressions or behaviours; and a name that is there twice is nothing.
+    impressions or behaviours; and a name that is there twice is nothing. Where no name says which
+    column has the times, or the column that is called a behaviour has none, values say it.
+
+    Args:
+        names: of all columns.
+        values: some distinct values by column; None goes by names alone.
     """
     free = [name for name in names if names.count(name) == 1]
     found: dict[str, list[str]] = {}
@@ -81,6 +91,7 @@ def guess_columns(names: Sequence[str]) -> dict[str, list[str]]:
             best = min(likely, key=lambda name: at[plain(name)])
             found[role] = [best]
             free.remove(best)
+    _guess_by_values(found, free, values or {})
     for role, words in FEATURES.items():
         if role == "context" and "clicked" not in found:
             continue
@@ -88,6 +99,45 @@ def guess_columns(names: Sequence[str]) -> dict[str, list[str]]:
         if columns:
             found[role] = columns
     return found
+
+
+def _guess_by_values(
+    found: dict[str, list[str]], free: list[str], values: Mapping[str, Sequence[str]]
+) -> None:
+    """Add what no name says: the column of times, and that of behaviours."""
+    times = next((name for name in free if _are_times(values.get(name, ()))), None)
+    if times is not None and "event_time" not in found:
+        found["event_time"] = [times]
+        free.remove(times)
+    called = found.get("behavior", [])
+    if "clicked" in found or any(_behaviors_among(values.get(name, ())) for name in called):
+        return
+    likely = [name for name in free if _behaviors_among(values.get(name, ())) > 0.5]
+    if likely:
+        best = max(likely, key=lambda name: _behaviors_among(values[name]))
+        found["behavior"] = [best]
+        free.remove(best)
+        free += called
+
+
+def _behaviors_among(words: Sequence[str]) -> float:
+    """The share of words that name a behaviour; 0 for a column of many words."""
+    if not words or len(words) > _MOST_BEHAVIORS:
+        return 0.0
+    return sum(guess_behavior(word) is not None for word in words) / len(words)
+
+
+def _are_times(words: Sequence[str]) -> bool:
+    """Whether all are times; numbers are between 2000 and tomorrow, and no days (`20250301`)."""
+    try:
+        unit = guess_time_unit("", words) if words else None
+    except BadInputError:
+        return False
+    if unit not in _UNITS_A_SECOND:
+        return unit is not None and not all(map(_NUMBER.fullmatch, words))
+    likely, times = PlausibleTimes.until_tomorrow(), [float(word) for word in words]
+    a_ms = _UNITS_A_SECOND[unit] / 1000
+    return likely.first_ms <= min(times) / a_ms and max(times) / a_ms <= likely.last_ms
 
 
 def guess_behavior(word: str) -> str | None:

@@ -1,6 +1,7 @@
 """A look at a table before its import: its columns, its days, whether its ids are texts.
 
-`open_look` reads the names of the columns; `survey` reads the chosen columns once, to the end.
+`open_look` reads the names of the columns, `first_values` what is in them at the beginning;
+`survey` reads the chosen columns once, to the end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from uic.models.errors import BadInputError
 from uic.models.features.definition import Feature, Kind, Owner
+from uic.pipelines.importers.columns_found import kind_of
 from uic.pipelines.importers.features import FEW_VALUES
 from uic.pipelines.importers.guesses import guess_time_unit
 from uic.pipelines.importers.input_files import InputFile, input_files
@@ -30,6 +32,8 @@ _SEPARATORS: Final = ("::", "\t", ";", "|")
 _WHOLE: Final = r"^\s*-?(0|[1-9][0-9]{0,17})(\.0+)?\s*$"
 # So many distinct values tell how times are written, and which behaviours there are.
 _DISTINCT: Final = 1000
+# So many rows say what a column is, before it is chosen.
+_FIRST_ROWS: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,30 @@ def open_look(data: Path, form: TextForm, *, any_separator: bool) -> TableLook:
     return TableLook(
         files, form, [*names, *(key for key in files[0].partition if key not in names)]
     )
+
+
+def first_values(look: TableLook, names: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """Distinct values of the first rows, by column.
+
+    Args:
+        look: the table.
+        names: of columns; None takes all that are there once.
+
+    Returns:
+        At most 1,000 values a column, as texts in order of appearance. Columns of lists, of objects
+        and of what cannot be read are left out: that is said of a column when it is chosen.
+    """
+    if names is None:
+        names = [name for name in look.names if look.names.count(name) == 1]
+    try:
+        first = next(_all_rows(look.tables(names)), None)
+    except BadInputError:
+        alone = [first_values(look, [name]) for name in names] if len(names) > 1 else []
+        return {name: values for of in alone for name, values in of.items()}
+    if first is None:
+        return {}
+    columns = {name: _array(first.slice(0, _FIRST_ROWS), name) for name in names}
+    return {name: _distinct(column) for name, column in columns.items() if _has_words(column.type)}
 
 
 def survey(
@@ -171,6 +199,12 @@ def _array(table: pa.Table, name: str) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return pa.concat_arrays(column.chunks)
+
+
+def _has_words(kind: pa.DataType) -> bool:
+    """Whether values can be a person's words: texts, whole numbers or times."""
+    whole = pa.types.is_integer(kind) or pa.types.is_binary(kind)
+    return whole or kind_of(kind) in {"texts", "times"}
 
 
 def _words(column: pa.Array) -> pa.Array:

@@ -19,6 +19,7 @@ from uic.jobs.workspace.starting import read_columns, said_columns
 from uic.models.errors import BadInputError
 from uic.models.features.feature_file import load_features
 from uic.models.state.definition import DEFAULT
+from uic.pipelines.log.event_log import EventLog
 
 
 @pytest.fixture
@@ -29,10 +30,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# Users and hours of five days, and of a sixth.
+ROWS = 5 * 40 * 3 + 25 * 3
+
+
 def events(folder: Path, name: str = "events.csv") -> Path:
     """What a shop has: text ids, a time without a zone, its own words for behaviours, a price."""
     draw = random.Random(1)
-    lines = ["Visitor ID,itemid,timestamp,event,price\n"]
+    lines = ["Visitor ID,itemid,timestamp,what,price\n"]
     for day in range(1, 7):
         for user in range(40 if day < 6 else 25):
             for hour in (8, 12, 16):
@@ -76,12 +81,11 @@ def test_the_defaults_make_documents_and_commands(
     assert printed(said.out) == [
         (
             "uic import table events.csv --user-id 'Visitor ID' --item-id itemid --event-time "
-            "timestamp --behavior event --item-feature price --time-unit iso --time-zone UTC "
-            "--string-id user --string-id item --protocol next-item --sequence-of all "
-            "--min-length 5 --behavior-name view=click --behavior-name addtocart=cart "
-            "--behavior-name transaction=buy"
+            "timestamp --behavior what --item-feature price --time-unit iso --time-zone UTC "
+            "--string-id user --string-id item --behavior-name view=click --behavior-name "
+            "addtocart=cart --behavior-name transaction=buy"
         ),
-        "uic samples --first 2025-03-01 --last 2025-03-06",
+        "uic samples --protocol next-item --first 2025-03-01 --last 2025-03-06",
         "uic train average_pooling --samples default --epochs 1",
     ]
     assert "the ids of Visitor ID are texts ('ü/0')" in said.err
@@ -107,6 +111,9 @@ def test_the_printed_commands_run_word_for_word(
     assert "it stays as it is; add to it" not in said.err
     assert Path("var/features.yaml").read_text() == features
     assert "state.items.count" in said.out
+    log = EventLog(Path("var/log"))
+    assert sum(file.rows for file in log.behavior_files()) == ROWS
+    assert log.impression_files() == []
 
 
 def test_every_answer_is_an_option(
@@ -175,7 +182,7 @@ def test_a_file_that_is_there_stays(
         ("--yes --servers redis=nowhere", "--servers, --time-zone: store.address: "),
         ("--yes --state mine.yaml", "--state: found 'mine.yaml', expected default, none or"),
         ("--yes --time-zone Nowhere", "--time-zone: found 'Nowhere'"),
-        ("--yes --columns 'user_id=event item_id=itemid event_time=price'",
+        ("--yes --columns 'user_id=what item_id=itemid event_time=price'",
          "events.csv: column price: '"),
     ],
 )  # fmt: skip
@@ -207,6 +214,15 @@ def test_data_of_one_day_and_unknown_behaviours_are_said(
     assert "column event has 'login', which are no behaviours" in said.err
     assert "the data are of one day (2025-03-01)" in said.err
     assert printed(said.out)[2].endswith("--epochs 1 --test-days 0")
+
+
+def test_long_data_are_history_before_a_week_of_samples(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.csv").write_text("user,item,time\n1,2,1738405800\n1,3,1740907800\n")
+    assert uic("uic init --yes", monkeypatch) == 0
+    sampled = "uic samples --protocol next-item --first 2025-02-24 --last 2025-03-02"
+    assert printed(capsys.readouterr().out)[1] == sampled
 
 
 def test_columns_are_read_as_they_are_said() -> None:
@@ -264,7 +280,7 @@ class Conversation:
 
 
 SERVERS = "Redis and Kafka (embedded, or redis=HOST:PORT kafka=HOST:PORT)"
-GUESS = "'user_id=Visitor ID' item_id=itemid event_time=timestamp behavior=event item_feature=price"
+GUESS = "'user_id=Visitor ID' item_id=itemid event_time=timestamp behavior=what item_feature=price"
 
 
 @pytest.mark.slow
@@ -272,7 +288,7 @@ def test_four_questions_show_the_guess_as_their_default(folder: Path) -> None:
     events(folder)
     asked = Conversation("-w", "shop")
     asked.answer("Data (file, folder, pattern)", "events.csv")
-    asked.until("columns: Visitor ID, itemid, timestamp, event, price")
+    asked.until("columns: Visitor ID, itemid, timestamp, what, price")
     asked.answer("Which is what", GUESS)
     asked.answer(SERVERS, "embedded", "redis=h:6379")
     asked.answer("Parts of a record (default, none, or a state.yaml)", "default")

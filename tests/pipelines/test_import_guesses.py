@@ -9,7 +9,7 @@ import pytest
 
 from uic.models.errors import BadInputError
 from uic.pipelines.importers.guesses import guess_behavior, guess_columns, guess_time_unit
-from uic.pipelines.importers.survey import TableLook, open_look, survey
+from uic.pipelines.importers.survey import TableLook, first_values, open_look, survey
 from uic.pipelines.importers.text import TextForm
 
 
@@ -44,6 +44,38 @@ def test_columns_are_known_by_the_names_that_people_give(
     names: str, expected: dict[str, str]
 ) -> None:
     guess = guess_columns(names.split())
+    assert {role: " ".join(columns) for role, columns in guess.items()} == expected
+
+
+WORDS = ["view", "buy", "add to cart", "search"]
+KINDS = ["book", "shoe", "view", "lamp"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"what": WORDS}, {"behavior": "what"}),
+        ({"what": KINDS}, {}),
+        ({"what": [*WORDS, *(f"{number}" for number in range(9))]}, {}),
+        ({"place": ["cart", "home", "list"], "what": WORDS}, {"behavior": "what"}),
+        ({"event": ["login"], "what": WORDS}, {"behavior": "what"}),
+        ({"event": ["login", "view"], "what": WORDS}, {"behavior": "event"}),
+        ({"event": ["login"], "what": KINDS}, {"behavior": "event"}),
+        ({"clicked": ["0", "1"], "what": WORDS}, {"clicked": "clicked"}),
+        ({"when": ["2025-03-01 10:00"]}, {"event_time": "when"}),
+        ({"when": ["14.03.2011 08:26"]}, {"event_time": "when"}),
+        ({"order": ["1004856"], "when": ["1740821400"]}, {"event_time": "when"}),
+        ({"order": ["20250301", "20250302"]}, {}),
+        ({"order": ["9999999999"]}, {}),
+        ({"order": ["7", "1740821400"]}, {}),
+        ({"when": []}, {}),
+        ({"when": ["2025-03-01"], "time": ["noon"]}, {"event_time": "time"}),
+    ],
+)
+def test_values_say_what_no_name_says(
+    values: dict[str, list[str]], expected: dict[str, str]
+) -> None:
+    guess = guess_columns(list(values), values)
     assert {role: " ".join(columns) for role, columns in guess.items()} == expected
 
 
@@ -115,6 +147,18 @@ def test_the_folder_of_a_day_is_a_column(tmp_path: Path) -> None:
     (tmp_path / "day=2025-03-01").mkdir()
     write(tmp_path / "day=2025-03-01", "user,item\n1,2\n")
     assert look(tmp_path).names == ["user", "item", "day"]
+
+
+def test_the_first_values_are_words_of_columns_that_are_there_once(tmp_path: Path) -> None:
+    rows = "u,view,1,2\nu,buy,1,2\nv, view ,NULL,2\n"
+    table = look(write(tmp_path, f"user,what,n,n\n{rows}"))
+    assert first_values(table) == {"user": ["u", "v"], "what": ["view", "buy"]}
+
+
+def test_a_column_of_lists_hides_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"who": {"id": "u"}, "what": "view", "tags": ["a"], "share": 0.5}\n' * 2)
+    assert first_values(look(path)) == {"who.id": ["u"], "what": ["view"]}
 
 
 IDS = {"user": "user", "item": "item"}
