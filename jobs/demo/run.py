@@ -94,8 +94,10 @@ def _put_in_order(stages: Sequence[DemoStage], runner: Runner, workspace: Path) 
     for stage in stages:
         for command in stage.before:
             runner.run_quietly(command)
-        for folder in stage.removes:
-            shutil.rmtree(workspace / folder, ignore_errors=True)
+        for name in stage.removes:
+            if (workspace / name).is_file():
+                (workspace / name).unlink()
+            shutil.rmtree(workspace / name, ignore_errors=True)
 
 
 def _open_workspace(workspace: Path, *, fresh: bool) -> dict[str, Any]:

@@ -33,6 +33,12 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         "impressions_per_user_day": 4.0, "interest_gain": 0.7, "order_gain": 1.2,
         "session_gain": 1.2, "satiation_gain": 1.2, "pair_gain": 1.2,
     },
+    # What a session is about and what leads to what, with few items: a model learns it in minutes.
+    "sessions": {
+        "users": 1500, "items": 200, "days": 45, "visits_per_user_day": 0.8,
+        "impressions_per_user_day": 4.0, "interest_gain": 0.7, "order_gain": 1.2,
+        "session_gain": 1.2,
+    },
     # Users as seldom and as unlike one another as those of public logs, which have no silences.
     "public": {
         "visits_per_user_day": 0.35, "activity_spread": 1.0, "interest_gain": 0.7,

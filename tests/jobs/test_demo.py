@@ -33,7 +33,7 @@ def plan(*stages):
 
 
 def test_real_data_is_used_where_it_is_and_the_simulator_elsewhere(tmp_path):
-    assert make_plan(tmp_path).stages[0].arguments == ("simulate", "--preset", "signals")
+    assert make_plan(tmp_path).stages[0].arguments == ("simulate", "--preset", "sessions")
     (tmp_path / "kuairand_pure_14d").mkdir()
     real = make_plan(tmp_path)
     assert real.stages[0].arguments[:2] == ("import", "kuairand")

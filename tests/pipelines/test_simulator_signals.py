@@ -108,6 +108,15 @@ def test_a_preset_has_a_high_ceiling_that_interests_alone_are_far_below(preset):
     assert 0.1 < best.labels.mean() < 0.3
 
 
+def test_the_preset_of_the_demo_is_of_order_and_sessions():
+    plan = SimulationPlan.preset("sessions", users=300)
+    lost = losses(plan, last_days(plan))
+    assert plan.signals == ("order", "session")
+    assert lost["everything"] == 0
+    assert min(lost["all but order"], lost["all but session"]) > 0.05
+    assert 0.15 < lost["interests only"] < 0.3
+
+
 def test_without_signals_everything_is_interests_and_items():
     plan = plan_of()
     lost = losses(plan, last_days(plan))
