@@ -160,7 +160,10 @@ def test_no_impressions_are_no_error(tmp_path):
         (["--items", "99"], "--items: found 99"),
         (["--days", "1"], "--days: found 1"),
         (["--seed", "-1"], "--seed: found -1"),
-        (["--preset", "real"], "--preset: found 'real': expected one of plain, signals, sessions, public"),
+        (
+            ["--preset", "real"],
+            "--preset: found 'real': expected one of plain, signals, sessions, public",
+        ),
         (["--order-gain", "4"], "--order-gain: found 4.0"),
         (["--late-share", "1.5"], "--late-share: found 1.5"),
         (["--visits-per-user-day", "0"], "--visits-per-user-day: found 0.0"),
