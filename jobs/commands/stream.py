@@ -2,14 +2,16 @@
 
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from uic.jobs.commands import completion
-from uic.jobs.commands.options import UntilEndOption, takes_workspace
-from uic.jobs.config.console import ERR, OUT, working
+from uic.jobs.commands.options import UntilEndOption, shown_progress, takes_workspace
+from uic.jobs.config.console import ERR, OUT
+from uic.jobs.config.progress import no_progress
 from uic.jobs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,17 +76,15 @@ def run(
     The same job on a Flink cluster: `uic stream plan` writes its plan, then
     `flink run -py jobs/stream/run/attempt.py PLAN`.
     """
-    supervisor = workspace.stream.supervisor(
-        generation=generation, source=source, parallelism=parallelism, until_end=until_end,
-        bundle=bundle, accept_loss=accept_loss, new_epoch=new_epoch, checkpoint=checkpoint,
-        say=lambda line: ERR.print(line, markup=False),
-    )  # fmt: skip
     if detach:
         _detach(workspace, generation)
-    elif until_end:
-        with working("folding events up to the end that the source has now"):
-            _run_until_signal(supervisor)
-    else:
+        return
+    with shown_progress() if until_end else nullcontext(no_progress) as progress:
+        supervisor = workspace.stream.supervisor(
+            generation=generation, source=source, parallelism=parallelism, until_end=until_end,
+            bundle=bundle, accept_loss=accept_loss, new_epoch=new_epoch, checkpoint=checkpoint,
+            say=lambda line: ERR.print(line, markup=False), progress=progress,
+        )  # fmt: skip
         _run_until_signal(supervisor)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uic.jobs.config.context import Context
-from uic.jobs.config.progress import say_nothing
+from uic.jobs.config.progress import Progress, no_progress, say_nothing
 from uic.jobs.workspace.base import WorkspacePanel
 from uic.models.errors import BadInputError
 
@@ -52,6 +52,7 @@ class StreamPanel(WorkspacePanel):
         new_epoch: bool = False,
         checkpoint: Path | None = None,
         say: Callable[[str], None] | None = None,
+        progress: Progress = no_progress,
     ) -> "Supervisor":
         """What runs the stream job of one generation: `run` folds events until `request_stop`.
 
@@ -65,6 +66,7 @@ class StreamPanel(WorkspacePanel):
             new_epoch: go on with a topic that was made anew.
             checkpoint: to resume from; None: the store's marker.
             say: told each attempt and how it ended.
+            progress: told how many events are folded, with `until_end`.
 
         Raises:
             BadInputError: a setting is out of range.
@@ -81,7 +83,7 @@ class StreamPanel(WorkspacePanel):
             restore_from=checkpoint,
         )
         planner = Planner(_with_stream(self.context, source, parallelism), options)
-        return Supervisor(planner, say or say_nothing)
+        return Supervisor(planner, say or say_nothing, progress)
 
     def start(
         self, generation: int | None = None, arguments: Sequence[str] | None = None

@@ -14,6 +14,7 @@ from typing import Final
 
 from uic.feature_repo.store.errors import StoreClaimError
 from uic.feature_repo.store.markers import NO_OFFSET
+from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.attempt import JOB_FILE
 from uic.jobs.stream.run.failures import Failure, failure_of, read_failure
@@ -56,10 +57,13 @@ class AttemptWatch:
         planner: Planner,
         stopping: Callable[[], bool],
         say: Callable[[str], None],
+        *,
+        progress: Progress = no_progress,
     ) -> None:
         self._plan = plan
         self._process = process
         self._stopping = stopping
+        self._progress = progress
         self._feed = FileFeed(plan, planner) if plan.source == "files" else None
         now = time.monotonic()
         self._started = self._task_manager_at = self._checkpoint_at = now
@@ -87,6 +91,7 @@ class AttemptWatch:
 
     def until_end(self) -> Outcome:
         """Wait for the attempt's end, and look once more at how far it came."""
+        self._tell(self._markers)
         with LagWatch(self._planner, self._plan):
             outcome = self._until_end()
         self._read_markers()
@@ -119,8 +124,24 @@ class AttemptWatch:
             marks = self._planner.generations.markers(self._plan.generation)
             now, before = marks.get(self._plan.epoch, {}), self._markers
             self._markers = now
+            self._tell(now)
             return fell_behind(before, now, self._plan.epoch)
         return ""
+
+    def _tell(self, markers: Mapping[int, int]) -> None:
+        """How far it is, where the end is known."""
+        if not self._plan.until_end:
+            return
+        left = {
+            partition: (start, end - start)
+            for partition, start in self._plan.starts.items()
+            if (end := self._plan.ends.get(partition, 0)) > start
+        }
+        done = sum(
+            min(max(markers.get(partition, NO_OFFSET) + 1 - start, 0), count)
+            for partition, (start, count) in left.items()
+        )
+        self._progress("events", done, sum(count for _, count in left.values()))
 
     def _taken_over(self) -> str:
         """What to say where another workspace has the store now; empty if none has."""

@@ -31,6 +31,7 @@ from typing import Any, Final
 
 import psutil
 
+from uic.jobs.config.progress import Progress, no_progress
 from uic.jobs.stream.fold.plan import JobPlan
 from uic.jobs.stream.run.attempt_watch import AttemptWatch, Outcome
 from uic.jobs.stream.run.planner import Planner
@@ -60,11 +61,15 @@ class Supervisor:
     Args:
         planner: plans each attempt.
         say: remarks for people, one line each.
+        progress: told how many events an attempt has folded, where the run has an end.
     """
 
-    def __init__(self, planner: Planner, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, planner: Planner, say: Callable[[str], None], progress: Progress = no_progress
+    ) -> None:
         self._planner = planner
         self._say = say
+        self._progress = progress
         self._stopping = False
 
     def request_stop(self) -> None:
@@ -145,7 +150,14 @@ class Supervisor:
                     "plan": str(plan.run_folder / "plan.json"),
                 },
             )
-            watch = AttemptWatch(plan, process, self._planner, lambda: self._stopping, self._say)
+            watch = AttemptWatch(
+                plan,
+                process,
+                self._planner,
+                lambda: self._stopping,
+                self._say,
+                progress=self._progress,
+            )
             return watch.until_end()
         finally:
             _end(process)

@@ -103,8 +103,11 @@ def test_malformed_events_are_dead_letters_and_the_job_never_restarts(trial, tmp
     _write(files, 0, mixed)
     context = trial(source="files", files=files, **FAST)
     said: list[str] = []
-    Supervisor(Planner(context, RunOptions(until_end=True)), said.append).run()
+    told = []
+    planner = Planner(context, RunOptions(until_end=True))
+    Supervisor(planner, said.append, lambda *how_far: told.append(how_far)).run()
     assert said[-1] == "attempt 1 finished"
+    assert (told[0], told[-1]) == (("events", 0, 14_000), ("events", 14_000, 14_000))
     _assert_equals_batch_fold(context, rejected=8000)
     planner = Planner(context, RunOptions())
     status = read_status(planner.client, "uic", 1)
