@@ -37,6 +37,7 @@ def test_every_module_with_a_command_is_in_a_panel():
         "gate_tables",
         "pictures",
         "imported_features",
+        "import_summary",
         "simulation_options",
         "examples",
         "completion",
