@@ -262,7 +262,8 @@ class _Days:
         unit = unit_or_format(self.unit or "ms")
         # In a log of UTC, times without a zone are taken and remarked; which tells that they are.
         bare = EventTimes(where, unit, None, "UTC")
-        bare.read(column.slice(0, _DISTINCT), np.zeros(min(len(column), _DISTINCT), np.int8))
+        begin = column.slice(0, _DISTINCT)
+        bare.read(begin, np.zeros(len(begin), np.int8), first=not self._ends)
         self.no_zone |= bare.remark(self._column) is not None
         faults = np.zeros(len(column), np.int8)
         times = EventTimes(where, unit, self._zone, self._zone).read(column, faults, first=False)

@@ -80,14 +80,14 @@ class EventTimes:
         self._days = CalendarDays(log_zone)
 
     def read(
-        self, column: pa.Array, faults: NDArray[np.int8], *, first: bool = True
+        self, column: pa.Array, faults: NDArray[np.int8], *, first: bool = False
     ) -> NDArray[np.int64]:
         """Milliseconds since 1970 UTC, (rows,); what is none is marked in `faults`.
 
         Args:
             column: (rows,).
             faults: (rows,).
-            first: no row was good before; then a column of texts for numbers is refused.
+            first: no row was good before; then a column of which no value can be read is refused.
 
         Raises:
             BadInputError: the column is of another type, or its times have no zone.
@@ -101,7 +101,11 @@ class EventTimes:
             times = milliseconds(stamps, _UNITS_A_SECOND[kind.unit])
             return times if kind.tz else self._placed(times)
         if not isinstance(self._unit, TimeUnit) or self._unit is TimeUnit.ISO:
-            return self._of_texts(words_of(self._where, column, faults), faults)
+            words = words_of(self._where, column, faults)
+            times, read = self._of_texts(words, faults)
+            if first and not read:
+                self._refuse_no_times(words)
+            return times
         if first and pa.types.is_binary(kind):
             self._refuse_texts(column)
         return self._of_numbers(column, UNITS_A_SECOND[self._unit], faults)
@@ -168,11 +172,24 @@ class EventTimes:
         msg = f"{self._where} holds no whole numbers, found {first[:80]!r}: say {way}"
         raise BadInputError(msg)
 
-    def _of_texts(self, words: pa.Array, faults: NDArray[np.int8]) -> NDArray[np.int64]:
-        """Texts by the format, or as ISO 8601: days, times with a zone and times without."""
+    def _refuse_no_times(self, words: pa.Array) -> None:
+        known = words.filter(pc.not_equal(words, ""))
+        if not len(known):
+            return
+        form = "ISO 8601" if isinstance(self._unit, TimeUnit) else f"the form {self._unit!r}"
+        msg = (
+            f"{self._where} holds no times of {form}, found {known[0].as_py()[:80]!r}: say "
+            "--time-unit as they are (s, ms, us, ns, iso, or a format)"
+        )
+        raise BadInputError(msg)
+
+    def _of_texts(
+        self, words: pa.Array, faults: NDArray[np.int8]
+    ) -> tuple[NDArray[np.int64], bool]:
+        """Texts by the format, or as ISO 8601, of any kind of time; and whether any was read."""
         empty = pc.equal(words, "").to_numpy(zero_copy_only=False)
         faults[empty & (faults == 0)] = _MISSING
-        times = np.zeros(len(words), np.int64)
+        times, any_read = np.zeros(len(words), np.int64), False
         if not isinstance(self._unit, TimeUnit):
             template = self._unit
             days = np.full(len(words), not _CLOCK.search(template))
@@ -190,11 +207,12 @@ class EventTimes:
             faults[rows[bad]] = _WRONG_TYPE
             good = rows[~bad]
             stamps = found[~bad]
+            any_read |= good.size > 0
             if mask is days and good.size:
                 times[good] = self._midnights(stamps // 86_400_000, np.zeros(len(good), np.int8))
             elif good.size:
                 times[good] = stamps if has_zone else self._placed(stamps)
-        return times
+        return times, any_read
 
     def _midnights(self, days: NDArray[np.int64], faults: NDArray[np.int8]) -> NDArray[np.int64]:
         """The beginning of each day of the log."""

@@ -169,6 +169,25 @@ def test_texts_without_a_unit_name_the_column_and_the_way(
         run(table(csv(tmp_path / "t.csv", text)), EventLog(tmp_path / "log"))
 
 
+@pytest.mark.parametrize(
+    ("word", "form"), [("iso", "ISO 8601"), ("%d.%m.%Y", r"the form '%d\.%m\.%Y'")]
+)
+def test_a_column_without_any_time_is_refused_by_its_name(
+    tmp_path: Path, word: str, form: str
+) -> None:
+    file = csv(tmp_path / "t.csv", 1709294400, "", "n/a")
+    message = rf"t\.csv: column t holds no times of {form}, found '1709294400': say --time-unit"
+    with pytest.raises(BadInputError, match=message):
+        run(table(file, unit_or_format(word)), EventLog(tmp_path / "log"))
+
+
+def test_a_text_that_is_no_time_costs_its_row_where_others_are(tmp_path: Path) -> None:
+    log, file = EventLog(tmp_path / "log"), csv(tmp_path / "t.csv", "never", "2024-03-01", "")
+    summary = run(table(file, TimeUnit.ISO), log)
+    assert rejects(summary) == [(2, "wrong_type"), (4, "missing_field")]
+    assert days(log) == [date(2024, 3, 1)]
+
+
 def test_an_unknown_unit_is_refused() -> None:
     with pytest.raises(BadInputError, match="--time-unit: found 'weeks', expected one of s, ms"):
         unit_or_format("weeks")
