@@ -22,7 +22,7 @@ _TABLE_EXAMPLES = (
     "Examples (more: docs/import.md):\n\n"
     "uic import table shown --user-id user.id --item-id item.id --event-time at --time-unit iso "
     "--clicked clicked\n\n"
-    "uic import table ratings.dat --separator :: --no-header --user-id 1 --item-id 2 "
+    "uic import table ml-1m/ratings.dat --separator :: --no-header --user-id 1 --item-id 2 "
     "--event-time 4 --time-unit s --where '`3` >= 4'"
 )
 app = typer.Typer(
@@ -188,6 +188,74 @@ def mind(
         log_zone=workspace.config.time_zone,
     )
     _run(workspace, importer, again=again, any_time=any_time, shown=shown)
+
+
+@app.command()
+@takes_workspace
+@with_next_item_options()
+def movielens(
+    *,
+    path: Annotated[Path, typer.Argument(help="ratings.dat, ratings.csv, u.data, or its folder")],
+    least_rating: Annotated[
+        float, typer.Option(min=0, help="Stars from which on a rating is a click.")
+    ] = 4,
+    next_item: "NextItemOptions | None",
+    again: AgainOption = False,
+    any_time: AnyTimeOption = False,
+    workspace: Workspace,
+) -> None:
+    """MovieLens of any size: good ratings are clicks, the first genre is the category.
+
+    Genres are those of movies.dat or movies.csv beside the ratings; without it there are none.
+    """
+    from uic.pipelines.importers import public_sets
+
+    importer = public_sets.movielens(path, least_rating, workspace.config.time_zone)
+    _run(workspace, importer, again=again, any_time=any_time, next_item=next_item)
+
+
+@app.command()
+@takes_workspace
+@with_next_item_options()
+def retailrocket(
+    *,
+    path: Annotated[Path, typer.Argument(help="events.csv, or its folder")],
+    next_item: "NextItemOptions | None",
+    again: AgainOption = False,
+    any_time: AnyTimeOption = False,
+    workspace: Workspace,
+) -> None:
+    """RetailRocket: views are clicks, addtocart is a cart, a transaction a buy; no categories."""
+    from uic.pipelines.importers import public_sets
+
+    importer = public_sets.retailrocket(path, workspace.config.time_zone)
+    _run(workspace, importer, again=again, any_time=any_time, next_item=next_item)
+
+
+@app.command()
+@takes_workspace
+@with_next_item_options()
+def yoochoose(
+    *,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH…", help="yoochoose-clicks.dat and yoochoose-buys.dat, or their folder"
+        ),
+    ],
+    next_item: "NextItemOptions | None",
+    again: AgainOption = False,
+    any_time: AnyTimeOption = False,
+    workspace: Workspace,
+) -> None:
+    """Yoochoose (RecSys Challenge 2015): a session is a user; clicks, and buys if they are named.
+
+    Categories are texts (S is a special offer, 0 none); a buy has that of its item's last click.
+    """
+    from uic.pipelines.importers import public_sets
+
+    importer = public_sets.yoochoose(paths, workspace.config.time_zone)
+    _run(workspace, importer, again=again, any_time=any_time, next_item=next_item)
 
 
 FilesArgument = Annotated[

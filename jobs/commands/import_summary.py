@@ -36,7 +36,7 @@ def show_import(workspace: Workspace, summary: "ImportSummary") -> None:
         table.add_row(label, text)
     table.add_row("rejects", f"{rejected} in {summary.rejects_path}" if rejected else "0")
     if summary.left_out:
-        table.add_row("left out", f"{summary.left_out:,} rows, by --where")
+        table.add_row("left out", f"{summary.left_out:,} rows, by {summary.left_out_by}")
     if summary.first_reject:
         table.add_row("first reject", escape(summary.first_reject))
     if summary.next_item:

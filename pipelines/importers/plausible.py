@@ -131,7 +131,8 @@ class PlausibleTimes:
         way_out = "; --any-time takes them as they are" if possible else ""
         msg = (
             f"{path}: {self._bad:,} of {self._bad + self._good:,} times cannot be true (read as "
-            f"{span}; expected 2000-01-01 to now); nothing was written: {self._guess()}{way_out}"
+            f"{span}; expected {_shown(self.first_ms)[:10]} to now); nothing was written: "
+            f"{self._guess()}{way_out}"
         )
         raise ImplausibleTimesError(msg)
 

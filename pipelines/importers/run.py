@@ -33,6 +33,7 @@ class ImportSummary:
         features: what became of features; None without any.
         left_out: rows that were not asked for.
         remarks: what a person should know, a sentence each.
+        left_out_by: the option that did not ask for the rows.
     """
 
     publication: Publication
@@ -43,6 +44,7 @@ class ImportSummary:
     features: FeatureSummary | None = None
     left_out: int = 0
     remarks: tuple[str, ...] = ()
+    left_out_by: str = "--where"
 
 
 def run_import(
@@ -144,7 +146,8 @@ def run_import(
             reject = rejects.first_of(importer.sources()[0])
             first = f"; first: {reject}" if reject else "; it has none"
             if rejects.left_out:
-                first = f"; --where leaves {rejects.left_out:,} out{first if reject else ''}"
+                left_out = f"; {rejects.left_out_by} leaves {rejects.left_out:,} out"
+                first = f"{left_out}{first if reject else ''}"
             msg = f"{importer.sources()[0]}: no row could be imported{first}"
             raise BadInputError(msg)
         ids.refuse_another_kind(importer.sources()[0])
@@ -167,6 +170,7 @@ def run_import(
         made,
         rejects.left_out,
         tuple(rejects.remarks),
+        rejects.left_out_by,
     )
 
 

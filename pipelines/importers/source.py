@@ -99,7 +99,8 @@ class Rejects:
         times: which times can be true; by default all that the log can hold.
 
     Attributes:
-        left_out: rows that are not asked for (`--where`): counted, and not in the file.
+        left_out: rows that are not asked for: counted, and not in the file.
+        left_out_by: the option that does not ask for them.
         remarks: what a person should know of the rows that were taken, a sentence each.
     """
 
@@ -108,6 +109,7 @@ class Rejects:
         self.times = times or PlausibleTimes.any_time()
         self.by_reason: Counter[str] = Counter()
         self.left_out = 0
+        self.left_out_by = "--where"
         self.remarks: list[str] = []
         self._first: dict[Path, str] = {}
         self._stream: IO[str] | None = None

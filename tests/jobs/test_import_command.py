@@ -85,6 +85,41 @@ def test_kuairand_on_utc_days_gets_a_remark(uic: Uic) -> None:
     assert "nowhere: no such folder" in error
 
 
+def test_a_public_set_is_a_whole_log_or_by_protocol_its_last_events(
+    tmp_path: Path, uic: Uic
+) -> None:
+    (tmp_path / "ml").mkdir()
+    rows = [
+        f"{user}::{item}::{item}::97830{user}{item}00\n" for user in (1, 2) for item in (3, 4, 5)
+    ]
+    (tmp_path / "ml" / "ratings.dat").write_text("".join([*rows, "1::9::5::978300700\n"]))
+    done = uic("movielens", "ml")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"behaviours +5 ", done.stdout)
+    assert re.search(r"left out +2 rows, by --least-rating", done.stdout)
+    assert re.search(r"epoch +1 \(movielens\), 4 partitions", done.stdout)
+    again = uic("movielens", "ml/ratings.dat")
+    assert (again.returncode, "already in the log as epoch 1" in again.stderr) == (2, True)
+    papers = ["--again", "--protocol", "next-item", "--min-length", "2", "--least-rating", "3"]
+    done = uic("movielens", "ml", *papers)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"behaviours +2 ", done.stdout)
+    assert re.search(r"impressions +2 ", done.stdout)
+    assert re.search(r"2 users, left out: .*, 1 that have every item", done.stdout)
+
+
+@pytest.mark.parametrize("name", ["movielens", "retailrocket", "yoochoose"])
+def test_a_file_that_is_no_file_of_a_set_is_one_line_and_nothing_is_written(
+    tmp_path: Path, uic: Uic, name: str
+) -> None:
+    (tmp_path / "t.csv").write_text("u,i,t,b\n1,10,86400000,pv\n")
+    done = uic(name, "t.csv")
+    assert done.returncode == 2
+    assert re.match(rf"error: t\.csv: column \w+ .*`uic import {name}` reads ", done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("var/log/*"))
+
+
 ROWS = ["--any-time", "--user-id", "u", "--item-id", "i", "--event-time", "t"]
 SHOWN = [*ROWS, "--clicked", "c"]
 

@@ -79,7 +79,10 @@ def movielens(folder: Path) -> None:
         f"{row.user}::{row.item}::{4 + row.clicked if row.item % 4 else 2}::{row.at:%s}\n"
         for row in seen()
     ]
-    (folder / "ratings.dat").write_text("".join(lines))
+    (folder / "ml-1m").mkdir()
+    (folder / "ml-1m" / "ratings.dat").write_text("".join(lines))
+    movies = [f"{n}::Title (2000)::{'Drama|War' if n % 2 else 'War'}\n" for n in range(1, ITEMS)]
+    (folder / "ml-1m" / "movies.dat").write_text("".join(movies))
 
 
 def retailrocket(folder: Path) -> None:
@@ -90,6 +93,17 @@ def retailrocket(folder: Path) -> None:
         time = int(row.at.timestamp() * 1000)
         lines.append(f"{time},{row.user},{event},{row.item},{order}\n")
     (folder / "events.csv").write_text("".join(lines))
+
+
+def yoochoose(folder: Path) -> None:
+    clicks, buys = list[str](), list[str]()
+    for number, row in enumerate(seen()):
+        time = f"{row.at:%Y-%m-%dT%H:%M:%S}.277Z"
+        clicks.append(f"{row.user},{time},{row.item},{('0', 'S', row.item % 12 + 1)[number % 3]}\n")
+        if row.clicked:
+            buys.append(f"{row.user},{time},{row.item},12462,1\n")
+    (folder / "yoochoose-clicks.dat").write_text("".join(clicks))
+    (folder / "yoochoose-buys.dat").write_text("".join(buys))
 
 
 def mind(folder: Path) -> None:
@@ -116,11 +130,9 @@ MADE: dict[str, tuple[Callable[[Path], None], Callable[[], tuple[int, int]]]] = 
     ),
     "Parquet from pandas": (pandas_file, lambda: (PAID - USERS, 2 * USERS)),
     "Parquet from pandas, the whole log": (pandas_file, lambda: (PAID, 0)),
-    "MovieLens": (
-        movielens,
-        lambda: (sum(row.item % 4 > 0 for row in seen()) - USERS, 2 * USERS),
-    ),
-    "RetailRocket": (retailrocket, lambda: (EVENTS - USERS, 2 * USERS)),
+    "MovieLens": (movielens, lambda: (sum(row.item % 4 > 0 for row in seen()), 0)),
+    "RetailRocket": (retailrocket, lambda: (EVENTS, 0)),
+    "Yoochoose": (yoochoose, lambda: (EVENTS + sum(row.clicked for row in seen()), 0)),
     "MIND": (mind, lambda: (sum(row.clicked for row in seen()) + 3 * USERS, 2 * EVENTS)),
 }
 
