@@ -90,13 +90,14 @@ class Probe:
 
     user_ids: NDArray[np.int64]
     item_ids: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
     clicked: NDArray[np.bool_]
 
     def measure(self, url: str) -> tuple[float, float]:
         """AUC through the running service: with its memories, and without any."""
         client = RankingClient(url)
         try:
-            ranked = client.rank_all(self.user_ids, self.item_ids)
+            ranked = client.rank_all(self.user_ids, self.item_ids, self.times_ms)
         finally:
             client.close()
         return auc(ranked.scores, self.clicked), auc(ranked.without_memory, self.clicked)
@@ -245,6 +246,7 @@ def _probe(log: EventLog, day: date, known: NDArray[np.int64]) -> Probe:
     return Probe(
         users[chosen],
         table.column("item_id").to_numpy()[chosen],
+        table.column("event_time").cast(pa.int64()).to_numpy()[chosen],
         table.column("clicked").to_numpy()[chosen],
     )
 

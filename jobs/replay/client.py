@@ -18,7 +18,7 @@ from uic.pipelines.log.text_ids import TextIds
 
 _BATCH_USERS: Final = 64
 _TIMEOUT_SECONDS: Final = 30.0
-_Row = tuple[int | str, int | str]  # a user and a candidate
+_Row = tuple[int | str, int | str, int]  # a user, a candidate, and when it is shown
 CONNECTIONS: Final = 2
 
 
@@ -73,30 +73,40 @@ class RankingClient:
         """What `/readyz` says."""
         return self._send("GET", "/readyz", None)
 
-    def rank_each(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Ranked:
+    def rank_each(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], times_ms: NDArray[np.int64]
+    ) -> Ranked:
         """One request an impression, as a page would send it; answers in the same order."""
-        rows = self._rows(users, items)
+        rows = self._rows(users, items, times_ms)
         return _gathered(list(self._pool.map(self._rank_one, rows)))
 
-    def rank_all(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Ranked:
-        """The same in batches, for those who do not care when; no times."""
-        rows = self._rows(users, items)
+    def rank_all(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], times_ms: NDArray[np.int64]
+    ) -> Ranked:
+        """The same in batches, for those who do not care how long it takes; no seconds."""
+        rows = self._rows(users, items, times_ms)
         batches = [rows[at : at + _BATCH_USERS] for at in range(0, len(rows), _BATCH_USERS)]
         answers = [one for batch in self._pool.map(self._rank_batch, batches) for one in batch]
         return _gathered([(answer, float("nan")) for answer in answers])
 
-    def _rows(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> list[_Row]:
+    def _rows(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], times_ms: NDArray[np.int64]
+    ) -> list[_Row]:
         said = self._ids.said("user", users.tolist()), self._ids.said("item", items.tolist())
-        return list(zip(*said, strict=True))
+        return list(zip(*said, times_ms.tolist(), strict=True))
 
     def _rank_one(self, row: _Row) -> tuple[dict[str, Any], float]:
-        body = {"user_id": row[0], "item_ids": [row[1]]}
+        user, item, moment_ms = row
+        body = {"user_id": user, "item_ids": [item], "moment_ms": moment_ms}
         started = time.perf_counter()
         answer = self._send("POST", "/v1/rank", body)
         return answer, time.perf_counter() - started
 
     def _rank_batch(self, rows: Sequence[_Row]) -> list[dict[str, Any]]:
-        requests = [{"user_id": user, "item_ids": [item], "explain": True} for user, item in rows]
+        requests = [
+            {"user_id": user, "item_ids": [item], "moment_ms": moment_ms, "explain": True}
+            for user, item, moment_ms in rows
+        ]
         answers: list[dict[str, Any]] = self._send(
             "POST", "/v1/rank:batch", {"requests": requests}
         )["answers"]

@@ -73,7 +73,7 @@ def begin(context: Context, client: RankingClient, stretches: int, destination: 
         raise ReplayError(msg)
     # Step 1
     shown = day.impressions
-    ranked = client.rank_all(shown.user_ids, shown.item_ids)
+    ranked = client.rank_all(shown.user_ids, shown.item_ids, shown.times_ms)
     table = {"midnight": ranked.scores, "none": ranked.without_memory}
     pq.write_table(pa.table(table), folder / MIDNIGHT_NAME)
     # Step 2
@@ -125,7 +125,7 @@ def run(
             waited.append(Waited(fresh, time.monotonic() - at))
             # Step 2
             shown = day.impressions.between(*piece)
-            ranked = client.rank_each(shown.user_ids, shown.item_ids)
+            ranked = client.rank_each(shown.user_ids, shown.item_ids, shown.times_ms)
             scores.append(ranked.scores)
             seconds.append(ranked.seconds)
             for reason, times in ranked.reasons.items():

@@ -7,6 +7,7 @@ a notebook, which has a loop already, can call it.
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from uic.jobs.config.context import Context
@@ -46,6 +47,7 @@ class LocalRanker:
         *,
         explain: bool = False,
         context: Mapping[str, Any] | None = None,
+        moment: datetime | None = None,
     ) -> RankAnswer:
         """The answer of POST /v1/rank; a store that is away makes it `degraded`.
 
@@ -53,7 +55,9 @@ class LocalRanker:
             BadInputError: an id is none of the log's.
         """
         return self._thread.submit(
-            lambda: self._runner.run(self._rank(user, items, k, explain=explain, context=context))
+            lambda: self._runner.run(
+                self._rank(user, items, k, explain=explain, context=context, moment=moment)
+            )
         ).result()
 
     def close(self) -> None:
@@ -70,12 +74,17 @@ class LocalRanker:
         *,
         explain: bool,
         context: Mapping[str, Any] | None,
+        moment: datetime | None,
     ) -> RankAnswer:
         number = self._service.ids.number
         ids = RequestIds(user, items, number("user", user), [number("item", one) for one in items])
         asked = RequestContext.of(context, ids.items, ids.distinct)
         ranked = await self._service.engine.rank(
-            ids.user, ids.distinct, explain=explain, context=asked
+            ids.user,
+            ids.distinct,
+            explain=explain,
+            context=asked,
+            moment_ms=None if moment is None else round(moment.timestamp() * 1000),
         )
         order_by = self._service.settings.order_by
         ranked = ordered_by(ranked, order_by, self._service.metrics)

@@ -1,6 +1,7 @@
 """Serving and looking around: the ranking service, its reload, the doctor and the report."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class ServingPanel(WorkspacePanel):
         history_from: str = "store",
         explain: bool = False,
         context: Mapping[str, Any] | None = None,
+        moment: datetime | None = None,
     ) -> "RankAnswer":
         """Score candidates for a user, as the service answers POST /v1/rank, without HTTP.
 
@@ -45,6 +47,8 @@ class ServingPanel(WorkspacePanel):
             history_from: store, for memories; log, for stored sequences.
             explain: say of each item what the memory changes.
             context: features of the context by name: a value, or a list parallel to `items`.
+            moment: when they are shown; None: now. A record's ages are as of then, so on a log that
+                ended long ago name a moment near its end.
 
         Raises:
             UicError: no such bundle, or it is damaged.
@@ -57,7 +61,9 @@ class ServingPanel(WorkspacePanel):
         key = bundle, history_from
         if key not in self._rankers:
             self._rankers[key] = LocalRanker(self.context, bundle, history_from)
-        return self._rankers[key].rank(user, items, k, explain=explain, context=context)
+        return self._rankers[key].rank(
+            user, items, k, explain=explain, context=context, moment=moment
+        )
 
     def close(self) -> None:
         """Give back what `rank` has opened; the next call opens it again."""

@@ -163,6 +163,8 @@ class Problem(BaseModel):
     detail: str = Field(description="what was found and what was expected, in one line")
 
 
+# 31 December 9999.
+MAX_MOMENT_MS: Final = 253_402_300_799_999
 # A field of a request.
 ORDER_BY: Final[Any] = (
     Annotated[str, Field(pattern=NAME_PATTERN)] | None,
@@ -215,6 +217,15 @@ def request_models(
         explain=(
             Annotated[bool, Field(strict=True)],
             Field(default=False, description=EXPLAIN),
+        ),
+        moment_ms=(
+            Annotated[int, Field(ge=0, le=MAX_MOMENT_MS, strict=True)] | None,
+            Field(
+                default=None,
+                description="when the candidates are shown, milliseconds since 1970 UTC; null for "
+                "now. A record's ages and decayed counts are as of then: of a log that ended long "
+                "ago, they are only right for a moment near its end",
+            ),
         ),
     )
     batch = create_model(

@@ -62,7 +62,11 @@ def create_app(service: Service) -> FastAPI:
         ids = RequestIds.of(service.ids, body.user_id, body.item_ids)
         context = RequestContext.of(body.context, ids.items, ids.distinct)
         ranked = await service.engine.rank(
-            ids.user, ids.distinct, explain=body.explain, context=context
+            ids.user,
+            ids.distinct,
+            explain=body.explain,
+            context=context,
+            moment_ms=body.moment_ms,
         )
         if service.feature_log is not None:
             service.feature_log.add(ids.user, ranked, body.context)

@@ -71,13 +71,15 @@ class _Waiting:
     age_seconds: float | None = None
     scorer: CandidateScorer | None = None
     context: RequestContext | None = None
+    moment_ms: int | None = None
     features: bytes | None = None
     beside: bytes | None = None
     behind_seconds: float | None = None
     reasons: list[DegradedReason] = field(default_factory=list)
 
-    def ask(self, moment_ms: int) -> Ask:
-        """What its scorer is asked."""
+    def ask(self, now_ms: int) -> Ask:
+        """What its scorer is asked, now unless the request is of another moment."""
+        moment_ms = now_ms if self.moment_ms is None else self.moment_ms
         shown = self.item_ids, self.record, self.explain, moment_ms
         return Ask(*shown, self.user_id, self.features, self.context, self.beside)
 
@@ -140,8 +142,16 @@ class RankingEngine:
         *,
         explain: bool = False,
         context: RequestContext | None = None,
+        moment_ms: int | None = None,
     ) -> RankedCandidates:
         """Score a user's distinct candidates, in the context of the request.
+
+        Args:
+            user_id: whose record to use.
+            item_ids: distinct candidates.
+            explain: also without the memory.
+            context: of the request.
+            moment_ms: when they are shown, milliseconds since 1970 UTC; None: now.
 
         Raises:
             OverloadedError: its turn did not come in time.
@@ -149,7 +159,7 @@ class RankingEngine:
         """
         done = asyncio.get_running_loop().create_future()
         waiting = _Waiting(user_id, item_ids, explain, time.perf_counter(), done)
-        waiting.context = context
+        waiting.context, waiting.moment_ms = context, moment_ms
         self._line.append(waiting)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
@@ -269,8 +279,8 @@ class RankingEngine:
         """One forward pass, and the answers to those in it."""
         started = time.perf_counter()
         hits, misses = scorer.cache_counts()
-        moment_ms = round(self._now() * 1000)
-        asks = [member.ask(moment_ms) for member in members]
+        now_ms = round(self._now() * 1000)
+        asks = [member.ask(now_ms) for member in members]
         answers = await score_each(scorer, asks)
         metrics = self.metrics
         metrics.score.observe(time.perf_counter() - started)

@@ -145,6 +145,33 @@ def test_scores_over_http_are_those_of_the_log_whichever_bundle_folds_the_parts(
     assert audit.parts == audit.matched == len(users) * (1 if builds == "din" else 2)
 
 
+def test_a_request_may_say_when_its_candidates_are_shown(workspace):
+    """A record's ages are as of then: a replay of a past day ranks as that day did."""
+    go_live(workspace, "din")
+    bundle = load_bundle(workspace.context.bundles / "din" / "0001")
+    items = bundle.vocabulary.item.ids[:30].tolist()
+    days = (np.datetime64("2025-01-11", "ms"), np.datetime64("2025-01-16", "ms"))
+    told = {}
+    with running_service(
+        workspace.path, "--bundle", "din", "--history-from", "log", **SETTINGS
+    ) as service:
+        for moment in (int(day.astype(np.int64)) for day in days):
+            answer = service.rank(7, items, moment_ms=moment)
+            told[moment] = [
+                {item["item_id"]: item["probability"] for item in answer["items"]}[one]
+                for one in items
+            ]
+        refused = service.client.post(
+            "/v1/rank", json={"user_id": 7, "item_ids": items, "moment_ms": "today"}
+        )
+    assert (refused.status_code, refused.json()["field"]) == (422, "moment_ms")
+    for moment, found in told.items():
+        np.testing.assert_allclose(found, offline(workspace, bundle, 7, items, moment), atol=1e-5)
+    near, far = told.values()
+    assert not np.allclose(near, far)
+    assert workspace.audit().served.mismatches == 0
+
+
 def test_the_stream_keeps_history_and_parts_and_both_are_in_the_next_answer(workspace):
     number = go_live(workspace, "din")
     context = workspace.context
