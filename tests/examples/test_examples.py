@@ -75,11 +75,42 @@ def test_score_without_http(shop):
     assert second.endswith("; unknown_user")
 
 
-def test_notebook(shop, tmp_path):
-    cells = json.loads((EXAMPLES / "one_user.ipynb").read_text())["cells"]
+def script_of(notebook, folder):
+    """A notebook's cells as a script in a folder."""
+    cells = json.loads((EXAMPLES / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    script = tmp_path / "one_user.py"
-    script.write_text("\n".join(code))
+    script = folder / f"{notebook}.py"
+    script.write_text("\n".join(code), encoding="utf-8")
+    return script
+
+
+@pytest.fixture
+def temporary(tmp_path):
+    """Where temporary folders are made; no store is left running in one."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    yield folder
+    for left in folder.glob("uic-ten-minutes-*"):
+        uic.Workspace(left / "var").store.stop()
+
+
+def test_ten_minutes(temporary, tmp_path):
+    script = script_of("ten_minutes", tmp_path)
+    patient = {"UIC_SERVE__STORE_TIMEOUT_MS": "10000"}  # other tests run beside it
+    printed = run(script, temporary, TMPDIR=str(temporary), MPLBACKEND="Agg", **patient)
+    assert "6,000 behaviours of 300 users and 48 items, 14 days\n" in printed
+    assert float(re.search(r"mimn/0001: AUC (0\.\d+) on the last day", printed)[1]) > 0.7
+    assert re.search(r"^C-001: \d+ events up to ", printed, re.M)
+    assert int(re.search(r"^(\d+) of 100 get first", printed, re.M)[1]) > 40
+    assert re.search(r"^C-001 gets first chairs/\d; without: \[\]$", printed, re.M)
+    assert "C-001: 3 events more\n" in printed
+    before, after = re.search(r"^lamps/1: from (0\.\d+) to (0\.\d+)", printed, re.M).groups()
+    assert float(after) > float(before)
+    assert list(temporary.glob("uic-ten-minutes-*")) == []
+
+
+def test_notebook(shop, tmp_path):
+    script = script_of("one_user", tmp_path)
     variables = {"UIC_EXAMPLE_SHOP": str(shop), "PYTHONPATH": path_with_examples()}
     printed = run(script, shop, **variables)
     assert re.search(r"\d+ events up to 2025-", printed)
