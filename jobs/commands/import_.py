@@ -250,7 +250,8 @@ def yoochoose(
 ) -> None:
     """Yoochoose (RecSys Challenge 2015): a session is a user; clicks, and buys if they are named.
 
-    Categories are texts (S is a special offer, 0 none); a buy has that of its item's last click.
+    Categories are texts (S is a special offer, 0 none); a buy has that of the file's last click on
+    its item.
     """
     from uic.pipelines.importers import public_sets
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from uic.jobs.config.context import Context
 from uic.jobs.serving.http.answers import answer_of, ordered_by
-from uic.jobs.serving.http.api import RankAnswer
+from uic.jobs.serving.http.api import MOMENTS_MS, RankAnswer
 from uic.jobs.serving.http.ids import RequestIds
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.read.metrics import metrics_of_process
 from uic.jobs.serving.score.context import RequestContext
+from uic.models.errors import BadInputError
 
 
 class LocalRanker:
@@ -52,7 +53,7 @@ class LocalRanker:
         """The answer of POST /v1/rank; a store that is away makes it `degraded`.
 
         Raises:
-            BadInputError: an id is none of the log's.
+            BadInputError: an id is none of the log's; a moment without a zone, or out of range.
         """
         return self._thread.submit(
             lambda: self._runner.run(
@@ -84,9 +85,17 @@ class LocalRanker:
             ids.distinct,
             explain=explain,
             context=asked,
-            moment_ms=None if moment is None else round(moment.timestamp() * 1000),
+            moment_ms=None if moment is None else _milliseconds(moment),
         )
         order_by = self._service.settings.order_by
         ranked = ordered_by(ranked, order_by, self._service.metrics)
         answer = answer_of(ids.user, ranked, k, ids.duplicates, order_by)
         return RankAnswer.model_validate(ids.told(answer))
+
+
+def _milliseconds(moment: datetime) -> int:
+    least, most = MOMENTS_MS
+    if moment.tzinfo is None or not least <= (found := round(moment.timestamp() * 1000)) <= most:
+        msg = f"moment: found {moment}, expected a time with its zone, 1990 to 9999"
+        raise BadInputError(msg)
+    return found

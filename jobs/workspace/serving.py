@@ -47,11 +47,11 @@ class ServingPanel(WorkspacePanel):
             history_from: store, for memories; log, for stored sequences.
             explain: say of each item what the memory changes.
             context: features of the context by name: a value, or a list parallel to `items`.
-            moment: when they are shown; None: now. A record's ages are as of then, so on a log that
-                ended long ago name a moment near its end.
+            moment: when they are shown, with its zone; None: now. A record's ages are as of then,
+                so on a log that ended long ago name a moment near its end.
 
         Raises:
-            UicError: no such bundle, or it is damaged.
+            UicError: no such bundle, or it is damaged; a moment without a zone.
 
         Example:
             >>> workspace.rank(17, [1001, 1002, 1003], k=2).items[0].item_id

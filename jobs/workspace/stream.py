@@ -66,7 +66,7 @@ class StreamPanel(WorkspacePanel):
             new_epoch: go on with a topic that was made anew.
             checkpoint: to resume from; None: the store's marker.
             say: told each attempt and how it ended.
-            progress: told how many events are folded, with `until_end`.
+            progress: told how many events are read, with `until_end`.
 
         Raises:
             BadInputError: a setting is out of range.

@@ -5,7 +5,7 @@ A guess is shown to a person before anything is done with it; what cannot be tol
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from uic.models.errors import BadInputError
@@ -59,6 +59,7 @@ _DAY_NUMBER: Final = re.compile(r"(19|20)[0-9]{6}")
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Beyond it a number of seconds, milliseconds or microseconds would be of the year 5138.
 _UNIT_ENDS: Final = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}
+_FIRST_YEAR: Final = 2000
 _UNITS_A_SECOND: Final = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -105,10 +106,13 @@ def _guess_by_values(
     found: dict[str, list[str]], free: list[str], values: Mapping[str, Sequence[str]]
 ) -> None:
     """Add what no name says: the column of times, and that of behaviours."""
-    times = next((name for name in free if _are_times(values.get(name, ()))), None)
-    if times is not None and "event_time" not in found:
-        found["event_time"] = [times]
-        free.remove(times)
+    if "event_time" not in found:
+        times = [name for name in free if _are_times(values.get(name, ()))]
+        # A day of delivery or a number of an order looks like a time, too: a clock says more.
+        clocks = [name for name in times if all(":" in word for word in values[name])]
+        if len(clocks or times) == 1:
+            found["event_time"] = clocks or times
+            free.remove(found["event_time"][0])
     called = found.get("behavior", [])
     if "clicked" in found or any(_behaviors_among(values.get(name, ())) for name in called):
         return
@@ -128,14 +132,19 @@ def _behaviors_among(words: Sequence[str]) -> float:
 
 
 def _are_times(words: Sequence[str]) -> bool:
-    """Whether all are times; numbers are between 2000 and tomorrow, and no days (`20250301`)."""
+    """Whether all are times between 2000 and tomorrow; numbers of days (`20250301`) are none."""
     try:
         unit = guess_time_unit("", words) if words else None
     except BadInputError:
         return False
+    likely = PlausibleTimes.until_tomorrow()
+    if unit == "iso" and not all(map(_NUMBER.fullmatch, words)):
+        years = {datetime.fromisoformat(word).year for word in words}
+        last = datetime.fromtimestamp(likely.last_ms / 1000, UTC).year
+        return min(years) >= _FIRST_YEAR and max(years) <= last
     if unit not in _UNITS_A_SECOND:
         return unit is not None and not all(map(_NUMBER.fullmatch, words))
-    likely, times = PlausibleTimes.until_tomorrow(), [float(word) for word in words]
+    times = [float(word) for word in words]
     a_ms = _UNITS_A_SECOND[unit] / 1000
     return likely.first_ms <= min(times) / a_ms and max(times) / a_ms <= likely.last_ms
 

@@ -61,6 +61,8 @@ _CLICKS: Final = TableColumns(
     header=False,
     names=("session", "time", "item", "category"),
 )
+_CLICKS_FILE: Final = "yoochoose-clicks.dat"
+_BUYS_FILE: Final = "yoochoose-buys.dat"
 # The clicks say 0 where they have no category.
 _BUYS: Final = replace(
     _CLICKS,
@@ -267,19 +269,20 @@ def yoochoose(paths: Sequence[Path], log_zone: str = "UTC") -> PublicSet:
     Raises:
         BadInputError: a file is not what it has to be.
     """
-    files = []
-    for path in paths:
-        files.append(_file_of(path, "yoochoose-clicks.dat"))
-        buys = path / "yoochoose-buys.dat"
-        files += [buys] if buys.is_file() else []
+    files = [_file_of(path, _CLICKS_FILE) for path in paths]
+    beside = [file.with_name(_BUYS_FILE) for file in files if file.name == _CLICKS_FILE]
+    files += [buys for buys in beside if buys.is_file() and buys not in files]
     input_files(files)  # refuses one that is not there, or is there twice
     tables = [(file, _BUYS if _width(file) == len(_BUYS.names) else _CLICKS) for file in files]
+    if all(columns is _BUYS for _, columns in tables):
+        msg = f"{files[0]}: has buys, whose categories the clicks say; name {_CLICKS_FILE}, too"
+        raise BadInputError(msg)
     return PublicSet(
         "yoochoose",
         _YOOCHOOSE,
         sorted(tables, key=lambda table: table[1] is _BUYS),
         log_zone,
-        notes=("Sessions are users. A buy has the category of its item's last click.",),
+        notes=("Sessions are users. A buy has the category of its item's last click in the file.",),
     )
 
 

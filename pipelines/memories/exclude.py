@@ -28,11 +28,12 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 from uic.models.errors import BadInputError
 from uic.models.settings import Section
 from uic.models.yaml_text import load_yaml
+from uic.pipelines.log.events import MAX_ID
 from uic.pipelines.log.text_ids import TextIds, TextIdsError
 from uic.pipelines.sale_calendar import SaleCalendar
 
 Sources = NDArray[np.object_]
-_LEAST_HASHED: Final = 2**40  # of the 63 bits of a text's number
+_QUOTE: Final = "put an id into quotes as it stands in your data, YAML reads 0077 as 63"
 
 
 class ExcludeRulesError(BadInputError):
@@ -166,9 +167,7 @@ def load_rules(path: Path, ids: TextIds | None = None) -> tuple[ExcludeRule, ...
     rules = []
     for at, entry in enumerate(document):
         try:
-            said = (
-                _with_numbers(entry, ids) if ids is not None and isinstance(entry, dict) else entry
-            )
+            said = _with_numbers(entry, ids or TextIds()) if isinstance(entry, dict) else entry
             rules.append(ExcludeRule.model_validate(said))
         except TextIdsError as error:
             msg = f"{path}: rule {at}: users: {error}"
@@ -185,21 +184,21 @@ def _with_numbers(entry: dict[str, Any], ids: TextIds) -> dict[str, Any]:
     users = entry.get("users")
     if not isinstance(users, list):
         return entry
-    if ids.are_texts("user"):
-        _refuse_unquoted([one for one in users if isinstance(one, int)], ids)
-    numbers = [ids.number("user", one) if isinstance(one, str) else one for one in users]
-    return {**entry, "users": numbers}
-
-
-def _refuse_unquoted(numbers: list[int], ids: TextIds) -> None:
-    """Refuse numbers that are no user's inside: YAML read the text 0088 as one."""
-    known = ids.pairs("user", numbers)
-    for number in numbers:
-        # Users whom only the stream brought are not in the table. Of 8 million hashes, one is
-        # as small as an id that people write as a number.
-        if number not in known and number < _LEAST_HASHED:
-            msg = f"{number} is no user's number; the log's ids are texts: write '{number}'"
+    for one in users:
+        if isinstance(one, bool) or (isinstance(one, int) and not 0 <= one <= MAX_ID):
+            msg = f"found {one!r}, expected ids; {_QUOTE}"
             raise TextIdsError(msg)
+    if ids.are_texts("user"):
+        numbers = [one for one in users if isinstance(one, int)]
+        known = ids.pairs("user", numbers)
+        for number in numbers:
+            if number not in known:
+                msg = f"no user of the log has the number {number}, and its ids are texts; {_QUOTE}"
+                raise TextIdsError(msg)
+    return {
+        **entry,
+        "users": [ids.number("user", one) if isinstance(one, str) else one for one in users],
+    }
 
 
 def _milliseconds(time: datetime) -> int:

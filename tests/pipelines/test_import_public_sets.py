@@ -87,7 +87,11 @@ def test_events_of_retailrocket(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("given", [["."], ["yoochoose-buys.dat", "yoochoose-clicks.dat"]])
+@pytest.mark.parametrize(
+    "given",
+    [["."], ["yoochoose-buys.dat", "yoochoose-clicks.dat"], ["yoochoose-clicks.dat"]],
+    ids=["folder", "both", "beside"],
+)
 def test_clicks_and_buys_of_yoochoose_are_one_import(tmp_path: Path, given: list[str]) -> None:
     folder, log = tmp_path / "set", EventLog(tmp_path / "log")
     clicks = saved(folder / "yoochoose-clicks.dat", CLICKS)
@@ -103,6 +107,12 @@ def test_clicks_and_buys_of_yoochoose_are_one_import(tmp_path: Path, given: list
     ]
     with pytest.raises(DuplicateImportError, match="already in the log as epoch 1"):
         run(yoochoose([clicks]), log)
+
+
+def test_buys_of_yoochoose_alone_are_refused(tmp_path: Path) -> None:
+    buys = saved(tmp_path / "yoochoose-buys.dat", BUYS)
+    with pytest.raises(BadInputError, match=r"has buys, .*; name yoochoose-clicks\.dat, too"):
+        yoochoose([buys])
 
 
 def test_clicks_of_yoochoose_alone_are_a_log(tmp_path: Path) -> None:

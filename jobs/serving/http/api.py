@@ -163,9 +163,18 @@ class Problem(BaseModel):
     detail: str = Field(description="what was found and what was expected, in one line")
 
 
-# 31 December 9999.
-MAX_MOMENT_MS: Final = 253_402_300_799_999
-# A field of a request.
+# 1990 to 9999: seconds of our time would be in 1970.
+MOMENTS_MS: Final = (631_152_000_000, 253_402_300_799_999)
+# Fields of a request.
+MOMENT_MS: Final[Any] = (
+    Annotated[int, Field(ge=MOMENTS_MS[0], le=MOMENTS_MS[1], strict=True)] | None,
+    Field(
+        default=None,
+        description="when the candidates are shown, milliseconds since 1970 UTC; null for now. A "
+        "record's ages and decayed counts are as of then: of a log that ended long ago, they are "
+        "only right for a moment near its end",
+    ),
+)
 ORDER_BY: Final[Any] = (
     Annotated[str, Field(pattern=NAME_PATTERN)] | None,
     Field(
@@ -218,15 +227,7 @@ def request_models(
             Annotated[bool, Field(strict=True)],
             Field(default=False, description=EXPLAIN),
         ),
-        moment_ms=(
-            Annotated[int, Field(ge=0, le=MAX_MOMENT_MS, strict=True)] | None,
-            Field(
-                default=None,
-                description="when the candidates are shown, milliseconds since 1970 UTC; null for "
-                "now. A record's ages and decayed counts are as of then: of a log that ended long "
-                "ago, they are only right for a moment near its end",
-            ),
-        ),
+        moment_ms=MOMENT_MS,
     )
     batch = create_model(
         "BatchRequest",

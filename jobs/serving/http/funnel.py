@@ -24,7 +24,14 @@ from uic.jobs.serving.http.answers import (
     probabilities,
     task_probabilities,
 )
-from uic.jobs.serving.http.api import EXPLAIN, EXPLAINED, ORDER_BY, Problem, context_field
+from uic.jobs.serving.http.api import (
+    EXPLAIN,
+    EXPLAINED,
+    MOMENT_MS,
+    ORDER_BY,
+    Problem,
+    context_field,
+)
 from uic.jobs.serving.http.ids import RequestIds, SaidId, example_of, id_type
 from uic.jobs.serving.http.service import Service
 from uic.jobs.serving.rank.engine import RankedCandidates
@@ -190,6 +197,7 @@ def funnel_models(settings: ServeSettings, ids: TextIds) -> tuple[type[BaseModel
         context=context_field(most),
         order_by=ORDER_BY,
         explain=(Annotated[bool, Field(strict=True)], Field(default=False, description=EXPLAIN)),
+        moment_ms=MOMENT_MS,
     )
     return prerank, funnel
 
@@ -243,7 +251,7 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
             kept = preranked.item_ids[best].tolist()
             context = RequestContext.of(asked.context, ids.items, kept)
             ranked = await service.engine.rank(
-                ids.user, kept, explain=asked.explain, context=context
+                ids.user, kept, explain=asked.explain, context=context, moment_ms=asked.moment_ms
             )
             if service.feature_log is not None:
                 service.feature_log.add(ids.user, ranked, asked.context)

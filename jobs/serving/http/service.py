@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, date, datetime
+from typing import Any, Final
 
 import torch
 from feast import FeatureStore
@@ -24,7 +26,13 @@ from uic.jobs.serving.score.memories import MemoryScorers
 from uic.jobs.serving.score.prerank import PrerankScorer
 from uic.jobs.serving.score.prerank_stage import PrerankStage
 from uic.jobs.serving.score.sequences import SequenceScorer
+from uic.models.bundles.bundle import Bundle
+from uic.models.features.definition import Owner
+from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.text_ids import TextIds
+
+LOG: Final = logging.getLogger("uic.serve")
+_OLD_DAYS: Final = 30
 
 
 @dataclass
@@ -88,6 +96,9 @@ class Service:
             engine, follower = parts.memories(bundle)
         else:
             engine, follower = parts.sequences(bundle)
+        old = ages_of_an_old_log(engine.scorers.current.bundle, EventLog(context.log))
+        if old:
+            LOG.warning(old)
         log = _feature_log(context, metrics)
         service = cls(parts.settings, engine, follower, metrics, parts.store, log, ids=parts.ids)
         if prerank_bundle:
@@ -148,6 +159,27 @@ class Service:
             "worker": os.getpid(),
             "now": round(time.time(), 3),
         }
+
+
+def ages_of_an_old_log(bundle: Bundle, log: EventLog, today: date | None = None) -> str:
+    """What to say where a record's ages are longer than any that training saw; empty for nothing.
+
+    Args:
+        bundle: that ranks.
+        log: that its records are of.
+        today: in UTC; None: today.
+    """
+    keys = {one.named.owner for one in bundle.vocabulary.features.fitted}
+    last = max((file.dt for file in log.behavior_files()), default=None)
+    if Owner.STATE not in keys or last is None:
+        return ""
+    days = ((today or datetime.now(UTC).date()) - last).days
+    if days <= _OLD_DAYS:
+        return ""
+    return (
+        f"the log ends on {last}, {days} days ago: ages and decayed counts in records are as of "
+        "now, and training saw none so old; a request may name a moment_ms near the log's end"
+    )
 
 
 def _say_if_dead(task: "asyncio.Task[None]") -> None:

@@ -256,7 +256,8 @@ class RankingEngine:
         if told is None:
             return
         waiting.facts = scorers.facts(told)
-        age = waiting.age_seconds = waiting.facts.age_seconds(self._now())
+        moment = self._now() if waiting.moment_ms is None else waiting.moment_ms / 1000
+        age = waiting.age_seconds = waiting.facts.age_seconds(moment)
         self.metrics.now_serving("generations", str(waiting.facts.generation))
         if age is not None:
             self.metrics.memory_age.observe(age)

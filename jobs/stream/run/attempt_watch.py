@@ -59,11 +59,13 @@ class AttemptWatch:
         say: Callable[[str], None],
         *,
         progress: Progress = no_progress,
+        first_starts: Mapping[int, int] | None = None,
     ) -> None:
         self._plan = plan
         self._process = process
         self._stopping = stopping
         self._progress = progress
+        self._from = plan.starts if first_starts is None else first_starts
         self._feed = FileFeed(plan, planner) if plan.source == "files" else None
         now = time.monotonic()
         self._started = self._task_manager_at = self._checkpoint_at = now
@@ -134,14 +136,14 @@ class AttemptWatch:
             return
         left = {
             partition: (start, end - start)
-            for partition, start in self._plan.starts.items()
+            for partition, start in self._from.items()
             if (end := self._plan.ends.get(partition, 0)) > start
         }
         done = sum(
             min(max(markers.get(partition, NO_OFFSET) + 1 - start, 0), count)
             for partition, (start, count) in left.items()
         )
-        self._progress("events", done, sum(count for _, count in left.values()))
+        self._progress("events read", done, sum(count for _, count in left.values()))
 
     def _taken_over(self) -> str:
         """What to say where another workspace has the store now; empty if none has."""

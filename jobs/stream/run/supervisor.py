@@ -61,7 +61,7 @@ class Supervisor:
     Args:
         planner: plans each attempt.
         say: remarks for people, one line each.
-        progress: told how many events an attempt has folded, where the run has an end.
+        progress: told how many events are read, rejected ones too, where the run has an end.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class Supervisor:
         self._planner = planner
         self._say = say
         self._progress = progress
+        # Where the first attempt began: a later one begins where that one ended.
+        self._first_starts: dict[int, int] = {}
         self._stopping = False
 
     def request_stop(self) -> None:
@@ -128,6 +130,7 @@ class Supervisor:
 
     def _planned(self, generation: int, attempt: int, folder: Path) -> Outcome:
         plan, starts = self._planner.plan(generation, attempt)
+        self._first_starts = self._first_starts or dict(plan.starts)
         if attempt == 1 or self._planner.stream.source == "kafka":
             for line in summary(starts):
                 self._say(f"generation {generation}, epoch {plan.epoch}, {line}")
@@ -157,6 +160,7 @@ class Supervisor:
                 lambda: self._stopping,
                 self._say,
                 progress=self._progress,
+                first_starts=self._first_starts,
             )
             return watch.until_end()
         finally:

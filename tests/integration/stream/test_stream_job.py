@@ -107,7 +107,10 @@ def test_malformed_events_are_dead_letters_and_the_job_never_restarts(trial, tmp
     planner = Planner(context, RunOptions(until_end=True))
     Supervisor(planner, said.append, lambda *how_far: told.append(how_far)).run()
     assert said[-1] == "attempt 1 finished"
-    assert (told[0], told[-1]) == (("events", 0, 14_000), ("events", 14_000, 14_000))
+    assert (told[0], told[-1]) == (
+        ("events read", 0, 14_000),
+        ("events read", 14_000, 14_000),
+    )
     _assert_equals_batch_fold(context, rejected=8000)
     planner = Planner(context, RunOptions())
     status = read_status(planner.client, "uic", 1)

@@ -17,13 +17,23 @@ UNKNOWN = 10**9
 # In a process of its own: Prometheus has one of each metric in a process.
 SCRIPT = """
 import json, sys
+from datetime import datetime
+
 import uic
 
 workspace = uic.Workspace(sys.argv[1])
 for asked in json.loads(sys.argv[2]):
+    if "moment" in asked:
+        asked["moment"] = datetime.fromisoformat(asked["moment"])
     print(workspace.rank(**asked).model_dump_json(exclude_none=True))
 workspace.close()
 workspace.rank(1, [1])  # opened again
+try:
+    workspace.rank(1, [1], moment=datetime(2025, 3, 1))
+except uic.UicError as error:
+    assert "expected a time with its zone" in str(error)
+else:
+    raise AssertionError
 workspace.close()
 """
 
@@ -58,12 +68,17 @@ def test_the_answers_are_those_of_the_service(shop: Shop):
         {"user": 3, "items": ITEMS, "k": 5},
         {"user": 4, "items": [*ITEMS[:7], ITEMS[0], UNKNOWN], "explain": True},
         {"user": UNKNOWN, "items": ITEMS[:3]},
+        {"user": 3, "items": ITEMS, "k": 5, "moment": "2030-01-01T00:00:00+00:00"},
     ]
     here = ranked_here(shop.workspace, asks)
     with running_service(shop.workspace) as service:
         there = []
         for asked in asks:
             rest = {name: asked[name] for name in ("k", "explain") if name in asked}
+            if "moment" in asked:
+                rest["moment_ms"] = 1_893_456_000_000
             there.append(service.rank(asked["user"], asked["items"], **rest))
     assert [without_age(answer) for answer in here] == [without_age(answer) for answer in there]
-    assert [answer["reasons"] for answer in here] == [[], ["unknown_item"], ["unknown_user"]]
+    assert [answer["reasons"] for answer in here] == [[], ["unknown_item"], ["unknown_user"], []]
+    ages = [answer["memory_age_seconds"] for answer in (here[3], there[3])]
+    assert ages[0] == ages[1] > 0  # as of the moment, not of now

@@ -1,6 +1,7 @@
 """What a record's parts say is one thing: in samples, as of a moment, and when a model serves."""
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from uic.feature_repo.snapshots.published_values import values_of
 from uic.jobs.config.config import Config
 from uic.jobs.serving.http.feature_log import SERVED, FeatureLog
+from uic.jobs.serving.http.service import ages_of_an_old_log
 from uic.jobs.serving.rank.engine import RankedCandidates
 from uic.jobs.serving.score.asks import Ask
 from uic.jobs.serving.score.features import ServedFeatures
@@ -20,6 +22,7 @@ from uic.jobs.serving.score.state import RecordFeatures
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.bundles.bundle import load_bundle
 from uic.models.features.definition import Owner
+from uic.models.features.fitted import FittedFeatures
 from uic.models.records.record import parts_view
 from uic.models.samples.reader import BatchPlan, SamplesReader
 from uic.pipelines.audit.memories import AuditRequest
@@ -90,6 +93,18 @@ def test_samples_and_asof_leave_out_the_same_sale_days(tmp_path) -> None:
     np.testing.assert_array_equal(told, expected)
     _, kept = sampled_and_asked(made, tmp_path, keep_sale_days=True)
     assert (told != kept).any()
+
+
+def test_a_log_that_ended_long_ago_is_named_where_a_bundle_reads_ages(workspace) -> None:
+    log = EventLog(workspace.context.log)
+    bundle = load_bundle(workspace.context.bundles / "mimn" / "state")
+    said = ages_of_an_old_log(bundle, log, date(2025, 3, 1))
+    assert said.startswith("the log ends on 2025-01-10, 50 days ago: ages")
+    assert "moment_ms" in said
+    assert ages_of_an_old_log(bundle, log, date(2025, 2, 1)) == ""
+    without = replace(bundle, vocabulary=replace(bundle.vocabulary, features=FittedFeatures()))
+    assert ages_of_an_old_log(without, log, date(2025, 3, 1)) == ""
+    assert ages_of_an_old_log(bundle, EventLog(workspace.path / "none"), date(2025, 3, 1)) == ""
 
 
 def test_a_served_record_says_what_the_log_says(workspace, tmp_path) -> None:

@@ -61,7 +61,8 @@ def test_it_is_the_same_after_a_way_through_json() -> None:
     ("text", "says"),
     [
         ("- {name: all}", "would leave out everything"),
-        ("- {users: [a]}", r"rule 0: users\.0"),
+        ("- {users: [a]}", "rule 0: users: user 'a': ids of log are numbers"),
+        ("- {users: [yes]}", "rule 0: users: found True, expected ids"),
         ("- {user: [1]}", "rule 0: user: Extra inputs"),
         ("- {from: 2024-01-01T00:00:00}", "timezone"),
         ("- {from: 2024-01-02T00:00:00Z, until: 2024-01-01T00:00:00Z}", "is not after"),
@@ -80,13 +81,20 @@ def test_a_wrong_rules_file_names_file_rule_and_field(tmp_path: Path, text: str,
 def test_users_of_a_log_with_text_ids_are_named_by_their_texts(tmp_path):
     ids = TextIds.of(imported(tmp_path, "ann,x,3"))
     path = tmp_path / "rules.yaml"
-    inside, streamed = number_of("ann"), number_of("bob")
-    path.write_text(f"- users: [ann, '007', {inside}, {streamed}]\n")
+    inside = number_of("ann")
+    path.write_text(f"- users: [ann, '007', bob, {inside}]\n")
     (rule,) = load_rules(path, ids)
-    assert rule.users == (inside, number_of("007"), inside, streamed)
-    path.write_text("- users: [ann, 88]\n")
-    with pytest.raises(ExcludeRulesError, match=r"rule 0: users: 88 is no user's number.*'88'"):
-        load_rules(path, ids)
+    assert rule.users == (inside, number_of("007"), number_of("bob"), inside)
+    for said, fault in (
+        ("88", "no user of the log has the number 88"),
+        ("0077", "has the number 63, and its ids are texts; put an id into quotes as it stands"),
+        ("1234567890123456", "has the number 1234567890123456"),
+        ("yes", "found True, expected ids; put an id into quotes"),
+        ("100000000000000000000", "found 100000000000000000000, expected ids"),
+    ):
+        path.write_text(f"- users: [ann, {said}]\n")
+        with pytest.raises(ExcludeRulesError, match=f"rule 0: users: .*{fault}"):
+            load_rules(path, ids)
     path.write_text("- users: [ann]\n")
     with pytest.raises(ExcludeRulesError, match="rule 0: users: user 'ann': ids of"):
         load_rules(path, TextIds())
