@@ -33,7 +33,8 @@ _TEXT_CATEGORIES: Final[frozenset[str]] = frozenset({"category"})
 _YEAR_1995_MS: Final = 788_918_400_000
 
 _MOVIELENS: Final = (
-    "ratings of user::movie::rating::seconds, or under userId,movieId,rating,timestamp"
+    "ratings of user::movie::rating::seconds, or under userId,movieId,rating,timestamp, and movies "
+    "of movie::title::genres, or under movieId,title,genres, beside them"
 )
 _RATINGS: Final = ("user", "movie", "rating", "time")
 _MOVIES: Final = ("movie", "title", "genres")
@@ -239,7 +240,10 @@ def movielens(path: Path, least_rating: float = 4.0, log_zone: str = "UTC") -> P
         [(file, columns)],
         log_zone,
         items=_ItemFile(movies, movie, "genres", form) if has_movies else None,
-        notes=(f"A rating of at least {least_rating:g} is a click; others were left out.",),
+        notes=(
+            f"A rating of at least {least_rating:g} is a click; others were left out.",
+            *(() if has_movies else (f"No {movies.name} beside it: items have no category.",)),
+        ),
         left_out_by="--least-rating",
         first_ms=_YEAR_1995_MS,
     )

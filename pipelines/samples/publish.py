@@ -77,7 +77,8 @@ class SamplesPublication:
         if not manifest["groups"]:
             msg = (
                 f"samples {self.plan.first} to {self.plan.last}: no impression is left "
-                f"({manifest['left_out']}); nothing was published: choose other days or settings"
+                f"({_in_words(manifest['left_out'])}); nothing was published: choose other days "
+                "or settings"
             )
             raise NoSamplesError(msg)
         try:
@@ -230,6 +231,17 @@ def _left_out(results: list[BucketResult]) -> dict[str, Any]:
         "inhuman_user_ids": machines[:NAMED_USERS].tolist(),
         "inhuman_impressions": sum(result.facts.inhuman_impressions for result in results),
     }
+
+
+def _in_words(left_out: Mapping[str, Any]) -> str:
+    """What there was of each kind that was left out: `sale day impressions 900`."""
+    counts = {**left_out, **left_out.get("targets", {})}
+    told = [
+        f"{name.replace('_', ' ')} {count}"
+        for name, count in counts.items()
+        if isinstance(count, int) and count
+    ]
+    return ", ".join(told) or "there was none"
 
 
 def _positions(read: list[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:

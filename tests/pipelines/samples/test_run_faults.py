@@ -200,7 +200,7 @@ def test_when_nothing_is_left_nothing_is_published(log):
         'time_zone: UTC\nsales: [{name: "sale", first: 2025-03-01, last: 2025-03-30}]\n'
     )
     request = request_for(log, sale=SaleSettings(calendar=calendar))
-    with pytest.raises(NoSamplesError, match="'sale_day_impressions': 900"):
+    with pytest.raises(NoSamplesError, match=r"left \(sale day impressions 900\); nothing"):
         make_samples(request)
     assert not list(request.output.rglob("manifest.json"))
 
