@@ -29,7 +29,7 @@ from uic.jobs.demo.processes import answers, end_session
 from uic.jobs.drills.errors import DrillFailedError
 from uic.jobs.drills.trial import every_part
 from uic.jobs.replay.client import RankingClient
-from uic.jobs.replay.day import HeldDay, open_day
+from uic.jobs.replay.day import DayImpressions, HeldDay, open_day
 from uic.jobs.replay.destination import EventFiles
 from uic.jobs.replay.hold_back import hold_back
 from uic.jobs.replay.run import FOLDER as HELD_FOLDER
@@ -85,19 +85,14 @@ class ShopSize:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(DayImpressions):
     """Impressions of the day after the poisoned one; the same ones judge every memory."""
-
-    user_ids: NDArray[np.int64]
-    item_ids: NDArray[np.int64]
-    times_ms: NDArray[np.int64]
-    clicked: NDArray[np.bool_]
 
     def measure(self, url: str) -> tuple[float, float]:
         """AUC through the running service: with its memories, and without any."""
         client = RankingClient(url)
         try:
-            ranked = client.rank_all(self.user_ids, self.item_ids, self.times_ms)
+            ranked = client.rank_all(self)
         finally:
             client.close()
         return auc(ranked.scores, self.clicked), auc(ranked.without_memory, self.clicked)

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from uic.jobs.replay.day import DayImpressions
 from uic.jobs.replay.hold_back import ReplayError
 from uic.pipelines.log.text_ids import TextIds
 
 _BATCH_USERS: Final = 64
 _TIMEOUT_SECONDS: Final = 30.0
-_Row = tuple[int | str, int | str, int]  # a user, a candidate, and when it is shown
 CONNECTIONS: Final = 2
 
 
@@ -73,40 +73,37 @@ class RankingClient:
         """What `/readyz` says."""
         return self._send("GET", "/readyz", None)
 
-    def rank_each(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], times_ms: NDArray[np.int64]
-    ) -> Ranked:
+    def rank_each(self, shown: DayImpressions) -> Ranked:
         """One request an impression, as a page would send it; answers in the same order."""
-        rows = self._rows(users, items, times_ms)
-        return _gathered(list(self._pool.map(self._rank_one, rows)))
+        return _gathered(list(self._pool.map(self._rank_one, self._requests(shown))))
 
-    def rank_all(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], times_ms: NDArray[np.int64]
-    ) -> Ranked:
+    def rank_all(self, shown: DayImpressions) -> Ranked:
         """The same in batches, for those who do not care how long it takes; no seconds."""
-        rows = self._rows(users, items, times_ms)
+        rows = self._requests(shown)
         batches = [rows[at : at + _BATCH_USERS] for at in range(0, len(rows), _BATCH_USERS)]
         answers = [one for batch in self._pool.map(self._rank_batch, batches) for one in batch]
         return _gathered([(answer, float("nan")) for answer in answers])
 
-    def _rows(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], times_ms: NDArray[np.int64]
-    ) -> list[_Row]:
-        said = self._ids.said("user", users.tolist()), self._ids.said("item", items.tolist())
-        return list(zip(*said, times_ms.tolist(), strict=True))
+    def _requests(self, shown: DayImpressions) -> list[dict[str, Any]]:
+        """The body of each impression's request, as of its moment and in its context."""
+        users = self._ids.said("user", shown.user_ids.tolist())
+        items = self._ids.said("item", shown.item_ids.tolist())
+        bodies: list[dict[str, Any]] = [
+            {"user_id": user, "item_ids": [item], "moment_ms": moment_ms}
+            for user, item, moment_ms in zip(users, items, shown.times_ms.tolist(), strict=True)
+        ]
+        if shown.context is not None:
+            for body, row in zip(bodies, shown.context.to_pylist(), strict=True):
+                body["context"] = {name: said for name, said in row.items() if said is not None}
+        return bodies
 
-    def _rank_one(self, row: _Row) -> tuple[dict[str, Any], float]:
-        user, item, moment_ms = row
-        body = {"user_id": user, "item_ids": [item], "moment_ms": moment_ms}
+    def _rank_one(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
         started = time.perf_counter()
         answer = self._send("POST", "/v1/rank", body)
         return answer, time.perf_counter() - started
 
-    def _rank_batch(self, rows: Sequence[_Row]) -> list[dict[str, Any]]:
-        requests = [
-            {"user_id": user, "item_ids": [item], "moment_ms": moment_ms, "explain": True}
-            for user, item, moment_ms in rows
-        ]
+    def _rank_batch(self, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        requests = [{**body, "explain": True} for body in bodies]
         answers: list[dict[str, Any]] = self._send(
             "POST", "/v1/rank:batch", {"requests": requests}
         )["answers"]

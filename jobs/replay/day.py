@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from uic.jobs.replay.hold_back import HELD_KIND, HELD_SCHEMA_VERSION, ReplayError
 from uic.jobs.stream.topics.produce import Outgoing, payload_of
+from uic.models.features.definition import FeatureSet, Owner
 from uic.models.features.event_columns import EventColumn
 from uic.models.hashing import stable_hash
 from uic.models.published import read_manifest
@@ -23,12 +24,22 @@ from uic.pipelines.log.event_log import EventLog
 
 @dataclass(frozen=True)
 class DayImpressions:
-    """Columns in order of event time."""
+    """Columns in order of event time.
+
+    Attributes:
+        user_ids: (n,).
+        item_ids: (n,).
+        times_ms: (n,), milliseconds since 1970 UTC.
+        clicked: (n,).
+        context: n rows, what a request would say beside its candidates, by name of the feature;
+            None where features.yaml declares none.
+    """
 
     user_ids: NDArray[np.int64]
     item_ids: NDArray[np.int64]
     times_ms: NDArray[np.int64]
     clicked: NDArray[np.bool_]
+    context: pa.Table | None = None
 
     def __len__(self) -> int:
         """How many."""
@@ -39,7 +50,11 @@ class DayImpressions:
         first, end = np.searchsorted(self.times_ms, [start_ms, end_ms])
         here = slice(int(first), int(end))
         return DayImpressions(
-            self.user_ids[here], self.item_ids[here], self.times_ms[here], self.clicked[here]
+            self.user_ids[here],
+            self.item_ids[here],
+            self.times_ms[here],
+            self.clicked[here],
+            None if self.context is None else self.context[here],
         )
 
 
@@ -106,8 +121,13 @@ class HeldDay:
         return times
 
 
-def open_day(log_root: Path, held_root: Path) -> HeldDay:
+def open_day(log_root: Path, held_root: Path, features: FeatureSet | None = None) -> HeldDay:
     """The day that was held back.
+
+    Args:
+        log_root: of the event log.
+        held_root: what was held back.
+        features: declared; those of the context are read from the impressions.
 
     Raises:
         ReplayError: none was, or it has no impressions.
@@ -128,9 +148,19 @@ def open_day(log_root: Path, held_root: Path) -> HeldDay:
     if not shown:
         msg = f"{log_root}: no impressions on {day}; there is nothing to rank"
         raise ReplayError(msg)
-    columns = ["user_id", "item_id", "event_time", "clicked"]
-    seen = pa.concat_tables([pq.read_table(path, columns=columns) for path in shown])
+    named = [] if features is None else features.of(Owner.CONTEXT)
+    columns = ["user_id", "item_id", "event_time", "clicked", *(one.column for one in named)]
+    # A file may lack a column of the context: its rows have none.
+    tables = [
+        pq.read_table(
+            path, columns=[name for name in columns if name in pq.read_schema(path).names]
+        )
+        for path in shown
+    ]
+    seen = pa.concat_tables(tables, promote_options="default")
     seen = seen.sort_by([("event_time", "ascending"), ("user_id", "ascending")])
+    told = {one.name: seen.column(one.column) for one in named if one.column in seen.column_names}
+    context = pa.table(told) if told else None
     days = CalendarDays(str(manifest["time_zone"]))
     return HeldDay(
         day=day,
@@ -141,6 +171,7 @@ def open_day(log_root: Path, held_root: Path) -> HeldDay:
             seen.column("item_id").to_numpy(),
             seen.column("event_time").to_numpy().view(np.int64),
             seen.column("clicked").to_numpy(),
+            context,
         ),
         behaviors=table.combine_chunks(),
         columns=tuple(noted.column for noted in log.epochs()[0].columns),

@@ -35,6 +35,7 @@ from uic.jobs.replay.day import HeldDay, open_day
 from uic.jobs.replay.destination import Destination
 from uic.jobs.replay.hold_back import ReplayError
 from uic.jobs.stream.letters.archive import committed_files, file_range
+from uic.models.features.feature_file import load_features
 from uic.models.published import write_json_atomically
 from uic.models.training.metrics import measure
 from uic.pipelines.log.event_log import EventLog
@@ -67,13 +68,13 @@ def begin(context: Context, client: RankingClient, stretches: int, destination: 
         ReplayError: no held-back day, events are there already, or the service does not answer.
     """
     folder = context.workspace / FOLDER
-    day = open_day(context.log, folder)
+    day = _day_of(context)
     if any(destination.ends().values()):
         msg = f"{destination}: holds events already; a replay begins once in a workspace"
         raise ReplayError(msg)
     # Step 1
     shown = day.impressions
-    ranked = client.rank_all(shown.user_ids, shown.item_ids, shown.times_ms)
+    ranked = client.rank_all(shown)
     table = {"midnight": ranked.scores, "none": ranked.without_memory}
     pq.write_table(pa.table(table), folder / MIDNIGHT_NAME)
     # Step 2
@@ -101,7 +102,7 @@ def run(
         ReplayError: `begin` was not called, or the stream or the service does not answer.
     """
     folder = context.workspace / FOLDER
-    day = open_day(context.log, folder)
+    day = _day_of(context)
     midnight = folder / MIDNIGHT_NAME
     if not midnight.is_file():
         msg = f"{midnight}: missing; run `uic replay begin` first"
@@ -125,7 +126,7 @@ def run(
             waited.append(Waited(fresh, time.monotonic() - at))
             # Step 2
             shown = day.impressions.between(*piece)
-            ranked = client.rank_each(shown.user_ids, shown.item_ids, shown.times_ms)
+            ranked = client.rank_each(shown)
             scores.append(ranked.scores)
             seconds.append(ranked.seconds)
             for reason, times in ranked.reasons.items():
@@ -164,6 +165,11 @@ def run(
     )
     write_json_atomically(folder / RESULT_NAME, document)
     return document
+
+
+def _day_of(context: Context) -> HeldDay:
+    features = load_features(context.features) if context.features.is_file() else None
+    return open_day(context.log, context.workspace / FOLDER, features)
 
 
 def wait_until_archived(context: Context, destination: Destination) -> None:

@@ -5,12 +5,19 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from uic.jobs.replay.client import RankingClient
+from uic.jobs.replay.day import DayImpressions
 
-USERS, ITEMS = np.array([3, 4]), np.array([70, 71])
-TIMES_MS = np.array([1_735_700_000_000, 1_735_700_060_000])
+SHOWN = DayImpressions(
+    np.array([3, 4]),
+    np.array([70, 71]),
+    np.array([1_735_700_000_000, 1_735_700_060_000]),
+    np.array([True, False]),
+    pa.table({"tab": pa.array([1, None], pa.int16()), "is_rand": [True, False]}),
+)
 SCORED = {"probability": 0.25, "explanation": {"probability_without_memory": 0.5}}
 
 
@@ -45,14 +52,15 @@ def service():
 
 
 @pytest.mark.parametrize("way", ["rank_each", "rank_all"])
-def test_each_impression_is_ranked_as_of_its_own_moment(service, way):
+def test_each_impression_is_ranked_as_of_its_own_moment_and_in_its_context(service, way):
     url, sent = service
     client = RankingClient(url)
     try:
-        ranked = getattr(client, way)(USERS, ITEMS, TIMES_MS)
+        ranked = getattr(client, way)(SHOWN)
     finally:
         client.close()
     assert ranked.scores.tolist() == [0.25, 0.25]
     sent.sort(key=lambda body: body["user_id"])
-    assert [body["moment_ms"] for body in sent] == TIMES_MS.tolist()
+    assert [body["moment_ms"] for body in sent] == SHOWN.times_ms.tolist()
     assert [body["item_ids"] for body in sent] == [[70], [71]]
+    assert [body["context"] for body in sent] == [{"tab": 1, "is_rand": True}, {"is_rand": False}]

@@ -16,6 +16,7 @@ from uic.jobs.replay.hold_back import ReplayError, hold_back
 from uic.jobs.replay.reset import plan_reset, undo
 from uic.jobs.stream.topics.produce import write_files
 from uic.models.features.event_columns import EventColumn
+from uic.models.features.feature_file import load_features
 from uic.models.hashing import stable_hash
 from uic.pipelines.log.event_log import EventLog
 from uic.pipelines.log.publication import BackfillError
@@ -32,6 +33,7 @@ def log(tmp_path):
     shown = behaviors.filter(behaviors.column("event_time").to_numpy() >= first)
     impressions = shown.select(["user_id", "item_id", "category_id", "event_time"])
     clicked = pa.array(np.arange(len(shown)) % 3 == 0)
+    impressions = impressions.append_column("page", shown.column("item_id").cast(pa.string()))
     log = EventLog(tmp_path / "log")
     prices = pa.array(behaviors.column("item_id").to_numpy() * 0.5)
     with LogWriter(log, Part("test"), time_zone="UTC", partitions=3) as writer:
@@ -95,6 +97,19 @@ def test_the_stretches_of_a_day_hold_every_event_and_impression_once_and_in_orde
     assert (np.diff(times) >= 0).all()
     seen = [len(day.impressions.between(*piece)) for piece in pieces]
     assert sum(seen) == len(day.impressions)
+
+
+def test_impressions_have_what_the_request_said_where_it_is_declared(log, tmp_path):
+    hold_back(log.root, tmp_path / "replay", LAST)
+    assert open_day(log.root, tmp_path / "replay").impressions.context is None
+    file = tmp_path / "features.yaml"
+    file.write_text("version: 1\ncontext:\n  page: {type: categorical}\n  hour: {type: number}\n")
+    day = open_day(log.root, tmp_path / "replay", load_features(file))
+    told = day.impressions.context.to_pylist()
+    assert told == [{"page": f"{item}"} for item in day.impressions.item_ids.tolist()]
+    noon = (day.start_ms + day.end_ms) // 2
+    half = day.impressions.between(day.start_ms, noon)
+    assert half.context.num_rows == len(half) < len(day.impressions)
 
 
 def test_the_first_stretch_has_an_event_for_every_partition(log, tmp_path):
