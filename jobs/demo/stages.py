@@ -181,7 +181,7 @@ def _stages(
             ("samples", "--first", f"{first}", "--last", f"{eve}"),
         ),
         *_training(eve, simulated=source == SIMULATED),
-        *_loading(eve),
+        *_loading(eve, features=source[0] == "import"),
         *_broker(stream),
         *_live_day(last, stream),
         *_checks(eve, stream.log_day),
@@ -213,7 +213,14 @@ def _training(eve: date, *, simulated: bool) -> tuple[DemoStage, ...]:
     )
 
 
-def _loading(eve: date) -> tuple[DemoStage, ...]:
+def _loading(eve: date, *, features: bool) -> tuple[DemoStage, ...]:
+    """A generation in the store and, where the data have them, the features of users."""
+    of_users = DemoStage(
+        "features",
+        "what is known of users beside events",
+        ("features", "load"),
+        resume_from="store",
+    )
     bundle = ("--bundle", f"mimn/{VERSION}")
     return (
         DemoStage(
@@ -239,6 +246,7 @@ def _loading(eve: date) -> tuple[DemoStage, ...]:
         DemoStage(
             "switch", "let readers read it", ("memories", "switch", "1"), resume_from="store"
         ),
+        *((of_users,) if features else ()),
     )
 
 

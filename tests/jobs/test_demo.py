@@ -38,6 +38,8 @@ def test_real_data_is_used_where_it_is_and_the_simulator_elsewhere(tmp_path):
     real = make_plan(tmp_path)
     assert real.stages[0].arguments[:2] == ("import", "kuairand")
     assert real.time_zone == "Asia/Shanghai"
+    names = [stage.name for stage in real.stages]
+    assert names.index("store") < names.index("features") < names.index("serve")
 
 
 def test_through_kafka_the_same_stages_and_a_broker_and_todays_log(tmp_path):
