@@ -105,12 +105,16 @@ def run(
     `uic serve`. A Kafka broker stamps events with the time of now: set log.max_event_age_days so
     that they are not refused as too old.
     Writes WORKSPACE/replay/replay.json: AUC with live memories, with midnight's and with none,
-    latency of the requests, and how long events took from the source into the store.
+    latency of the requests, and how long events took from the source into the store. Answers that
+    had to do without something are counted by its reason.
     """
     with shown_progress() as progress:
         report = workspace.replay.run(url=url, stretches=stretches, to=to, progress=progress)
     for name, metrics in report["memory"].items():
         OUT.print(f"AUC {metrics['auc']:.4f}, GAUC {metrics['gauc']:.4f} with {name} memory")
+    for reason, count in report["degraded"].items():
+        text = f"degraded: {count:,} of {report['impressions']:,} answers: {reason}"
+        OUT.print(text, markup=False)
     latency, fresh = report["latency_ms"], report["freshness_seconds"]
     OUT.print(
         f"latency p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms; an event is in the "

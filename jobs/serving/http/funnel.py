@@ -249,10 +249,9 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
             preranked = await stage.prerank(ids.user, ids.distinct, of_all)  # step 1
             best = preranked.best[: asked.keep or stage.keep]
             kept = preranked.item_ids[best].tolist()
-            context = RequestContext.of(asked.context, ids.items, kept)
-            ranked = await service.engine.rank(
-                ids.user, kept, explain=asked.explain, context=context, moment_ms=asked.moment_ms
-            )
+            told = {"explain": asked.explain, "moment_ms": asked.moment_ms}
+            told["context"] = RequestContext.of(asked.context, ids.items, kept)
+            ranked = await service.engine.rank(ids.user, kept, **told)
             if service.feature_log is not None:
                 service.feature_log.add(ids.user, ranked, asked.context)
             ranked = ordered_by(ranked, order_by, service.metrics)
@@ -271,12 +270,8 @@ def add_funnel(app: FastAPI, service: Service, stage: PrerankStage) -> None:
 def prerank_answer(user_id: int, preranked: Preranked, k: int, duplicates: int) -> dict[str, Any]:
     """The body of /v1/prerank (`PrerankAnswer`)."""
     best = preranked.best[:k]
-    rows = zip(
-        preranked.item_ids[best].tolist(),
-        preranked.logits[best].tolist(),
-        preranked.known[best].tolist(),
-        strict=True,
-    )
+    columns = (preranked.item_ids, preranked.logits, preranked.known)
+    rows = zip(*(column[best].tolist() for column in columns), strict=True)
     return {
         "user_id": user_id,
         "items": [{"item_id": item, "score": score, "known": known} for item, score, known in rows],
