@@ -27,10 +27,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install  ## The main job, on real data if it is there, else on the simulator
 	$(BIN)/uic demo
 
-# What runs a cluster or the whole system has the machine for itself; the rest goes on all cores.
+# What runs a cluster or the whole system waits more than it works: two files of it at a time, whatever
+# the cores. The rest goes on all of them.
 HEAVY := slow or flink or kafka or chromium
 test: lint quick  ## Lint, types, import rules and all tests
-	$(BIN)/python -m pytest -m "$(HEAVY)" --durations=20
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(HEAVY)" --durations=20
 
 quick: install  ## The tests that a change needs while it is written, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ($(HEAVY))"
