@@ -166,6 +166,8 @@ def test_from_a_file_to_a_model_as_the_page_says(
     [
         ("JSON Lines in a folder of days", "u12", ["i7", "i8"]),
         ("Parquet from pandas, the whole log", 12, [7, 8]),
+        ("MovieLens", 12, [7, 9]),
+        ("RetailRocket", 12, [7, 8]),
         ("MIND", "U12", ["N7", "N8"]),
     ],
 )
