@@ -83,7 +83,7 @@ def test_next_item_tells_what_became_of_the_targets(workspace, monkeypatch, caps
     days = ("--first", "2025-03-08", "--last", "2025-03-08", "--protocol", "next-item")
     status, _, err = uic(monkeypatch, capsys, "-w", workspace, *days, "--targets", "click")
     assert status == 2
-    assert "'found': 2, 'too_few_events': 1, 'no_negative': 1, 'late': 0" in err
+    assert "found 2, too few events 1, no negative 1" in err
     more = pa.table(
         {
             **{name: pa.array([8, 8]) for name in ("user_id", "item_id", "category_id")},
