@@ -7,13 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.waiting import wait_until
 from uic.feature_repo.plugin.repository import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -42,13 +42,7 @@ def page(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}"
-        # Importing Feast takes ten seconds of an idle machine, and minutes of a busy one.
-        deadline = time.monotonic() + 300
-        while not answers(url):
-            said = (folder / "ui.log").read_text()
-            assert server.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.3)
+        wait_until(lambda: answers(url), server, folder / "ui.log")
         yield url
     finally:
         server.kill()

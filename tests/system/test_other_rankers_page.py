@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.system.test_readme import blocks
+from tests.waiting import wait_until
 from uic.models.records.record import header_view
 from uic.pipelines.log.event_log import EventLog
 
@@ -70,12 +70,7 @@ def port(folder: Path) -> Iterator[str]:
             command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 300
-        while not answers(free):
-            said = (folder / "serve.log").read_text()
-            assert server.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.3)
+        wait_until(lambda: answers(free), server, folder / "serve.log")
         yield free
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # the shell, and the server that it waits for

@@ -170,7 +170,10 @@ def ages_of_an_old_log(bundle: Bundle, log: EventLog, today: date | None = None)
         today: in UTC; None: today.
     """
     keys = {one.named.owner for one in bundle.vocabulary.features.fitted}
-    last = max((file.dt for file in log.behavior_files()), default=None)
+    # By the manifests alone: a service needs no file of a day, so one may be missing.
+    files = (entry for manifest in log.manifests() for entry in manifest["files"])
+    days_of = (entry["dt"] for entry in files if entry["table"] == "behaviors")
+    last = max(map(date.fromisoformat, days_of), default=None)
     if Owner.STATE not in keys or last is None:
         return ""
     days = ((today or datetime.now(UTC).date()) - last).days

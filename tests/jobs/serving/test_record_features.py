@@ -1,6 +1,7 @@
 """What a record's parts say is one thing: in samples, as of a moment, and when a model serves."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -21,6 +22,7 @@ from uic.jobs.serving.score.memories import MemoryScorer, MemoryScorers
 from uic.jobs.serving.score.state import RecordFeatures
 from uic.jobs.workspace.workspace import Workspace
 from uic.models.bundles.bundle import load_bundle
+from uic.models.errors import ManifestError
 from uic.models.features.definition import Owner
 from uic.models.features.fitted import FittedFeatures
 from uic.models.records.record import parts_view
@@ -95,7 +97,7 @@ def test_samples_and_asof_leave_out_the_same_sale_days(tmp_path) -> None:
     assert (told != kept).any()
 
 
-def test_a_log_that_ended_long_ago_is_named_where_a_bundle_reads_ages(workspace) -> None:
+def test_a_log_that_ended_long_ago_is_named_where_a_bundle_reads_ages(workspace, tmp_path) -> None:
     log = EventLog(workspace.context.log)
     bundle = load_bundle(workspace.context.bundles / "mimn" / "state")
     said = ages_of_an_old_log(bundle, log, date(2025, 3, 1))
@@ -105,6 +107,11 @@ def test_a_log_that_ended_long_ago_is_named_where_a_bundle_reads_ages(workspace)
     without = replace(bundle, vocabulary=replace(bundle.vocabulary, features=FittedFeatures()))
     assert ages_of_an_old_log(without, log, date(2025, 3, 1)) == ""
     assert ages_of_an_old_log(bundle, EventLog(workspace.path / "none"), date(2025, 3, 1)) == ""
+    without_days = EventLog(tmp_path / "log")
+    shutil.copytree(log.root, without_days.root, ignore=shutil.ignore_patterns("behaviors"))
+    with pytest.raises(ManifestError, match="missing"):
+        without_days.behavior_files()
+    assert ages_of_an_old_log(bundle, without_days, date(2025, 3, 1)) == said
 
 
 def test_a_served_record_says_what_the_log_says(workspace, tmp_path) -> None:
