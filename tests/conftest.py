@@ -1,25 +1,53 @@
 """What all tests share: where the real data is, and an environment no test file leaves changed."""
 
+import fcntl
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from uic.jobs.config import console
+from uic.jobs.stream.topics.java import CHECKOUT_JARS
 
 # Set by pytest itself, or once a process (the service's metrics read it when they are made).
 _OF_THE_PROCESS = ("PYTEST_CURRENT_TEST", "PROMETHEUS_MULTIPROC_DIR")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a running Flink, and of the whole system, are no part of `make quick`."""
+    """Tests of a running Flink or Kafka, and of the whole system, are no part of `make quick`."""
     for item in items:
         folders = item.path.relative_to(Path(__file__).parent).parts
         if folders[0] == "integration":
             item.add_marker("flink")
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
         if folders[0] == "system":
             item.add_marker("slow")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Whichever test of Kafka comes first, in whichever process, finds the jars."""
+    whole = [
+        CHECKOUT_JARS / kind / ".fetched" for kind in ("kafka", "flink")
+    ]  # `make` writes it last
+    if item.get_closest_marker("kafka") is None or all(mark.exists() for mark in whole):
+        return
+    if shutil.which("mvn"):
+        _fetch_jars()
+    elif os.environ.get("CI"):
+        pytest.fail("no Kafka jars and no Maven to fetch them; install maven")
+    else:
+        pytest.skip("no Kafka jars; `make jars` fetches them (needs Maven)")
+
+
+def _fetch_jars() -> None:
+    """Fetch them once; who comes meanwhile waits for it (`make` does nothing the second time)."""
+    with (Path(__file__).parent / "conftest.py").open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        subprocess.run(["make", "jars"], check=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,8 +1,5 @@
 """A real Kafka broker for the whole session, and a workspace with Redis and an empty generation."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,29 +9,13 @@ import pytest
 from uic.feature_repo.store.server import EmbeddedRedis
 from uic.jobs.config.context import Context
 from uic.jobs.drills.trial import start_trial, trial_context
-from uic.jobs.stream.topics.java import CHECKOUT_JARS
 from uic.jobs.stream.topics.kafka_server import KafkaServer
 
 
 @pytest.fixture(scope="session")
-def kafka_jars() -> None:
-    if not any((CHECKOUT_JARS / "kafka").glob("*.jar")):
-        _fetch_jars()
-
-
-@pytest.fixture(scope="session")
-def kafka(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
         yield server
-
-
-def _fetch_jars() -> None:
-    if shutil.which("mvn"):
-        subprocess.run(["make", "jars"], check=True)
-    elif os.environ.get("CI"):
-        pytest.fail("no Kafka jars and no Maven to fetch them; install maven")
-    else:
-        pytest.skip("no Kafka jars; `make jars` fetches them (needs Maven)")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timeout(1800), pytest.mark.kafka, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def stage(kafka_jars, tmp_path_factory):
+def stage(tmp_path_factory):
     with open_stage(tmp_path_factory.mktemp("hostile")) as made:
         yield made
 
